@@ -1,0 +1,210 @@
+"""What a connector is: one small, set-based Protocol, and the frozen facts that travel through it.
+
+Every method takes a sequence and answers with a sequence of the same length and order: one outcome or one
+`ConnectorError` per item. A connector never raises for the batch and never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from patching.terms import (
+    ImageReference,
+    InstallationPlan,
+    InstallationState,
+    InstalledUpdate,
+    OperationKind,
+    Patch,
+    PatchSettings,
+    ProductLine,
+    RebootStatus,
+    RunStatus,
+)
+
+
+class Capability(StrEnum):
+    """What a connector can do beyond starting and observing."""
+
+    CANCEL = "cancel"
+    FIND_BY_REQUEST = "find_by_request"
+    IDEMPOTENT_START = "idempotent_start"
+    INSTALLED_UPDATES = "installed_updates"
+    UNINSTALL = "uninstall"
+    FINAL_ASSESSMENT = "final_assessment"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorError:
+    """Why one item failed.
+
+    `code` is a message id (`connector.unreachable`); `is_retryable`: the same call may succeed later;
+    `nothing_was_sent`: the connector proves that the machine never received the start (refused connection, 429),
+    so it may be started again; `retry_after` in seconds where the other side asked for a pause.
+    """
+
+    code: str
+    detail: str = ""
+    is_retryable: bool = False
+    nothing_was_sent: bool = False
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VmRef:
+    """A VM as a connector needs to know it. `os_build` empty: not known yet."""
+
+    vm_id: int
+    arm_id: str
+    name: str
+    image: ImageReference
+    product_line: ProductLine | None
+    settings: PatchSettings
+    is_hotpatch_enabled: bool  # eligible and switched on
+    os_build: str = ""
+    power_state: str = "running"
+    installed: tuple[InstalledUpdate, ...] = ()
+    is_reboot_pending: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """Start one operation. `request_id` is the operation's id: the same id never starts twice where the connector
+    is idempotent."""
+
+    request_id: UUID
+    kind: OperationKind
+    vm: VmRef
+    requested_at: datetime
+    plan: InstallationPlan | None = None  # installations only
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The machine took the request. `handle` is opaque text that comes back in every `ObserveRequest`."""
+
+    handle: str
+    look_again_after: float = 2.0  # seconds until the first look is worth it
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveRequest:
+    """Look at one running operation."""
+
+    request_id: UUID
+    kind: OperationKind
+    vm: VmRef
+    handle: str
+    started_at: datetime
+    plan: InstallationPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a running operation is doing: `step` is one of assessing, downloading, installing, rebooting, verifying."""
+
+    step: str
+    kb_number: str = ""
+    title: str = ""
+    index: int = 0
+    total: int = 0
+    fraction: float = 0.0  # 0..1 of the whole operation
+    remaining_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssessmentResult:
+    """What an assessment found. `installed` None: the connector cannot tell (no INSTALLED_UPDATES)."""
+
+    status: RunStatus
+    available: tuple[Patch, ...]
+    is_reboot_pending: bool
+    os_build: str = ""
+    installed: tuple[InstalledUpdate, ...] | None = None
+    error: ConnectorError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchOutcome:
+    """What a run did with one patch."""
+
+    patch: Patch
+    state: InstallationState
+    error_code: str = ""
+    reason: str = ""  # the selection verdict's reason (patching.selection), where nothing was attempted
+
+
+@dataclass(frozen=True, slots=True)
+class InstallationResult:
+    """How an installation ended."""
+
+    status: RunStatus
+    reboot_status: RebootStatus
+    is_maintenance_window_exceeded: bool
+    patches: tuple[PatchOutcome, ...]
+    error: ConnectorError | None = None
+    final_assessment: AssessmentResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look. Exactly one of: still running (`progress`), or ended (`assessment` or `installation`)."""
+
+    is_rebooting: bool = False
+    progress: Progress | None = None
+    outcomes: tuple[PatchOutcome, ...] = ()  # per-patch results known so far, while running
+    assessment: AssessmentResult | None = None
+    installation: InstallationResult | None = None
+    handle: str | None = None  # a new handle to keep, where it changed
+    look_again_after: float = 2.0
+
+    @property
+    def is_final(self) -> bool:
+        """True when the operation has ended."""
+        return self.assessment is not None or self.installation is not None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredVm:
+    """One VM that a connector found, in ARM's own JSON shape."""
+
+    document: dict[str, object] = field(default_factory=dict)
+
+
+class Connector(Protocol):
+    """How the engine speaks to the machines behind one connection."""
+
+    capabilities: frozenset[Capability]
+
+    def discover(self) -> Sequence[DiscoveredVm]:
+        """List the VMs behind the connection (empty where the connector has no inventory of its own)."""
+        ...
+
+    def start(
+        self, requests: Sequence[StartRequest], *, now: datetime
+    ) -> Sequence[Started | ConnectorError]:
+        """Start operations. With IDEMPOTENT_START the same request id answers again and starts nothing new."""
+        ...
+
+    def observe(
+        self, requests: Sequence[ObserveRequest], *, now: datetime
+    ) -> Sequence[Observation | ConnectorError]:
+        """Look once at each running operation."""
+        ...
+
+    def find(
+        self, requests: Sequence[StartRequest], *, now: datetime
+    ) -> Sequence[Started | None | ConnectorError]:
+        """Say for each request whether the machine received it (None: it did not). Needs FIND_BY_REQUEST."""
+        ...
+
+    def apply_patch_settings(
+        self, changes: Sequence[tuple[VmRef, PatchSettings]]
+    ) -> Sequence[PatchSettings | ConnectorError]:
+        """Write patch settings to the machines."""
+        ...

@@ -1,0 +1,115 @@
+"""May this VM be hotpatched, and which product line is it? By the image catalogue alone (docs/rules.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from patching.terms import (
+    CatalogImage,
+    ImageReference,
+    Platform,
+    ProductLine,
+    ScaleSetOrchestration,
+)
+
+
+class EligibilityVerdict(StrEnum):
+    """Whether hotpatch is available on a VM, and if not, why."""
+
+    ELIGIBLE = "eligible"
+    PLATFORM_NOT_SUPPORTED = "platform_not_supported"
+    UNIFORM_SCALE_SET = "uniform_scale_set"
+    CONTAINER_BASE_IMAGE = "container_base_image"
+    CUSTOM_IMAGE = "custom_image"
+    NO_IMAGE = "no_image"
+    IMAGE_NOT_IN_CATALOG = "image_not_in_catalog"
+
+
+@dataclass(frozen=True, slots=True)
+class Eligibility:
+    """The verdict with the facts needed to word it."""
+
+    verdict: EligibilityVerdict
+    product_line: ProductLine | None
+    catalog_image: CatalogImage | None = None
+
+
+CatalogIndex = Mapping[tuple[str, str, str], CatalogImage]
+
+_CONTAINER_IMAGE = re.compile(
+    r"(?:^|/)windows(?:/|-)(?:servercore|nanoserver|server)(?:[:@/]|$)|^mcr\.microsoft\.com/", re.IGNORECASE
+)
+_CONTAINER_OFFERS = frozenset({"servercore", "nanoserver", "windows/servercore", "windows/nanoserver"})
+_UNIFORM_ID = re.compile(r"/virtualmachinescalesets/[^/]+/virtualmachines/[^/]+$", re.IGNORECASE)
+
+
+def catalog_index(images: Iterable[CatalogImage]) -> dict[tuple[str, str, str], CatalogImage]:
+    """The catalogue by lower-case (publisher, offer, SKU)."""
+    return {_key(image.publisher, image.offer, image.sku): image for image in images}
+
+
+def _key(publisher: str, offer: str, sku: str) -> tuple[str, str, str]:
+    return publisher.lower(), offer.lower(), sku.lower()
+
+
+def is_uniform_arm_id(arm_id: str) -> bool:
+    """Whether the resource id is that of an instance of a Uniform scale set."""
+    return _UNIFORM_ID.search(arm_id) is not None
+
+
+def is_container_base_image(image: ImageReference) -> bool:
+    """Whether the image is a Windows Server container base image rather than a VM image."""
+    return (
+        _CONTAINER_IMAGE.search(image.resource_id) is not None
+        or image.offer.lower() in _CONTAINER_OFFERS
+    )
+
+
+def judge_eligibility(
+    image: ImageReference,
+    catalog: CatalogIndex,
+    platform: Platform,
+    *,
+    scale_set_orchestration: ScaleSetOrchestration = ScaleSetOrchestration.NONE,
+    os_build: str = "",
+) -> Eligibility:
+    """Judge hotpatch eligibility; the first reason that applies wins, in the order of `docs/rules.md`.
+
+    The product line is the catalogue entry's, else what the OS build's first number says, else None (Unsupported).
+    """
+    entry = (
+        None
+        if image.resource_id
+        else catalog.get(_key(image.publisher, image.offer, image.sku))
+    )
+    line = entry.product_line if entry else line_of_build(os_build)
+    verdict = _verdict(image, entry, platform, scale_set_orchestration)
+    return Eligibility(verdict, line, entry)
+
+
+def line_of_build(os_build: str) -> ProductLine | None:
+    """The product line of an OS build such as 20348.5074, None for any other."""
+    prefix = os_build.partition(".")[0]
+    return next((line for line in ProductLine if line.build_prefix == prefix), None)
+
+
+def _verdict(
+    image: ImageReference,
+    entry: CatalogImage | None,
+    platform: Platform,
+    orchestration: ScaleSetOrchestration,
+) -> EligibilityVerdict:
+    if platform is Platform.OTHER:
+        return EligibilityVerdict.PLATFORM_NOT_SUPPORTED
+    if orchestration is ScaleSetOrchestration.UNIFORM:
+        return EligibilityVerdict.UNIFORM_SCALE_SET
+    if is_container_base_image(image):
+        return EligibilityVerdict.CONTAINER_BASE_IMAGE
+    if image.resource_id:
+        return EligibilityVerdict.CUSTOM_IMAGE
+    if not (image.publisher or image.offer or image.sku):
+        return EligibilityVerdict.NO_IMAGE
+    return EligibilityVerdict.ELIGIBLE if entry else EligibilityVerdict.IMAGE_NOT_IN_CATALOG

@@ -1,0 +1,294 @@
+"""Releases and the calendar: what is released when, which baseline counts, what a year looks like (docs/rules.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from patching.terms import (
+    PRODUCT_TITLES,
+    Classification,
+    Patch,
+    ProductLine,
+    RebootBehavior,
+    Release,
+    ReleaseType,
+)
+
+PACIFIC = ZoneInfo("America/Los_Angeles")
+OFFERED_FROM = time(10, 0)  # Pacific time, on the day of the release
+BASELINE_MONTHS = frozenset({1, 4, 7, 10})
+
+# Two releases of one day: what a VM off hotpatch gets comes after what a VM on the train gets.
+_TYPE_ORDER = {
+    ReleaseType.BASELINE: 0,
+    ReleaseType.HOTPATCH: 1,
+    ReleaseType.OOB_HOTPATCH: 2,
+    ReleaseType.LCU: 3,
+    ReleaseType.OOB_LCU: 4,
+}
+
+
+def release_order(release: Release) -> tuple[date, int, str]:
+    """Sort key: oldest first; on one day by type."""
+    return release.released_on, _TYPE_ORDER[release.type], release.kb_number
+
+
+def second_tuesday(month: date) -> date:
+    """The second Tuesday of the month that the day is in."""
+    first = month.replace(day=1)
+    return first + timedelta(days=(1 - first.weekday()) % 7 + 7)
+
+
+def as_of(catalogue_date: date | None, now: datetime) -> datetime:
+    """The moment up to which releases count: the end of the catalogue's day in Pacific time, or now without one."""
+    if catalogue_date is None:
+        return now
+    midnight = datetime.combine(catalogue_date + timedelta(days=1), time(), PACIFIC)
+    return midnight.astimezone(UTC) - timedelta(microseconds=1)
+
+
+def is_released(release: Release, moment: datetime) -> bool:
+    """Whether it is out: from 10:00 Pacific time on its day. What is only announced never is."""
+    if release.is_scheduled:
+        return False
+    return moment >= datetime.combine(release.released_on, OFFERED_FROM, PACIFIC)
+
+
+def is_offered(release: Release, moment: datetime) -> bool:
+    """Whether Windows Update offers it: released, and its KB is known."""
+    return bool(release.kb_number) and is_released(release, moment)
+
+
+def newest_baseline(
+    releases: Iterable[Release], line: ProductLine, moment: datetime
+) -> Release | None:
+    """B: the newest released baseline of the line that has a KB, planned or not."""
+    baselines = (
+        release
+        for release in releases
+        if release.product_line is line
+        and release.type is ReleaseType.BASELINE
+        and is_offered(release, moment)
+    )
+    return max(baselines, key=release_order, default=None)
+
+
+def next_planned_baseline_month(moment: datetime) -> date:
+    """The first day of the month of the next planned baseline, by the rule of the calendar quarters.
+
+    The baseline of this month is the next one until its second Tuesday, 10:00 Pacific time.
+    """
+    month = moment.astimezone(PACIFIC).date().replace(day=1)
+    while True:
+        out_at = datetime.combine(second_tuesday(month), OFFERED_FROM, PACIFIC)
+        if month.month in BASELINE_MONTHS and moment < out_at:
+            return month
+        month = next_month(month)
+
+
+def next_month(month: date) -> date:
+    """The first day of the month after."""
+    return (month.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+# --- a year on one page ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarMonth:
+    """One month of a product line.
+
+    `main` is the baseline or hotpatch (None: nothing recorded), `lcu` what VMs off hotpatch get besides, `expected`
+    what the rule of the quarters says.
+    """
+
+    month: date
+    main: Release | None
+    lcu: Release | None
+    out_of_band: tuple[Release, ...]
+    expected: ReleaseType
+
+    @property
+    def is_unplanned_baseline(self) -> bool:
+        """True where an unplanned baseline replaced the month's hotpatch."""
+        return (
+            self.main is not None
+            and self.main.type is ReleaseType.BASELINE
+            and self.main.is_planned is False
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class YearCounts:
+    """How many of each a year has, counting what is recorded as released."""
+
+    planned_baselines: int
+    unplanned_baselines: int
+    hotpatches: int
+
+
+def expected_type(month: date) -> ReleaseType:
+    """What the rule of the quarters says: a baseline in January, April, July and October, else a hotpatch."""
+    return ReleaseType.BASELINE if month.month in BASELINE_MONTHS else ReleaseType.HOTPATCH
+
+
+def calendar_year(
+    releases: Iterable[Release], line: ProductLine, year: int
+) -> tuple[CalendarMonth, ...]:
+    """The twelve months of a product line's year. Months with nothing recorded stay empty: nothing is invented."""
+    by_month: dict[date, list[Release]] = {date(year, number, 1): [] for number in range(1, 13)}
+    for release in releases:
+        if release.product_line is line and release.month in by_month:
+            by_month[release.month].append(release)
+    return tuple(_calendar_month(month, rows) for month, rows in by_month.items())
+
+
+def _calendar_month(month: date, rows: Sequence[Release]) -> CalendarMonth:
+    ordered = sorted(rows, key=release_order)
+    main = [r for r in ordered if r.type in {ReleaseType.BASELINE, ReleaseType.HOTPATCH}]
+    lcus = [r for r in ordered if r.type is ReleaseType.LCU]
+    out_of_band = [
+        r for r in ordered if r.type in {ReleaseType.OOB_HOTPATCH, ReleaseType.OOB_LCU}
+    ]
+    # A baseline replaces a hotpatch that was announced for the same month.
+    baselines = [r for r in main if r.type is ReleaseType.BASELINE]
+    return CalendarMonth(
+        month=month,
+        main=next(iter(baselines or main), None),
+        lcu=next(iter(lcus), None),
+        out_of_band=tuple(out_of_band),
+        expected=expected_type(month),
+    )
+
+
+def year_counts(months: Iterable[CalendarMonth]) -> YearCounts:
+    """Count what was released in a year."""
+    mains = [m.main for m in months if m.main is not None and not m.main.is_scheduled]
+    baselines = [r for r in mains if r.type is ReleaseType.BASELINE]
+    unplanned = sum(r.is_planned is False for r in baselines)
+    return YearCounts(
+        planned_baselines=len(baselines) - unplanned,
+        unplanned_baselines=unplanned,
+        hotpatches=len(mains) - len(baselines),
+    )
+
+
+# --- reading recorded data ---------------------------------------------------------------------------------------
+
+
+class ReleaseDataError(ValueError):
+    """A document that cannot be read; the message names row and field."""
+
+    def __init__(self, row: int, field: str, problem: str) -> None:
+        super().__init__(f"Row {row}, {field}: {problem}")
+        self.row, self.field, self.problem = row, field, problem
+
+
+_LINES = {title: line for line, title in PRODUCT_TITLES.items()}
+
+
+def load_releases(documents: Iterable[Mapping[str, object]]) -> tuple[Release, ...]:
+    """Read recorded releases (rows counted from 1). A missing date is the second Tuesday, marked as inferred."""
+    return tuple(_release(number, row) for number, row in enumerate(documents, start=1))
+
+
+def _release(number: int, row: Mapping[str, object]) -> Release:
+    if not isinstance(row, Mapping):
+        raise ReleaseDataError(number, "row", "is not an object")
+    month = _month(number, row.get("month"))
+    day = _day(number, row.get("release_date"))
+    try:
+        kind = ReleaseType(str(row.get("type")))
+    except ValueError:
+        raise ReleaseDataError(number, "type", f"{row.get('type')!r} is no release type") from None
+    status = row.get("status")
+    if status not in {"released", "scheduled"}:
+        raise ReleaseDataError(number, "status", f"{status!r} is neither released nor scheduled")
+    planned = row.get("planned")
+    if planned is not None and not isinstance(planned, bool):
+        raise ReleaseDataError(number, "planned", f"{planned!r} is neither true, false nor null")
+    return Release(
+        product_line=_line(number, row.get("product")),
+        month=month,
+        type=kind,
+        released_on=day or second_tuesday(month),
+        kb_number=_kb(number, row.get("kb")),
+        build=_text(number, "build", row.get("build")),
+        is_planned=planned if kind is ReleaseType.BASELINE else None,
+        is_date_inferred=day is None,
+        is_scheduled=status == "scheduled",
+    )
+
+
+def load_other_updates(documents: Iterable[Mapping[str, object]]) -> tuple[Patch, ...]:
+    """Read recorded updates that are no monthly OS patch. Without a class they are `Updates`; without a product they
+    are for every line; a month becomes its second Tuesday."""
+    return tuple(_other_update(number, row) for number, row in enumerate(documents, start=1))
+
+
+def _other_update(number: int, row: Mapping[str, object]) -> Patch:
+    if not isinstance(row, Mapping):
+        raise ReleaseDataError(number, "row", "is not an object")
+    name = row.get("classification") or Classification.UPDATES.value
+    try:
+        classification = Classification(str(name))
+    except ValueError:
+        raise ReleaseDataError(number, "classification", f"{name!r} is no classification") from None
+    title = _text(number, "title", row.get("title"))
+    kb_number = _kb(number, row.get("kb"))
+    if not title:
+        raise ReleaseDataError(number, "title", "is missing")
+    if not kb_number:
+        raise ReleaseDataError(number, "kb", "is missing")
+    month = row.get("month")
+    return Patch(
+        kb_number=kb_number,
+        title=title,
+        classification=classification,
+        reboot_behavior=RebootBehavior.NEVER_REBOOTS
+        if classification is Classification.DEFINITION
+        else RebootBehavior.CAN_REQUEST_REBOOT,
+        product_line=None if row.get("product") is None else _line(number, row.get("product")),
+        published_on=None if month is None else second_tuesday(_month(number, month)),
+    )
+
+
+def _line(number: int, value: object) -> ProductLine:
+    line = _LINES.get(str(value))
+    if line is None:
+        raise ReleaseDataError(number, "product", f"{value!r} is no known product line")
+    return line
+
+
+def _month(number: int, value: object) -> date:
+    try:
+        return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise ReleaseDataError(number, "month", f"{value!r} is no month (YYYY-MM)") from None
+
+
+def _day(number: int, value: object) -> date | None:
+    if value is None:
+        return None
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise ReleaseDataError(number, "release_date", f"{value!r} is no day (YYYY-MM-DD)") from None
+
+
+def _kb(number: int, value: object) -> str:
+    text = _text(number, "kb", value).upper().removeprefix("KB")
+    if text and not (text.isascii() and text.isdigit() and 4 <= len(text) <= 10):
+        raise ReleaseDataError(number, "kb", f"{value!r} is no KB number")
+    return text
+
+
+def _text(number: int, field: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or "\x00" in value:
+        raise ReleaseDataError(number, field, f"{value!r} is no text")
+    return value.strip()

@@ -1,0 +1,11 @@
+"""The portal's settings for tests: the same, but for what only makes tests slow."""
+
+from hotpatch_portal.settings import *  # noqa: F403
+
+SECRET_KEY = "tests"  # noqa: S105
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+DATABASES["default"]["OPTIONS"].pop("pool")  # noqa: F405 (threads of tests close their own connections)

@@ -1,0 +1,598 @@
+"""The laws of the operation engine, on a real PostgreSQL and with real threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from connectors.protocol import (
+    Capability,
+    ConnectorError,
+    Observation,
+    ObserveRequest,
+    Progress,
+    Started,
+    StartRequest,
+)
+from patching.lifecycle import MAX_START_ATTEMPTS
+from patching.terms import OperationKind, OperationState, RunStatus, Verification
+from tests.updates.world import (
+    DEFENDER,
+    DOT_NET,
+    PLAN,
+    ScriptedConnector,
+    found,
+    installed,
+    make_connection,
+    make_due,
+    make_vms,
+    run,
+)
+from updates.models import (
+    ConnectionBudget,
+    InstalledPatch,
+    Lane,
+    Operation,
+    OperationEvent,
+    PatchResult,
+    PatchSet,
+    VmUpdateState,
+)
+from updates.services.engine import claim_due
+from updates.services.operations import (
+    Change,
+    IllegalTransitionError,
+    PlanError,
+    Verdict,
+    cancel_operations,
+    database_now,
+    request_assessments,
+    request_installations,
+    transition,
+)
+
+S = OperationState
+UNREACHABLE = ConnectorError("connector.unreachable", is_retryable=True, nothing_was_sent=True)
+TIMEOUT = ConnectorError("connector.timeout", is_retryable=True)
+REFUSED = ConnectorError("agent.not_ready", "the agent said no\x00")
+
+
+def assess(*vms, **fields) -> list:
+    return request_assessments(vm_ids=[vm.pk for vm in vms], requested_by=None, **fields)
+
+
+def install(*vms, plan=PLAN, **fields) -> list:
+    return request_installations(vm_ids=[vm.pk for vm in vms], plan=plan, requested_by=None, **fields)
+
+
+def state_of(operation_id) -> str:
+    return Operation.objects.get(pk=operation_id).state
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list:
+    """Run `work(n)` in real threads that start together; every thread closes its own database connection."""
+    gate = threading.Barrier(count)
+
+    def one(number: int) -> object:
+        gate.wait()
+        try:
+            return work(number)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+# --- asking ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_second_assessment_joins_the_first_and_a_finished_one_makes_room():
+    (vm,) = make_vms()
+    first, second = assess(vm)[0], assess(vm)[0]
+    assert (first.verdict, second.verdict) == (Verdict.ACCEPTED, Verdict.JOINED)
+    assert second.operation_id == first.operation_id
+    connector = ScriptedConnector()
+    run(connector)
+    run(connector)
+    assert state_of(first.operation_id) == S.SUCCEEDED
+    assert assess(vm)[0].verdict is Verdict.ACCEPTED
+
+
+@pytest.mark.django_db
+def test_an_installation_cancels_a_queued_assessment_and_waits_behind_a_running_one():
+    queued, running = make_vms(2)
+    (assessment,) = assess(queued)
+    assert install(queued)[0].verdict is Verdict.ACCEPTED
+    assert state_of(assessment.operation_id) == S.CANCELLED
+
+    (assessment,) = assess(running)
+    connector = ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("assessing")))
+    run(connector)
+    assert state_of(assessment.operation_id) == S.IN_PROGRESS
+    (installation,) = install(running)
+    assert installation.verdict is Verdict.ACCEPTED
+    make_due()
+    assert installation.operation_id not in {o.pk for o in claim_due(lanes=[0, 1, 2]).operations}
+
+
+@pytest.mark.django_db
+def test_an_open_installation_refuses_everything_else_and_names_itself():
+    (vm,) = make_vms()
+    (installation,) = install(vm)
+    for outcome in (install(vm)[0], assess(vm)[0]):
+        assert outcome.verdict is Verdict.REFUSED
+        assert outcome.code == "conflict.installation_open"
+        assert outcome.operation_id == installation.operation_id
+
+
+@pytest.mark.django_db
+def test_every_vm_of_a_bulk_request_gets_its_own_answer_in_a_fixed_number_of_queries(
+    django_assert_num_queries,
+):
+    connection_row = make_connection()
+    few, many = make_vms(2, connection=connection_row), make_vms(200, connection=connection_row)
+    install(few[0], many[0])
+    with django_assert_num_queries(5):
+        few_outcomes = assess(*few, is_bulk=True)
+    with django_assert_num_queries(5):
+        many_outcomes = assess(*many, is_bulk=True)
+    assert Counter(o.verdict for o in few_outcomes) == {Verdict.ACCEPTED: 1, Verdict.REFUSED: 1}
+    assert Counter(o.verdict for o in many_outcomes) == {Verdict.ACCEPTED: 199, Verdict.REFUSED: 1}
+    assert set(Operation.objects.filter(kind="assessment").values_list("lane", flat=True)) == {Lane.BULK}
+
+
+@pytest.mark.django_db
+def test_the_same_form_sent_twice_makes_one_installation_and_a_foreign_id_is_refused():
+    mine, other = make_vms(2)
+    operation_id = uuid4()
+    assert install(mine, operation_id=operation_id)[0].verdict is Verdict.ACCEPTED
+    again = install(mine, operation_id=operation_id)[0]
+    assert (again.verdict, again.operation_id) == (Verdict.JOINED, operation_id)
+    tampered = install(other, operation_id=operation_id)[0]
+    assert (tampered.verdict, tampered.operation_id) == (Verdict.REFUSED, None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rapid_clicks_in_real_threads_make_one_operation():
+    (vm,) = make_vms()
+    outcomes = [rows[0] for rows in in_threads(8, lambda _n: assess(vm))]
+    assert Counter(o.verdict for o in outcomes) == {Verdict.ACCEPTED: 1, Verdict.JOINED: 7}
+    assert Operation.objects.count() == 1
+
+    (vm,) = make_vms(prefix="other", connection=vm.connection)
+    outcomes = [rows[0] for rows in in_threads(8, lambda n: install(vm) if n % 2 else assess(vm))]
+    open_kinds = Counter(Operation.objects.open().filter(vm=vm).values_list("kind", flat=True))
+    assert open_kinds == {"installation": 1}
+    assert sum(o.verdict is Verdict.ACCEPTED for o in outcomes) <= 2
+
+
+@pytest.mark.django_db
+def test_a_plan_with_neither_class_nor_kb_is_refused():
+    (vm,) = make_vms()
+    with pytest.raises(PlanError):
+        install(vm, plan=replace(PLAN, classifications=frozenset()))
+    assert not Operation.objects.exists()
+
+
+# --- the one writer ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_eight_threads_that_race_one_transition_one_wins_and_one_line_is_written():
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    change = Change(outcome.operation_id, S.QUEUED, S.CANCELLED, event="operation.cancelled")
+    winners = in_threads(8, lambda _n: transition(changes=[change], now=timezone.now()))
+    assert sum(len(won) for won in winners) == 1
+    assert OperationEvent.objects.filter(code="operation.cancelled").count() == 1
+
+
+@pytest.mark.django_db
+def test_a_transition_the_lifecycle_forbids_writes_nothing():
+    (vm,) = make_vms()
+    (outcome,) = assess(vm)
+    with pytest.raises(IllegalTransitionError):
+        transition(
+            changes=[Change(outcome.operation_id, S.QUEUED, S.SUCCEEDED)], now=timezone.now()
+        )
+    assert state_of(outcome.operation_id) == S.QUEUED
+
+
+@pytest.mark.django_db
+def test_postgresql_itself_refuses_two_operations_in_flight_on_one_vm():
+    (vm,) = make_vms()
+    now = timezone.now()
+    row = {"vm": vm, "connection": vm.connection, "created_at": now, "next_step_at": now}
+    Operation.objects.create(kind="assessment", state="in_progress", **row)
+    with pytest.raises(IntegrityError, match="updates_operation_one_in_flight"), transaction.atomic():
+        Operation.objects.create(kind="installation", state="starting", **row)
+    Operation.objects.create(kind="installation", state="queued", **row)
+    with pytest.raises(IntegrityError, match="updates_operation_one_queued"), transaction.atomic():
+        Operation.objects.create(kind="installation", state="queued", **row)
+    with pytest.raises(IntegrityError, match="updates_operation_ended_or_due"), transaction.atomic():
+        Operation.objects.create(kind="assessment", state="succeeded", **row)
+
+
+@pytest.mark.django_db
+def test_cancel_ends_what_is_queued_and_leaves_what_has_started():
+    queued, running = make_vms(2)
+    (waiting,), (going,) = install(queued), install(running)
+    make_due()
+    Operation.objects.filter(pk=waiting.operation_id).update(next_step_at=timezone.now() + timedelta(hours=1))
+    run(ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("installing"))))
+    cancelled = cancel_operations(
+        operation_ids=[waiting.operation_id, going.operation_id], requested_by=None
+    )
+    assert cancelled == {waiting.operation_id}
+    assert state_of(going.operation_id) == S.IN_PROGRESS
+
+
+# --- claiming ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_six_threads_claim_two_hundred_rows_and_none_twice_until_the_lease_ends():
+    vms = make_vms(200)
+    assess(*vms)
+
+    def claim(_n: int) -> list:
+        taken = []
+        while rows := claim_due(lanes=[0, 1, 2], limit=7).operations:
+            taken.extend(row.pk for row in rows)
+        return taken
+
+    taken = [pk for rows in in_threads(6, claim) for pk in rows]
+    assert len(taken) == 200
+    assert len(set(taken)) == 200
+    make_due()
+    assert len(claim_due(lanes=[0, 1, 2], limit=500).operations) == 200
+
+
+@pytest.mark.django_db
+def test_interactive_comes_first_then_looks_then_bulk_starts():
+    connection_row = make_connection()
+    bulk, look, click = make_vms(3, connection=connection_row)
+    assess(look, is_bulk=True)
+    run(ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("assessing"))))
+    assess(bulk, is_bulk=True)
+    assess(click)
+    make_due()
+    order = [o.vm_id for o in claim_due(lanes=[0, 1, 2]).operations]
+    assert order == [click.pk, look.pk, bulk.pk]
+    make_due()
+    assert bulk.pk not in {o.vm_id for o in claim_due(lanes=[Lane.INTERACTIVE, Lane.LOOK]).operations}
+
+
+@pytest.mark.django_db
+def test_a_paused_connection_starts_nothing_and_its_looks_go_on():
+    connection_row = make_connection()
+    running, waiting = make_vms(2, connection=connection_row)
+    assess(running)
+    connector = ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("assessing")))
+    run(connector)
+    assess(waiting)
+    connection_row.paused_until = timezone.now() + timedelta(minutes=5)
+    connection_row.save()
+    make_due()
+    connector.on_observe = ScriptedConnector().on_observe
+    run(connector)
+    states = dict(Operation.objects.values_list("vm_id", "state"))
+    assert states == {running.pk: S.SUCCEEDED, waiting.pk: S.QUEUED}
+
+
+@pytest.mark.django_db
+def test_a_connection_never_runs_more_than_its_cap():
+    connection_row = make_connection(max_in_flight=3)
+    assess(*make_vms(8, connection=connection_row))
+    connector = ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("assessing")))
+    for _ in range(3):
+        make_due()
+        run(connector, seconds=0.5)
+        assert Operation.objects.in_flight().count() == 3
+    connector.on_observe = ScriptedConnector().on_observe
+    for _ in range(6):
+        make_due()
+        run(connector, seconds=0.5)
+    assert Operation.objects.filter(state=S.SUCCEEDED).count() == 8
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_together_never_exceed_the_cap():
+    connection_row = make_connection(max_in_flight=5)
+    assess(*make_vms(40, connection=connection_row))
+    connector = ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("x"), look_again_after=60))
+    in_threads(4, lambda _n: run(connector, seconds=1))
+    assert Operation.objects.in_flight().count() == 5
+    assert sum(connector.starts.values()) == 5
+
+
+@pytest.mark.django_db
+def test_a_token_bucket_limits_starts_and_refills_by_the_database_clock():
+    connection_row = make_connection(starts_per_minute=4)
+    assess(*make_vms(10, connection=connection_row))
+    connector = ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("x"), look_again_after=60))
+    run(connector, seconds=1)
+    make_due()
+    run(connector, seconds=0.5)
+    assert sum(connector.starts.values()) == 4
+    ConnectionBudget.objects.update(refilled_at=timezone.now() - timedelta(seconds=31))
+    make_due(Operation.objects.filter(state=S.QUEUED))
+    run(connector, seconds=0.5)
+    assert sum(connector.starts.values()) == 6
+
+
+# --- starting: at most once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_start_that_provably_was_not_sent_goes_back_to_the_queue_and_gives_up_in_the_end():
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    connector = ScriptedConnector(on_start=lambda _r: UNREACHABLE)
+    for attempt in range(1, MAX_START_ATTEMPTS):
+        run(connector)
+        row = Operation.objects.get()
+        assert (row.state, row.attempts) == (S.QUEUED, attempt)
+        assert row.next_step_at > database_now()
+        make_due()
+    run(connector)
+    row = Operation.objects.get()
+    assert (row.state, row.error_code) == (S.FAILED, "connector.unreachable")
+    assert connector.starts[outcome.operation_id] == MAX_START_ATTEMPTS
+
+
+@pytest.mark.django_db
+def test_a_start_that_is_refused_for_good_fails_and_says_why():
+    (vm,) = make_vms()
+    (outcome,) = assess(vm)
+    run(ScriptedConnector(on_start=lambda _r: REFUSED))
+    row = Operation.objects.get(pk=outcome.operation_id)
+    assert (row.state, row.error_code, row.error_detail) == (
+        S.FAILED,
+        "agent.not_ready",
+        "the agent said no",
+    )
+    assert VmUpdateState.objects.get(vm=vm).error_code == "agent.not_ready"
+
+
+@pytest.mark.django_db
+def test_a_start_nobody_can_vouch_for_is_never_sent_again():
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    connector = ScriptedConnector(on_start=lambda _r: TIMEOUT)
+    run(connector)
+    assert state_of(outcome.operation_id) == S.STARTING
+    make_due()
+    run(connector, lanes=[Lane.INTERACTIVE])
+    row = Operation.objects.get(pk=outcome.operation_id)
+    assert (row.state, row.error_code) == (S.FAILED, "start.unconfirmed")
+    assert connector.starts[outcome.operation_id] == 1
+    assert Operation.objects.filter(kind="assessment", vm=vm).exists()
+
+
+@pytest.mark.django_db
+def test_an_unconfirmed_start_bars_installations_until_an_assessment_has_answered():
+    (vm,) = make_vms()
+    install(vm)
+    connector = ScriptedConnector(
+        on_start=lambda r: TIMEOUT if r.kind is OperationKind.INSTALLATION else Started("h", 0)
+    )
+    run(connector)
+    make_due()
+    claimable = ScriptedConnector(on_start=lambda _r: UNREACHABLE)
+    run(claimable)
+    assert install(vm)[0].code == "vm.awaiting_assessment"
+    for _ in range(2):
+        make_due()
+        run(connector)
+    assert install(vm)[0].verdict is Verdict.ACCEPTED
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("arrived", "starts"), [(True, 1), (False, 2)])
+def test_where_the_connector_can_find_a_request_its_word_decides(arrived, starts):
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    connector = ScriptedConnector(
+        capabilities=frozenset({Capability.FIND_BY_REQUEST}),
+        on_start=lambda _r: TIMEOUT,
+        on_find=lambda r: Started(f"found-{r.request_id}", 0) if arrived else None,
+    )
+    run(connector)
+    connector.on_start = ScriptedConnector().on_start
+    for _ in range(4):
+        make_due()
+        run(connector)
+    assert state_of(outcome.operation_id) == S.SUCCEEDED
+    assert connector.starts[outcome.operation_id] == starts
+
+
+@pytest.mark.django_db
+def test_an_idempotent_connector_gets_the_same_request_id_again_after_a_worker_died_while_sending():
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+
+    def die(_request: StartRequest) -> Started:
+        raise SystemExit  # what a killed worker looks like from inside: nothing after the send is written
+
+    connector = ScriptedConnector(capabilities=frozenset({Capability.IDEMPOTENT_START}), on_start=die)
+    with pytest.raises(SystemExit):
+        run(connector)
+    assert state_of(outcome.operation_id) == S.STARTING
+    assert run(connector) == 0, "the lease keeps it from everybody else"
+    make_due()
+    connector.on_start = ScriptedConnector().on_start
+    run(connector)
+    run(connector)
+    assert state_of(outcome.operation_id) == S.SUCCEEDED
+    assert set(connector.starts) == {outcome.operation_id}
+    assert OperationEvent.objects.filter(code="operation.recovered").count() == 1
+
+
+@pytest.mark.django_db
+def test_a_worker_that_slept_through_its_lease_sends_nothing(monkeypatch):
+    (vm,) = make_vms()
+    (outcome,) = assess(vm)
+    connector = ScriptedConnector()
+    monkeypatch.setattr("updates.services.engine.SEND_WITHIN_SECONDS", -1.0)
+    run(connector, seconds=0.2)
+    assert not connector.starts
+    assert state_of(outcome.operation_id) == S.QUEUED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_six_workers_start_each_of_two_hundred_operations_once_and_end_them_all():
+    connection_row = make_connection()
+    vms = make_vms(200, connection=connection_row)
+    assess(*vms[:100], is_bulk=True)
+    install(*vms[100:])
+    connector = ScriptedConnector(capabilities=frozenset({Capability.IDEMPOTENT_START}))
+
+    def work(_n: int) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and Operation.objects.open().exists():
+            run(connector, seconds=1)
+
+    in_threads(6, work)
+    assert set(Operation.objects.values_list("state", flat=True)) == {S.SUCCEEDED}
+    assert Operation.objects.count() == 200
+    assert set(connector.starts.values()) == {1}
+
+
+# --- looking and ending ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_batch_with_one_item_the_connector_chokes_on_ends_all_the_others():
+    connection_row = make_connection()
+    good, bad = make_vms(2, connection=connection_row)
+    assess(good, bad)
+
+    def choke(request: ObserveRequest) -> Observation:
+        if request.vm.vm_id == bad.pk:
+            raise ValueError("garbage")
+        return Observation(assessment=found(DEFENDER))
+
+    connector = ScriptedConnector(on_observe=choke)
+    run(connector)
+    states = dict(Operation.objects.values_list("vm_id", "state"))
+    assert states == {good.pk: S.SUCCEEDED, bad.pk: S.IN_PROGRESS}
+    assert run(connector) == 0, "the lease keeps one bad row from spinning"
+
+
+@pytest.mark.django_db
+def test_silence_past_the_deadline_ends_an_installation_and_bars_the_next_one():
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    connector = ScriptedConnector(on_observe=lambda _r: TIMEOUT)
+    run(connector)
+    Operation.objects.update(deadline_at=timezone.now() - timedelta(seconds=1))
+    make_due()
+    run(connector, seconds=0.5)
+    row = Operation.objects.get(pk=outcome.operation_id)
+    assert (row.state, row.error_code) == (S.FAILED, "connector.silent")
+    assert row.verification == Verification.NOT_VERIFIABLE
+    assert install(vm)[0].code == "vm.awaiting_assessment"
+    assert Operation.objects.filter(kind="assessment", vm=vm).exists()
+
+
+@pytest.mark.django_db
+def test_a_running_installation_shows_what_it_does_and_a_reboot_on_its_timeline():
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    script = iter(
+        [
+            Observation(progress=Progress("installing", "5084071", "Update", 1, 2, 0.2), look_again_after=0),
+            Observation(progress=Progress("installing", "5084071", "Update", 1, 2, 0.3), look_again_after=0),
+            Observation(progress=Progress("installing", "890830", "Tool", 2, 2, 0.6), look_again_after=0),
+            Observation(is_rebooting=True, progress=Progress("rebooting"), look_again_after=0),
+            Observation(progress=Progress("verifying"), look_again_after=0),
+            Observation(installation=installed(DOT_NET, final=found(DEFENDER))),
+        ]
+    )
+    connector = ScriptedConnector(on_observe=lambda _r: next(script))
+    run(connector)
+    events = list(OperationEvent.objects.values_list("code", flat=True))
+    assert events == [
+        "operation.requested",
+        "operation.starting",
+        "operation.started",
+        "patch.installing",
+        "patch.installing",
+        "operation.rebooting",
+        "operation.rebooted",
+        "operation.finished",
+    ]
+    row = Operation.objects.get(pk=outcome.operation_id)
+    assert (row.state, row.installed_count) == (S.SUCCEEDED, 1)
+    assert PatchResult.objects.get().patch.kb_number == "5084071"
+
+
+@pytest.mark.django_db
+def test_equal_findings_share_one_patch_set_and_a_routine_assessment_writes_no_event():
+    vms = make_vms(5)
+    assess(*vms)
+    run(ScriptedConnector())
+    assert PatchSet.objects.count() == 1
+    assert PatchSet.objects.get().patches.count() == 2
+    assert VmUpdateState.objects.filter(patch_set__isnull=False).count() == 5
+    assert not OperationEvent.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_failed_assessment_keeps_what_was_known_and_says_why():
+    (vm,) = make_vms()
+    assess(vm)
+    run(ScriptedConnector())
+    known = VmUpdateState.objects.get()
+    assess(vm)
+    bad = replace(found(), status=RunStatus.FAILED, error=ConnectorError("assessment.failed"))
+    run(ScriptedConnector(on_observe=lambda _r: Observation(assessment=bad)))
+    state = VmUpdateState.objects.get()
+    assert (state.patch_set_id, state.last_assessed_at) == (known.patch_set_id, known.last_assessed_at)
+    assert state.error_code == "assessment.failed"
+
+
+@pytest.mark.django_db
+def test_without_a_final_assessment_the_next_one_verifies_the_installation():
+    truth, lie = make_vms(2)
+    (honest,), (liar,) = install(truth), install(lie)
+
+    def observe(request: ObserveRequest) -> Observation:
+        if request.kind is OperationKind.INSTALLATION:
+            return Observation(installation=installed(DOT_NET))
+        return Observation(assessment=found(*([DOT_NET] if request.vm.vm_id == lie.pk else [])))
+
+    connector = ScriptedConnector(on_observe=observe)
+    run(connector)
+    run(connector)
+    assert Operation.objects.get(pk=honest.operation_id).verification == Verification.CONFIRMED
+    assert Operation.objects.get(pk=liar.operation_id).verification == Verification.CONTRADICTED
+
+
+@pytest.mark.django_db
+def test_steps_cost_the_same_queries_for_two_and_for_two_hundred():
+    from django.test.utils import CaptureQueriesContext
+
+    connection_row = make_connection()
+    assess(*make_vms(1, connection=connection_row, prefix="first"))
+    run(ScriptedConnector())  # the first sight of a patch set writes it; from then on it is only referred to
+    costs = []
+    for count in (2, 200):
+        assess(*make_vms(count, connection=connection_row, prefix=f"n{count}"))
+        with CaptureQueriesContext(connection) as captured:
+            run(ScriptedConnector())
+        costs.append(len(captured))
+    assert costs[0] == costs[1]

@@ -1,0 +1,170 @@
+"""A small world for engine tests: VMs behind a connection, and a connector whose answers the test decides.
+
+The scripted connector is a full connector (the contract is the Protocol), not a mock of our code: it records every
+start it receives, which is what the engine's promises are about.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from connectors.protocol import (
+    AssessmentResult,
+    Capability,
+    ConnectorError,
+    DiscoveredVm,
+    InstallationResult,
+    Observation,
+    ObserveRequest,
+    PatchOutcome,
+    Started,
+    StartRequest,
+    VmRef,
+)
+from patching.terms import (
+    Classification,
+    InstallationPlan,
+    InstallationState,
+    OperationKind,
+    Patch,
+    PatchMode,
+    PatchSettings,
+    ProductLine,
+    RebootBehavior,
+    RebootStatus,
+    RunStatus,
+)
+from updates.models import Operation
+from updates.services.engine import ALL_LANES, sweep
+from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
+
+DEFENDER = Patch(
+    kb_number="2267602",
+    title="Security Intelligence Update for Microsoft Defender Antivirus",
+    classification=Classification.DEFINITION,
+    reboot_behavior=RebootBehavior.NEVER_REBOOTS,
+    version="2026.05.20",
+)
+DOT_NET = Patch(
+    kb_number="5084071",
+    title="Cumulative Update for .NET Framework 3.5, 4.8 and 4.8.1",
+    classification=Classification.UPDATES,
+    reboot_behavior=RebootBehavior.CAN_REQUEST_REBOOT,
+    product_line=ProductLine.WS2022,
+)
+PLAN = InstallationPlan(classifications=frozenset({Classification.UPDATES, Classification.DEFINITION}))
+
+
+def make_connection(name: str = "lab", **fields: object) -> Connection:
+    """A simulator connection with its own name."""
+    return Connection.objects.create(name=name, kind="simulator", **fields)
+
+
+def make_vms(count: int = 1, *, connection: Connection | None = None, prefix: str = "vm") -> list[VirtualMachine]:
+    """Hotpatchable WS2022 Core VMs in one resource group."""
+    connection = connection or make_connection()
+    subscription, _ = Subscription.objects.get_or_create(
+        subscription_id=UUID("11111111-2222-3333-4444-555555555555"), defaults={"name": "Contoso"}
+    )
+    group, _ = ResourceGroup.objects.get_or_create(subscription=subscription, name="rg-lab")
+    return VirtualMachine.objects.bulk_create(
+        [
+            VirtualMachine(
+                arm_id=f"/subscriptions/{subscription.subscription_id}/resourcegroups/rg-lab/providers/"
+                f"microsoft.compute/virtualmachines/{prefix}-{number:05d}-{uuid4().hex[:6]}",
+                name=f"{prefix}-{number:05d}",
+                connection=connection,
+                resource_group=group,
+                location="japaneast",
+                image_publisher="MicrosoftWindowsServer",
+                image_offer="WindowsServer",
+                image_sku="2022-datacenter-azure-edition-core",
+                patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM.value,
+                enable_hotpatching=True,
+            )
+            for number in range(count)
+        ]
+    )
+
+
+def found(*available: Patch, **fields: object) -> AssessmentResult:
+    """A good assessment that found these patches."""
+    return AssessmentResult(
+        status=RunStatus.SUCCEEDED, available=tuple(available), is_reboot_pending=False, **fields  # type: ignore[arg-type]
+    )
+
+
+def installed(*patches: Patch, final: AssessmentResult | None = None) -> InstallationResult:
+    """A good installation of these patches."""
+    return InstallationResult(
+        status=RunStatus.SUCCEEDED,
+        reboot_status=RebootStatus.NOT_NEEDED,
+        is_maintenance_window_exceeded=False,
+        patches=tuple(PatchOutcome(patch, InstallationState.INSTALLED) for patch in patches),
+        final_assessment=final,
+    )
+
+
+def _default_start(request: StartRequest) -> Started | ConnectorError:
+    return Started(handle=f"h-{request.request_id}", look_again_after=0)
+
+
+def _default_observe(request: ObserveRequest) -> Observation | ConnectorError:
+    if request.kind is OperationKind.ASSESSMENT:
+        return Observation(assessment=found(DEFENDER, DOT_NET))
+    return Observation(installation=installed(DOT_NET, final=found(DEFENDER)))
+
+
+@dataclass
+class ScriptedConnector:
+    """Answers as the test says and remembers what it was sent. Thread-safe."""
+
+    capabilities: frozenset[Capability] = frozenset()
+    on_start: Callable[[StartRequest], Started | ConnectorError] = _default_start
+    on_observe: Callable[[ObserveRequest], Observation | ConnectorError] = _default_observe
+    on_find: Callable[[StartRequest], Started | None | ConnectorError] = lambda _request: None
+    starts: Counter[UUID] = field(default_factory=Counter)
+    start_order: list[StartRequest] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def discover(self) -> Sequence[DiscoveredVm]:
+        return ()
+
+    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
+        with self._lock:
+            self.starts.update(request.request_id for request in requests)
+            self.start_order.extend(requests)
+        return [self.on_start(request) for request in requests]
+
+    def observe(
+        self, requests: Sequence[ObserveRequest], *, now: datetime
+    ) -> Sequence[Observation | ConnectorError]:
+        return [self.on_observe(request) for request in requests]
+
+    def find(
+        self, requests: Sequence[StartRequest], *, now: datetime
+    ) -> Sequence[Started | None | ConnectorError]:
+        return [self.on_find(request) for request in requests]
+
+    def apply_patch_settings(
+        self, changes: Sequence[tuple[VmRef, PatchSettings]]
+    ) -> Sequence[PatchSettings | ConnectorError]:
+        return [settings for _vm, settings in changes]
+
+
+def run(connector: ScriptedConnector, *, lanes: Sequence[int] = ALL_LANES, seconds: float = 10) -> int:
+    """One sweep with the test's connector behind every connection."""
+    return sweep(lanes=lanes, seconds=seconds, connector_factory=lambda _row, _catalogue: connector)
+
+
+def make_due(operations: Iterable[Operation] | None = None) -> None:
+    """End every wait and every lease: what is open is due now."""
+    rows = Operation.objects.open()
+    if operations is not None:
+        rows = rows.filter(pk__in=[operation.pk for operation in operations])
+    rows.update(next_step_at="2000-01-01T00:00:00Z")

@@ -1,0 +1,288 @@
+"""Importing an inventory into PostgreSQL: what is written, what is reported, what it costs."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection as database
+from django.test.utils import CaptureQueriesContext
+
+from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.vms.test_inventory_files import ARM_SAMPLE, AZ_SAMPLE, DATA, SCALE_SET, az_row, edited
+from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
+from vms.services.imports import ImportFileError, ImportReport, RowOutcome, import_vms
+from vms.services.inventory_rows import ROW_PROBLEMS, RowProblem
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def simulator() -> Connection:
+    return ConnectionFactory(name="Main fleet")
+
+
+def run(connection: Connection, *rows: object, is_dry_run: bool = False) -> ImportReport:
+    return import_vms(data=json.dumps(rows).encode(), connection=connection, is_dry_run=is_dry_run)
+
+
+def outcomes(report: ImportReport) -> list[str]:
+    return [row.outcome.value for row in report.rows]
+
+
+def test_it_creates_the_samples_vm_with_its_group_and_subscription(simulator: Connection) -> None:
+    report = import_vms(data=AZ_SAMPLE, connection=simulator)
+    assert outcomes(report) == ["created"]
+    vm = VirtualMachine.objects.get()
+    assert vm.name == "web-001"
+    assert vm.arm_id == vm.arm_id.lower()
+    assert vm.vm_id == UUID("0f0f0f0f-0000-4000-8000-000000000001")
+    assert vm.connection == simulator
+    assert (vm.resource_group.name, vm.location, vm.zones) == ("RG-WEB", "japaneast", ["1"])
+    assert str(vm.resource_group.subscription.subscription_id) == "11111111-2222-3333-4444-555555555555"
+    assert vm.image_exact_version == "20348.5074.260507"
+    assert (vm.patch_mode, vm.assessment_mode) == ("AutomaticByPlatform", "AutomaticByPlatform")
+    assert vm.enable_hotpatching
+    assert vm.power_state == "unknown"  # the file does not say
+    assert (vm.update_status, vm.hotpatch_status, vm.hotpatch_track) == (
+        "no_updates_data",
+        "PendingEvaluation",
+        "unknown",
+    )
+
+
+def test_both_formats_are_the_same_vm_and_a_second_import_changes_nothing(simulator: Connection) -> None:
+    import_vms(data=AZ_SAMPLE, connection=simulator)
+    before = VirtualMachine.objects.values().get()
+    for sample in (AZ_SAMPLE, ARM_SAMPLE):
+        assert outcomes(import_vms(data=sample, connection=simulator)) == ["unchanged"]
+    assert VirtualMachine.objects.values().get() == before
+    assert Subscription.objects.count() == ResourceGroup.objects.count() == 1
+
+
+def test_it_names_the_fields_that_changed_and_writes_them(simulator: Connection) -> None:
+    import_vms(data=AZ_SAMPLE, connection=simulator)
+    row = edited("hardwareProfile.vmSize", "Standard_D8s_v5", az_row(tags={"env": "test", "x": "é'\"\\"}))
+    report = run(simulator, row | {"powerState": "VM deallocated", "id": row["id"].replace("RG-WEB", "rg-web")})
+    assert report.rows[0].outcome is RowOutcome.UPDATED
+    assert set(report.rows[0].changed_fields) == {"vm_size", "tags", "power_state"}
+    assert "power state" in report.rows[0].explanation
+    vm = VirtualMachine.objects.get()
+    assert vm.vm_size == "Standard_D8s_v5"
+    assert vm.tags == {"env": "test", "x": "é'\"\\"}
+    assert vm.power_state == "deallocated"
+    assert vm.image_exact_version == "20348.5074.260507"
+
+
+def test_an_update_keeps_what_assessments_found(simulator: Connection) -> None:
+    import_vms(data=AZ_SAMPLE, connection=simulator)
+    VirtualMachine.objects.update(
+        update_status="updates_available",
+        critical_and_security_count=3,
+        other_count=2,
+        is_reboot_pending=True,
+        hotpatch_status="Enabled",
+        hotpatch_track="on_track",
+    )
+    run(simulator, az_row(licenseType="Windows_Server"))
+    vm = VirtualMachine.objects.get()
+    assert vm.license_type == "Windows_Server"
+    assert (vm.update_status, vm.critical_and_security_count, vm.other_count, vm.is_reboot_pending) == (
+        "updates_available",
+        3,
+        2,
+        True,
+    )
+    assert (vm.hotpatch_status, vm.hotpatch_track) == ("Enabled", "on_track")
+
+
+def test_switching_hotpatch_off_in_azure_shows_at_once(simulator: Connection) -> None:
+    import_vms(data=AZ_SAMPLE, connection=simulator)
+    VirtualMachine.objects.update(
+        update_status="updates_available", hotpatch_status="Enabled", hotpatch_track="on_track"
+    )
+    path = "osProfile.windowsConfiguration.patchSettings.enableHotpatching"
+    report = run(simulator, edited(path, value=False))
+    assert set(report.rows[0].changed_fields) == {"enable_hotpatching", "hotpatch_status", "hotpatch_track"}
+    vm = VirtualMachine.objects.get()
+    assert (vm.hotpatch_status, vm.hotpatch_track) == ("Disabled", "not_on_train")
+    run(simulator, az_row())
+    vm.refresh_from_db()
+    assert (vm.hotpatch_status, vm.hotpatch_track) == ("Enabled", "unknown")
+
+
+@pytest.mark.parametrize(
+    ("image", "update_status"),
+    [
+        ({"sku": "2022-datacenter-azure-edition", "version": "latest", "exactVersion": "20348.1.2"}, "no_updates_data"),
+        ({"sku": "2022-datacenter-azure-edition", "version": "20348.1.2"}, "no_updates_data"),
+        ({"sku": "2019-datacenter", "version": "latest", "exactVersion": "17763.1.2"}, "unsupported"),
+        (None, "unsupported"),
+    ],
+)
+def test_a_vm_outside_the_catalogue_is_not_available(
+    simulator: Connection, image: dict[str, str] | None, update_status: str
+) -> None:
+    full = image and {"publisher": "MicrosoftWindowsServer", "offer": "WindowsServer", **image}
+    run(simulator, edited("storageProfile.imageReference", full))
+    vm = VirtualMachine.objects.get()
+    assert (vm.update_status, vm.hotpatch_status, vm.hotpatch_track) == (
+        update_status,
+        "NotAvailable",
+        "not_on_train",
+    )
+
+
+def test_another_image_forgets_the_build_of_the_one_before(simulator: Connection) -> None:
+    run(simulator, az_row())
+    image = {"publisher": "MicrosoftWindowsServer", "offer": "WindowsServer", "sku": "2025-datacenter-azure-edition"}
+    report = run(simulator, edited("storageProfile.imageReference", image))
+    assert "image_exact_version" in report.rows[0].changed_fields
+    assert VirtualMachine.objects.get().image_exact_version == ""
+
+
+def test_rows_around_a_bad_one_are_imported(simulator: Connection) -> None:
+    report = run(
+        simulator,
+        az_row("web-001"),
+        edited("storageProfile.osDisk.osType", "Linux", az_row("lin-001")),
+        {},
+        az_row("uni-001") | {"id": f"{SCALE_SET}/virtualMachines/0"},
+        az_row("web-002"),
+    )
+    assert outcomes(report) == ["created", "skipped", "skipped", "skipped", "created"]
+    assert [row.problem for row in report.rows] == [
+        None,
+        RowProblem.LINUX,
+        RowProblem.NO_ID,
+        RowProblem.UNIFORM_WITH_HOTPATCH,
+        None,
+    ]
+    assert [row.number for row in report.rows] == [1, 2, 3, 4, 5]
+    assert report.rows[1].name == "lin-001"
+    assert report.counts == {"created": 2, "skipped": 3, "updated": 0, "unchanged": 0}
+    assert report.rows_by_urgency[0].outcome is RowOutcome.SKIPPED
+    assert set(VirtualMachine.objects.values_list("name", flat=True)) == {"web-001", "web-002"}
+
+
+def test_every_problem_has_words(simulator: Connection) -> None:
+    assert set(ROW_PROBLEMS) == set(RowProblem)
+    report = run(simulator, edited("zones", [7]), 5)
+    assert [row.explanation for row in report.rows] == [
+        "zones has a value of the wrong type.",
+        "This row is not a virtual machine but a number.",
+    ]
+
+
+def test_vms_that_the_file_does_not_name_stay(simulator: Connection) -> None:
+    other = VirtualMachineFactory(connection=simulator)
+    before = VirtualMachine.objects.values().get(pk=other.pk)
+    run(simulator, az_row())
+    assert VirtualMachine.objects.values().get(pk=other.pk) == before
+
+
+def test_a_vm_of_another_connection_is_left_where_it_is(simulator: Connection) -> None:
+    run(simulator, az_row())
+    report = run(ConnectionFactory(name="Second"), az_row(licenseType="x"))
+    assert report.rows[0].explanation == "This VM belongs to the connection Main fleet."
+    vm = VirtualMachine.objects.get()
+    assert (vm.connection, vm.license_type) == (simulator, "")
+
+
+def test_a_dry_run_reports_the_same_and_changes_nothing(simulator: Connection) -> None:
+    run(simulator, az_row("web-001"))
+    before = list(VirtualMachine.objects.values())
+    rows = [az_row("web-001", licenseType="x"), az_row("web-002") | {"id": az_row("web-002")["id"].replace("RG", "NEW")}, {}]
+    dry = run(simulator, *rows, is_dry_run=True)
+    assert dry.is_dry_run
+    assert list(VirtualMachine.objects.values()) == before
+    assert ResourceGroup.objects.count() == 1
+    assert run(simulator, *rows).rows == dry.rows
+
+
+@pytest.mark.parametrize("data", [b"", b"[", b"nonsense", AZ_SAMPLE[:-40], json.dumps([az_row(), az_row()]).encode()])
+def test_an_unusable_file_changes_nothing(simulator: Connection, data: bytes) -> None:
+    with pytest.raises(ImportFileError):
+        import_vms(data=data, connection=simulator)
+    assert not VirtualMachine.objects.exists()
+    assert not Subscription.objects.exists()
+
+
+def test_a_file_over_the_limit_is_refused_with_both_sizes(simulator: Connection, settings: Any) -> None:
+    settings.MAX_IMPORT_BYTES = 1024
+    with pytest.raises(ImportFileError, match=r"too large: 2\.0\xa0KB, allowed are 1\.0\xa0KB"):
+        import_vms(data=b" " * 2048, connection=simulator)
+
+
+def test_groups_differing_in_case_are_one(simulator: Connection) -> None:
+    upper, lower = az_row("web-001"), az_row("web-002")
+    lower["id"] = lower["id"].lower()
+    run(simulator, upper, lower)
+    assert ResourceGroup.objects.get().name in {"RG-WEB", "rg-web"}
+
+
+def test_its_statements_do_not_grow_with_the_rows(simulator: Connection) -> None:
+    def cost(count: int, prefix: str, **changes: object) -> int:
+        rows = [az_row(f"{prefix}{n}", **changes) for n in range(count)]
+        for n, row in enumerate(rows):
+            row["id"] = row["id"].replace("RG-WEB", f"{prefix}-{n}")
+        with CaptureQueriesContext(database) as queries:
+            run(simulator, *rows)
+        return len(queries)
+
+    run(simulator, az_row())  # makes the subscription
+    assert cost(1, "a") == cost(200, "b")  # all created, in new groups
+    assert cost(1, "a", licenseType="x") == cost(200, "b", licenseType="x")  # all updated
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def command(*args: str) -> str:
+    out = StringIO()
+    call_command("import_vms", *args, stdout=out, stderr=StringIO())
+    return out.getvalue()
+
+
+def test_the_command_imports_into_the_first_simulator_connection(simulator: Connection) -> None:
+    ConnectionFactory(name="Another")
+    printed = command(str(DATA / "az_vm_list_sample.json"))
+    assert "Created    web-001" in printed
+    assert "0 skipped, 0 updated, 1 created, 0 unchanged" in printed
+    assert VirtualMachine.objects.get().connection == simulator
+
+
+def test_the_command_takes_a_connection_and_a_dry_run(simulator: Connection) -> None:
+    ConnectionFactory(name="Another")
+    path = str(DATA / "arm_vm_list_sample.json")
+    assert "nothing was changed" in command(path, "--connection", "Another", "--dry-run")
+    assert not VirtualMachine.objects.exists()
+    command(path, "--connection", "Another")
+    assert VirtualMachine.objects.get().connection.name == "Another"
+
+
+def test_the_command_says_in_one_sentence_why_not(simulator: Connection, tmp_path: Path, settings: Any) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("[")
+    with pytest.raises(CommandError, match="cut off"):
+        command(str(broken))
+    with pytest.raises(CommandError, match="No such file"):
+        command(str(tmp_path / "absent.json"))
+    with pytest.raises(CommandError, match="no connection called “X”. There are: Main fleet"):
+        command(str(broken), "--connection", "X")
+    broken.write_text("[{}]")
+    with pytest.raises(CommandError, match="No row could be used"):
+        command(str(broken))
+    settings.MAX_IMPORT_BYTES = 2
+    with pytest.raises(CommandError, match="too large"):
+        command(str(broken))
+
+
+def test_the_command_needs_a_connection_to_import_into() -> None:
+    with pytest.raises(CommandError, match="There is no simulator connection"):
+        command(str(DATA / "az_vm_list_sample.json"))

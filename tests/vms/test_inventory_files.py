@@ -1,0 +1,309 @@
+"""What makes a file unreadable, and what makes a row unusable; no database."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vms.services.inventory_files import InventoryFileError, Row, read_inventory
+from vms.services.inventory_rows import BadRow, RowProblem, VmFacts
+
+DATA = Path(__file__).parent / "data"
+AZ_SAMPLE = (DATA / "az_vm_list_sample.json").read_bytes()
+ARM_SAMPLE = (DATA / "arm_vm_list_sample.json").read_bytes()
+AZ_ROW: dict[str, Any] = json.loads(AZ_SAMPLE)[0]
+ARM_ROW: dict[str, Any] = json.loads(ARM_SAMPLE)["value"][0]
+
+
+def az_row(name: str = "web-001", **changes: object) -> dict[str, Any]:
+    """The sample's VM under another name, with some of its top-level keys replaced."""
+    row = copy.deepcopy(AZ_ROW)
+    row["id"] = row["id"].replace("web-001", name)
+    row["name"] = name
+    return row | changes
+
+
+def edited(path: str, value: object, row: dict[str, Any] = AZ_ROW) -> dict[str, Any]:
+    """The row with the value at this dotted path replaced."""
+    row = copy.deepcopy(row)
+    node = row
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    return row
+
+
+def read(*rows: object) -> tuple[Row, ...]:
+    return read_inventory(json.dumps(rows).encode()).rows
+
+
+def facts(row: object) -> VmFacts:
+    content = read(row)[0].content
+    assert isinstance(content, VmFacts), content
+    return content
+
+
+def problem(row: object) -> BadRow:
+    content = read(row)[0].content
+    assert isinstance(content, BadRow), content
+    return content
+
+
+# --- readable files ----------------------------------------------------------------------------------------------
+
+
+def test_az_and_arm_print_the_same_vm() -> None:
+    az, arm = (read_inventory(sample).rows[0].content for sample in (AZ_SAMPLE, ARM_SAMPLE))
+    assert isinstance(az, VmFacts)
+    assert isinstance(arm, VmFacts)
+    assert az.arm_id == arm.arm_id
+    assert az.resource_group == arm.resource_group == "RG-WEB"
+    assert {key: value for key, value in az.values.items() if key in arm.values} == arm.values
+    assert az.values.keys() - arm.values.keys() == {"image_exact_version"}
+    assert az.values["provision_vm_agent"] is True
+    assert az.values["time_zone"] == "Tokyo Standard Time"
+    assert az.values["enable_hotpatching"] is True
+    assert az.values["zones"] == ["1"]
+    assert az.values["tags"] == {"env": "prod"}
+
+
+def test_it_reads_one_vm_alone() -> None:
+    rows = read_inventory(json.dumps(ARM_ROW).encode()).rows
+    assert [row.name for row in rows] == ["web-001"]
+    assert isinstance(rows[0].content, VmFacts)
+
+
+def test_it_says_when_the_list_goes_on_at_another_page() -> None:
+    page = {"value": [ARM_ROW], "nextLink": "https://management.azure.com/next"}
+    assert read_inventory(json.dumps(page).encode()).has_more_pages
+    assert not read_inventory(ARM_SAMPLE).has_more_pages
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_it_reads_every_encoding_that_json_and_powershell_use(encoding: str) -> None:
+    text = json.dumps([az_row("ウェブ-1")], ensure_ascii=False)
+    assert read_inventory(text.encode(encoding)).rows[0].name == "ウェブ-1"
+
+
+def test_an_empty_list_is_readable() -> None:
+    assert read() == ()
+
+
+# --- unreadable files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b" \n\t", "empty"),
+        ("\ufeff".encode(), "empty"),
+        (b"\xff\xfa", "byte at position 1"),
+        (b"\xff\xfe[\x00\x00", "byte at position"),
+        (b"hello", "line 1, column 1"),
+        (b"<html>", "not valid JSON"),
+        (b"42", "not a list of virtual machines"),
+        (b'"text"', "not a list of virtual machines"),
+        (b'{"error": {"code": "AuthorizationFailed"}}', "not a list of virtual machines"),
+        (b'{"value": {}}', "not a list of virtual machines"),
+        (b'{"value": [], "value": []}', "not a list of virtual machines"),
+        (b"[", "cut off"),
+        (b"[{},", "cut off in row 2"),
+        (b'[\n{"id": "x"},\n{"id": "y"', "cut off in row 2: line 3, column 11"),
+        (b'[\n{"id": "x"},\n{"id": "y', "cut off in row 2: line 3, column 8"),
+        (b'[{"id": "x",}]', "line 1, column 13, in row 1"),
+        (b"[{} {}]", "line 1, column 5, in row 1"),
+        (b"[] []", "line 1, column 4"),
+        (b"[" * 100_000, "cut off in row 1"),
+        (b'{"value": [' + b"[" * 100_000, "cut off in row 1"),
+        (b"{" * 100_000, "not valid JSON"),
+        (b'{1: 2}', "not valid JSON"),
+    ],
+)
+def test_it_refuses_an_unreadable_file_and_says_where(data: bytes, words: str) -> None:
+    with pytest.raises(InventoryFileError) as refusal:
+        read_inventory(data)
+    assert words in str(refusal.value)
+
+
+def test_it_refuses_ids_that_come_twice_naming_them_and_their_rows() -> None:
+    twice = az_row("web-002") | {"id": az_row("WEB-001")["id"].upper()}
+    with pytest.raises(InventoryFileError, match=r"1 resource id .*/virtualmachines/web-001 \(1, 3\)$"):
+        read(az_row("web-001"), az_row("web-003"), twice)
+
+
+def test_it_names_only_the_first_few_ids_that_come_twice() -> None:
+    rows = [az_row(f"web-{n}") for n in range(7)]
+    with pytest.raises(InventoryFileError, match=r"^7 resource ids .*web-4 \(5, 12\) …$"):
+        read(*rows, *rows)
+
+
+# --- hostile rows ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [70, 100_000])
+def test_a_row_nested_too_deeply_costs_only_itself(depth: int) -> None:
+    deep = '{"id": "x", "tags": ' + "[" * depth + "]" * depth + "}"
+    good = json.dumps(az_row())
+    rows = read_inventory(f'[{deep}, {good}, {{"a": "]}}[{{"}}]'.encode()).rows
+    assert [type(row.content) for row in rows] == [BadRow, VmFacts, BadRow]
+    assert rows[0].content == BadRow(RowProblem.NESTED_TOO_DEEPLY, "64")
+    assert rows[1].number == 2
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "-" + "9" * 5_000, "1e999", "NaN", "-Infinity"])
+def test_a_number_that_nothing_holds_is_named_with_its_place(number: str) -> None:
+    rows = read_inventory(f'[{json.dumps(az_row())}, {{"id": "x", "a": [{{"b": {number}}}]}}]'.encode()).rows
+    assert isinstance(rows[0].content, VmFacts)
+    assert rows[1].content == BadRow(RowProblem.NUMBER_TOO_LARGE, "a[0].b")
+
+
+@pytest.mark.parametrize("nul", ["\\u0000", "\x00"])
+def test_a_nul_is_named_with_its_place(nul: str) -> None:
+    text = json.dumps([az_row(), edited("osProfile.computerName", "NUL")]).replace('"NUL"', f'"a{nul}b"')
+    text = text.replace("web-001", "web-002", 2)
+    rows = read_inventory(text.encode()).rows
+    assert [type(row.content) for row in rows] == [VmFacts, BadRow]
+    assert rows[1].content == BadRow(RowProblem.NUL_CHARACTER, "osProfile.computerName")
+
+
+def test_half_a_character_is_named_with_its_place() -> None:
+    assert problem(edited("osProfile.computerName", "\ud800")) == BadRow(
+        RowProblem.BROKEN_CHARACTER, "osProfile.computerName"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (None, BadRow(RowProblem.NOT_AN_OBJECT, "null")),
+        (3, BadRow(RowProblem.NOT_AN_OBJECT, "a number")),
+        ([AZ_ROW], BadRow(RowProblem.NOT_AN_OBJECT, "a list")),
+        ({}, BadRow(RowProblem.NO_ID)),
+        (edited("id", " "), BadRow(RowProblem.NO_ID)),
+        (edited("id", 7), BadRow(RowProblem.WRONG_TYPE, "id")),
+        (edited("id", "web-001"), BadRow(RowProblem.MALFORMED_ID, "web-001")),
+        (edited("id", AZ_ROW["id"] + "/extensions/x"), None),
+        (edited("id", AZ_ROW["id"].replace("1111-", "111x-")), None),
+        (edited("storageProfile.osDisk.osType", "Linux"), BadRow(RowProblem.LINUX)),
+        (edited("osProfile.linuxConfiguration", {}), BadRow(RowProblem.LINUX)),
+        (edited("osProfile", None, edited("storageProfile.osDisk", None)), BadRow(RowProblem.OS_NOT_NAMED)),
+        (
+            edited("storageProfile.osDisk.osType", "Plan9"),
+            BadRow(RowProblem.UNKNOWN_VALUE, "storageProfile.osDisk.osType"),
+        ),
+        (edited("location", None), BadRow(RowProblem.MISSING_VALUE, "location")),
+        (edited("tags", {"n": 1}), BadRow(RowProblem.WRONG_TYPE, "tags")),
+        (edited("tags", ["x"]), BadRow(RowProblem.WRONG_TYPE, "tags")),
+        (edited("tags", {"x": "y" * 257}), BadRow(RowProblem.VALUE_TOO_LONG, "tags")),
+        (edited("zones", [1]), BadRow(RowProblem.WRONG_TYPE, "zones")),
+        (edited("vmId", "none"), BadRow(RowProblem.UNKNOWN_VALUE, "vmId")),
+        (edited("name", "x" * 81), BadRow(RowProblem.VALUE_TOO_LONG, "name")),
+        (edited("id", AZ_ROW["id"].replace("RG-WEB", "g" * 91)), BadRow(RowProblem.VALUE_TOO_LONG, "resource group")),
+        (edited("storageProfile", "x"), BadRow(RowProblem.WRONG_TYPE, "storageProfile")),
+        (
+            edited("osProfile.windowsConfiguration.provisionVmAgent", "true"),
+            BadRow(RowProblem.WRONG_TYPE, "osProfile.windowsConfiguration.provisionVMAgent"),
+        ),
+        (
+            edited("osProfile.windowsConfiguration.patchSettings.patchMode", "Sometimes"),
+            BadRow(RowProblem.UNKNOWN_VALUE, "osProfile.windowsConfiguration.patchSettings.patchMode"),
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_used_says_why(row: object, expected: BadRow | None) -> None:
+    found = problem(row)
+    assert found == expected if expected else found.problem == RowProblem.MALFORMED_ID
+
+
+# --- defaults and differences ------------------------------------------------------------------------------------
+
+
+def test_missing_settings_are_arms_defaults() -> None:
+    values = facts(edited("osProfile.windowsConfiguration", {"patchSettings": None})).values
+    assert values["patch_mode"] == "AutomaticByOS"
+    assert values["assessment_mode"] == "ImageDefault"
+    assert values["enable_hotpatching"] is False
+    assert values["reboot_setting"] == "IfRequired"
+    assert values["provision_vm_agent"] is True
+    assert values["enable_automatic_updates"] is True
+    assert values["bypass_platform_safety_checks"] is False
+
+
+def test_values_are_known_by_their_words_whatever_their_case() -> None:
+    path = "osProfile.windowsConfiguration.patchSettings.patchMode"
+    assert facts(edited(path, "automaticbyPLATFORM")).values["patch_mode"] == "AutomaticByPlatform"
+
+
+def test_an_unknown_reboot_setting_is_the_default() -> None:
+    path = "osProfile.windowsConfiguration.patchSettings.automaticByPlatformSettings.rebootSetting"
+    assert facts(edited(path, "Unknown")).values["reboot_setting"] == "IfRequired"
+
+
+def test_nulls_are_absences() -> None:
+    row = az_row(zones=None, tags=None, licenseType=None, vmId=None, provisioningState=None)
+    values = facts(edited("storageProfile.imageReference", None, row)).values
+    assert values["zones"] == []
+    assert values["tags"] == {}
+    assert values["license_type"] == values["image_sku"] == values["image_resource_id"] == ""
+    assert not {"vm_id", "provisioning_state", "image_exact_version", "power_state"} & values.keys()
+
+
+def test_a_gallery_image_keeps_its_id() -> None:
+    image = "/subscriptions/x/resourceGroups/y/providers/Microsoft.Compute/images/golden"
+    values = facts(edited("storageProfile.imageReference", {"id": image})).values
+    assert values["image_resource_id"] == image
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"powerState": "VM running"}, "running"),
+        ({"powerState": "VM deallocated"}, "deallocated"),
+        ({"powerState": "VM melting"}, "unknown"),
+        ({"powerState": ""}, None),
+        ({"instanceView": {"statuses": [{"code": "ProvisioningState/succeeded"}, {"code": "PowerState/stopped"}]}}, "stopped"),
+        ({"instanceView": {"statuses": ["x", {"code": 1}]}}, None),
+    ],
+)
+def test_power_state_is_read_from_az_and_from_the_instance_view(changes: dict[str, Any], expected: str | None) -> None:
+    assert facts(az_row(**changes)).values.get("power_state") == expected
+
+
+# --- scale sets --------------------------------------------------------------------------------------------------
+
+SCALE_SET = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/RG-WEB/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
+
+
+def _hotpatch(row: dict[str, Any], is_on: bool) -> dict[str, Any]:
+    return edited("osProfile.windowsConfiguration.patchSettings.enableHotpatching", is_on, row)
+
+
+def test_a_vm_that_refers_to_a_scale_set_is_flexible() -> None:
+    values = facts(az_row(virtualMachineScaleSet={"id": SCALE_SET})).values
+    assert values["scale_set"] == SCALE_SET
+    assert values["scale_set_orchestration"] == "Flexible"
+
+
+def test_a_vm_under_a_scale_set_is_uniform_and_refused_with_hotpatch() -> None:
+    row = az_row() | {"id": f"{SCALE_SET}/virtualMachines/0", "name": "pool_0"}
+    assert problem(_hotpatch(row, is_on=True)) == BadRow(RowProblem.UNIFORM_WITH_HOTPATCH)
+    values = facts(_hotpatch(row, is_on=False)).values
+    assert values["scale_set"] == SCALE_SET
+    assert values["scale_set_orchestration"] == "Uniform"
+
+
+def test_a_uniform_instance_without_a_name_gets_azures() -> None:
+    row = _hotpatch(az_row() | {"id": f"{SCALE_SET}/virtualMachines/0", "name": None}, is_on=False)
+    assert facts(row).values["name"] == "pool_0"
+
+
+def test_a_flexible_vm_may_have_hotpatch() -> None:
+    check: Callable[[dict[str, Any]], VmFacts] = facts
+    assert check(_hotpatch(az_row(virtualMachineScaleSet={"id": SCALE_SET}), is_on=True)).values["enable_hotpatching"]

@@ -1,0 +1,76 @@
+"""Labels of the values of updates that a person can choose or read; the values themselves are `patching.terms`."""
+
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
+
+from patching.terms import (
+    Classification,
+    InstallationState,
+    OperationKind,
+    OperationState,
+    RebootBehavior,
+    RebootStatus,
+    ReleaseType,
+    Verification,
+)
+
+CLASSIFICATIONS = [
+    (Classification.CRITICAL.value, _("Critical")),
+    (Classification.SECURITY.value, _("Security")),
+    (Classification.UPDATE_ROLL_UP.value, _("Update rollup")),
+    (Classification.FEATURE_PACK.value, _("Feature pack")),
+    (Classification.SERVICE_PACK.value, _("Service pack")),
+    (Classification.DEFINITION.value, _("Definition")),
+    (Classification.TOOLS.value, _("Tools")),
+    (Classification.UPDATES.value, _("Updates")),
+]
+REBOOT_BEHAVIORS = [
+    (RebootBehavior.UNKNOWN.value, _("Unknown")),
+    (RebootBehavior.NEVER_REBOOTS.value, _("Never reboots")),
+    (RebootBehavior.ALWAYS_REQUIRES_REBOOT.value, _("Requires a reboot")),
+    (RebootBehavior.CAN_REQUEST_REBOOT.value, _("May require a reboot")),
+]
+REBOOT_STATUSES = [
+    (RebootStatus.UNKNOWN.value, _("Unknown")),
+    (RebootStatus.NOT_NEEDED.value, _("Not needed")),
+    (RebootStatus.REQUIRED.value, _("Required")),
+    (RebootStatus.STARTED.value, _("Started")),
+    (RebootStatus.FAILED.value, _("Failed")),
+    (RebootStatus.COMPLETED.value, _("Completed")),
+]
+RELEASE_TYPES = [
+    (ReleaseType.BASELINE.value, _("Baseline")),
+    (ReleaseType.HOTPATCH.value, _("Hotpatch")),
+    (ReleaseType.LCU.value, _("Cumulative update")),
+    (ReleaseType.OOB_HOTPATCH.value, _("Out-of-band hotpatch")),
+    (ReleaseType.OOB_LCU.value, _("Out-of-band cumulative update")),
+]
+OPERATION_KINDS = [
+    (OperationKind.ASSESSMENT.value, _("Assessment")),
+    (OperationKind.INSTALLATION.value, _("Installation")),
+]
+OPERATION_STATES = [
+    (OperationState.QUEUED.value, _("Queued")),
+    (OperationState.STARTING.value, _("Starting")),
+    (OperationState.IN_PROGRESS.value, _("In progress")),
+    (OperationState.REBOOTING.value, _("Rebooting")),
+    (OperationState.SUCCEEDED.value, _("Succeeded")),
+    (OperationState.COMPLETED_WITH_WARNINGS.value, _("Completed with warnings")),
+    (OperationState.FAILED.value, _("Failed")),
+    (OperationState.CANCELLED.value, _("Cancelled")),
+]
+INSTALLATION_STATES = [
+    (InstallationState.UNKNOWN.value, _("Unknown")),
+    (InstallationState.INSTALLED.value, pgettext_lazy("patch", "Installed")),
+    (InstallationState.FAILED.value, pgettext_lazy("patch", "Failed")),
+    (InstallationState.EXCLUDED.value, pgettext_lazy("patch", "Excluded")),
+    (InstallationState.NOT_SELECTED.value, pgettext_lazy("patch", "Not selected")),
+    (InstallationState.PENDING.value, pgettext_lazy("patch", "Pending")),
+]
+VERIFICATIONS = [
+    (Verification.PENDING.value, _("Pending")),
+    (Verification.CONFIRMED.value, _("Confirmed")),
+    (Verification.CONTRADICTED.value, _("Contradicted")),
+    (Verification.NOT_VERIFIABLE.value, _("Not verifiable")),
+]
+RELEASE_STATUSES = [("released", _("Released")), ("scheduled", _("Scheduled"))]

@@ -1,0 +1,466 @@
+"""What we do to VMs: the catalogue of patches and releases, patch sets, operations and their results."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q, Value
+from django.db.models.functions import Concat
+from django.utils.translation import gettext_lazy as _
+
+from patching import terms
+from patching.lifecycle import IN_FLIGHT, TERMINAL
+from patching.terms import OperationState, ProductLine, RebootBehavior, ReleaseType
+from updates.choices import (
+    CLASSIFICATIONS,
+    INSTALLATION_STATES,
+    OPERATION_KINDS,
+    OPERATION_STATES,
+    REBOOT_BEHAVIORS,
+    REBOOT_STATUSES,
+    RELEASE_STATUSES,
+    RELEASE_TYPES,
+    VERIFICATIONS,
+)
+from vms.choices import PRODUCT_LINES
+from vms.models import Connection, VirtualMachine
+
+_IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
+_TERMINAL = sorted(state.value for state in TERMINAL)
+
+
+class Patch(models.Model):
+    """One software update of the catalogue, identified by (product line, KB), else by its update id.
+
+    Title, classification, version, update id and date are what was last seen; they may change, the key never does.
+    """
+
+    product_line = models.CharField(
+        _("product line"),
+        max_length=20,
+        choices=PRODUCT_LINES,
+        blank=True,
+        help_text=_("Empty: for every product line."),
+    )
+    kb_number = models.CharField(_("KB number"), max_length=10, blank=True, help_text=_("Digits only."))
+    update_id = models.CharField(_("update id"), max_length=64, blank=True)
+    key = models.GeneratedField(
+        expression=models.Case(
+            models.When(kb_number="", then=Concat(Value("id:"), F("update_id"))),
+            default=Concat(F("product_line"), Value(":"), F("kb_number")),
+        ),
+        output_field=models.CharField(max_length=100),
+        db_persist=True,
+        unique=True,
+    )
+    title = models.CharField(_("title"), max_length=300)
+    classification = models.CharField(_("classification"), max_length=20, choices=CLASSIFICATIONS)
+    reboot_behavior = models.CharField(
+        _("reboot behavior"),
+        max_length=30,
+        choices=REBOOT_BEHAVIORS,
+        default=RebootBehavior.UNKNOWN.value,
+    )
+    version = models.CharField(_("version"), max_length=60, blank=True)
+    published_on = models.DateField(_("published on"), null=True, blank=True)
+    release_type = models.CharField(
+        _("release type"), max_length=20, choices=RELEASE_TYPES, blank=True
+    )
+    source = models.TextField(_("source"), blank=True)
+    evidence = models.CharField(_("evidence"), max_length=200, blank=True)
+
+    class Meta:
+        verbose_name = _("patch")
+        verbose_name_plural = _("patches")
+        ordering = ["-published_on", "kb_number", "pk"]
+        indexes = [models.Index(fields=["kb_number"], name="updates_patch_kb")]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(kb_number="") | ~Q(update_id=""),
+                name="updates_patch_has_identity",
+                violation_error_message=_("A patch needs a KB number or an update id."),
+            ),
+            models.CheckConstraint(
+                condition=Q(kb_number="") | Q(kb_number__regex=r"^\d{4,10}$"),
+                name="updates_patch_kb_digits",
+                violation_error_message=_("A KB number has digits only."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"KB{self.kb_number}" if self.kb_number else self.title
+
+    @property
+    def facts(self) -> terms.Patch:
+        """This patch as the rules take it."""
+        return terms.Patch(
+            kb_number=self.kb_number,
+            title=self.title,
+            classification=terms.Classification(self.classification),
+            reboot_behavior=RebootBehavior(self.reboot_behavior),
+            product_line=ProductLine(self.product_line) if self.product_line else None,
+            update_id=self.update_id,
+            version=self.version,
+            published_on=self.published_on,
+            release_type=ReleaseType(self.release_type) if self.release_type else None,
+        )
+
+
+class Release(models.Model):
+    """One monthly or out-of-band OS patch of a product line, with where it was read and how sure that is."""
+
+    product_line = models.CharField(_("product line"), max_length=20, choices=PRODUCT_LINES)
+    month = models.DateField(_("month"), help_text=_("The first day of the month."))
+    type = models.CharField(_("type"), max_length=20, choices=RELEASE_TYPES)
+    is_planned = models.BooleanField(
+        _("planned"), null=True, blank=True, help_text=_("Means something on baselines only.")
+    )
+    released_on = models.DateField(_("released on"))
+    is_date_inferred = models.BooleanField(
+        _("date inferred"),
+        default=False,
+        help_text=_("The date is the second Tuesday by rule; no source gave it."),
+    )
+    kb_number = models.CharField(_("KB number"), max_length=10, blank=True, help_text=_("Digits only."))
+    build = models.CharField(_("build"), max_length=20, blank=True)
+    status = models.CharField(
+        _("status"), max_length=20, choices=RELEASE_STATUSES, default=RELEASE_STATUSES[0][0]
+    )
+    source = models.TextField(_("source"), blank=True)
+    evidence = models.CharField(_("evidence"), max_length=200, blank=True)
+    note = models.TextField(_("note"), blank=True)
+    patch = models.ForeignKey(
+        Patch,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="releases",
+        verbose_name=_("patch"),
+    )
+
+    class Meta:
+        verbose_name = _("release")
+        verbose_name_plural = _("releases")
+        ordering = ["product_line", "-released_on", "type"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["product_line", "type", "kb_number"],
+                condition=~Q(kb_number=""),
+                name="updates_release_unique_kb",
+                violation_error_message=_("This release is recorded already."),
+            ),
+            models.UniqueConstraint(
+                fields=["product_line", "month", "type"],
+                condition=Q(kb_number=""),
+                name="updates_release_unique_month_without_kb",
+                violation_error_message=_("This month is recorded already."),
+            ),
+            models.CheckConstraint(
+                condition=Q(kb_number="") | Q(kb_number__regex=r"^\d{4,10}$"),
+                name="updates_release_kb_digits",
+                violation_error_message=_("A KB number has digits only."),
+            ),
+            models.CheckConstraint(
+                condition=Q(month__day=1),
+                name="updates_release_month_is_first_day",
+                violation_error_message=_("The month is its first day."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_product_line_display()} {self.month:%Y-%m} {self.get_type_display()}"
+
+    @property
+    def facts(self) -> terms.Release:
+        """This release as the rules take it."""
+        return terms.Release(
+            product_line=ProductLine(self.product_line),
+            month=self.month,
+            type=ReleaseType(self.type),
+            released_on=self.released_on,
+            kb_number=self.kb_number,
+            build=self.build,
+            is_planned=self.is_planned,
+            is_date_inferred=self.is_date_inferred,
+            is_scheduled=self.status == "scheduled",
+        )
+
+
+class PatchSet(models.Model):
+    """The available patches that an assessment found, content-addressed: VMs that lack the same share one row."""
+
+    digest = models.BinaryField(max_length=32, unique=True)
+    patches = models.ManyToManyField(Patch, through="PatchSetMember", related_name="patch_sets")
+    critical_and_security_count = models.PositiveIntegerField(default=0)
+    other_count = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("patch set")
+        verbose_name_plural = _("patch sets")
+
+    def __str__(self) -> str:
+        return bytes(self.digest).hex()[:12]
+
+
+class PatchSetMember(models.Model):
+    """A patch in a patch set, with the version and update id that were offered."""
+
+    patch_set = models.ForeignKey(PatchSet, on_delete=models.CASCADE, related_name="members")
+    patch = models.ForeignKey(Patch, on_delete=models.PROTECT, related_name="memberships")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["patch_set", "patch"], name="updates_patchsetmember_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.patch_set_id}/{self.patch_id}"
+
+
+class VmUpdateState(models.Model):
+    """What changes at every assessment of a VM. Narrow, half-empty pages, no index but the freshness."""
+
+    vm = models.OneToOneField(
+        VirtualMachine, on_delete=models.CASCADE, primary_key=True, related_name="update_state"
+    )
+    patch_set = models.ForeignKey(
+        PatchSet, on_delete=models.PROTECT, null=True, db_index=False, related_name="+"
+    )
+    last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
+    os_build = models.CharField(_("OS build"), max_length=20, blank=True)
+    error_code = models.CharField(_("error"), max_length=60, blank=True)
+    # After a run that fell silent nobody knows what is installed: no installation until an assessment has answered.
+    is_awaiting_assessment = models.BooleanField(default=False)
+
+    class Meta:
+        verbose_name = _("update state")
+        verbose_name_plural = _("update states")
+
+    def __str__(self) -> str:
+        return str(self.vm_id)
+
+
+class OperationQuerySet(models.QuerySet["Operation"]):
+    """Operations by where they are."""
+
+    def open(self) -> OperationQuerySet:
+        """Operations that have not ended."""
+        return self.exclude(state__in=_TERMINAL)
+
+    def in_flight(self) -> OperationQuerySet:
+        """Operations that a machine may be working on."""
+        return self.filter(state__in=_IN_FLIGHT)
+
+    def ended(self) -> OperationQuerySet:
+        """Operations in a final state."""
+        return self.filter(state__in=_TERMINAL)
+
+
+class Lane(models.IntegerChoices):
+    """Whose turn it is: interactive first, then looks at what is in flight, then bulk starts."""
+
+    INTERACTIVE = 0
+    LOOK = 1
+    BULK = 2
+
+
+class Operation(models.Model):
+    """One long action on one VM. The id is activity id, ARM operation id and x-ms-request-id in one.
+
+    `state` has one writer: `updates.services.operations.transition`. `next_step_at` is start time, poll cadence, lease
+    and crash recovery at once. `plan` and `progress` are JSON of `patching.terms.InstallationPlan` and
+    `connectors.protocol.Progress`; `verification_detail` lists what was expected and what was found.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    vm = models.ForeignKey(
+        VirtualMachine,
+        on_delete=models.CASCADE,
+        related_name="operations",
+        verbose_name=_("virtual machine"),
+    )
+    connection = models.ForeignKey(
+        Connection, on_delete=models.CASCADE, related_name="+", db_index=False
+    )
+    kind = models.CharField(_("kind"), max_length=20, choices=OPERATION_KINDS)
+    state = models.CharField(
+        _("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value
+    )
+    lane = models.PositiveSmallIntegerField(choices=Lane, default=Lane.INTERACTIVE)
+    is_bulk = models.BooleanField(default=False)
+    plan = models.JSONField(null=True, blank=True)
+    handle = models.TextField(blank=True)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("requested by"),
+    )
+    created_at = models.DateTimeField(_("requested at"))
+    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    next_step_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    error_code = models.CharField(_("error"), max_length=60, blank=True)
+    error_detail = models.TextField(blank=True)
+    progress = models.JSONField(null=True, blank=True)
+    reboot_status = models.CharField(
+        _("reboot status"), max_length=20, choices=REBOOT_STATUSES, blank=True
+    )
+    is_maintenance_window_exceeded = models.BooleanField(
+        _("maintenance window exceeded"), default=False
+    )
+    installed_count = models.PositiveSmallIntegerField(default=0)
+    failed_count = models.PositiveSmallIntegerField(default=0)
+    pending_count = models.PositiveSmallIntegerField(default=0)
+    excluded_count = models.PositiveSmallIntegerField(default=0)
+    not_selected_count = models.PositiveSmallIntegerField(default=0)
+    verification = models.CharField(
+        _("verification"), max_length=20, choices=VERIFICATIONS, blank=True
+    )
+    verification_detail = models.JSONField(null=True, blank=True)
+    build_before = models.CharField(_("build before"), max_length=20, blank=True)
+    build_after = models.CharField(_("build after"), max_length=20, blank=True)
+
+    objects = OperationQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("operation")
+        verbose_name_plural = _("operations")
+        indexes = [
+            models.Index(
+                fields=["lane", "next_step_at"],
+                condition=Q(next_step_at__isnull=False),
+                name="updates_operation_due",
+            ),
+            models.Index(
+                fields=["connection"],
+                condition=Q(state__in=_IN_FLIGHT),
+                name="updates_operation_in_flight",
+            ),
+            models.Index(fields=["vm", "-created_at"], name="updates_operation_vm_history"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["vm"], condition=Q(state__in=_IN_FLIGHT), name="updates_operation_one_in_flight"
+            ),
+            models.UniqueConstraint(
+                fields=["vm", "kind"],
+                condition=Q(state=OperationState.QUEUED.value),
+                name="updates_operation_one_queued",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=_TERMINAL, finished_at__isnull=False, next_step_at__isnull=True)
+                | (
+                    ~Q(state__in=_TERMINAL)
+                    & Q(finished_at__isnull=True, next_step_at__isnull=False)
+                ),
+                name="updates_operation_ended_or_due",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def is_ended(self) -> bool:
+        """True in a final state."""
+        return OperationState(self.state) in TERMINAL
+
+
+class PatchResult(models.Model):
+    """What an installation did with one patch, and why."""
+
+    operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="results")
+    patch = models.ForeignKey(
+        Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch")
+    )
+    state = models.CharField(_("state"), max_length=20, choices=INSTALLATION_STATES)
+    reason = models.CharField(_("reason"), max_length=40, blank=True)
+    error_code = models.CharField(_("error"), max_length=60, blank=True)
+
+    class Meta:
+        verbose_name = _("patch result")
+        verbose_name_plural = _("patch results")
+        constraints = [
+            models.UniqueConstraint(fields=["operation", "patch"], name="updates_patchresult_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.patch_id}: {self.state}"
+
+
+class OperationEvent(models.Model):
+    """One line of an installation's timeline. `code` is a message id; the templates word it."""
+
+    operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(_("at"))
+    code = models.CharField(_("event"), max_length=60)
+    state = models.CharField(_("state"), max_length=30, choices=OPERATION_STATES)
+    detail = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("operation event")
+        verbose_name_plural = _("operation events")
+        ordering = ["at", "pk"]
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class InstalledPatch(models.Model):
+    """A patch that is on a VM, as Get-HotFix lists it. Written on change only."""
+
+    vm = models.ForeignKey(
+        VirtualMachine,
+        on_delete=models.CASCADE,
+        related_name="installed_patches",
+        db_index=False,
+        verbose_name=_("virtual machine"),
+    )
+    patch = models.ForeignKey(
+        Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch")
+    )
+    version = models.CharField(_("version"), max_length=60, blank=True)
+    installed_on = models.DateTimeField(_("installed on"))
+    installed_by = models.ForeignKey(
+        Operation,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("installed by"),
+    )
+
+    class Meta:
+        verbose_name = _("installed patch")
+        verbose_name_plural = _("installed patches")
+        constraints = [
+            models.UniqueConstraint(fields=["vm", "patch"], name="updates_installedpatch_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.vm_id}: {self.patch_id}"
+
+
+class ConnectionBudget(models.Model):
+    """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
+
+    connection = models.OneToOneField(
+        Connection, on_delete=models.CASCADE, primary_key=True, related_name="budget"
+    )
+    tokens = models.FloatField(default=0)
+    refilled_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("connection budget")
+        verbose_name_plural = _("connection budgets")
+
+    def __str__(self) -> str:
+        return str(self.connection_id)

@@ -1,0 +1,1 @@
+"""Reads of the updates floor that join or aggregate."""

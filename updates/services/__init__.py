@@ -1,0 +1,1 @@
+"""Every write of the updates floor that has a meaning."""

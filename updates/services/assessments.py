@@ -1,0 +1,274 @@
+"""Recording what assessments found: patch sets, installed patches, update states, summaries, verification."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from connectors.protocol import AssessmentResult
+from patching import terms
+from patching.eligibility import EligibilityVerdict
+from patching.status import judge_update_status
+from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
+from patching.track import hotpatch_status, judge_track
+from updates.models import InstalledPatch, Patch, PatchSet, PatchSetMember
+from updates.selectors.catalogue import LoadedCatalogue
+from updates.selectors.vm_facts import VmFacts
+from vms.services.summaries import VmSummary, record_summaries
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one assessment found on one VM. `installation_id` where an installation ended with it."""
+
+    facts: VmFacts
+    result: AssessmentResult
+    installation_id: UUID | None = None
+
+    @property
+    def os_build(self) -> str:
+        """The build after the assessment: what it said, else what was known."""
+        return self.result.os_build or self.facts.ref.os_build
+
+    @property
+    def installed(self) -> tuple[InstalledUpdate, ...]:
+        """What is installed after the assessment: what it said, else what was known."""
+        return self.facts.ref.installed if self.result.installed is None else self.result.installed
+
+
+@transaction.atomic
+def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, now: datetime) -> None:
+    """Write what successful assessments found. A fixed number of statements; unchanged rows are not rewritten."""
+    if not found:
+        return
+    seen = {patch.key: patch for item in found for patch in item.result.available}
+    for item in found:
+        seen |= {update.patch.key: update.patch for update in (*item.facts.ref.installed, *item.installed)}
+    pks = ensure_patches(seen.values())
+    sets = _ensure_patch_sets([item.result.available for item in found], pks)
+    _record_states(
+        [
+            (item.facts.ref.vm_id, sets[_keys(item.result.available)], item.os_build)
+            for item in found
+        ],
+        now,
+    )
+    _record_installed(found, pks)
+    record_summaries(summaries=[_summary(item, catalogue, now) for item in found])
+
+
+def record_failures(*, errors: Mapping[int, str]) -> None:
+    """Write why the last assessment of these VMs failed; what was known before stays."""
+    if not errors:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_vmupdatestate (vm_id, os_build, error_code, is_awaiting_assessment)
+            SELECT r.vm_id, '', r.error_code, false
+            FROM unnest(%s::bigint[], %s::text[]) AS r(vm_id, error_code) ORDER BY r.vm_id
+            ON CONFLICT (vm_id) DO UPDATE SET error_code = EXCLUDED.error_code
+            WHERE updates_vmupdatestate.error_code IS DISTINCT FROM EXCLUDED.error_code
+            """,
+            [list(errors), list(errors.values())],
+        )
+
+
+def record_silence(*, vm_ids: Iterable[int]) -> None:
+    """Nobody knows what is installed on these VMs: they take no installation until an assessment has answered."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_vmupdatestate (vm_id, os_build, error_code, is_awaiting_assessment)
+            SELECT r.vm_id, '', '', true FROM unnest(%s::bigint[]) AS r(vm_id) ORDER BY r.vm_id
+            ON CONFLICT (vm_id) DO UPDATE SET is_awaiting_assessment = true
+            """,
+            [sorted(vm_ids)],
+        )
+
+
+# --- patches and patch sets --------------------------------------------------------------------------------------
+
+
+def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
+    """Make sure that every patch is in the catalogue; returns primary keys by catalogue key.
+
+    A patch that is there keeps its row; only version and update id follow what was last seen.
+    """
+    by_key = {patch.key: patch for patch in patches}
+    rows = {row.key: row for row in Patch.objects.filter(key__in=list(by_key))}
+    missing = [by_key[key] for key in sorted(by_key.keys() - rows.keys())]
+    if missing:
+        Patch.objects.bulk_create([_row(patch) for patch in missing], ignore_conflicts=True)
+        rows = {row.key: row for row in Patch.objects.filter(key__in=list(by_key))}
+    moved = []
+    for key in sorted(rows):
+        row, patch = rows[key], by_key[key]
+        if patch.version > row.version or (patch.update_id and patch.update_id != row.update_id):
+            row.version, row.update_id = max(patch.version, row.version), patch.update_id
+            moved.append(row)
+    if moved:
+        Patch.objects.bulk_update(moved, ["version", "update_id"])
+    return {key: row.pk for key, row in rows.items()}
+
+
+def _row(patch: terms.Patch) -> Patch:
+    return Patch(
+        product_line=patch.product_line or "",
+        kb_number=patch.kb_number,
+        update_id=patch.update_id,
+        title=patch.title[:300],
+        classification=patch.classification.value,
+        reboot_behavior=patch.reboot_behavior.value,
+        version=patch.version,
+        published_on=patch.published_on,
+        release_type=patch.release_type or "",
+        evidence="reported by an assessment",
+    )
+
+
+def _keys(available: tuple[terms.Patch, ...]) -> tuple[str, ...]:
+    return tuple(sorted({patch.key for patch in available}))
+
+
+def _ensure_patch_sets(
+    found: Iterable[tuple[terms.Patch, ...]], pks: Mapping[str, int]
+) -> dict[tuple[str, ...], int]:
+    """The patch set of each distinct combination of catalogue keys, made where it is new."""
+    distinct: dict[tuple[str, ...], tuple[terms.Patch, ...]] = {}
+    for available in {id(item): item for item in found}.values():  # equal VMs share the very same tuple
+        distinct.setdefault(_keys(available), available)
+    digests = {hashlib.sha256("\n".join(keys).encode()).digest(): keys for keys in sorted(distinct)}
+    known = _known_sets(digests)
+    new = [digest for digest in sorted(digests) if digest not in known]
+    if new:
+        PatchSet.objects.bulk_create(
+            [_patch_set(digest, distinct[digests[digest]]) for digest in new], ignore_conflicts=True
+        )
+        known = _known_sets(digests)
+        PatchSetMember.objects.bulk_create(
+            [
+                PatchSetMember(patch_set_id=known[digest], patch_id=pks[key])
+                for digest in new
+                for key in digests[digest]
+            ],
+            ignore_conflicts=True,
+        )
+    return {keys: known[digest] for digest, keys in digests.items()}
+
+
+def _known_sets(digests: Iterable[bytes]) -> dict[bytes, int]:
+    rows = PatchSet.objects.filter(digest__in=list(digests)).values_list("digest", "pk")
+    return {bytes(digest): pk for digest, pk in rows}
+
+
+def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
+    urgent = sum(patch.classification in CRITICAL_AND_SECURITY for patch in available)
+    return PatchSet(
+        digest=digest, critical_and_security_count=urgent, other_count=len(available) - urgent
+    )
+
+
+# --- what a VM has -----------------------------------------------------------------------------------------------
+
+
+def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
+    ordered = sorted(rows)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_vmupdatestate
+                (vm_id, patch_set_id, os_build, last_assessed_at, error_code, is_awaiting_assessment)
+            SELECT r.vm_id, r.patch_set_id, r.os_build, %s, '', false
+            FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS r(vm_id, patch_set_id, os_build)
+            ON CONFLICT (vm_id) DO UPDATE SET
+                patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
+                last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
+            """,
+            [now, [row[0] for row in ordered], [row[1] for row in ordered], [row[2] for row in ordered]],
+        )
+
+
+def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
+    """Write the difference between what was recorded as installed and what is; nothing where nothing changed."""
+    new: list[InstalledPatch] = []
+    gone: list[tuple[int, int]] = []
+    moved: list[tuple[int, int, str, datetime]] = []
+    for item in found:
+        before = {update.patch.key: update for update in item.facts.ref.installed}
+        after = {update.patch.key: update for update in item.installed}
+        vm_id = item.facts.ref.vm_id
+        gone.extend((vm_id, pks[key]) for key in before.keys() - after.keys())
+        for key, update in after.items():
+            if key not in before:
+                new.append(
+                    InstalledPatch(
+                        vm_id=vm_id,
+                        patch_id=pks[key],
+                        version=update.patch.version,
+                        installed_on=update.installed_on,
+                        installed_by_id=item.installation_id,
+                    )
+                )
+            elif before[key].patch.version != update.patch.version:
+                moved.append((vm_id, pks[key], update.patch.version, update.installed_on))
+    InstalledPatch.objects.bulk_create(new, batch_size=2_000, ignore_conflicts=True)
+    with connection.cursor() as cursor:
+        if moved:
+            cursor.execute(
+                """
+                UPDATE updates_installedpatch i SET version = r.version, installed_on = r.installed_on
+                FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[])
+                    AS r(vm_id, patch_id, version, installed_on)
+                WHERE i.vm_id = r.vm_id AND i.patch_id = r.patch_id
+                """,
+                [list(column) for column in zip(*sorted(moved), strict=True)],
+            )
+        if gone:
+            cursor.execute(
+                """
+                DELETE FROM updates_installedpatch i
+                USING unnest(%s::bigint[], %s::bigint[]) AS r(vm_id, patch_id)
+                WHERE i.vm_id = r.vm_id AND i.patch_id = r.patch_id
+                """,
+                [list(column) for column in zip(*sorted(gone), strict=True)],
+            )
+
+
+def _summary(item: Found, catalogue: LoadedCatalogue, now: datetime) -> VmSummary:
+    """What lists show of a VM after this assessment, by the rules."""
+    facts = item.facts
+    line = facts.eligibility.product_line
+    urgent = sum(patch.classification in CRITICAL_AND_SECURITY for patch in item.result.available)
+    other = len(item.result.available) - urgent
+    is_eligible = facts.eligibility.verdict is EligibilityVerdict.ELIGIBLE
+    track = judge_track(
+        catalogue.facts.releases,
+        line,
+        is_hotpatch_on=is_eligible and facts.ref.settings.enable_hotpatching,
+        installed_kbs=frozenset(update.patch.kb_number for update in item.installed),
+        os_build=item.os_build,
+        as_of=facts.as_of(now),
+    )
+    return VmSummary(
+        vm_id=facts.ref.vm_id,
+        update_status=judge_update_status(
+            is_supported=line is not None,
+            last_assessed_at=now,
+            now=now,
+            is_reboot_pending=item.result.is_reboot_pending,
+            available_count=urgent + other,
+        ),
+        critical_and_security_count=urgent,
+        other_count=other,
+        is_reboot_pending=item.result.is_reboot_pending,
+        hotpatch_status=hotpatch_status(
+            facts.eligibility, is_enabled=facts.ref.settings.enable_hotpatching, was_assessed=True
+        ),
+        hotpatch_track=track.track,
+    )

@@ -1,0 +1,777 @@
+"""The operation engine: claim what is due, decide its next step, do it, write what came of it (DESIGN, engine).
+
+Messages are wake-ups only: a sweep carries no ids, claims due rows by the database's clock and works until none are
+left or its time is over. Everything here takes collections; one operation is a collection of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+
+from connectors import connector_for
+from connectors.protocol import (
+    Capability,
+    Connector,
+    ConnectorError,
+    InstallationResult,
+    Observation,
+    ObserveRequest,
+    PatchOutcome,
+    Started,
+    StartRequest,
+)
+from patching.lifecycle import (
+    IN_FLIGHT,
+    MAX_START_ATTEMPTS,
+    Step,
+    deadline_after,
+    next_step,
+    retry_delay,
+    state_for,
+)
+from patching.terms import (
+    InstallationPlan,
+    InstallationState,
+    OperationKind,
+    OperationState,
+    RunStatus,
+    Verification,
+)
+from updates.models import Lane, Operation, PatchResult
+from updates.plans import plan_from_json
+from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
+from updates.selectors.vm_facts import VmFacts, load_vm_facts
+from updates.services.assessments import (
+    Found,
+    ensure_patches,
+    record_assessments,
+    record_failures,
+    record_silence,
+)
+from updates.services.operations import (
+    Change,
+    database_now,
+    request_assessments,
+    transition,
+    write_events,
+)
+from updates.services.verification import conclude, verify_earlier_installations
+from vms.models import Connection
+
+log = structlog.get_logger(__name__)
+
+S = OperationState
+INTERACTIVE_LANES = (Lane.INTERACTIVE, Lane.LOOK)
+ALL_LANES = (Lane.INTERACTIVE, Lane.LOOK, Lane.BULK)
+CLAIM_SIZE = 500
+# A start that could not be sent within this long after its claim goes back to the queue instead (lease: 90 s).
+SEND_WITHIN_SECONDS = 20.0
+_IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
+
+ConnectorFactory = Callable[[Connection, LoadedCatalogue], Connector]
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def connector_of(row: Connection, catalogue: LoadedCatalogue) -> Connector:
+    """The connector behind a connection."""
+    return connector_for(
+        row.kind,
+        {
+            "seed": row.seed,
+            "catalogue_date": row.catalogue_date,
+            "clock_factor": row.clock_factor,
+        },
+        catalogue=catalogue.facts,
+    )
+
+
+def sweep(
+    *,
+    lanes: Sequence[int] = ALL_LANES,
+    seconds: float = 30.0,
+    connector_factory: ConnectorFactory = connector_of,
+) -> int:
+    """Work on due operations until none are left or the time is over; returns how many steps were made."""
+    ends_at = time.monotonic() + seconds
+    engine: _Engine | None = None
+    steps = 0
+    while time.monotonic() < ends_at:
+        claim = claim_due(lanes=lanes)
+        if not claim.operations:
+            break
+        engine = engine or _Engine(load_catalogue(), connector_factory)
+        steps += engine.step(claim)
+    return steps
+
+
+# --- claiming ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Due operations that this worker alone may step until the lease ends. `now` is the database's clock."""
+
+    operations: tuple[Operation, ...]
+    now: datetime
+    claimed_at: float  # time.monotonic()
+
+    @property
+    def may_send(self) -> bool:
+        """False when too much of the lease has passed for a start to be sent safely."""
+        return time.monotonic() - self.claimed_at < SEND_WITHIN_SECONDS
+
+
+# A paused or full connection keeps its queued rows out of the claim, and so does a VM with something in flight.
+_CLAIM = """
+WITH due AS MATERIALIZED (
+    SELECT o.id FROM updates_operation o
+    WHERE o.next_step_at <= clock_timestamp() AND o.lane = ANY(%(lanes)s)
+      AND (o.state <> 'queued' OR (
+          o.connection_id = ANY(%(startable)s)
+          AND NOT EXISTS (
+              SELECT 1 FROM updates_operation b WHERE b.vm_id = o.vm_id AND b.state = ANY(%(in_flight)s)
+          )
+      ))
+    ORDER BY o.lane, o.next_step_at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED
+)
+UPDATE updates_operation o SET next_step_at = clock_timestamp() + %(lease)s
+FROM due WHERE o.id = due.id RETURNING o.id
+"""
+
+
+@transaction.atomic
+def claim_due(*, lanes: Sequence[int], limit: int = CLAIM_SIZE) -> Claim:
+    """Take up to `limit` due operations for one lease, in the order of their lanes. No row goes to two workers."""
+    now = database_now()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _CLAIM,
+            {
+                "lanes": [int(lane) for lane in lanes],
+                "startable": [pk for pk, room in _rooms(now, lock=None).items() if room > 0],
+                "in_flight": _IN_FLIGHT,
+                "limit": limit,
+                "lease": timedelta(seconds=settings.OPERATION_LEASE_SECONDS),
+            },
+        )
+        ids = [row[0] for row in cursor.fetchall()]
+    claimed_at = time.monotonic()
+    rows = Operation.objects.filter(pk__in=ids).order_by("lane", "created_at", "pk") if ids else ()
+    return Claim(tuple(rows), now, claimed_at)
+
+
+_ROOMS = """
+SELECT c.id, c.max_in_flight, c.starts_per_minute,
+    (SELECT count(*) FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)),
+    LEAST(c.starts_per_minute,
+          COALESCE(b.tokens, c.starts_per_minute)
+          + c.starts_per_minute / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - COALESCE(b.refilled_at, %(now)s))))
+FROM vms_connection c LEFT JOIN updates_connectionbudget b ON b.connection_id = c.id
+WHERE (%(only)s::bigint IS NULL OR c.id = %(only)s)
+  AND (c.paused_until IS NULL OR c.paused_until <= %(now)s)
+"""
+
+
+def _rooms(now: datetime, *, lock: int | None) -> dict[int, int]:
+    """How many operations each connection may start now; a paused connection is left out.
+
+    With `lock`, only that connection, after its budget row was locked: the answer then holds until the commit.
+    """
+    with connection.cursor() as cursor:
+        if lock is not None:
+            cursor.execute(
+                """
+                INSERT INTO updates_connectionbudget (connection_id, tokens, refilled_at)
+                SELECT id, COALESCE(starts_per_minute, 0), %s FROM vms_connection WHERE id = %s
+                ON CONFLICT DO NOTHING
+                """,
+                [now, lock],
+            )
+            cursor.execute(
+                "SELECT 1 FROM updates_connectionbudget WHERE connection_id = %s FOR UPDATE", [lock]
+            )
+        cursor.execute(_ROOMS, {"in_flight": _IN_FLIGHT, "now": now, "only": lock})
+        return {
+            pk: max(0, min(cap - busy, cap if per_minute is None else int(tokens)))
+            for pk, cap, per_minute, busy, tokens in cursor.fetchall()
+        }
+
+
+def _spend(connection_id: int, count: int, now: datetime) -> None:
+    """Take `count` tokens out of the bucket (its row is locked) and bring it up to now."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE updates_connectionbudget b
+            SET tokens = LEAST(c.starts_per_minute,
+                    b.tokens + c.starts_per_minute / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - b.refilled_at))
+                ) - %(count)s,
+                refilled_at = GREATEST(b.refilled_at, %(now)s)
+            FROM vms_connection c
+            WHERE c.id = b.connection_id AND b.connection_id = %(pk)s AND c.starts_per_minute IS NOT NULL
+            """,
+            {"now": now, "count": count, "pk": connection_id},
+        )
+
+
+# --- stepping ----------------------------------------------------------------------------------------------------
+
+
+def _clean(text: str) -> str:
+    """What a machine said, as PostgreSQL can hold it and a page can show it."""
+    return text.replace("\x00", "")[:2_000]
+
+
+class _Engine:
+    """Steps claimed operations. Holds the catalogue and the connectors for the length of one sweep."""
+
+    def __init__(self, catalogue: LoadedCatalogue, connector_factory: ConnectorFactory) -> None:
+        self._catalogue = catalogue
+        self._factory = connector_factory
+        self._connectors: dict[int, Connector] = {}
+
+    def step(self, claim: Claim) -> int:
+        """Step every claimed operation; one that cannot be stepped stays leased and is due again by itself."""
+        by_connection: dict[int, list[Operation]] = defaultdict(list)
+        for operation in claim.operations:
+            by_connection[operation.connection_id].append(operation)
+        for connection_id, operations in by_connection.items():
+            self._step_all_or_each(connection_id, operations, claim)
+        return len(claim.operations)
+
+    def _step_all_or_each(
+        self, connection_id: int, operations: Sequence[Operation], claim: Claim
+    ) -> None:
+        """Step a connection's operations together; if that fails, one by one, so that one bad row stops no other."""
+        try:
+            self._step(connection_id, operations, claim)
+        except Exception:
+            if len(operations) == 1:
+                log.exception("operation_step_failed", operation_id=str(operations[0].pk))
+                return
+            log.exception("operation_batch_failed", connection_id=connection_id, count=len(operations))
+            fresh = {row.pk: row for row in Operation.objects.open().filter(pk__in=[o.pk for o in operations])}
+            for operation in fresh.values():
+                self._step_all_or_each(connection_id, [operation], claim)
+
+    def _step(self, connection_id: int, operations: Sequence[Operation], claim: Claim) -> None:
+        connector = self._connector(connection_id)
+        facts = load_vm_facts({operation.vm_id for operation in operations}, self._catalogue)
+        batches: dict[Step, list[_Work]] = defaultdict(list)
+        for operation in operations:
+            if operation.vm_id not in facts:
+                continue  # the VM was removed, and its operations with it
+            step = next_step(
+                S(operation.state),
+                is_past_deadline=operation.deadline_at is not None and operation.deadline_at <= claim.now,
+                can_resend=Capability.IDEMPOTENT_START in connector.capabilities,
+                can_find=Capability.FIND_BY_REQUEST in connector.capabilities,
+            )
+            batches[step].append(_Work(operation, facts[operation.vm_id]))
+        self._start(connector, connection_id, batches[Step.START], claim)
+        self._resend(connector, batches[Step.RECOVER_BY_RESEND], claim)
+        self._find(connector, batches[Step.RECOVER_BY_FIND], claim)
+        self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], "start.unconfirmed", claim.now)
+        self._give_up(batches[Step.GIVE_UP_SILENT], "connector.silent", claim.now)
+        self._observe(connector, batches[Step.OBSERVE], claim.now)
+
+    def _connector(self, connection_id: int) -> Connector:
+        if connection_id not in self._connectors:
+            row = Connection.objects.get(pk=connection_id)
+            self._connectors[connection_id] = self._factory(row, self._catalogue)
+        return self._connectors[connection_id]
+
+    # --- starting
+
+    def _start(
+        self, connector: Connector, connection_id: int, works: Sequence[_Work], claim: Claim
+    ) -> None:
+        """Move to `starting` what the connection has room for, commit, and only then send."""
+        if not works:
+            return
+        now = claim.now
+        with transaction.atomic():
+            room = _rooms(now, lock=connection_id).get(connection_id, 0)
+            going, waiting = works[:room], works[room:]
+            changes = [
+                Change(
+                    operation_id=work.operation.pk,
+                    from_state=S.QUEUED,
+                    to_state=S.STARTING,
+                    event=work.event("operation.starting"),
+                    started_at=now,
+                    deadline_at=now + deadline_after(work.kind, work.plan and work.plan.maximum_duration),
+                    attempts=work.operation.attempts + 1,
+                    build_before=work.facts.ref.os_build or None,
+                )
+                for work in going
+            ]
+            winners = transition(changes=changes, now=now)
+            _spend(connection_id, len(winners), now)
+            _postpone([work.operation.pk for work in waiting], S.QUEUED, now + timedelta(seconds=2))
+        started = [work.starting(now) for work in going if work.operation.pk in winners]
+        if claim.may_send:
+            self._send(connector, started, claim)
+        else:  # nothing was sent: the queue may have them back
+            self._requeue([(work, timedelta(0)) for work in started], "", now)
+
+    def _resend(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
+        """Found in `starting` after its lease: a worker died. The connector starts nothing twice for one request id."""
+        tired = [work for work in works if work.operation.attempts >= MAX_START_ATTEMPTS]
+        self._give_up(tired, "start.unconfirmed", claim.now)
+        fresh = [work for work in works if work.operation.attempts < MAX_START_ATTEMPTS]
+        write_events(
+            (work.operation.pk, claim.now, "operation.recovered", S.STARTING, {})
+            for work in fresh
+            if work.kind is OperationKind.INSTALLATION
+        )
+        _count_attempt([work.operation.pk for work in fresh])
+        if claim.may_send:
+            self._send(connector, [work.attempted() for work in fresh], claim)
+
+    def _send(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
+        if works:
+            answers = connector.start([work.start_request() for work in works], now=claim.now)
+            self._record_starts(works, answers, claim.now)
+
+    def _find(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
+        """Found in `starting`, and a second start would be a second start: ask whether the first one arrived."""
+        if not works:
+            return
+        answers = connector.find([work.start_request() for work in works], now=claim.now)
+        never_sent = [(work, timedelta(0)) for work, answer in zip(works, answers, strict=True) if answer is None]
+        self._requeue(never_sent, "", claim.now)
+        self._record_starts(
+            *_unzip((work, answer) for work, answer in zip(works, answers, strict=True) if answer is not None),
+            claim.now,
+        )
+
+    def _record_starts(
+        self,
+        works: Sequence[_Work],
+        answers: Sequence[Started | ConnectorError],
+        now: datetime,
+    ) -> None:
+        started: list[Change] = []
+        failed: list[tuple[_Work, ConnectorError]] = []
+        deferred: dict[str, list[tuple[_Work, timedelta]]] = defaultdict(list)
+        unsure: list[_Work] = []
+        for work, answer in zip(works, answers, strict=True):
+            if isinstance(answer, Started):
+                started.append(work.in_progress(answer, now))
+            elif answer.is_retryable and work.operation.attempts < MAX_START_ATTEMPTS:
+                delay = retry_delay(work.operation.attempts, answer.retry_after)
+                if answer.nothing_was_sent:
+                    deferred[answer.code].append((work, delay))
+                else:
+                    unsure.append(work)
+            elif answer.is_retryable and not answer.nothing_was_sent:
+                self._give_up([work], "start.unconfirmed", now)
+            else:
+                failed.append((work, answer))
+        transition(changes=started, now=now)
+        for code, pairs in deferred.items():
+            self._requeue(pairs, code, now)
+        # Nobody knows whether these arrived: they stay in `starting` and are recovered like a dead worker's.
+        for work in unsure:
+            _postpone([work.operation.pk], S.STARTING, now + retry_delay(work.operation.attempts))
+        self._fail(failed, now)
+
+    def _requeue(self, works: Sequence[tuple[_Work, timedelta]], code: str, now: datetime) -> None:
+        """Back to the queue, since it is proven that nothing was sent."""
+        transition(
+            changes=[
+                Change(
+                    operation_id=work.operation.pk,
+                    from_state=S.STARTING,
+                    to_state=S.QUEUED,
+                    event=work.event("operation.start_deferred"),
+                    detail={"code": code, "seconds": delay.total_seconds()},
+                    next_step_at=now + delay,
+                )
+                for work, delay in works
+            ],
+            now=now,
+        )
+
+    # --- ending without an answer
+
+    def _fail(self, works: Sequence[tuple[_Work, ConnectorError]], now: datetime) -> None:
+        """End runs whose connector said no for good."""
+        with transaction.atomic():
+            winners = transition(
+                changes=[
+                    Change(
+                        operation_id=work.operation.pk,
+                        from_state=S(work.operation.state),
+                        to_state=S.FAILED,
+                        event=work.event("operation.finished"),
+                        error_code=error.code,
+                        error_detail=_clean(error.detail),
+                        verification=work.no_verification,
+                    )
+                    for work, error in works
+                ],
+                now=now,
+            )
+            record_failures(
+                errors={
+                    work.facts.ref.vm_id: error.code
+                    for work, error in works
+                    if work.operation.pk in winners and work.kind is OperationKind.ASSESSMENT
+                }
+            )
+
+    def _give_up(self, works: Sequence[_Work], code: str, now: datetime) -> None:
+        """End runs that nobody can vouch for, and queue an assessment that finds out what is true."""
+        if not works:
+            return
+        with transaction.atomic():
+            winners = transition(
+                changes=[
+                    Change(
+                        operation_id=work.operation.pk,
+                        from_state=S(work.operation.state),
+                        to_state=S.FAILED,
+                        event=work.event("operation.finished"),
+                        error_code=code,
+                        verification=work.no_verification,
+                    )
+                    for work in works
+                ],
+                now=now,
+            )
+            doubtful = [
+                work.facts.ref.vm_id
+                for work in works
+                if work.operation.pk in winners and work.kind is OperationKind.INSTALLATION
+            ]
+            if doubtful:
+                record_silence(vm_ids=doubtful)
+                request_assessments(vm_ids=doubtful, requested_by=None)
+
+    # --- looking
+
+    def _observe(self, connector: Connector, works: Sequence[_Work], now: datetime) -> None:
+        if not works:
+            return
+        answers = connector.observe([work.observe_request() for work in works], now=now)
+        running: list[tuple[_Work, Observation]] = []
+        ended: list[tuple[_Work, Observation]] = []
+        lost: list[tuple[_Work, ConnectorError]] = []
+        for work, answer in zip(works, answers, strict=True):
+            if isinstance(answer, Observation):
+                (ended if answer.is_final else running).append((work, answer))
+            elif answer.is_retryable:
+                delay = retry_delay(work.operation.attempts, answer.retry_after)
+                _postpone([work.operation.pk], S(work.operation.state), now + delay)
+            else:
+                lost.append((work, answer))
+        self._follow(running, now)
+        self._finish_assessments([p for p in ended if p[1].assessment is not None], now)
+        self._finish_installations([p for p in ended if p[1].installation is not None], now)
+        if lost:
+            with transaction.atomic():
+                self._fail(lost, now)
+                record_silence(
+                    vm_ids=[w.facts.ref.vm_id for w, _e in lost if w.kind is OperationKind.INSTALLATION]
+                )
+
+    def _follow(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
+        """Write what running operations are doing."""
+        if not pairs:
+            return
+        with transaction.atomic():
+            changes = [change for work, seen in pairs if (change := work.followed(seen, now)) is not None]
+            transition(changes=changes, now=now)
+            _write_progress(
+                [
+                    (
+                        work.operation.pk,
+                        asdict(seen.progress) if seen.progress else None,
+                        seen.handle if seen.handle is not None else work.operation.handle,
+                        now + timedelta(seconds=seen.look_again_after),
+                    )
+                    for work, seen in pairs
+                ]
+            )
+            write_events(event for work, seen in pairs for event in work.progress_events(seen, now))
+            _record_results(
+                [(work.operation.pk, seen.outcomes) for work, seen in pairs if seen.outcomes]
+            )
+
+    def _finish_assessments(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
+        """End assessments: state first, then what they found, for those alone that this worker ended."""
+        if not pairs:
+            return
+        with transaction.atomic():
+            changes = []
+            for work, seen in pairs:
+                assert seen.assessment is not None
+                error = seen.assessment.error
+                changes.append(
+                    Change(
+                        operation_id=work.operation.pk,
+                        from_state=S(work.operation.state),
+                        to_state=state_for(seen.assessment.status),
+                        error_code=error.code if error else None,
+                        error_detail=_clean(error.detail) if error else None,
+                        build_after=seen.assessment.os_build or None,
+                    )
+                )
+            winners = transition(changes=changes, now=now)
+            found = [
+                Found(work.facts, seen.assessment)
+                for work, seen in pairs
+                if work.operation.pk in winners and seen.assessment is not None
+            ]
+            good = [item for item in found if item.result.status is not RunStatus.FAILED]
+            record_assessments(found=good, catalogue=self._catalogue, now=now)
+            record_failures(
+                errors={
+                    item.facts.ref.vm_id: item.result.error.code if item.result.error else "assessment.failed"
+                    for item in found
+                    if item.result.status is RunStatus.FAILED
+                }
+            )
+            verify_earlier_installations(found=good, catalogue=self._catalogue)
+
+    def _finish_installations(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
+        """End installations: state first, then results, the final assessment and the verification."""
+        if not pairs:
+            return
+        with transaction.atomic():
+            changes = []
+            for work, seen in pairs:
+                assert seen.installation is not None
+                changes.append(work.finished(seen.installation, self._catalogue))
+            winners = transition(changes=changes, now=now)
+            won = [
+                (work, seen.installation)
+                for work, seen in pairs
+                if work.operation.pk in winners and seen.installation is not None
+            ]
+            _record_results([(work.operation.pk, result.patches) for work, result in won])
+            record_assessments(
+                found=[
+                    Found(work.facts, result.final_assessment, work.operation.pk)
+                    for work, result in won
+                    if result.final_assessment is not None
+                    and result.final_assessment.status is not RunStatus.FAILED
+                ],
+                catalogue=self._catalogue,
+                now=now,
+            )
+            unseen = [work.facts.ref.vm_id for work, result in won if result.final_assessment is None]
+            if unseen:
+                request_assessments(vm_ids=unseen, requested_by=None)
+
+
+def _unzip(pairs: Iterable[tuple[A, B]]) -> tuple[list[A], list[B]]:
+    left, right = [], []
+    for a, b in pairs:
+        left.append(a)
+        right.append(b)
+    return left, right
+
+
+# --- one operation in the engine's hands -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A claimed operation with the facts of its VM."""
+
+    operation: Operation
+    facts: VmFacts
+
+    @property
+    def kind(self) -> OperationKind:
+        return OperationKind(self.operation.kind)
+
+    @property
+    def plan(self) -> InstallationPlan | None:
+        return plan_from_json(self.operation.plan) if self.operation.plan else None
+
+    @property
+    def no_verification(self) -> Verification | None:
+        """A run that ended without results has nothing to verify."""
+        return Verification.NOT_VERIFIABLE if self.kind is OperationKind.INSTALLATION else None
+
+    def event(self, code: str) -> str:
+        """The message id for an installation's timeline; a routine assessment has none."""
+        return code if self.kind is OperationKind.INSTALLATION else ""
+
+    def starting(self, now: datetime) -> _Work:
+        """This work as it is after the transition to `starting`."""
+        operation = self.operation
+        operation.state, operation.started_at = S.STARTING.value, now
+        return self.attempted()
+
+    def attempted(self) -> _Work:
+        """This work with one more attempt counted."""
+        self.operation.attempts += 1
+        return self
+
+    def start_request(self) -> StartRequest:
+        return StartRequest(
+            request_id=self.operation.pk,
+            kind=self.kind,
+            vm=self.facts.ref,
+            requested_at=self.operation.created_at,
+            plan=self.plan,
+        )
+
+    def observe_request(self) -> ObserveRequest:
+        operation = self.operation
+        return ObserveRequest(
+            request_id=operation.pk,
+            kind=self.kind,
+            vm=self.facts.ref,
+            handle=operation.handle,
+            started_at=operation.started_at or operation.created_at,
+            plan=self.plan,
+        )
+
+    def in_progress(self, answer: Started, now: datetime) -> Change:
+        return Change(
+            operation_id=self.operation.pk,
+            from_state=S.STARTING,
+            to_state=S.IN_PROGRESS,
+            event=self.event("operation.started"),
+            handle=_clean(answer.handle),
+            next_step_at=now + timedelta(seconds=answer.look_again_after),
+            lane=Lane.LOOK if self.operation.is_bulk else Lane.INTERACTIVE,
+            attempts=0,
+        )
+
+    def followed(self, seen: Observation, now: datetime) -> Change | None:
+        """The transition between `in_progress` and `rebooting`, if the machine made it."""
+        state = S(self.operation.state)
+        target = S.REBOOTING if seen.is_rebooting else S.IN_PROGRESS
+        if state is target:
+            return None
+        return Change(
+            operation_id=self.operation.pk,
+            from_state=state,
+            to_state=target,
+            event=self.event("operation.rebooting" if seen.is_rebooting else "operation.rebooted"),
+            next_step_at=now + timedelta(seconds=seen.look_again_after),
+        )
+
+    def progress_events(
+        self, seen: Observation, now: datetime
+    ) -> Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]]:
+        """A line when the installation of another patch begins."""
+        progress, before = seen.progress, self.operation.progress or {}
+        if progress is None or progress.step != "installing" or self.kind is OperationKind.ASSESSMENT:
+            return
+        if (before.get("step"), before.get("index")) == (progress.step, progress.index):
+            return
+        detail = {
+            "kb_number": progress.kb_number,
+            "title": progress.title,
+            "index": progress.index,
+            "total": progress.total,
+        }
+        yield self.operation.pk, now, "patch.installing", S(self.operation.state), detail
+
+    def finished(self, result: InstallationResult, catalogue: LoadedCatalogue) -> Change:
+        counts = Counter(outcome.state for outcome in result.patches)
+        verification, detail = conclude(
+            result, line=self.facts.eligibility.product_line, catalogue=catalogue.facts
+        )
+        state = state_for(result.status)
+        return Change(
+            operation_id=self.operation.pk,
+            from_state=S(self.operation.state),
+            to_state=state,
+            event="operation.finished",
+            error_code=result.error.code if result.error else None,
+            error_detail=_clean(result.error.detail) if result.error else None,
+            reboot_status=result.reboot_status,
+            is_maintenance_window_exceeded=result.is_maintenance_window_exceeded,
+            installed_count=counts[InstallationState.INSTALLED],
+            failed_count=counts[InstallationState.FAILED],
+            pending_count=counts[InstallationState.PENDING],
+            excluded_count=counts[InstallationState.EXCLUDED],
+            not_selected_count=counts[InstallationState.NOT_SELECTED],
+            verification=verification,
+            verification_detail=detail,
+            build_after=result.final_assessment.os_build or None if result.final_assessment else None,
+        )
+
+
+# --- writing what is not state -----------------------------------------------------------------------------------
+
+
+def _postpone(operation_ids: Sequence[UUID], state: OperationState, until: datetime) -> None:
+    """Give a claim back: due again at `until`, if the operation is still where it was read."""
+    Operation.objects.filter(pk__in=operation_ids, state=state.value).update(next_step_at=until)
+
+
+def _count_attempt(operation_ids: Sequence[UUID]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE updates_operation SET attempts = attempts + 1 WHERE id = ANY(%s)", [list(operation_ids)]
+        )
+
+
+def _write_progress(
+    rows: Sequence[tuple[UUID, Mapping[str, Any] | None, str, datetime]],
+) -> None:
+    """Write progress, handle and the time of the next look of operations that are in flight."""
+    from psycopg.types.json import Jsonb  # a driver's wrapper, needed in this one statement
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE updates_operation o
+            SET progress = r.progress, handle = r.handle, next_step_at = r.next_step_at
+            FROM unnest(%s::uuid[], %s::jsonb[], %s::text[], %s::timestamptz[])
+                AS r(id, progress, handle, next_step_at)
+            WHERE o.id = r.id AND o.state = ANY(%s)
+            """,
+            [
+                [row[0] for row in rows],
+                [Jsonb(row[1]) for row in rows],
+                [row[2] for row in rows],
+                [row[3] for row in rows],
+                _IN_FLIGHT,
+            ],
+        )
+
+
+def _record_results(rows: Sequence[tuple[UUID, Sequence[PatchOutcome]]]) -> None:
+    """Write what runs did with each patch; a later look replaces an earlier one."""
+    if not rows:
+        return
+    pks = ensure_patches(outcome.patch for _pk, outcomes in rows for outcome in outcomes)
+    PatchResult.objects.bulk_create(
+        [
+            PatchResult(
+                operation_id=operation_id,
+                patch_id=pks[outcome.patch.key],
+                state=outcome.state.value,
+                reason=outcome.reason,
+                error_code=outcome.error_code,
+            )
+            for operation_id, outcomes in sorted(rows, key=lambda row: row[0])
+            for outcome in {o.patch.key: o for o in outcomes}.values()
+        ],
+        update_conflicts=True,
+        unique_fields=["operation", "patch"],
+        update_fields=["state", "reason", "error_code"],
+        batch_size=2_000,
+    )

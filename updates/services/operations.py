@@ -1,0 +1,410 @@
+"""Operations: asking for them, cancelling them, and the one writer of their state (docs/rules.md, lifecycle)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from django.db import connection, transaction
+
+from patching.lifecycle import TERMINAL, TRANSITIONS, Admission, admit
+from patching.selection import validate_plan
+from patching.terms import (
+    InstallationPlan,
+    OperationKind,
+    OperationState,
+    RebootStatus,
+    UpdateStatus,
+    Verification,
+)
+from updates.models import Lane, Operation, OperationEvent, VmUpdateState
+from updates.plans import plan_to_json
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+S = OperationState
+
+
+class IllegalTransitionError(ValueError):
+    """The lifecycle has no such transition: a defect in the caller."""
+
+
+class PlanError(ValueError):
+    """The plan cannot be carried out on any VM; `problems` are `patching.selection.PlanProblem`s."""
+
+    def __init__(self, problems: Sequence[Any]) -> None:
+        super().__init__(", ".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class Verdict(StrEnum):
+    """What became of a request for one VM."""
+
+    ACCEPTED = "accepted"
+    JOINED = "joined"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutcome:
+    """The answer for one VM. `operation_id` is the operation that answers the request, or that stands in its way."""
+
+    vm_id: int
+    verdict: Verdict
+    operation_id: UUID | None = None
+    code: str = ""
+
+
+# --- the one writer ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transition of one operation. A field left None keeps what the row has.
+
+    `event` is the message id of the timeline's line; empty: no line (routine assessments write none).
+    """
+
+    operation_id: UUID
+    from_state: OperationState
+    to_state: OperationState
+    event: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    next_step_at: datetime | None = None
+    deadline_at: datetime | None = None
+    started_at: datetime | None = None
+    lane: int | None = None
+    handle: str | None = None
+    attempts: int | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    progress: Mapping[str, Any] | None = None
+    reboot_status: RebootStatus | None = None
+    is_maintenance_window_exceeded: bool | None = None
+    installed_count: int | None = None
+    failed_count: int | None = None
+    pending_count: int | None = None
+    excluded_count: int | None = None
+    not_selected_count: int | None = None
+    verification: Verification | None = None
+    verification_detail: Mapping[str, Any] | None = None
+    build_before: str | None = None
+    build_after: str | None = None
+
+
+_OPTIONAL_COLUMNS = {
+    "next_step_at": "timestamptz",
+    "deadline_at": "timestamptz",
+    "started_at": "timestamptz",
+    "lane": "smallint",
+    "handle": "text",
+    "attempts": "integer",
+    "error_code": "text",
+    "error_detail": "text",
+    "progress": "jsonb",
+    "reboot_status": "text",
+    "is_maintenance_window_exceeded": "boolean",
+    "installed_count": "smallint",
+    "failed_count": "smallint",
+    "pending_count": "smallint",
+    "excluded_count": "smallint",
+    "not_selected_count": "smallint",
+    "verification": "text",
+    "verification_detail": "jsonb",
+    "build_before": "text",
+    "build_after": "text",
+}
+_KEPT = ", ".join(
+    f"{column} = COALESCE(v.{column}, o.{column})" for column in _OPTIONAL_COLUMNS if column != "next_step_at"
+)
+# The rows are locked in the order of their ids first, so that two writers of overlapping sets never deadlock.
+_TRANSITION = f"""
+WITH v AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS r(
+        operation_id uuid, from_state text, to_state text, is_terminal boolean,
+        {", ".join(f"{column} {kind}" for column, kind in _OPTIONAL_COLUMNS.items())}
+    )
+), locked AS MATERIALIZED (
+    SELECT o.id FROM updates_operation o JOIN v ON v.operation_id = o.id ORDER BY o.id FOR UPDATE OF o
+)
+UPDATE updates_operation o
+SET state = v.to_state,
+    finished_at = CASE WHEN v.is_terminal THEN %(now)s::timestamptz END,
+    next_step_at = CASE WHEN v.is_terminal THEN NULL ELSE COALESCE(v.next_step_at, o.next_step_at) END,
+    {_KEPT}
+FROM v JOIN locked ON locked.id = v.operation_id
+WHERE o.id = v.operation_id AND o.state = v.from_state
+RETURNING o.id
+"""  # noqa: S608 (column names are the constants above; values are parameters)
+
+
+def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
+    """Move operations from the state that was read to a new one: one guarded UPDATE, one INSERT for the timeline.
+
+    Returns the ids that won; a row that meanwhile left the state that was read is left alone. Raises
+    IllegalTransitionError before anything is written if the lifecycle forbids a change.
+    """
+    for change in changes:
+        if change.to_state not in TRANSITIONS[change.from_state]:
+            raise IllegalTransitionError(f"{change.from_state} -> {change.to_state}")
+    if not changes:
+        return set()
+    rows = [
+        {
+            "operation_id": change.operation_id,
+            "from_state": change.from_state,
+            "to_state": change.to_state,
+            "is_terminal": change.to_state in TERMINAL,
+        }
+        | {name: getattr(change, name) for name in _OPTIONAL_COLUMNS if getattr(change, name) is not None}
+        for change in changes
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_TRANSITION, {"changes": json.dumps(rows, default=_as_json), "now": now})
+        winners = {row[0] for row in cursor.fetchall()}
+        write_events(
+            (change.operation_id, now, change.event, change.to_state, change.detail)
+            for change in changes
+            if change.event and change.operation_id in winners
+        )
+    return winners
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+def write_events(
+    events: Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]],
+) -> None:
+    """Add lines (operation, at, message id, state, detail) to timelines."""
+    OperationEvent.objects.bulk_create(
+        [
+            OperationEvent(operation_id=operation_id, at=at, code=code, state=state.value, detail=dict(detail))
+            for operation_id, at, code, state, detail in events
+        ],
+        batch_size=2_000,
+    )
+
+
+# --- asking for them ---------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def request_assessments(
+    *, vm_ids: Collection[int], requested_by: User | None, is_bulk: bool = False
+) -> list[RequestOutcome]:
+    """Ask for an assessment of every VM; each gets its own answer (docs/rules.md, admission).
+
+    A queued or running assessment is joined; an open installation is a conflict. VMs that do not exist get no answer.
+    """
+    return _request(
+        kind=OperationKind.ASSESSMENT,
+        vm_ids=vm_ids,
+        plan=None,
+        requested_by=requested_by,
+        is_bulk=is_bulk,
+        operation_id=None,
+    )
+
+
+@transaction.atomic
+def request_installations(
+    *,
+    vm_ids: Collection[int],
+    plan: InstallationPlan,
+    requested_by: User | None,
+    operation_id: UUID | None = None,
+    is_bulk: bool = False,
+) -> list[RequestOutcome]:
+    """Ask for an installation of the plan on every VM; each gets its own answer (docs/rules.md, admission).
+
+    `operation_id` (one VM only) makes the request repeatable: the second click finds what the first one made.
+    Raises PlanError if the plan itself is invalid.
+    """
+    if problems := validate_plan(plan):
+        raise PlanError(problems)
+    if operation_id is not None:
+        if len(set(vm_ids)) != 1:
+            raise ValueError("operation_id names the operation of exactly one VM")
+        (vm_id,) = set(vm_ids)
+        if Operation.objects.filter(pk=operation_id).exists():
+            return [_repeated(operation_id, vm_id)]
+    return _request(
+        kind=OperationKind.INSTALLATION,
+        vm_ids=vm_ids,
+        plan=plan,
+        requested_by=requested_by,
+        is_bulk=is_bulk,
+        operation_id=operation_id,
+    )
+
+
+def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
+    """The answer to a second click. An id that belongs to another VM is a tampered form and gets no look inside."""
+    if Operation.objects.filter(pk=operation_id, vm_id=vm_id).exists():
+        return RequestOutcome(vm_id, Verdict.JOINED, operation_id)
+    return RequestOutcome(vm_id, Verdict.REFUSED, None, "request.id_taken")
+
+
+# Requests for the same VM wait for each other here, so that each sees what the other has queued.
+_LOCK_VMS = """
+SELECT id, update_status FROM vms_virtualmachine WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE
+"""
+_INSERT = """
+WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(vms)s::bigint[]) AS r(id, vm_id))
+INSERT INTO updates_operation (
+    id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, requested_by_id, created_at, next_step_at,
+    attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded, installed_count, failed_count,
+    pending_count, excluded_count, not_selected_count, verification, build_before, build_after
+)
+SELECT v.id, m.id, m.connection_id, %(kind)s, 'queued', %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+    clock_timestamp(), clock_timestamp(), 0, '', '', '', false, 0, 0, 0, 0, 0, '', '', ''
+FROM v JOIN vms_virtualmachine m ON m.id = v.vm_id
+ON CONFLICT DO NOTHING
+RETURNING vm_id, id, created_at
+"""
+
+
+def _request(
+    *,
+    kind: OperationKind,
+    vm_ids: Collection[int],
+    plan: InstallationPlan | None,
+    requested_by: User | None,
+    is_bulk: bool,
+    operation_id: UUID | None,
+) -> list[RequestOutcome]:
+    ids = sorted(set(vm_ids))
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_VMS, [ids])
+        statuses = dict(cursor.fetchall())
+    if operation_id is not None and Operation.objects.filter(pk=operation_id).exists():
+        # The first click committed while this one waited for the VM.
+        return [_repeated(operation_id, vm_id) for vm_id in statuses]
+    open_operations = _open_operations(ids)
+    refused = _refusals(kind, statuses)
+    outcomes: dict[int, RequestOutcome] = {}
+    accepted: dict[int, UUID] = {}
+    to_cancel: list[UUID] = []
+    for vm_id in statuses:
+        rows = open_operations.get(vm_id, [])
+        verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in rows))
+        if verdict is Admission.CONFLICT:
+            blocker = next(row[0] for row in rows if row[1] is OperationKind.INSTALLATION)
+            outcomes[vm_id] = RequestOutcome(
+                vm_id, Verdict.REFUSED, blocker, "conflict.installation_open"
+            )
+        elif vm_id in refused:
+            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
+        elif verdict is Admission.JOIN:
+            # A running one answers sooner than a queued one.
+            joined = min(rows, key=lambda row: row[2] is S.QUEUED)[0]
+            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.JOINED, joined)
+        else:
+            if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
+                to_cancel.extend(row[0] for row in rows if row[2] is S.QUEUED)
+            accepted[vm_id] = operation_id or uuid4()
+    if to_cancel:
+        _cancel(to_cancel, detail={"by": "installation"})
+    for vm_id, new_id in _insert(kind, accepted, plan, requested_by, is_bulk):
+        outcomes[vm_id] = RequestOutcome(vm_id, Verdict.ACCEPTED, new_id)
+    return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
+
+
+def _open_operations(
+    vm_ids: Sequence[int],
+) -> dict[int, list[tuple[UUID, OperationKind, OperationState]]]:
+    found: dict[int, list[tuple[UUID, OperationKind, OperationState]]] = defaultdict(list)
+    rows = Operation.objects.open().filter(vm_id__in=vm_ids).values_list("vm_id", "pk", "kind", "state")
+    for vm_id, pk, kind, state in rows:
+        found[vm_id].append((pk, OperationKind(kind), S(state)))
+    return found
+
+
+def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str]:
+    """Why a VM can take no installation now, by VM. Assessments are never refused: they are how we learn."""
+    if kind is OperationKind.ASSESSMENT:
+        return {}
+    refused = {
+        vm_id: "vm.unsupported"
+        for vm_id, status in statuses.items()
+        if status == UpdateStatus.UNSUPPORTED
+    }
+    silent = VmUpdateState.objects.filter(vm_id__in=list(statuses), is_awaiting_assessment=True)
+    return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
+
+
+def _insert(
+    kind: OperationKind,
+    accepted: Mapping[int, UUID],
+    plan: InstallationPlan | None,
+    requested_by: User | None,
+    is_bulk: bool,
+) -> list[tuple[int, UUID]]:
+    if not accepted:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INSERT,
+            {
+                "ids": list(accepted.values()),
+                "vms": list(accepted),
+                "kind": kind.value,
+                "lane": Lane.BULK if is_bulk else Lane.INTERACTIVE,
+                "is_bulk": is_bulk,
+                "plan": json.dumps(plan_to_json(plan)) if plan else None,
+                "user": requested_by.pk if requested_by else None,
+            },
+        )
+        rows = cursor.fetchall()
+    if kind is OperationKind.INSTALLATION:
+        detail = {"by": requested_by.get_username()} if requested_by else {}
+        write_events((pk, at, "operation.requested", S.QUEUED, detail) for _vm, pk, at in rows)
+    return [(vm_id, pk) for vm_id, pk, _at in rows]
+
+
+# --- cancelling them ---------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def cancel_operations(*, operation_ids: Collection[UUID], requested_by: User | None) -> set[UUID]:
+    """Cancel operations that are still queued; returns those that were. What has started is left alone."""
+    return _cancel(operation_ids, {"by": requested_by.get_username()} if requested_by else {})
+
+
+def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[UUID]:
+    kinds = dict(
+        Operation.objects.filter(pk__in=operation_ids, state=S.QUEUED.value).values_list("pk", "kind")
+    )
+    return transition(
+        changes=[
+            Change(
+                operation_id=pk,
+                from_state=S.QUEUED,
+                to_state=S.CANCELLED,
+                event="operation.cancelled" if kind == OperationKind.INSTALLATION else "",
+                detail=detail,
+            )
+            for pk, kind in kinds.items()
+        ],
+        now=database_now(),
+    )
+
+
+def database_now() -> datetime:
+    """The database's clock, the only one that operations are measured by."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone() or (None,)
+    assert isinstance(now, datetime)
+    return now

@@ -1,0 +1,114 @@
+"""Verified truth: whether a later look confirms what an installation reported (docs/rules.md, verification)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from connectors.catalogue import Catalogue
+from connectors.protocol import AssessmentResult, InstallationResult
+from patching.outcome import ExpectedPatch, VerificationResult, verify
+from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
+from updates.models import Operation, PatchResult
+from updates.selectors.catalogue import LoadedCatalogue
+from updates.services.assessments import Found
+
+Detail = Mapping[str, Any] | None
+
+
+def conclude(
+    result: InstallationResult, *, line: ProductLine | None, catalogue: Catalogue
+) -> tuple[Verification, Detail]:
+    """What the run's own final assessment says of its report; pending where it brought none."""
+    final = result.final_assessment
+    if final is None or final.status is RunStatus.FAILED:
+        return Verification.PENDING, None
+    reported = [o.patch for o in result.patches if o.state is InstallationState.INSTALLED]
+    return _words(_compare(reported, final, final.os_build, line, catalogue))
+
+
+def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCatalogue) -> None:
+    """Let these assessments confirm or contradict the installations that still wait for one, in three statements."""
+    by_vm = {item.facts.ref.vm_id: item for item in found}
+    waiting = dict(
+        Operation.objects.ended()
+        .filter(vm_id__in=list(by_vm), verification=Verification.PENDING.value)
+        .values_list("pk", "vm_id")
+    )
+    if not waiting:
+        return
+    reported: dict[UUID, list[Patch]] = defaultdict(list)
+    rows = PatchResult.objects.filter(
+        operation_id__in=list(waiting), state=InstallationState.INSTALLED.value
+    ).select_related("patch")
+    for row in rows:
+        reported[row.operation_id].append(row.patch.facts)
+    _write(
+        (
+            pk,
+            *_words(
+                _compare(
+                    reported[pk],
+                    by_vm[vm_id].result,
+                    by_vm[vm_id].os_build,
+                    by_vm[vm_id].facts.eligibility.product_line,
+                    catalogue.facts,
+                )
+            ),
+        )
+        for pk, vm_id in waiting.items()
+    )
+
+
+def _compare(
+    reported: Iterable[Patch],
+    after: AssessmentResult,
+    build_after: str,
+    line: ProductLine | None,
+    catalogue: Catalogue,
+) -> VerificationResult:
+    return verify(
+        [ExpectedPatch(patch, _build(patch, line, catalogue)) for patch in reported],
+        available_after=after.available,
+        build_after=build_after,
+        is_reboot_outstanding=after.is_reboot_pending,
+    )
+
+
+def _build(patch: Patch, line: ProductLine | None, catalogue: Catalogue) -> str:
+    """The build that a patch brings, empty where none is recorded."""
+    release = catalogue.release_by_kb.get((line, patch.kb_number)) if line else None
+    return release.build if release else ""
+
+
+def _words(result: VerificationResult) -> tuple[Verification, Detail]:
+    if result.verification is not Verification.CONTRADICTED:
+        return result.verification, None
+    return result.verification, {
+        "contradicted": [patch.key for patch in result.contradicted],
+        "kb_numbers": [patch.kb_number for patch in result.contradicted],
+        "expected_build": result.expected_build,
+        "found_build": result.found_build,
+    }
+
+
+def _write(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
+    ordered = sorted(rows, key=lambda row: row[0])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE updates_operation o SET verification = r.verification, verification_detail = r.detail::jsonb
+            FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS r(id, verification, detail)
+            WHERE o.id = r.id
+            """,
+            [
+                [row[0] for row in ordered],
+                [row[1].value for row in ordered],
+                [json.dumps(row[2]) if row[2] else None for row in ordered],
+            ],
+        )

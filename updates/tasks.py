@@ -1,0 +1,53 @@
+"""Celery entry points. A message is a wake-up and carries no ids: the database is the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+from celery import current_app, shared_task
+from django.conf import settings
+from django.db import transaction
+
+from updates.services.engine import ALL_LANES, INTERACTIVE_LANES
+from updates.services.engine import sweep as sweep_operations
+
+log = structlog.get_logger(__name__)
+
+LANES = {"interactive": INTERACTIVE_LANES, "all": ALL_LANES}
+# With Redis away a click must still answer within a second: the sweep is the safety net.
+WAKE_UP_TIMEOUT_SECONDS = 0.4
+
+
+@shared_task(name="updates.tasks.sweep")
+def sweep(lanes: str = "interactive") -> None:
+    """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything."""
+    beat()
+    sweep_operations(lanes=LANES[lanes])
+
+
+def beat() -> None:
+    """Tell the supervisor that Celery delivered a sweep to this worker."""
+    if settings.WORKER_HEARTBEAT_FILE:
+        Path(settings.WORKER_HEARTBEAT_FILE).touch()
+
+
+def wake_up() -> None:
+    """Once the transaction has committed, tell a worker that something is due. Never raises, never takes a second."""
+    transaction.on_commit(_send_wake_up)
+
+
+def _send_wake_up() -> None:
+    timeouts = {
+        "socket_connect_timeout": WAKE_UP_TIMEOUT_SECONDS,
+        "socket_timeout": WAKE_UP_TIMEOUT_SECONDS,
+        "retry_on_timeout": False,
+    }
+    try:
+        with current_app.connection_for_write(
+            connect_timeout=WAKE_UP_TIMEOUT_SECONDS,
+            transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS | timeouts,
+        ) as broker:
+            sweep.apply_async(connection=broker, retry=False, expires=30, queue="interactive")
+    except Exception as error:  # whatever the broker's trouble is, the click has already been recorded
+        log.warning("wake_up_not_sent", error=type(error).__name__)

@@ -1,0 +1,172 @@
+"""The inventory in Django's admin: the image catalogue, connections, groups, VMs to look at, role assignments."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest
+
+from vms.models import (
+    Connection,
+    ImageCatalogEntry,
+    ResourceGroup,
+    RoleAssignment,
+    Subscription,
+    VirtualMachine,
+    VirtualMachineQuerySet,
+)
+from vms.selectors import search_by_name
+from vms.services.summaries import refresh_hotpatch_statuses
+
+
+@admin.register(ImageCatalogEntry)
+class ImageCatalogEntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """The images that can be hotpatched. What changes here changes the VMs made from them at once."""
+
+    list_display = [
+        "sku",
+        "publisher",
+        "offer",
+        "product_line",
+        "is_server_core",
+        "has_hotpatch_by_default",
+    ]
+    list_filter = [
+        "product_line",
+        "is_server_core",
+        "has_hotpatch_by_default",
+        "publisher",
+        "offer",
+    ]
+    search_fields = ["publisher", "offer", "sku", "note"]
+    ordering = ["publisher", "offer", "sku"]
+
+    def save_model(
+        self, request: HttpRequest, obj: ImageCatalogEntry, form: ModelForm[Any], change: bool
+    ) -> None:
+        """Save, and let the VMs of the image as it was and as it is follow."""
+        before = [entry.facts for entry in ImageCatalogEntry.objects.filter(pk=obj.pk)]
+        super().save_model(request, obj, form, change)
+        refresh_hotpatch_statuses(images=[*before, obj.facts])
+
+    def delete_model(self, request: HttpRequest, obj: ImageCatalogEntry) -> None:
+        """Delete, and let the VMs of the image follow."""
+        before = obj.facts
+        super().delete_model(request, obj)
+        refresh_hotpatch_statuses(images=[before])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ImageCatalogEntry]) -> None:
+        """Delete, and let the VMs of these images follow."""
+        before = [entry.facts for entry in queryset]
+        super().delete_queryset(request, queryset)
+        refresh_hotpatch_statuses(images=before)
+
+
+@admin.register(Connection)
+class ConnectionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """Where and how VMs are reached."""
+
+    list_display = [
+        "name",
+        "kind",
+        "platform",
+        "catalogue_date",
+        "clock_factor",
+        "max_in_flight",
+        "paused_until",
+    ]
+    list_filter = ["kind", "platform"]
+    search_fields = ["name"]
+
+    def save_model(
+        self, request: HttpRequest, obj: Connection, form: ModelForm[Any], change: bool
+    ) -> None:
+        """Save, and let the connection's VMs follow a changed platform."""
+        super().save_model(request, obj, form, change)
+        if change and "platform" in form.changed_data:
+            refresh_hotpatch_statuses(connection_ids=[obj.pk])
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """Imports know subscriptions by id only; here they get their names."""
+
+    list_display = ["name", "subscription_id"]
+    search_fields = ["name", "subscription_id"]
+
+
+@admin.register(ResourceGroup)
+class ResourceGroupAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """Resource groups, made by imports."""
+
+    list_display = ["name", "subscription"]
+    list_filter = ["subscription"]
+    list_select_related = ["subscription"]
+    search_fields = ["name"]
+    autocomplete_fields = ["subscription"]
+    show_full_result_count = False
+
+
+@admin.register(VirtualMachine)
+class VirtualMachineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """VMs to look at, to move to another connection, and to delete; their facts come from imports."""
+
+    list_display = [
+        "name",
+        "connection",
+        "resource_group",
+        "location",
+        "update_status",
+        "hotpatch_status",
+    ]
+    list_filter = ["connection", "update_status", "hotpatch_status", "hotpatch_track"]
+    list_select_related = ["connection", "resource_group"]
+    search_fields = ["name"]
+    show_full_result_count = False
+    list_per_page = 50
+
+    def get_search_results(
+        self,
+        request: HttpRequest,  # noqa: ARG002 (the admin's signature)
+        queryset: QuerySet[VirtualMachine],
+        search_term: str,
+    ) -> tuple[QuerySet[VirtualMachine], bool]:
+        """The list page's search: the admin's own would read a million rows."""
+        return search_by_name(cast(VirtualMachineQuerySet, queryset), search_term), False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002 (the admin's signature)
+        """VMs are imported."""
+        return False
+
+    def get_readonly_fields(
+        self,
+        request: HttpRequest,  # noqa: ARG002 (the admin's signature)
+        obj: VirtualMachine | None = None,  # noqa: ARG002 (the admin's signature)
+    ) -> list[str]:
+        """Everything but the connection."""
+        return [
+            field.name
+            for field in VirtualMachine._meta.concrete_fields
+            if field.name != "connection"
+        ]
+
+    def save_model(
+        self, request: HttpRequest, obj: VirtualMachine, form: ModelForm[Any], change: bool
+    ) -> None:
+        """Move the VM, and let its statuses follow the other connection's platform."""
+        obj.save(update_fields=["connection"])
+        refresh_hotpatch_statuses(vm_ids=[obj.pk])
+
+
+@admin.register(RoleAssignment)
+class RoleAssignmentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """Who may do what where."""
+
+    list_display = ["__str__", "role", "scope", "subscription", "resource_group", "vm"]
+    list_filter = ["role", "scope"]
+    list_select_related = ["user", "group", "subscription", "resource_group", "vm"]
+    search_fields = ["user__username", "group__name"]
+    autocomplete_fields = ["user", "group", "subscription", "resource_group", "vm"]

@@ -1,0 +1,121 @@
+"""Labels of the values that a person can choose or read; the values themselves are `patching.terms`."""
+
+from enum import StrEnum
+
+from django.utils.translation import gettext_lazy as _
+
+from patching.terms import (
+    AssessmentMode,
+    HotpatchStatus,
+    HotpatchTrack,
+    PatchMode,
+    Platform,
+    ProductLine,
+    RebootSetting,
+    ScaleSetOrchestration,
+    UpdateStatus,
+)
+
+
+class PowerState(StrEnum):
+    """Power state of a VM (ARM: PowerState/*)."""
+
+    RUNNING = "running"
+    STARTING = "starting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    DEALLOCATING = "deallocating"
+    DEALLOCATED = "deallocated"
+    UNKNOWN = "unknown"
+
+
+class Role(StrEnum):
+    """What a role assignment allows; each role includes the weaker ones."""
+
+    READER = "reader"
+    OPERATOR = "operator"
+    OWNER = "owner"
+
+    @property
+    def and_stronger(self) -> tuple[str, ...]:
+        """This role and every role that includes it."""
+        ranked = tuple(Role)
+        return tuple(role.value for role in ranked[ranked.index(self) :])
+
+
+class Scope(StrEnum):
+    """Where a role assignment holds."""
+
+    EVERYTHING = "everything"
+    SUBSCRIPTION = "subscription"
+    RESOURCE_GROUP = "resource_group"
+    VM = "vm"
+
+
+CONNECTION_KINDS = [("simulator", _("Simulator"))]
+PLATFORMS = [
+    (Platform.AZURE.value, _("Azure")),
+    (Platform.AZURE_STACK_HCI.value, _("Azure Stack HCI")),
+    (Platform.OTHER.value, _("Other")),
+]
+PRODUCT_LINES = [(line.value, line.title) for line in ProductLine]
+POWER_STATES = [
+    (PowerState.RUNNING.value, _("Running")),
+    (PowerState.STARTING.value, _("Starting")),
+    (PowerState.STOPPING.value, _("Stopping")),
+    (PowerState.STOPPED.value, _("Stopped")),
+    (PowerState.DEALLOCATING.value, _("Deallocating")),
+    (PowerState.DEALLOCATED.value, _("Stopped (deallocated)")),
+    (PowerState.UNKNOWN.value, _("Unknown")),
+]
+PATCH_MODES = [
+    (PatchMode.AUTOMATIC_BY_PLATFORM.value, _("Azure Managed - Safe Deployment")),
+    (PatchMode.AUTOMATIC_BY_OS.value, _("Windows Automatic Updates")),
+    (PatchMode.MANUAL.value, _("Manual updates")),
+]
+ASSESSMENT_MODES = [
+    (AssessmentMode.IMAGE_DEFAULT.value, _("Image default")),
+    (AssessmentMode.AUTOMATIC_BY_PLATFORM.value, _("Every 24 hours")),
+]
+REBOOT_SETTINGS = [
+    (RebootSetting.IF_REQUIRED.value, _("Reboot if required")),
+    (RebootSetting.NEVER.value, _("Never reboot")),
+    (RebootSetting.ALWAYS.value, _("Always reboot")),
+]
+SCALE_SET_ORCHESTRATIONS = [
+    (ScaleSetOrchestration.NONE.value, _("Not in a scale set")),
+    (ScaleSetOrchestration.FLEXIBLE.value, _("Flexible")),
+    (ScaleSetOrchestration.UNIFORM.value, _("Uniform")),
+]
+UPDATE_STATUSES = [
+    (UpdateStatus.NO_UPDATES_AVAILABLE.value, _("No updates available")),
+    (UpdateStatus.UPDATES_AVAILABLE.value, _("Updates available")),
+    (UpdateStatus.REBOOT_REQUIRED.value, _("Reboot required")),
+    (UpdateStatus.NO_UPDATES_DATA.value, _("No updates data")),
+    (UpdateStatus.UNSUPPORTED.value, _("Unsupported")),
+]
+HOTPATCH_STATUSES = [
+    (HotpatchStatus.ENABLED.value, _("Enabled")),
+    (HotpatchStatus.DISABLED.value, _("Disabled")),
+    (HotpatchStatus.NOT_AVAILABLE.value, _("Not available")),
+    (HotpatchStatus.PENDING_EVALUATION.value, _("Pending evaluation")),
+]
+HOTPATCH_TRACKS = [
+    (HotpatchTrack.ON_TRACK.value, _("On track")),
+    (HotpatchTrack.BASELINE_DUE.value, _("Baseline due")),
+    (HotpatchTrack.OFF_TRACK_BASELINE_MISSED.value, _("Off track: baseline missed")),
+    (HotpatchTrack.OFF_TRACK_SINCE_KB.value, _("Off track")),
+    (HotpatchTrack.NOT_ON_TRAIN.value, _("Not on the train")),
+    (HotpatchTrack.UNKNOWN.value, _("Unknown")),
+]
+ROLES = [
+    (Role.READER.value, _("Reader")),
+    (Role.OPERATOR.value, _("Patch operator")),
+    (Role.OWNER.value, _("Owner")),
+]
+SCOPES = [
+    (Scope.EVERYTHING.value, _("Everything")),
+    (Scope.SUBSCRIPTION.value, _("Subscription")),
+    (Scope.RESOURCE_GROUP.value, _("Resource group")),
+    (Scope.VM.value, _("Virtual machine")),
+]

@@ -1,0 +1,508 @@
+"""What we own: subscriptions, resource groups, connections, the image catalogue, VMs and role assignments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.search import SearchVector
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Func, Q, Value
+from django.db.models.functions import Lower
+from django.utils.translation import gettext_lazy as _
+
+from patching.terms import (
+    AssessmentMode,
+    CatalogImage,
+    HotpatchStatus,
+    HotpatchTrack,
+    ImageReference,
+    PatchMode,
+    PatchSettings,
+    Platform,
+    ProductLine,
+    RebootSetting,
+    ScaleSetOrchestration,
+    UpdateStatus,
+)
+from vms.choices import (
+    ASSESSMENT_MODES,
+    CONNECTION_KINDS,
+    HOTPATCH_STATUSES,
+    HOTPATCH_TRACKS,
+    PATCH_MODES,
+    PLATFORMS,
+    POWER_STATES,
+    PRODUCT_LINES,
+    REBOOT_SETTINGS,
+    ROLES,
+    SCALE_SET_ORCHESTRATIONS,
+    SCOPES,
+    UPDATE_STATUSES,
+    PowerState,
+    Role,
+    Scope,
+)
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
+
+
+class Subscription(models.Model):
+    """An Azure subscription, or the id that stands for one on other platforms."""
+
+    subscription_id = models.UUIDField(_("subscription id"), unique=True)
+    name = models.CharField(_("name"), max_length=200)
+
+    class Meta:
+        verbose_name = _("subscription")
+        verbose_name_plural = _("subscriptions")
+        ordering = ["name", "pk"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ResourceGroup(models.Model):
+    """A resource group of a subscription; its name is compared without case, as Azure does."""
+
+    subscription = models.ForeignKey(
+        Subscription,
+        on_delete=models.PROTECT,
+        related_name="resource_groups",
+        verbose_name=_("subscription"),
+    )
+    name = models.CharField(_("name"), max_length=90)
+
+    class Meta:
+        verbose_name = _("resource group")
+        verbose_name_plural = _("resource groups")
+        ordering = ["name", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                "subscription", Lower("name"), name="vms_resourcegroup_unique_name"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Connection(models.Model):
+    """Where and how a set of VMs is reached. `catalogue_date` empty means today (simulator only)."""
+
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    kind = models.CharField(_("kind"), max_length=20, choices=CONNECTION_KINDS)
+    platform = models.CharField(
+        _("platform"), max_length=20, choices=PLATFORMS, default=Platform.AZURE.value
+    )
+    catalogue_date = models.DateField(
+        _("catalogue date"),
+        null=True,
+        blank=True,
+        help_text=_("The simulator offers what was released by this day. Empty: today."),
+    )
+    seed = models.PositiveIntegerField(_("seed"), default=1)
+    clock_factor = models.FloatField(
+        _("clock factor"),
+        default=60.0,
+        validators=[MinValueValidator(0.001)],
+        help_text=_("Simulated seconds that pass in one real second."),
+    )
+    max_in_flight = models.PositiveIntegerField(
+        _("operations at the same time"), default=5_000, validators=[MinValueValidator(1)]
+    )
+    starts_per_minute = models.PositiveIntegerField(
+        _("starts per minute"),
+        null=True,
+        blank=True,
+        help_text=_("How many operations may be started per minute. Empty: no limit."),
+    )
+    paused_until = models.DateTimeField(_("paused until"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("connection")
+        verbose_name_plural = _("connections")
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(clock_factor__gt=0), name="vms_connection_clock_factor_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ImageCatalogEntry(models.Model):
+    """An exact publisher + offer + SKU that can be hotpatched; compared without case."""
+
+    publisher = models.CharField(_("publisher"), max_length=100)
+    offer = models.CharField(_("offer"), max_length=100)
+    sku = models.CharField(_("SKU"), max_length=100)
+    product_line = models.CharField(_("product line"), max_length=20, choices=PRODUCT_LINES)
+    is_server_core = models.BooleanField(_("Server Core"), default=False)
+    has_hotpatch_by_default = models.BooleanField(
+        _("hotpatch on by default"),
+        default=False,
+        help_text=_(
+            "VMs made from this image have hotpatch switched on unless someone turns it off."
+        ),
+    )
+    note = models.TextField(_("note"), blank=True)
+
+    class Meta:
+        verbose_name = _("image catalog entry")
+        verbose_name_plural = _("image catalog")
+        ordering = ["publisher", "offer", "sku"]
+        constraints = [
+            models.UniqueConstraint(
+                Lower("publisher"),
+                Lower("offer"),
+                Lower("sku"),
+                name="vms_imagecatalogentry_unique_image",
+                violation_error_message=_("This image is in the catalog already."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.publisher}:{self.offer}:{self.sku}"
+
+    @property
+    def facts(self) -> CatalogImage:
+        """This entry as the rules take it."""
+        return CatalogImage(
+            publisher=self.publisher,
+            offer=self.offer,
+            sku=self.sku,
+            product_line=ProductLine(self.product_line),
+            is_server_core=self.is_server_core,
+            has_hotpatch_by_default=self.has_hotpatch_by_default,
+        )
+
+
+# Names are split at "-", "_" and "." so that a search by word prefix finds "001" in "web-001".
+NAME_SEARCH = SearchVector(
+    Func(
+        "name",
+        Value("[-_.]"),
+        Value(" "),
+        Value("g"),
+        function="regexp_replace",
+        output_field=models.TextField(),
+    ),
+    config="simple",
+)
+
+
+class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
+    """Who may see which VM, in one place."""
+
+    def visible_to(
+        self, user: User | AnonymousUser, role: Role = Role.READER
+    ) -> VirtualMachineQuerySet:
+        """Only the VMs on which the user holds at least this role. The only door to VMs.
+
+        Subscription scopes are expanded to resource groups and single VMs come by UNION, so that PostgreSQL never
+        has to OR over three columns. Costs one query (none for superusers) before the queryset itself.
+        """
+        if not user.is_active or user.is_anonymous:
+            return self.none()
+        if user.is_superuser:
+            return self
+        grants = list(
+            RoleAssignment.objects.of(user)
+            .at_least(role)
+            .values_list("scope", "subscription_id", "resource_group_id", "vm_id")
+        )
+        if any(scope == Scope.EVERYTHING for scope, *_rest in grants):
+            return self
+        subscriptions = {s for scope, s, _g, _v in grants if scope == Scope.SUBSCRIPTION}
+        groups = {g for scope, _s, g, _v in grants if scope == Scope.RESOURCE_GROUP}
+        vms = {v for scope, _s, _g, v in grants if scope == Scope.VM}
+        if subscriptions:
+            groups |= set(
+                ResourceGroup.objects.filter(subscription_id__in=subscriptions).values_list(
+                    "pk", flat=True
+                )
+            )
+        if not vms:
+            return self.filter(resource_group_id__in=sorted(groups))
+        if not groups:
+            return self.filter(pk__in=sorted(vms))
+        everything = VirtualMachine.objects.order_by()
+        return self.filter(
+            pk__in=everything.filter(resource_group_id__in=sorted(groups))
+            .values("pk")
+            .union(everything.filter(pk__in=sorted(vms)).values("pk"))
+        )
+
+
+class VirtualMachine(models.Model):
+    """A VM with the facts that ARM holds, and the values of its patch status that lists filter or sort by.
+
+    The summary fields at the end are written by `vms.services.summaries` alone, and only where they changed.
+    """
+
+    # identity
+    arm_id = models.CharField(
+        _("resource id"), max_length=500, unique=True, help_text=_("Lower case.")
+    )
+    name = models.CharField(_("name"), max_length=80)
+    vm_id = models.UUIDField(_("VM id"), null=True, blank=True)
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, related_name="vms", verbose_name=_("connection")
+    )
+    resource_group = models.ForeignKey(
+        ResourceGroup,
+        on_delete=models.PROTECT,
+        related_name="vms",
+        verbose_name=_("resource group"),
+    )
+    location = models.CharField(_("location"), max_length=60)
+    zones = models.JSONField(_("zones"), default=list, blank=True)
+    tags = models.JSONField(_("tags"), default=dict, blank=True)
+
+    # what it is
+    computer_name = models.CharField(_("computer name"), max_length=64, blank=True)
+    vm_size = models.CharField(_("size"), max_length=60, blank=True)
+    os_type = models.CharField(_("operating system"), max_length=20, default="Windows")
+    provisioning_state = models.CharField(_("provisioning state"), max_length=30, blank=True)
+    power_state = models.CharField(
+        _("power state"), max_length=20, choices=POWER_STATES, default=PowerState.RUNNING.value
+    )
+    license_type = models.CharField(_("license type"), max_length=40, blank=True)
+    image_publisher = models.CharField(_("image publisher"), max_length=100, blank=True)
+    image_offer = models.CharField(_("image offer"), max_length=100, blank=True)
+    image_sku = models.CharField(_("image SKU"), max_length=100, blank=True)
+    image_version = models.CharField(_("image version"), max_length=60, blank=True)
+    image_exact_version = models.CharField(_("exact image version"), max_length=60, blank=True)
+    image_resource_id = models.CharField(_("image resource id"), max_length=500, blank=True)
+    availability_set = models.CharField(_("availability set"), max_length=500, blank=True)
+    scale_set = models.CharField(_("scale set"), max_length=500, blank=True)
+    scale_set_orchestration = models.CharField(
+        _("scale set orchestration"),
+        max_length=10,
+        choices=SCALE_SET_ORCHESTRATIONS,
+        default=ScaleSetOrchestration.NONE.value,
+    )
+
+    # patch settings (ARM: osProfile.windowsConfiguration)
+    provision_vm_agent = models.BooleanField(_("VM agent"), default=True)
+    allow_extension_operations = models.BooleanField(
+        _("extension operations allowed"), default=True
+    )
+    enable_automatic_updates = models.BooleanField(_("automatic updates"), default=True)
+    time_zone = models.CharField(_("time zone"), max_length=80, blank=True)
+    patch_mode = models.CharField(
+        _("patch orchestration"),
+        max_length=30,
+        choices=PATCH_MODES,
+        default=PatchMode.AUTOMATIC_BY_OS.value,
+    )
+    assessment_mode = models.CharField(
+        _("assessment mode"),
+        max_length=30,
+        choices=ASSESSMENT_MODES,
+        default=AssessmentMode.IMAGE_DEFAULT.value,
+    )
+    enable_hotpatching = models.BooleanField(_("hotpatch"), default=False)
+    reboot_setting = models.CharField(
+        _("reboot setting"),
+        max_length=20,
+        choices=REBOOT_SETTINGS,
+        default=RebootSetting.IF_REQUIRED.value,
+    )
+    bypass_platform_safety_checks = models.BooleanField(
+        _("platform safety checks bypassed"), default=False
+    )
+
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    # the summary that lists filter and sort by
+    update_status = models.CharField(
+        _("update status"),
+        max_length=30,
+        choices=UPDATE_STATUSES,
+        default=UpdateStatus.NO_UPDATES_DATA.value,
+    )
+    critical_and_security_count = models.PositiveIntegerField(_("Critical and Security"), default=0)
+    other_count = models.PositiveIntegerField(_("other updates"), default=0)
+    is_reboot_pending = models.BooleanField(_("reboot pending"), default=False)
+    hotpatch_status = models.CharField(
+        _("hotpatch status"),
+        max_length=30,
+        choices=HOTPATCH_STATUSES,
+        default=HotpatchStatus.PENDING_EVALUATION.value,
+    )
+    hotpatch_track = models.CharField(
+        _("hotpatch track"),
+        max_length=40,
+        choices=HOTPATCH_TRACKS,
+        default=HotpatchTrack.UNKNOWN.value,
+    )
+
+    objects = VirtualMachineQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("virtual machine")
+        verbose_name_plural = _("virtual machines")
+        ordering = ["name", "pk"]
+        indexes = [
+            models.Index(fields=["name", "id"], name="vms_vm_name"),
+            models.Index(fields=["resource_group", "name", "id"], name="vms_vm_group_name"),
+            models.Index(fields=["connection", "name", "id"], name="vms_vm_connection_name"),
+            models.Index(fields=["update_status", "name", "id"], name="vms_vm_status_name"),
+            models.Index(fields=["hotpatch_status", "name", "id"], name="vms_vm_hpstatus_name"),
+            models.Index(fields=["hotpatch_track", "name", "id"], name="vms_vm_track_name"),
+            models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
+            models.Index(
+                fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"
+            ),
+            GinIndex(NAME_SEARCH, name="vms_vm_name_search"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(
+                    scale_set_orchestration=ScaleSetOrchestration.UNIFORM.value,
+                    enable_hotpatching=True,
+                ),
+                name="vms_vm_no_hotpatch_in_uniform_scale_set",
+                violation_error_message=_("Hotpatch is not supported in a Uniform scale set."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def image(self) -> ImageReference:
+        """The image this VM was made from, as the rules take it."""
+        return ImageReference(
+            publisher=self.image_publisher,
+            offer=self.image_offer,
+            sku=self.image_sku,
+            version=self.image_version,
+            resource_id=self.image_resource_id,
+        )
+
+    @property
+    def patch_settings(self) -> PatchSettings:
+        """The patch settings of this VM, as the rules take them."""
+        return PatchSettings(
+            provision_vm_agent=self.provision_vm_agent,
+            enable_automatic_updates=self.enable_automatic_updates,
+            patch_mode=PatchMode(self.patch_mode),
+            assessment_mode=AssessmentMode(self.assessment_mode),
+            enable_hotpatching=self.enable_hotpatching,
+            reboot_setting=RebootSetting(self.reboot_setting),
+            bypass_platform_safety_checks=self.bypass_platform_safety_checks,
+        )
+
+
+class RoleAssignmentQuerySet(models.QuerySet["RoleAssignment"]):
+    """Whose assignments, and how strong."""
+
+    def of(self, user: User) -> RoleAssignmentQuerySet:
+        """Assignments of the user and of the user's groups."""
+        return self.filter(
+            Q(user_id=user.pk) | Q(group_id__in=Group.objects.filter(user=user.pk).values("pk"))
+        )
+
+    def at_least(self, role: Role) -> RoleAssignmentQuerySet:
+        """Assignments of this role or a stronger one."""
+        return self.filter(role__in=role.and_stronger)
+
+
+class RoleAssignment(models.Model):
+    """Principal (user or group) x role x scope."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        verbose_name=_("user"),
+    )
+    group = models.ForeignKey(
+        Group, on_delete=models.CASCADE, null=True, blank=True, verbose_name=_("group")
+    )
+    role = models.CharField(_("role"), max_length=20, choices=ROLES)
+    scope = models.CharField(_("scope"), max_length=20, choices=SCOPES)
+    subscription = models.ForeignKey(
+        Subscription,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        verbose_name=_("subscription"),
+    )
+    resource_group = models.ForeignKey(
+        ResourceGroup,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        verbose_name=_("resource group"),
+    )
+    vm = models.ForeignKey(
+        VirtualMachine,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        verbose_name=_("virtual machine"),
+    )
+
+    objects = RoleAssignmentQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("role assignment")
+        verbose_name_plural = _("role assignments")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(user__isnull=False, group__isnull=True)
+                | Q(user__isnull=True, group__isnull=False),
+                name="vms_roleassignment_one_principal",
+                violation_error_message=_("Choose a user or a group, not both."),
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    scope=Scope.EVERYTHING.value,
+                    subscription__isnull=True,
+                    resource_group__isnull=True,
+                    vm__isnull=True,
+                )
+                | Q(
+                    scope=Scope.SUBSCRIPTION.value,
+                    subscription__isnull=False,
+                    resource_group__isnull=True,
+                    vm__isnull=True,
+                )
+                | Q(
+                    scope=Scope.RESOURCE_GROUP.value,
+                    subscription__isnull=True,
+                    resource_group__isnull=False,
+                    vm__isnull=True,
+                )
+                | Q(
+                    scope=Scope.VM.value,
+                    subscription__isnull=True,
+                    resource_group__isnull=True,
+                    vm__isnull=False,
+                ),
+                name="vms_roleassignment_scope_matches",
+                violation_error_message=_("Fill in exactly what the scope names."),
+            ),
+            models.UniqueConstraint(
+                fields=["user", "group", "role", "scope", "subscription", "resource_group", "vm"],
+                nulls_distinct=False,
+                name="vms_roleassignment_unique",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user or self.group}: {self.get_role_display()}"

@@ -1,0 +1,1 @@
+"""Every write with a meaning on what we own."""

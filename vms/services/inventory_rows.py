@@ -1,0 +1,395 @@
+"""One row of an inventory, as ARM or the Azure CLI tells it, read into the columns of a VM.
+
+Nothing in a row is trusted: what PostgreSQL could not hold, and what is no Windows VM, is named and left out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
+from uuid import UUID
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from patching.terms import AssessmentMode, PatchMode, RebootSetting, ScaleSetOrchestration
+from vms.choices import PowerState
+from vms.models import ResourceGroup, VirtualMachine
+
+MAX_DEPTH = 64
+# What the decoder of the file puts in the place of values that it cannot or must not build.
+NESTED_TOO_DEEPLY = object()
+NUMBER_TOO_LARGE = object()
+_MAX_TAG_NAME, _MAX_TAG_VALUE = 512, 256  # Azure's own limits
+
+
+class RowProblem(StrEnum):
+    """Why a row of an inventory was skipped."""
+
+    NOT_AN_OBJECT = "not_an_object"
+    NESTED_TOO_DEEPLY = "nested_too_deeply"
+    NUMBER_TOO_LARGE = "number_too_large"
+    NUL_CHARACTER = "nul_character"
+    BROKEN_CHARACTER = "broken_character"
+    NO_ID = "no_id"
+    MALFORMED_ID = "malformed_id"
+    LINUX = "linux"
+    OS_NOT_NAMED = "os_not_named"
+    UNIFORM_WITH_HOTPATCH = "uniform_with_hotpatch"
+    MISSING_VALUE = "missing_value"
+    WRONG_TYPE = "wrong_type"
+    UNKNOWN_VALUE = "unknown_value"
+    VALUE_TOO_LONG = "value_too_long"
+    OTHER_CONNECTION = "other_connection"
+
+
+ROW_PROBLEMS: dict[RowProblem, Promise] = {
+    RowProblem.NOT_AN_OBJECT: _("This row is not a virtual machine but %(detail)s."),
+    RowProblem.NESTED_TOO_DEEPLY: _("This row is nested more than %(detail)s levels deep."),
+    RowProblem.NUMBER_TOO_LARGE: _("The number at %(detail)s is too large."),
+    RowProblem.NUL_CHARACTER: _("The text at %(detail)s contains a NUL character."),
+    RowProblem.BROKEN_CHARACTER: _("The text at %(detail)s contains half of a character."),
+    RowProblem.NO_ID: _("The row has no resource id."),
+    RowProblem.MALFORMED_ID: _("This is not the resource id of a virtual machine: %(detail)s"),
+    RowProblem.LINUX: _("Linux virtual machines are not managed here."),
+    RowProblem.OS_NOT_NAMED: _("The row does not say that the operating system is Windows."),
+    RowProblem.UNIFORM_WITH_HOTPATCH: _("Hotpatch is not supported in a Uniform scale set."),
+    RowProblem.MISSING_VALUE: _("%(detail)s is missing."),
+    RowProblem.WRONG_TYPE: _("%(detail)s has a value of the wrong type."),
+    RowProblem.UNKNOWN_VALUE: _("%(detail)s has a value that is not known."),
+    RowProblem.VALUE_TOO_LONG: _("%(detail)s is too long."),
+    RowProblem.OTHER_CONNECTION: _("This VM belongs to the connection %(detail)s."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VmFacts:
+    """One row as ARM tells it. `values` holds the VM's columns; a column that the row does not mention is absent."""
+
+    arm_id: str  # lower case
+    subscription_id: UUID
+    resource_group: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """Why this row is left out."""
+
+    problem: RowProblem
+    detail: str = ""
+
+
+class _Skip(Exception):  # noqa: N818 (a way out of nested reading, not an error for anybody else)
+    def __init__(self, problem: RowProblem, detail: str = "") -> None:
+        self.row = BadRow(problem, detail)
+
+
+def row_facts(value: object) -> VmFacts | BadRow:
+    """The VM that this row tells of, or why it is left out."""
+    try:
+        _check_tree(value)
+        return _facts(_as_row(value))
+    except _Skip as skip:
+        return skip.row
+
+
+def row_identity(value: object) -> tuple[str, str]:
+    """The id and name to report a row by, whatever else is wrong with it; nothing that could not be shown."""
+    if not isinstance(value, dict):
+        return "", ""
+    arm_id, name = (_showable(value.get(key)) for key in ("id", "name"))
+    return arm_id.strip().lower(), name or arm_id.rstrip("/").rpartition("/")[2]
+
+
+def _showable(value: object) -> str:
+    if not isinstance(value, str):
+        return ""
+    return value.encode(errors="replace").decode().replace("\x00", "\ufffd")[:2000]
+
+
+def _as_row(value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    names = {list: _("a list"), str: _("a text"), bool: _("true or false"), type(None): _("null")}
+    raise _Skip(RowProblem.NOT_AN_OBJECT, str(names.get(type(value), _("a number"))))
+
+
+def _check_tree(value: object) -> None:
+    """Refuse what PostgreSQL or the decoder could not hold, naming the path; walks without recursion."""
+    todo: list[tuple[object, str, int]] = [(value, "", 1)]
+    while todo:
+        node, path, depth = todo.pop()
+        if node is NESTED_TOO_DEEPLY or depth > MAX_DEPTH:
+            raise _Skip(RowProblem.NESTED_TOO_DEEPLY, str(MAX_DEPTH))
+        if node is NUMBER_TOO_LARGE:
+            raise _Skip(RowProblem.NUMBER_TOO_LARGE, path or "1")
+        if isinstance(node, str):
+            _check_text(node, path)
+        elif isinstance(node, dict):
+            for key, child in node.items():
+                _check_text(key, path)
+                todo.append((child, f"{path}.{key}"[-200:] if path else key[:200], depth + 1))
+        elif isinstance(node, list):
+            todo.extend(
+                (child, f"{path}[{index}]"[-200:], depth + 1) for index, child in enumerate(node)
+            )
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _check_text(text: str, path: str) -> None:
+    if "\x00" in text:
+        raise _Skip(RowProblem.NUL_CHARACTER, path)
+    if _SURROGATE.search(text):
+        raise _Skip(RowProblem.BROKEN_CHARACTER, path)
+
+
+_ARM_ID = re.compile(
+    r"/subscriptions/(?P<subscription>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    r"/resourcegroups/(?P<group>[^/]+)/providers/microsoft\.compute/"
+    r"(?:virtualmachines/(?P<name>[^/]+)"
+    r"|virtualmachinescalesets/(?P<scale_set>[^/]+)/virtualmachines/(?P<instance>[^/]+))",
+    re.IGNORECASE,
+)
+
+
+def _facts(row: dict[str, Any]) -> VmFacts:
+    arm_id = _take(row, "id", str, None)
+    if arm_id is None or not arm_id.strip():
+        raise _Skip(RowProblem.NO_ID)
+    arm_id = arm_id.strip()
+    match = _ARM_ID.fullmatch(arm_id)
+    # A letter whose lower case is two characters would be compared one way here, another in PostgreSQL.
+    if match is None or len(arm_id.lower()) != len(arm_id):
+        raise _Skip(RowProblem.MALFORMED_ID, arm_id[:200])
+    # az flattens `properties` into the row, ARM does not; a row may have both (az vm list -d adds its own keys).
+    properties = _Source({**row, **_object(row, "properties")})
+    _refuse_other_systems(properties)
+    values = (
+        _identity_values(row, match) | _machine_values(properties) | _setting_values(properties)
+    )
+    values |= _scale_set_values(properties, arm_id, match)
+    if (
+        values["scale_set_orchestration"] == ScaleSetOrchestration.UNIFORM
+        and values["enable_hotpatching"]
+    ):
+        raise _Skip(RowProblem.UNIFORM_WITH_HOTPATCH)
+    _check_lengths(values, arm_id, match["group"])
+    return VmFacts(
+        arm_id=arm_id.lower(),
+        subscription_id=UUID(match["subscription"]),
+        resource_group=match["group"],
+        values=values,
+    )
+
+
+class _Source:
+    """A row's properties, read by dotted path; names are compared without case (provisionVmAgent, provisionVMAgent)."""
+
+    def __init__(self, properties: dict[str, Any]) -> None:
+        self._properties = properties
+
+    def has(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    def text(self, path: str) -> str | None:
+        return cast("str | None", self._typed(path, str))
+
+    def flag(self, path: str, default: bool) -> bool:
+        value = self._typed(path, bool)
+        return default if value is None else cast(bool, value)
+
+    def word(self, path: str, words: type[StrEnum], default: StrEnum) -> str:
+        """The enum's own spelling of a value that ARM compares without case."""
+        value = self.text(path)
+        if value is None:
+            return default.value
+        for word in words:
+            if word.value.lower() == value.lower():
+                return word.value
+        raise _Skip(RowProblem.UNKNOWN_VALUE, path)
+
+    def items(self, path: str) -> list[Any]:
+        return cast("list[Any] | None", self._typed(path, list)) or []
+
+    def members(self, path: str) -> dict[str, Any]:
+        return cast("dict[str, Any] | None", self._typed(path, dict)) or {}
+
+    def _typed(self, path: str, kind: type) -> object:
+        value = self._find(path)
+        if value is not None and not isinstance(value, kind):
+            raise _Skip(RowProblem.WRONG_TYPE, path)
+        return value
+
+    def _find(self, path: str) -> object:
+        node: object = self._properties
+        walked: list[str] = []
+        for key in path.split("."):
+            if node is None:
+                return None
+            if not isinstance(node, dict):
+                raise _Skip(RowProblem.WRONG_TYPE, ".".join(walked))
+            walked.append(key)
+            node = node[key] if key in node else _without_case(node, key)
+        return node
+
+
+def _without_case(node: dict[str, Any], key: str) -> object:
+    lowered = key.lower()
+    return next((value for name, value in node.items() if name.lower() == lowered), None)
+
+
+def _take(row: dict[str, Any], key: str, kind: type, default: object) -> Any:
+    value = row.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        raise _Skip(RowProblem.WRONG_TYPE, key)
+    return value
+
+
+def _object(row: dict[str, Any], key: str) -> dict[str, Any]:
+    return cast(dict[str, Any], _take(row, key, dict, {}))
+
+
+def _refuse_other_systems(properties: _Source) -> None:
+    os_type = properties.text("storageProfile.osDisk.osType")
+    if (os_type or "").lower() == "linux" or properties.has("osProfile.linuxConfiguration"):
+        raise _Skip(RowProblem.LINUX)
+    if os_type is None and not properties.has("osProfile.windowsConfiguration"):
+        raise _Skip(RowProblem.OS_NOT_NAMED)
+    if os_type is not None and os_type.lower() != "windows":
+        raise _Skip(RowProblem.UNKNOWN_VALUE, "storageProfile.osDisk.osType")
+
+
+def _identity_values(row: dict[str, Any], match: re.Match[str]) -> dict[str, Any]:
+    from_id = match["name"] or f"{match['scale_set']}_{match['instance']}"
+    source = _Source(row)
+    location = (source.text("location") or "").replace(" ", "").lower()
+    if not location:
+        raise _Skip(RowProblem.MISSING_VALUE, "location")
+    tags, zones = source.members("tags"), source.items("zones")
+    if not all(isinstance(value, str) for value in tags.values()):
+        raise _Skip(RowProblem.WRONG_TYPE, "tags")
+    if any(len(key) > _MAX_TAG_NAME or len(value) > _MAX_TAG_VALUE for key, value in tags.items()):
+        raise _Skip(RowProblem.VALUE_TOO_LONG, "tags")
+    if not all(isinstance(zone, str) for zone in zones):
+        raise _Skip(RowProblem.WRONG_TYPE, "zones")
+    return {
+        "name": source.text("name") or from_id,
+        "location": location,
+        "tags": tags,
+        "zones": zones,
+    }
+
+
+# Columns whose absence says nothing: ARM prints them only with an instance view, or az only with -d.
+def _machine_values(properties: _Source) -> dict[str, Any]:
+    image = "storageProfile.imageReference"
+    values: dict[str, Any] = {
+        "os_type": "Windows",
+        "computer_name": properties.text("osProfile.computerName") or "",
+        "vm_size": properties.text("hardwareProfile.vmSize") or "",
+        "license_type": properties.text("licenseType") or "",
+        "image_publisher": properties.text(f"{image}.publisher") or "",
+        "image_offer": properties.text(f"{image}.offer") or "",
+        "image_sku": properties.text(f"{image}.sku") or "",
+        "image_version": properties.text(f"{image}.version") or "",
+        "image_resource_id": properties.text(f"{image}.id")
+        or properties.text(f"{image}.sharedGalleryImageId")
+        or properties.text(f"{image}.communityGalleryImageId")
+        or "",
+        "availability_set": properties.text("availabilitySet.id") or "",
+    }
+    if exact := properties.text(f"{image}.exactVersion"):
+        values["image_exact_version"] = exact
+    if state := properties.text("provisioningState"):
+        values["provisioning_state"] = state
+    if vm_id := properties.text("vmId"):
+        values["vm_id"] = _uuid(vm_id, "vmId")
+    if power_state := _power_state(properties):
+        values["power_state"] = power_state
+    return values
+
+
+def _uuid(text: str, path: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise _Skip(RowProblem.UNKNOWN_VALUE, path) from None
+
+
+def _power_state(properties: _Source) -> str:
+    """`VM running` (az vm list -d) or `PowerState/running` (instance view); empty: not said."""
+    said = properties.text("powerState") or ""
+    for status in properties.items("instanceView.statuses"):
+        code = status.get("code") if isinstance(status, dict) else None
+        if not said and isinstance(code, str) and code.lower().startswith("powerstate/"):
+            said = code
+    word = said.lower().removeprefix("powerstate/").removeprefix("vm ").strip()
+    if not word:
+        return ""
+    return word if word in {state.value for state in PowerState} else PowerState.UNKNOWN.value
+
+
+def _setting_values(properties: _Source) -> dict[str, Any]:
+    windows = "osProfile.windowsConfiguration"
+    patch = f"{windows}.patchSettings"
+    platform = f"{patch}.automaticByPlatformSettings"
+    reboot = properties.text(f"{platform}.rebootSetting")
+    return {
+        "provision_vm_agent": properties.flag(f"{windows}.provisionVMAgent", default=True),
+        "allow_extension_operations": properties.flag(
+            "osProfile.allowExtensionOperations", default=True
+        ),
+        "enable_automatic_updates": properties.flag(
+            f"{windows}.enableAutomaticUpdates", default=True
+        ),
+        "time_zone": properties.text(f"{windows}.timeZone") or "",
+        "patch_mode": properties.word(f"{patch}.patchMode", PatchMode, PatchMode.AUTOMATIC_BY_OS),
+        "assessment_mode": properties.word(
+            f"{patch}.assessmentMode", AssessmentMode, AssessmentMode.IMAGE_DEFAULT
+        ),
+        "enable_hotpatching": properties.flag(f"{patch}.enableHotpatching", default=False),
+        # ARM's own enum has "Unknown" for a setting that nobody made.
+        "reboot_setting": RebootSetting.IF_REQUIRED.value
+        if (reboot or "").lower() == "unknown"
+        else properties.word(f"{platform}.rebootSetting", RebootSetting, RebootSetting.IF_REQUIRED),
+        "bypass_platform_safety_checks": properties.flag(
+            f"{platform}.bypassPlatformSafetyChecksOnUserSchedule", default=False
+        ),
+    }
+
+
+def _scale_set_values(properties: _Source, arm_id: str, match: re.Match[str]) -> dict[str, Any]:
+    """A VM under a scale set's own path is Uniform; one that only refers to a scale set is Flexible."""
+    if match["scale_set"]:
+        scale_set = arm_id[: match.end("scale_set")]
+        return {
+            "scale_set": scale_set,
+            "scale_set_orchestration": ScaleSetOrchestration.UNIFORM.value,
+        }
+    scale_set = properties.text("virtualMachineScaleSet.id") or ""
+    orchestration = ScaleSetOrchestration.FLEXIBLE if scale_set else ScaleSetOrchestration.NONE
+    return {"scale_set": scale_set, "scale_set_orchestration": orchestration.value}
+
+
+_LIMITS: dict[str, int] = {
+    field.name: field.max_length
+    for field in VirtualMachine._meta.concrete_fields
+    if field.max_length is not None
+}
+
+
+def _check_lengths(values: dict[str, Any], arm_id: str, group: str) -> None:
+    for name, value in [("arm_id", arm_id), *values.items()]:
+        if isinstance(value, str) and name in _LIMITS and len(value) > _LIMITS[name]:
+            raise _Skip(
+                RowProblem.VALUE_TOO_LONG, str(VirtualMachine._meta.get_field(name).verbose_name)
+            )  # type: ignore[union-attr]
+    if len(group) > cast(int, ResourceGroup._meta.get_field("name").max_length):
+        raise _Skip(RowProblem.VALUE_TOO_LONG, str(ResourceGroup._meta.verbose_name))

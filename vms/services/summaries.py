@@ -1,0 +1,212 @@
+"""The one writer of the summary columns of `VirtualMachine`: what lists filter and sort by, only where it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection as database
+from django.db import transaction
+from django.db.models import F, Q
+from django.db.models.functions import Lower
+
+from patching.eligibility import CatalogIndex, Eligibility, judge_eligibility
+from patching.terms import (
+    CatalogImage,
+    HotpatchStatus,
+    HotpatchTrack,
+    ImageReference,
+    Platform,
+    ScaleSetOrchestration,
+    UpdateStatus,
+)
+from patching.track import hotpatch_status
+from vms.models import VirtualMachine
+from vms.selectors import build_of_image, image_catalog, was_assessed
+
+
+@dataclass(frozen=True, slots=True)
+class VmSummary:
+    """What an assessment or installation says about one VM, as far as lists show it."""
+
+    vm_id: int
+    update_status: UpdateStatus
+    critical_and_security_count: int
+    other_count: int
+    is_reboot_pending: bool
+    hotpatch_status: HotpatchStatus
+    hotpatch_track: HotpatchTrack
+
+
+# The rows are locked in the order of their ids, so that two writers with the same VMs wait instead of deadlocking.
+_RECORD = """
+WITH changed AS (
+    SELECT vm.id, new.*
+    FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::int[], %s::bool[], %s::text[], %s::text[])
+        AS new (vm_id, update_status, critical, other, reboot, hotpatch_status, hotpatch_track)
+    JOIN vms_virtualmachine vm ON vm.id = new.vm_id
+    WHERE (vm.update_status, vm.critical_and_security_count, vm.other_count, vm.is_reboot_pending,
+           vm.hotpatch_status, vm.hotpatch_track)
+        IS DISTINCT FROM
+          (new.update_status, new.critical, new.other, new.reboot, new.hotpatch_status, new.hotpatch_track)
+    ORDER BY vm.id
+    FOR NO KEY UPDATE OF vm
+)
+UPDATE vms_virtualmachine vm
+SET update_status = changed.update_status,
+    critical_and_security_count = changed.critical,
+    other_count = changed.other,
+    is_reboot_pending = changed.reboot,
+    hotpatch_status = changed.hotpatch_status,
+    hotpatch_track = changed.hotpatch_track
+FROM changed
+WHERE vm.id = changed.id
+"""
+
+
+def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
+    """Write these summaries in one statement, touching only VMs where a value differs; how many did."""
+    if not summaries:
+        return 0
+    with database.cursor() as cursor:
+        cursor.execute(
+            _RECORD,
+            [
+                [summary.vm_id for summary in summaries],
+                [summary.update_status.value for summary in summaries],
+                [summary.critical_and_security_count for summary in summaries],
+                [summary.other_count for summary in summaries],
+                [summary.is_reboot_pending for summary in summaries],
+                [summary.hotpatch_status.value for summary in summaries],
+                [summary.hotpatch_track.value for summary in summaries],
+            ],
+        )
+        return cursor.rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Statuses:
+    """The three summary values that follow from facts and settings, without an assessment."""
+
+    update_status: str
+    hotpatch_status: str
+    hotpatch_track: str
+
+
+def statuses_after(
+    before: Statuses, *, eligibility: Eligibility, is_hotpatch_enabled: bool
+) -> Statuses:
+    """The statuses once facts, settings or the catalogue have changed.
+
+    What an assessment found stays: only a VM that was never assessed moves between "no updates
+    data" and "unsupported", and of the track only whether the VM is on the train at all is told.
+    """
+    is_assessed = was_assessed(before.update_status, before.hotpatch_status)
+    update_status, track = before.update_status, before.hotpatch_track
+    if not is_assessed:
+        is_supported = eligibility.product_line is not None
+        update_status = UpdateStatus.NO_UPDATES_DATA if is_supported else UpdateStatus.UNSUPPORTED
+    status = hotpatch_status(
+        eligibility, is_enabled=is_hotpatch_enabled, was_assessed=is_assessed
+    )
+    if status is HotpatchStatus.NOT_AVAILABLE or not is_hotpatch_enabled:
+        track = HotpatchTrack.NOT_ON_TRAIN
+    elif track == HotpatchTrack.NOT_ON_TRAIN:
+        track = HotpatchTrack.UNKNOWN
+    return Statuses(str(update_status), str(status), str(track))
+
+
+# What the statuses depend on. VMs that agree in all of it get the same answer, so the rules are asked once per
+# combination and the cost does not grow with the fleet beyond one scan and one UPDATE.
+_FACTS = (
+    "image_publisher",
+    "image_offer",
+    "image_sku",
+    "image_version",
+    "image_exact_version",
+    "image_resource_id",
+    "scale_set_orchestration",
+    "enable_hotpatching",
+)
+_STATUSES = ("update_status", "hotpatch_status", "hotpatch_track")
+
+_REFRESH = f"""
+UPDATE vms_virtualmachine vm
+SET update_status = new.to_update_status,
+    hotpatch_status = new.to_hotpatch_status,
+    hotpatch_track = new.to_hotpatch_track
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bool[],
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    AS new ({", ".join(_FACTS + _STATUSES)}, platform, to_update_status, to_hotpatch_status, to_hotpatch_track),
+    vms_connection connection
+WHERE connection.id = vm.connection_id AND connection.platform = new.platform
+  AND {" AND ".join(f"vm.{column} = new.{column}" for column in _FACTS + _STATUSES)}
+"""  # noqa: S608 (column names are ours)
+
+
+@transaction.atomic
+def refresh_hotpatch_statuses(
+    *,
+    images: Collection[CatalogImage] = (),
+    connection_ids: Collection[int] = (),
+    vm_ids: Collection[int] = (),
+) -> int:
+    """Let the summaries of these VMs (by image, connection or id) follow a changed catalogue or platform.
+
+    Call it after the change, with the images as they were and as they are. A VM that an assessment moves on in the
+    same moment is left to that assessment. How many VMs changed.
+    """
+    affected = Q(connection_id__in=connection_ids) | Q(pk__in=vm_ids)
+    for image in images:
+        affected |= Q(
+            publisher=image.publisher.lower(), offer=image.offer.lower(), sku=image.sku.lower()
+        )
+    combinations = (
+        VirtualMachine.objects.order_by()
+        .annotate(
+            publisher=Lower("image_publisher"),
+            offer=Lower("image_offer"),
+            sku=Lower("image_sku"),
+            platform=F("connection__platform"),
+        )
+        .filter(affected)
+        .values_list(*_FACTS, *_STATUSES, "platform")
+        .distinct()
+    )
+    catalog = image_catalog()
+    changed = []
+    for combination in combinations:
+        facts = dict(zip((*_FACTS, *_STATUSES, "platform"), combination, strict=True))
+        before = Statuses(*(facts[name] for name in _STATUSES))
+        after = _statuses_of_combination(before, facts, catalog)
+        if after != before:
+            changed.append(
+                (*combination, after.update_status, after.hotpatch_status, after.hotpatch_track)
+            )
+    if not changed:
+        return 0
+    with database.cursor() as cursor:
+        cursor.execute(_REFRESH, [list(column) for column in zip(*changed, strict=True)])
+        return cursor.rowcount
+
+
+def _statuses_of_combination(
+    before: Statuses, facts: dict[str, Any], catalog: CatalogIndex
+) -> Statuses:
+    eligibility = judge_eligibility(
+        ImageReference(
+            publisher=facts["image_publisher"],
+            offer=facts["image_offer"],
+            sku=facts["image_sku"],
+            version=facts["image_version"],
+            resource_id=facts["image_resource_id"],
+        ),
+        catalog,
+        Platform(facts["platform"]),
+        scale_set_orchestration=ScaleSetOrchestration(facts["scale_set_orchestration"]),
+        os_build=build_of_image(facts["image_exact_version"], facts["image_version"]),
+    )
+    return statuses_after(
+        before, eligibility=eligibility, is_hotpatch_enabled=facts["enable_hotpatching"]
+    )

@@ -1,0 +1,6 @@
+"""Addresses of the inventory."""
+
+from django.urls import URLPattern
+
+app_name = "vms"
+urlpatterns: list[URLPattern] = []
