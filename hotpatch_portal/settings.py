@@ -5,6 +5,7 @@ from pathlib import Path
 import environ
 import structlog
 from csp.constants import NONE, SELF
+from django.contrib.messages import constants as messages
 from django.utils.translation import gettext_lazy as _
 
 env = environ.FileAwareEnv()
@@ -41,6 +42,7 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 60 * 60 * 12
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "ui.views.csrf_failure"
 
 # --- apps --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -79,10 +81,13 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "ui.middleware.reader_time_zone",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
 ]
+# The class of a message is its tone in portal.css.
+MESSAGE_TAGS = {messages.SUCCESS: "success", messages.WARNING: "warning", messages.ERROR: "danger", messages.INFO: "info"}
 
 ROOT_URLCONF = "hotpatch_portal.urls"
 WSGI_APPLICATION = "hotpatch_portal.wsgi.application"

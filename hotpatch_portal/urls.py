@@ -1,11 +1,25 @@
 """Every address of the portal, grouped by the prefix it hangs under."""
 
+from allauth.account import views as account
 from django.contrib import admin
+from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
+from django.views.generic import RedirectView
+from django.views.i18n import set_language
 
 urlpatterns = [
+    # / (the fleet's overview comes later; until then home is the list)
+    path("", RedirectView.as_view(pattern_name="vms:vm-list"), name="home"),
+    # /virtual-machines/, /operations/, /calendar/
+    path("virtual-machines/", include("vms.urls")),
+    path("", include("updates.urls")),
+    # /preferences/
+    path("preferences/", include("ui.urls")),
+    path("preferences/language/", login_not_required(set_language), name="set_language"),
+    # /accounts/ (nobody signs up by themselves; passwords are reset by an administrator)
+    path("accounts/login/", account.login, name="account_login"),
+    path("accounts/logout/", account.logout, name="account_logout"),
+    path("accounts/password/change/", account.password_change, name="account_change_password"),
     # /admin/
     path("admin/", admin.site.urls),
-    # /accounts/ (sign-in; nobody signs up by themselves)
-    path("accounts/", include("allauth.account.urls")),
 ]

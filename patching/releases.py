@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from patching.terms import (
+    HOTPATCH_TYPES,
     PRODUCT_TITLES,
     Classification,
     Patch,
@@ -220,6 +221,31 @@ def _release(number: int, row: Mapping[str, object]) -> Release:
         is_planned=planned if kind is ReleaseType.BASELINE else None,
         is_date_inferred=day is None,
         is_scheduled=status == "scheduled",
+    )
+
+
+_TITLES = {
+    ReleaseType.BASELINE: "Cumulative Update",
+    ReleaseType.HOTPATCH: "Hotpatch",
+    ReleaseType.LCU: "Cumulative Update",
+    ReleaseType.OOB_HOTPATCH: "Out-of-band Hotpatch",
+    ReleaseType.OOB_LCU: "Out-of-band Cumulative Update",
+}
+
+
+def patch_of_release(release: Release) -> Patch | None:
+    """The patch that a release is offered as; None without a KB. Titled as Windows Update titles monthly updates."""
+    if not release.kb_number:
+        return None
+    is_hotpatch = release.type in HOTPATCH_TYPES
+    return Patch(
+        kb_number=release.kb_number,
+        title=f"{release.month:%Y-%m} {_TITLES[release.type]} for {release.product_line.title} (KB{release.kb_number})",
+        classification=Classification.SECURITY,
+        reboot_behavior=RebootBehavior.NEVER_REBOOTS if is_hotpatch else RebootBehavior.ALWAYS_REQUIRES_REBOOT,
+        product_line=release.product_line,
+        published_on=release.released_on,
+        release_type=release.type,
     )
 
 

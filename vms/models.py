@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -201,37 +202,81 @@ NAME_SEARCH = SearchVector(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One role assignment of a principal: a role, and the ids of the one place it holds in."""
+
+    role: Role
+    scope: Scope
+    subscription_id: int | None = None
+    resource_group_id: int | None = None
+    vm_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Everything a user was granted, read once (one query; none for superusers, who may do everything)."""
+
+    rows: tuple[Grant, ...]
+
+    @classmethod
+    def of(cls, user: User | AnonymousUser) -> Grants:
+        """The grants of a user and of the user's groups."""
+        if not user.is_active or user.is_anonymous:
+            return cls(())
+        if user.is_superuser:
+            return cls((Grant(Role.OWNER, Scope.EVERYTHING),))
+        rows = RoleAssignment.objects.of(user).values_list(
+            "role", "scope", "subscription_id", "resource_group_id", "vm_id"
+        )
+        return cls(tuple(Grant(Role(role), Scope(scope), *place) for role, scope, *place in rows))
+
+    def at_least(self, role: Role) -> tuple[Grant, ...]:
+        """The grants of this role or a stronger one."""
+        return tuple(grant for grant in self.rows if grant.role in role.and_stronger)
+
+    def roles_on(self, vm: VirtualMachine) -> frozenset[Role]:
+        """Every role that is held on the VM, whose resource group must be loaded; empty for who may not see it."""
+        held = {
+            grant.role
+            for grant in self.rows
+            if grant.scope is Scope.EVERYTHING
+            or (grant.scope is Scope.SUBSCRIPTION and grant.subscription_id == vm.resource_group.subscription_id)
+            or (grant.scope is Scope.RESOURCE_GROUP and grant.resource_group_id == vm.resource_group_id)
+            or (grant.scope is Scope.VM and grant.vm_id == vm.pk)
+        }
+        return frozenset(role for role in Role if held & set(role.and_stronger))
+
+
 class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
     """Who may see which VM, in one place."""
 
     def visible_to(
         self, user: User | AnonymousUser, role: Role = Role.READER
     ) -> VirtualMachineQuerySet:
-        """Only the VMs on which the user holds at least this role. The only door to VMs.
+        """Only the VMs on which the user holds at least this role. The only door to VMs."""
+        return self.granted_by(Grants.of(user), role)
 
-        Subscription scopes are expanded to resource groups and single VMs come by UNION, so that PostgreSQL never
-        has to OR over three columns. Costs one query (none for superusers) before the queryset itself.
+    def granted_by(self, grants: Grants, role: Role = Role.READER) -> VirtualMachineQuerySet:
+        """`visible_to` for grants that were read already.
+
+        Subscription scopes are expanded to resource groups (one query) and single VMs come by UNION, so that
+        PostgreSQL never has to OR over three columns.
         """
-        if not user.is_active or user.is_anonymous:
-            return self.none()
-        if user.is_superuser:
+        rows = grants.at_least(role)
+        if any(grant.scope is Scope.EVERYTHING for grant in rows):
             return self
-        grants = list(
-            RoleAssignment.objects.of(user)
-            .at_least(role)
-            .values_list("scope", "subscription_id", "resource_group_id", "vm_id")
-        )
-        if any(scope == Scope.EVERYTHING for scope, *_rest in grants):
-            return self
-        subscriptions = {s for scope, s, _g, _v in grants if scope == Scope.SUBSCRIPTION}
-        groups = {g for scope, _s, g, _v in grants if scope == Scope.RESOURCE_GROUP}
-        vms = {v for scope, _s, _g, v in grants if scope == Scope.VM}
+        subscriptions = {grant.subscription_id for grant in rows if grant.scope is Scope.SUBSCRIPTION}
+        groups = {grant.resource_group_id for grant in rows if grant.scope is Scope.RESOURCE_GROUP}
+        vms = {grant.vm_id for grant in rows if grant.scope is Scope.VM}
         if subscriptions:
             groups |= set(
                 ResourceGroup.objects.filter(subscription_id__in=subscriptions).values_list(
                     "pk", flat=True
                 )
             )
+        if not (groups or vms):
+            return self.none()
         if not vms:
             return self.filter(resource_group_id__in=sorted(groups))
         if not groups:

@@ -40,11 +40,6 @@ MAX_COUNT = 1_000  # also the number of search matches that are sorted
 # --- who may what ------------------------------------------------------------------------------------------------
 
 
-def can(user: User | AnonymousUser, vm: VirtualMachine, role: Role) -> bool:
-    """Whether the user holds at least this role on the VM."""
-    return VirtualMachine.objects.visible_to(user, role).filter(pk=vm.pk).exists()
-
-
 def owns_everything(user: User | AnonymousUser) -> bool:
     """Whether the user is Owner of everything: what importing VMs and assigning roles takes."""
     if not user.is_active or user.is_anonymous:
@@ -52,26 +47,6 @@ def owns_everything(user: User | AnonymousUser) -> bool:
     return user.is_superuser or (
         RoleAssignment.objects.of(user).at_least(Role.OWNER).filter(scope=Scope.EVERYTHING).exists()
     )
-
-
-def roles_on(user: User | AnonymousUser, vm: VirtualMachine) -> frozenset[Role]:
-    """Every role that the user holds on the VM, in one query; empty for who may not see it."""
-    if not user.is_active or user.is_anonymous:
-        return frozenset()
-    if user.is_superuser:
-        return frozenset(Role)
-    held = (
-        RoleAssignment.objects.of(user)
-        .filter(
-            Q(scope=Scope.EVERYTHING)
-            | Q(subscription__resource_groups=vm.resource_group_id)
-            | Q(resource_group_id=vm.resource_group_id)
-            | Q(vm_id=vm.pk)
-        )
-        .values_list("role", flat=True)
-    )
-    stronger = set(held)
-    return frozenset(role for role in Role if stronger & set(role.and_stronger))
 
 
 # --- eligibility -------------------------------------------------------------------------------------------------

@@ -1,6 +1,12 @@
-"""Addresses of the inventory."""
+"""/virtual-machines/"""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from vms import views
 
 app_name = "vms"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.vm_list, name="vm-list"),
+    path("import/", views.vm_import, name="vm-import"),
+    path("<int:pk>/settings/", views.vm_settings, name="vm-settings"),
+]

@@ -18,8 +18,8 @@ from tests.factories import (
 )
 from vms.access import vm_or_404
 from vms.choices import Role
-from vms.models import ResourceGroup, RoleAssignment, Subscription, VirtualMachine
-from vms.selectors import can, owns_everything, roles_on
+from vms.models import Grants, ResourceGroup, RoleAssignment, Subscription, VirtualMachine
+from vms.selectors import owns_everything
 from vms.services.roles import assign_role, revoke_roles
 
 pytestmark = pytest.mark.django_db
@@ -84,8 +84,7 @@ def test_an_assignment_reaches_its_scope_with_its_role_and_the_weaker_ones(
         assert names(user, asked) == (SEEN[scope] if allowed else [])
         for name in ("g1-vm0", "g2-vm1"):
             expected = allowed and name in SEEN[scope]
-            assert can(user, estate.vm(name), asked) == expected
-            assert (asked in roles_on(user, estate.vm(name))) == expected
+            assert (asked in Grants.of(user).roles_on(estate.vm(name))) == expected
 
 
 def test_assignments_add_up_across_scopes(estate: Estate) -> None:
@@ -102,14 +101,14 @@ def test_others_see_nothing(estate: Estate, outsider: User) -> None:
     inactive = UserFactory(is_active=False, is_superuser=True)
     for user in (outsider, UserFactory(), UserFactory(is_staff=True), inactive, AnonymousUser()):
         assert names(user) == []
-        assert roles_on(user, estate.vm("g0-vm0")) == frozenset()
+        assert Grants.of(user).roles_on(estate.vm("g0-vm0")) == frozenset()
         assert not owns_everything(user)
 
 
 def test_a_superuser_sees_everything(estate: Estate, staff: User) -> None:
     assert names(staff, Role.OWNER) == ALL
     assert owns_everything(staff)
-    assert roles_on(staff, estate.vm("g0-vm0")) == frozenset(Role)
+    assert Grants.of(staff).roles_on(estate.vm("g0-vm0")) == frozenset(Role)
 
 
 def test_owning_everything_takes_the_widest_scope_and_the_strongest_role(estate: Estate) -> None:

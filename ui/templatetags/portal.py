@@ -1,5 +1,94 @@
-"""Template tags of the portal (placeholder until the UI room lands)."""
+"""The portal's own template tags: icons, badges, times, KB articles, fields. A builtin of every template."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django import template
+from django.forms import BoundField
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from lucide import _render_icon
+
+from ui.badges import badge_of
 
 register = template.Library()
+
+
+@register.simple_tag
+def icon(name: str, size: int = 16, css: str = "") -> SafeString:
+    """An inline icon that screen readers skip; the word beside it says the same."""
+    svg = _render_icon(str(name) + "", size, **{"aria-hidden": "true", "focusable": "false", "class": css + ""})
+    return mark_safe(svg)  # noqa: S308 (lucide escapes attribute values; names are ours)
+
+
+@register.simple_tag
+def badge(kind: str, value: str, label: str) -> SafeString:
+    """Icon + word in the status colour of a value, e.g. `{% badge "update_status" vm.update_status label %}`."""
+    look = badge_of(kind, value)
+    spin = "spin" if look.icon == "loader-circle" else ""
+    return format_html(
+        '<span class="badge badge--{}">{}<span>{}</span></span>', look.tone, icon(look.icon, css=spin), label
+    )
+
+
+@register.simple_tag
+def when(moment: datetime | None, empty: str = "–") -> SafeString | str:
+    """An instant in the reader's zone, to the minute; the exact instant in UTC on hover."""
+    if moment is None:
+        return empty
+    exact = moment.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" title="{} UTC" data-zone>{}</time>',
+        exact.isoformat(timespec="seconds"),
+        exact.strftime("%Y-%m-%d %H:%M:%S"),
+        timezone.localtime(moment).strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+@register.simple_tag
+def kb(number: str) -> SafeString | str:
+    """A KB article as people write it, with a link to Microsoft's page about it."""
+    if not number:
+        return "–"
+    return format_html(
+        '<a class="nowrap" href="https://support.microsoft.com/help/{}" rel="noreferrer external">KB{}</a>', number, number
+    )
+
+
+@register.filter
+def kb_text(number: str) -> str:
+    """A KB article as people write it, without a link."""
+    return f"KB{number}" if number else ""
+
+
+@register.filter
+def duration(value: timedelta | float | None) -> str:
+    """A length of time in words people use: 45 s, 12 min, 2 h 5 min."""
+    if value is None:
+        return "–"
+    seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
+    if seconds < 60:
+        return _("%(count)s s") % {"count": max(seconds, 0)}
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
+        return _("%(count)s min") % {"count": minutes}
+    if not minutes:
+        return _("%(count)s h") % {"count": hours}
+    return _("%(hours)s h %(minutes)s min") % {"hours": hours, "minutes": minutes}
+
+
+@register.filter
+def minutes_of(count: int) -> str:
+    """A number of minutes as a word."""
+    return ngettext("%(count)s minute", "%(count)s minutes", count) % {"count": count}
+
+
+@register.inclusion_tag("parts/field.html")
+def field(bound: BoundField, css: str = "") -> dict[str, Any]:
+    """A form's field with label, help and errors, wired for screen readers."""
+    return {"field": bound, "css": css}

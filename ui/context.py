@@ -1,0 +1,15 @@
+"""What every template may use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from ui.preferences import theme_of
+
+
+def portal(request: HttpRequest) -> dict[str, Any]:
+    """The reader's theme (empty: the system's) and the portal's version."""
+    return {"theme": theme_of(request), "portal_version": settings.VERSION}

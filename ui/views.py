@@ -1,0 +1,41 @@
+"""Preferences and the pages that say that something went wrong."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+
+from ui.preferences import COOKIE_AGE_SECONDS, THEME_COOKIE, Theme
+
+
+@login_not_required
+@require_POST
+def set_theme(request: HttpRequest) -> HttpResponse:
+    """Keep the reader's theme (anything but light and dark: follow the system) and go back."""
+    target = request.POST.get("next", "/")
+    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
+        target = "/"
+    response = HttpResponseRedirect(target)
+    theme = request.POST.get("theme", "")
+    if theme in set(Theme):
+        response.set_cookie(
+            THEME_COOKIE,
+            theme,
+            max_age=COOKIE_AGE_SECONDS,
+            samesite="Lax",
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+        )
+    else:
+        response.delete_cookie(THEME_COOKIE)
+    return response
+
+
+@login_not_required
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001 (Django's signature)
+    """The form was open too long or cookies are blocked: say so, and lose nothing that was not sent."""
+    return render(request, "403_csrf.html", status=403)

@@ -1,0 +1,62 @@
+"""What the update history of a VM can be narrowed by; all of it is part of the address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils.translation import gettext_lazy as _
+
+from patching.terms import OperationState
+from updates.choices import OPERATION_STATES
+from updates.models import Operation
+
+S = OperationState
+PERIODS = [
+    (1, _("Last 24 hours")),
+    (7, _("Last 7 days")),
+    (15, _("Last 15 days")),
+    (30, _("Last 30 days")),
+]
+SUCCESSFUL = frozenset({S.SUCCEEDED, S.COMPLETED_WITH_WARNINGS})
+OUTCOMES = ("total", "failed", "successful")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The operations of a period, counted, and those that the filters leave."""
+
+    days: int
+    state: str
+    outcome: str
+    rows: tuple[Operation, ...]
+    total: int
+    failed: int
+    successful: int
+
+    periods = PERIODS
+    states = OPERATION_STATES
+
+
+def history_of(operations: Sequence[Operation], query: Mapping[str, str], now: datetime) -> History:
+    """Narrow a VM's operations as the address says; a value that does not exist narrows nothing."""
+    days = int(query["period"]) if query.get("period") in {str(count) for count, _label in PERIODS} else 30
+    state = query.get("state", "") if query.get("state") in set(S) else ""
+    outcome = query.get("outcome", "") if query.get("outcome") in OUTCOMES else "total"
+    since = now - timedelta(days=days)
+    period = [o for o in operations if o.created_at >= since]
+    failed = [o for o in period if o.state == S.FAILED]
+    successful = [o for o in period if o.state in SUCCESSFUL]
+    rows = {"total": period, "failed": failed, "successful": successful}[outcome]
+    return History(
+        days=days,
+        state=state,
+        outcome=outcome,
+        rows=tuple(o for o in rows if not state or o.state == state),
+        total=len(period),
+        failed=len(failed),
+        successful=len(successful),
+    )
+
+

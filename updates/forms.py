@@ -1,0 +1,303 @@
+"""What people type about an installation, parsed and validated; and the wizard's steps."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from patching.kb_numbers import MAX_KB_NUMBERS, KbNumbersError, KbProblem, parse_kb_numbers
+from patching.selection import (
+    PatchVerdict,
+    RunProspect,
+    Selection,
+    SelectionReason,
+    prospect,
+    select,
+    validate_plan,
+)
+from patching.terms import (
+    CRITICAL_AND_SECURITY,
+    DEFAULT_DURATION_MINUTES,
+    MAX_DURATION_MINUTES,
+    Classification,
+    HotpatchTrack,
+    InstallationPlan,
+    InstallationState,
+    RebootBehavior,
+    RebootSetting,
+)
+from updates.choices import CLASSIFICATIONS
+from updates.selectors.blade import VmPicture
+from updates.services.operations import RequestOutcome
+from updates.texts import PLAN_PROBLEMS, error_text
+from vms.choices import REBOOT_SETTINGS
+
+# 500 entries of "KB5034129, " and some room; more is no list of KB articles.
+MAX_KB_TEXT = 20_000
+
+
+class KbNumbersField(forms.CharField):
+    """KB articles as people type them; cleans to a tuple of digits."""
+
+    widget = forms.Textarea
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_KB_TEXT, required=False, **kwargs)
+        self.widget.attrs |= {"rows": 2, "spellcheck": "false", "autocomplete": "off"}
+
+    def clean(self, value: Any) -> tuple[str, ...]:
+        """Parse the list; the error names the first bad entry and how many more there are."""
+        text = super().clean(" ".join(value) if isinstance(value, (list, tuple)) else value)
+        try:
+            return parse_kb_numbers(text)
+        except KbNumbersError as error:
+            raise forms.ValidationError(_words(error)) from None
+
+
+def _words(error: KbNumbersError) -> str:
+    if error.kind is KbProblem.TOO_MANY:
+        return str(
+            _("At most %(limit)s KB articles can be listed; “%(entry)s” is one too many.")
+            % {"limit": MAX_KB_NUMBERS, "entry": error.first_bad}
+        )
+    first = str(_("“%(entry)s” is no KB article; write 5034129 or KB5034129.") % {"entry": error.first_bad})
+    if not error.more:
+        return first
+    more = ngettext("%(count)s more entry is wrong.", "%(count)s more entries are wrong.", error.more)
+    return f"{first} {more % {'count': error.more}}"
+
+
+class InstallForm(forms.Form):
+    """Everything an installation asks for. The wizard shows it in steps; the rest travels hidden."""
+
+    request_id = forms.UUIDField(widget=forms.HiddenInput)
+    classifications = forms.MultipleChoiceField(
+        label=_("Update classifications"),
+        choices=CLASSIFICATIONS,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+    kb_numbers_to_include = KbNumbersField(
+        label=_("Include KB articles"),
+        help_text=_("In addition to the classifications, e.g. 5034129 or KB5034129, separated by commas, spaces or lines."),
+    )
+    kb_numbers_to_exclude = KbNumbersField(
+        label=_("Exclude KB articles"), help_text=_("Never installed by this run, whatever else selects them.")
+    )
+    max_patch_publish_date = forms.DateField(
+        label=_("Published by"),
+        required=False,
+        help_text=_("Leave out what was published after this day. Empty: no limit."),
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+    )
+    exclude_kbs_requiring_reboot = forms.BooleanField(
+        label=_("Exclude updates that may need a reboot"), required=False
+    )
+    reboot_setting = forms.ChoiceField(
+        label=_("Reboot option"),
+        choices=REBOOT_SETTINGS,
+        initial=RebootSetting.IF_REQUIRED.value,
+        widget=forms.RadioSelect,
+    )
+    maximum_minutes = forms.IntegerField(
+        label=_("Maximum duration (in minutes)"),
+        min_value=1,
+        max_value=MAX_DURATION_MINUTES,
+        initial=DEFAULT_DURATION_MINUTES,
+        help_text=_(
+            "1 to 235. Each update needs 10 minutes (a service pack 15), and 10 are always kept for the reboot. "
+            "An update that has begun is never stopped."
+        ),
+    )
+    guard_overrides = KbNumbersField(widget=forms.MultipleHiddenInput)
+
+    def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+        initial = {
+            "request_id": uuid.uuid4(),
+            "classifications": [name.value for name in Classification if name in CRITICAL_AND_SECURITY],
+        }
+        super().__init__(data, initial=initial)
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a plan that could be carried out on no VM."""
+        if not self.errors:
+            for problem in validate_plan(self.plan):
+                self.add_error("classifications", PLAN_PROBLEMS[problem])  # type: ignore[arg-type]  # a lazy text
+        return self.cleaned_data
+
+    @property
+    def plan(self) -> InstallationPlan:
+        """The plan of a form whose fields are valid."""
+        fields = self.cleaned_data
+        return InstallationPlan(
+            classifications=frozenset(Classification(name) for name in fields["classifications"]),
+            kb_numbers_to_include=fields["kb_numbers_to_include"],
+            kb_numbers_to_exclude=fields["kb_numbers_to_exclude"],
+            exclude_kbs_requiring_reboot=fields["exclude_kbs_requiring_reboot"],
+            max_patch_publish_date=fields["max_patch_publish_date"],
+            reboot_setting=RebootSetting(fields["reboot_setting"]),
+            maximum_duration=timedelta(minutes=fields["maximum_minutes"]),
+            guard_overrides=fields["guard_overrides"],
+        )
+
+
+STEPS = ("updates", "properties", "review")
+FIELDS_OF_STEP = {
+    "updates": (
+        "classifications",
+        "kb_numbers_to_include",
+        "kb_numbers_to_exclude",
+        "max_patch_publish_date",
+        "exclude_kbs_requiring_reboot",
+    ),
+    "properties": ("reboot_setting", "maximum_minutes"),
+    "review": ("guard_overrides",),
+}
+INSTALL = "install"
+EXCLUDE_REBOOTS = "exclude-reboots"
+
+
+class InstallWizard:
+    """The steps of "Install updates now" on one VM. All state is in the form; going back loses nothing.
+
+    The button `go` names the step to show next, or `install`. Going forward needs the fields so far to be valid;
+    otherwise the step with the first error stays, with status 422.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | None, *, picture: VmPicture) -> None:
+        go = data.get("go", "") if data else ""
+        if data and go == EXCLUDE_REBOOTS:
+            data = _with(data, "exclude_kbs_requiring_reboot", "on")
+            go = "review"
+        self.picture = picture
+        self.form = InstallForm(data)
+        self.current = data["step"] if data and data.get("step") in STEPS else "updates"
+        self.refused: RequestOutcome | None = None
+        self.step = self._next_step(go)
+        self.is_confirmed = go == INSTALL and self.form.is_valid() and self.is_runnable
+
+    def _next_step(self, go: str) -> str:
+        """Where the reader comes to: never past a field that is wrong."""
+        wanted = "review" if go == INSTALL else go
+        if wanted not in STEPS:
+            return self.current
+        bad = next((step for step in STEPS if self._has_errors(step)), None)
+        if bad is not None and STEPS.index(wanted) > STEPS.index(bad):
+            return bad
+        return wanted
+
+    def _has_errors(self, step: str) -> bool:
+        return any(name in self.form.errors for name in FIELDS_OF_STEP[step])
+
+    @property
+    def status(self) -> int:
+        """422 when a step was refused, 409 when the installation was, else 200."""
+        if self.refused is not None:
+            return 409
+        return 422 if self.form.is_bound and self._has_errors(self.step) and self.is_moving else 200
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a button was pressed (a live preview presses none)."""
+        return bool(self.form.data.get("go"))
+
+    def refuse(self, outcome: RequestOutcome) -> None:
+        """Stay on the review and say why nothing was started."""
+        self.refused = outcome
+
+    @property
+    def refusal(self) -> Any:
+        """Title and advice of the refusal."""
+        return error_text(self.refused.code) if self.refused else None
+
+    @property
+    def visible(self) -> list[forms.BoundField]:
+        """The fields of this step."""
+        return [self.form[name] for name in FIELDS_OF_STEP[self.step] if name != "guard_overrides"]
+
+    @property
+    def hidden(self) -> list[forms.BoundField]:
+        """The fields of the other steps, which travel along."""
+        shown = set(FIELDS_OF_STEP[self.step])
+        return [bound for bound in self.form if bound.name not in shown and bound.name != "guard_overrides"]
+
+    @property
+    def travelling_overrides(self) -> tuple[str, ...]:
+        """The guard's ticks while they are not on the page."""
+        return () if self.step == "review" else self._overrides
+
+    @property
+    def _overrides(self) -> tuple[str, ...]:
+        return tuple(self.form.cleaned_data.get("guard_overrides", ())) if self.form.is_bound and self.form.is_valid() else ()
+
+    # --- what the plan would do
+
+    @cached_property
+    def plan(self) -> InstallationPlan | None:
+        """The plan so far; None while a field is wrong."""
+        form = self.form
+        if not form.is_bound:
+            form = InstallForm(_as_data(form))
+        return form.plan if form.is_valid() else None
+
+    @cached_property
+    def selection(self) -> Selection | None:
+        """One verdict per available patch."""
+        if self.plan is None:
+            return None
+        return select(self.picture.patches, self.plan, guard=self.picture.guard)
+
+    @cached_property
+    def prospect(self) -> RunProspect | None:
+        """What to expect of the run."""
+        if self.plan is None or self.selection is None:
+            return None
+        return prospect(self.selection, self.plan, is_reboot_pending=self.picture.vm.is_reboot_pending)
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether the run would do anything."""
+        return self.selection is not None and bool(self.selection.selected)
+
+    @property
+    def guarded(self) -> list[PatchVerdict]:
+        """What the guard leaves out or was allowed to pass: each needs its own tick."""
+        if self.selection is None:
+            return []
+        reasons = {SelectionReason.GUARD, SelectionReason.GUARD_OVERRIDDEN}
+        return [verdict for verdict in self.selection.verdicts if verdict.reason in reasons]
+
+    @property
+    def rebooting_on_track(self) -> list[PatchVerdict]:
+        """What may reboot a machine that is on track, where a hotpatch alone would not."""
+        if self.selection is None or self.picture.track.track is not HotpatchTrack.ON_TRACK:
+            return []
+        return [
+            verdict
+            for verdict in self.selection.selected
+            if verdict.patch.reboot_behavior is not RebootBehavior.NEVER_REBOOTS
+        ]
+
+    @property
+    def excluded_count(self) -> int:
+        """How many available patches the exclude list leaves out."""
+        verdicts = self.selection.verdicts if self.selection else ()
+        return sum(verdict.state is InstallationState.EXCLUDED for verdict in verdicts)
+
+
+def _with(data: Mapping[str, Any], name: str, value: str) -> Any:
+    copy = data.copy()  # type: ignore[attr-defined]  # a QueryDict
+    copy[name] = value
+    return copy
+
+
+def _as_data(form: InstallForm) -> dict[str, Any]:
+    """What a browser would send for the untouched form."""
+    return {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}

@@ -1,0 +1,284 @@
+"""What the pages show of one VM, judged as of now: two queries for the VM and who may do what, four for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef, Q
+from django.db.models.functions import JSONObject
+
+from patching import terms
+from patching.eligibility import Eligibility, EligibilityVerdict
+from patching.forecast import MonthForecast, forecast_reboots
+from patching.lifecycle import IN_FLIGHT
+from patching.releases import as_of, next_planned_baseline_month
+from patching.selection import Guard, guard_for
+from patching.status import judge_update_status
+from patching.terms import (
+    CRITICAL_AND_SECURITY,
+    HotpatchStatus,
+    OperationKind,
+    OperationState,
+    PatchMode,
+    Platform,
+    UpdateStatus,
+)
+from patching.track import TrackVerdict, hotpatch_status, judge_track
+from updates.models import InstalledPatch, Operation, Patch, Release
+from vms.access import access_or_404
+from vms.choices import Role
+from vms.models import VirtualMachine
+from vms.selectors import eligibility_of
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
+
+FORECAST_MONTHS = 6
+HISTORY_DAYS = 30
+MAX_HISTORY = 500
+NEWS = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledRow:
+    """One installed update, as Get-HotFix lists it. `operation_id` where the portal installed it."""
+
+    kb_number: str
+    title: str
+    version: str
+    classification: str
+    installed_on: datetime
+    operation_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableRow:
+    """One available update: whether automatic guest patching takes it, and whether the guard would leave it out."""
+
+    patch: terms.Patch
+    is_automatic: bool
+    off_until: date | None
+
+    @property
+    def is_recommended(self) -> bool:
+        """Whether it is Critical or Security: what the Recommended updates tab lists."""
+        return self.patch.classification in CRITICAL_AND_SECURITY
+
+
+@dataclass(frozen=True, slots=True)
+class VmPicture:
+    """One VM with everything the rules say about it at this moment."""
+
+    vm: VirtualMachine
+    roles: frozenset[Role]
+    eligibility: Eligibility
+    hotpatch_status: HotpatchStatus
+    track: TrackVerdict
+    update_status: UpdateStatus
+    now: datetime
+    as_of: datetime
+    available: tuple[AvailableRow, ...]
+    installed: tuple[InstalledRow, ...]
+    operations: tuple[Operation, ...]
+    guard: Guard
+    forecast: tuple[MonthForecast, ...]
+    last_assessed_at: datetime | None
+    os_build: str
+    error_code: str
+    is_awaiting_assessment: bool
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether the reader may assess, install and cancel."""
+        return Role.OPERATOR in self.roles
+
+    @property
+    def catalogue_date(self) -> date | None:
+        """The day that the connection's catalogue is of; None: today."""
+        return self.vm.connection.catalogue_date
+
+    @property
+    def patches(self) -> tuple[terms.Patch, ...]:
+        """The available patches as the rules take them."""
+        return tuple(row.patch for row in self.available)
+
+    @property
+    def recommended(self) -> tuple[AvailableRow, ...]:
+        """The Critical and Security updates that are available now."""
+        return tuple(row for row in self.available if row.is_recommended)
+
+    @property
+    def next_reboot(self) -> MonthForecast | None:
+        """The first month that brings a reboot, None where the forecast sees none."""
+        return next((month for month in self.forecast if month.causes), None)
+
+    @property
+    def open_operations(self) -> tuple[Operation, ...]:
+        """What is queued or running, running first."""
+        running = [o for o in self.operations if not o.is_ended]
+        return tuple(sorted(running, key=lambda o: o.state not in set(IN_FLIGHT)))
+
+    @property
+    def open_installation(self) -> Operation | None:
+        """The installation that is queued or running, if there is one."""
+        return next((o for o in self.open_operations if o.kind == OperationKind.INSTALLATION), None)
+
+    @property
+    def last_assessment(self) -> Operation | None:
+        """The newest assessment that ended."""
+        ended = (o for o in self.operations if o.is_ended and o.kind == OperationKind.ASSESSMENT)
+        return next((o for o in ended if o.state != OperationState.CANCELLED), None)
+
+    @property
+    def is_freshly_assessed(self) -> bool:
+        """Whether the newest assessment ended within the last minutes, so that its end is still news."""
+        last = self.last_assessment
+        return last is not None and last.finished_at is not None and self.now - last.finished_at < NEWS
+
+    @property
+    def latest_contradiction(self) -> Operation | None:
+        """The newest installation, if a later look contradicted it."""
+        newest = next((o for o in self.operations if o.kind == OperationKind.INSTALLATION and o.is_ended), None)
+        return newest if newest is not None and newest.verification == terms.Verification.CONTRADICTED else None
+
+
+def load_picture(
+    user: User | AnonymousUser, pk: int, *, now: datetime, role: Role = Role.READER
+) -> VmPicture:
+    """Everything the pages show of one VM. 404 if the user may not see it, 403 without the role."""
+    installed = (
+        InstalledPatch.objects.filter(vm=OuterRef("pk"))
+        .order_by("-installed_on", "-patch__published_on", "patch_id")
+        .values(
+            json=JSONObject(
+                kb_number="patch__kb_number",
+                title="patch__title",
+                classification="patch__classification",
+                version="version",
+                installed_on="installed_on",
+                operation_id="installed_by",
+            )
+        )
+    )
+    vms = VirtualMachine.objects.select_related("update_state").annotate(installed_rows=ArraySubquery(installed))
+    access = access_or_404(user, pk, role, vms=vms)
+    return _picture(access.vm, access.roles, now)
+
+
+def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPicture:
+    state = getattr(vm, "update_state", None)
+    os_build = state.os_build if state else ""
+    last_assessed_at = state.last_assessed_at if state else None
+    eligibility = eligibility_of(vm, os_build=os_build)
+    line = eligibility.product_line
+    releases = [row.facts for row in Release.objects.filter(product_line=line)] if line else []
+    patches = (
+        [row.facts for row in Patch.objects.filter(memberships__patch_set=state.patch_set_id)]
+        if state and state.patch_set_id
+        else []
+    )
+    installed = tuple(_installed_row(row) for row in vm.installed_rows)  # type: ignore[attr-defined]
+    moment = as_of(vm.connection.catalogue_date, now)
+    track = judge_track(
+        releases,
+        line,
+        is_hotpatch_on=eligibility.verdict is EligibilityVerdict.ELIGIBLE and vm.enable_hotpatching,
+        installed_kbs=frozenset(row.kb_number for row in installed),
+        os_build=os_build,
+        as_of=moment,
+    )
+    guard = guard_for(track, off_until=next_planned_baseline_month(moment))
+    return VmPicture(
+        vm=vm,
+        roles=roles,
+        eligibility=eligibility,
+        hotpatch_status=hotpatch_status(
+            eligibility, is_enabled=vm.enable_hotpatching, was_assessed=last_assessed_at is not None
+        ),
+        track=track,
+        update_status=judge_update_status(
+            is_supported=line is not None,
+            last_assessed_at=last_assessed_at,
+            now=now,
+            is_reboot_pending=vm.is_reboot_pending,
+            available_count=len(patches),
+        ),
+        now=now,
+        as_of=moment,
+        available=_available(patches, vm, guard),
+        installed=installed,
+        operations=_operations(vm, now),
+        guard=guard,
+        forecast=forecast_reboots(
+            releases,
+            line,
+            track,
+            patches,
+            is_reboot_pending=vm.is_reboot_pending,
+            as_of=moment,
+            months=FORECAST_MONTHS,
+        ),
+        last_assessed_at=last_assessed_at,
+        os_build=os_build,
+        error_code=state.error_code if state else "",
+        is_awaiting_assessment=bool(state and state.is_awaiting_assessment),
+    )
+
+
+def _installed_row(row: Mapping[str, Any]) -> InstalledRow:
+    operation_id = row["operation_id"]
+    return InstalledRow(
+        kb_number=row["kb_number"],
+        title=row["title"],
+        version=row["version"],
+        classification=row["classification"],
+        installed_on=datetime.fromisoformat(row["installed_on"]),
+        operation_id=UUID(operation_id) if operation_id else None,
+    )
+
+
+_CLASS_ORDER = tuple(terms.Classification)
+
+
+def _available(
+    patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard
+) -> tuple[AvailableRow, ...]:
+    """The available patches, the most urgent class first, the newest first within a class."""
+    is_automatic_vm = (
+        vm.patch_mode == PatchMode.AUTOMATIC_BY_PLATFORM
+        and not vm.bypass_platform_safety_checks
+        and vm.connection.platform == Platform.AZURE
+    )
+    ordered = sorted(
+        patches,
+        key=lambda patch: (
+            _CLASS_ORDER.index(patch.classification),
+            -(patch.published_on or date.min).toordinal(),
+            patch.kb_number,
+        ),
+    )
+    return tuple(
+        AvailableRow(
+            patch=patch,
+            # Automatic guest patching installs Critical and Security only, and goes by what Windows Update offers a
+            # hotpatch machine: never what takes it off the train.
+            is_automatic=is_automatic_vm
+            and patch.classification in CRITICAL_AND_SECURITY
+            and not guard.holds_back(patch),
+            off_until=guard.off_until if guard.holds_back(patch) else None,
+        )
+        for patch in ordered
+    )
+
+
+def _operations(vm: VirtualMachine, now: datetime) -> tuple[Operation, ...]:
+    """The operations of the last 30 days and every open one, the newest first."""
+    since = now - timedelta(days=HISTORY_DAYS)
+    rows = Operation.objects.filter(Q(created_at__gte=since) | Q(next_step_at__isnull=False), vm=vm)
+    return tuple(rows.select_related("requested_by").order_by("-created_at", "-pk")[:MAX_HISTORY])
+

@@ -1,0 +1,113 @@
+"""One operation with its results and its timeline, for its page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.shortcuts import get_object_or_404
+
+from patching.terms import InstallationPlan, InstallationState, OperationKind, OperationState
+from updates.models import Operation, OperationEvent, PatchResult
+from updates.plans import plan_from_json
+from vms.access import Access, access_or_404
+from vms.choices import REBOOT_SETTINGS
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
+
+# Look often while someone waits, and less the longer it takes: (age, seconds between looks).
+POLL_PERIODS = ((timedelta(minutes=1), 1), (timedelta(minutes=10), 2), (timedelta(hours=1), 5))
+SLOWEST_POLL_SECONDS = 15
+_RESULT_ORDER = tuple(
+    InstallationState(name)
+    for name in ("Failed", "Pending", "Installed", "Excluded", "NotSelected", "Unknown")
+)
+
+
+def poll_seconds(created_at: datetime, now: datetime) -> int:
+    """How long a page waits before it looks again at an operation of this age."""
+    age = now - created_at
+    return next((seconds for limit, seconds in POLL_PERIODS if age < limit), SLOWEST_POLL_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """What the page of an operation shows."""
+
+    operation: Operation
+    access: Access
+    plan: InstallationPlan | None
+    results: tuple[PatchResult, ...]
+    events: tuple[OperationEvent, ...]
+    now: datetime
+
+    @property
+    def is_installation(self) -> bool:
+        """Whether it installs."""
+        return self.operation.kind == OperationKind.INSTALLATION
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits."""
+        return self.operation.state == OperationState.QUEUED
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether the reader may cancel it now."""
+        return self.is_queued and self.access.may_operate
+
+    @property
+    def poll_seconds(self) -> int:
+        """How long the page waits before it looks again."""
+        return poll_seconds(self.operation.created_at, self.now)
+
+    @property
+    def elapsed(self) -> timedelta | None:
+        """How long it has run, or ran."""
+        if self.operation.started_at is None:
+            return None
+        return (self.operation.finished_at or self.now) - self.operation.started_at
+
+    @property
+    def percent(self) -> int:
+        """How far it is, 0 to 100."""
+        progress: dict[str, Any] = self.operation.progress or {}
+        return round(100 * float(progress.get("fraction", 0)))
+
+    @property
+    def reboot_option(self) -> str:
+        """The plan's reboot option in the operator's words."""
+        return str(dict(REBOOT_SETTINGS)[self.plan.reboot_setting.value]) if self.plan else ""
+
+    @property
+    def minutes(self) -> int:
+        """The plan's maximum duration in minutes."""
+        return int(self.plan.maximum_duration.total_seconds() // 60) if self.plan else 0
+
+
+def operation_or_404(user: User | AnonymousUser, pk: UUID) -> tuple[Operation, Access]:
+    """An operation and the reader's access to its VM; 404 if the reader may not see that VM."""
+    operation = get_object_or_404(Operation.objects.select_related("requested_by"), pk=pk)
+    access = access_or_404(user, operation.vm_id)
+    operation.vm = access.vm
+    return operation, access
+
+
+def load_operation(user: User | AnonymousUser, pk: UUID, *, now: datetime) -> OperationPage:
+    """An operation with its results (what needs attention first) and its timeline."""
+    operation, access = operation_or_404(user, pk)
+    results = sorted(
+        PatchResult.objects.filter(operation=operation).select_related("patch"),
+        key=lambda row: (_RESULT_ORDER.index(InstallationState(row.state)), row.patch.title),
+    )
+    return OperationPage(
+        operation=operation,
+        access=access,
+        plan=plan_from_json(operation.plan) if operation.plan else None,
+        results=tuple(results),
+        events=tuple(OperationEvent.objects.filter(operation=operation)),
+        now=now,
+    )

@@ -1,0 +1,155 @@
+"""Codes in the operator's words: errors with advice, events of a timeline, reasons, causes, steps.
+
+Every code that the engine, the rules or a connector can give has its words here (tests/updates/test_texts.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
+
+from patching.forecast import RebootCause
+from patching.selection import PlanProblem, RebootProspect, SelectionReason
+
+Text = str | Promise
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorText:
+    """What went wrong, and what to do about it."""
+
+    title: Text
+    advice: Text
+
+
+ERRORS: dict[str, ErrorText] = {
+    "window.exceeded": ErrorText(
+        _("The maximum duration was too short."),
+        _(
+            "Before each update 10 minutes for the update (15 for a service pack) and 10 for the reboot must be left. "
+            "Run it again with a longer maximum duration: what is installed stays installed."
+        ),
+    ),
+    "patch.failed": ErrorText(
+        _("At least one update could not be installed."),
+        _("See the update's own error below. Run the installation again; if it fails again, look the error up for its KB."),
+    ),
+    "reboot.failed": ErrorText(
+        _("The machine did not come back from its reboot in time."),
+        _("Look at its console or serial log. When it answers again, assess it to see what is installed."),
+    ),
+    "reboot.required": ErrorText(
+        _("A reboot is required to finish the installation."),
+        _("The reboot option was “Never reboot”. Reboot the machine in a maintenance window; until then the old code runs."),
+    ),
+    "assessment.failed": ErrorText(
+        _("The assessment failed."), _("Check the Windows Update service of the machine, then assess again.")
+    ),
+    "connector.silent": ErrorText(
+        _("The machine has not answered for an hour after the maximum duration."),
+        _("Nobody knows what was installed. An assessment has been queued; installations wait until it has answered."),
+    ),
+    "start.unconfirmed": ErrorText(
+        _("Nobody can tell whether the machine received the start."),
+        _("It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."),
+    ),
+    "connector.unreachable": ErrorText(
+        _("The machine could not be reached."), _("Check that it is running and on the network, then try again.")
+    ),
+    "connector.throttled": ErrorText(
+        _("The other side asked us to slow down, for too long."), _("Try again in a few minutes.")
+    ),
+    "connector.timeout": ErrorText(
+        _("The other side did not answer in time."), _("Assess the machine to see what is installed, then try again.")
+    ),
+    "connector.garbage": ErrorText(
+        _("The answer could not be understood."),
+        _("Look at the technical detail. Assess the machine to see what is installed."),
+    ),
+    "agent.not_ready": ErrorText(
+        _("The VM agent is not ready."), _("Check that the agent is installed and running in the machine, then try again.")
+    ),
+    "vm.not_running": ErrorText(_("The machine is not running."), _("Start it, then try again.")),
+    "vm.unsupported": ErrorText(
+        _("This operating system is not supported."),
+        _("Hotpatch Portal knows Windows Server 2022 and 2025 by their image or their OS build."),
+    ),
+    "vm.awaiting_assessment": ErrorText(
+        _("The last installation fell silent, and nobody knows what is installed."),
+        _("Assess the machine first; installations are possible again when it has answered."),
+    ),
+    "conflict.installation_open": ErrorText(
+        _("An installation is queued or running on this machine."), _("Wait until it has ended, or cancel it while it is queued.")
+    ),
+    "request.id_taken": ErrorText(
+        _("This form belongs to another request."), _("Open the page again and repeat your choice.")
+    ),
+}
+UNKNOWN_ERROR = ErrorText(_("Something went wrong."), _("Look at the technical detail, then try again."))
+
+EVENTS: dict[str, Text] = {
+    "operation.requested": _("Requested"),
+    "operation.starting": _("Starting"),
+    "operation.started": _("The machine has started to work"),
+    "operation.start_deferred": _("Not sent yet: the machine or its platform refused for now"),
+    "operation.recovered": _("Taken over by another worker"),
+    "patch.installing": _("Installing %(name)s (%(index)s of %(total)s)"),
+    "operation.rebooting": _("Rebooting"),
+    "operation.rebooted": _("Back from the reboot"),
+    "operation.finished": _("Finished"),
+    "operation.cancelled": _("Cancelled"),
+}
+
+STEPS: dict[str, Text] = {
+    "assessing": _("Looking for updates"),
+    "downloading": _("Downloading updates"),
+    "installing": _("Installing %(name)s, %(index)s of %(total)s"),
+    "rebooting": _("Rebooting"),
+    "verifying": _("Looking at what is installed now"),
+}
+
+REASONS: dict[SelectionReason, Text] = {
+    SelectionReason.CLASS_SELECTED: _("Its class is selected"),
+    SelectionReason.KB_INCLUDED: _("Its KB is on the include list"),
+    SelectionReason.GUARD_OVERRIDDEN: _("You allowed it although it takes the machine off the hotpatch track"),
+    SelectionReason.EXCLUDED_BY_KB: _("Its KB is on the exclude list"),
+    SelectionReason.NOT_IN_CLASSES: _("Its class is not selected"),
+    SelectionReason.GUARD: _("It would take the machine off the hotpatch track"),
+    SelectionReason.REQUIRES_REBOOT: _("It may need a reboot, and you excluded those"),
+    SelectionReason.PUBLISHED_LATER: _("It was published after the latest day you chose"),
+    SelectionReason.NAME_MASK_EXCLUDED: _("Its name is excluded"),
+    SelectionReason.NAME_MASK_NOT_INCLUDED: _("Its name is not included"),
+}
+
+CAUSES: dict[RebootCause, Text] = {
+    RebootCause.REBOOT_PENDING: _("a reboot is pending"),
+    RebootCause.BASELINE_DUE: _("the baseline is due"),
+    RebootCause.PENDING_UPDATE: _("pending updates may reboot"),
+    RebootCause.PLANNED_BASELINE: _("planned baseline"),
+    RebootCause.UNPLANNED_BASELINE: _("unplanned baseline"),
+    RebootCause.CUMULATIVE_UPDATE: _("cumulative update"),
+}
+
+PROSPECTS: dict[RebootProspect, Text] = {
+    RebootProspect.NEVER: _("No reboot"),
+    RebootProspect.POSSIBLE: _("May reboot"),
+    RebootProspect.CERTAIN: _("Will reboot"),
+    RebootProspect.REQUIRED_BUT_NOT_ALLOWED: _("A reboot may be needed and will not happen"),
+}
+
+PLAN_PROBLEMS: dict[PlanProblem, Text] = {
+    PlanProblem.NOTHING_SELECTED: _("Choose at least one classification, or include a KB article."),
+    PlanProblem.DURATION_OUT_OF_RANGE: _("The maximum duration is 1 to 235 minutes."),
+    PlanProblem.TOO_MANY_KBS: _("At most 500 KB articles can be listed."),
+    PlanProblem.BAD_NAME_MASK: _("A name mask has letters, digits, * and ? only."),
+}
+
+INSTALLATION_STATES_PLANNED = pgettext_lazy("verdict of a plan", "Will be installed")
+
+
+def error_text(code: str) -> ErrorText:
+    """The words of an error code; a code without words is still an error, and its code is shown beside it."""
+    return ERRORS.get(code, UNKNOWN_ERROR)

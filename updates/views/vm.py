@@ -1,0 +1,77 @@
+"""One VM: its overview and the Updates blade."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from ui.http import PortalRequest
+from ui.pages import render_page
+from updates.filters import history_of
+from updates.forms import InstallWizard
+from updates.selectors.blade import load_picture
+from updates.services.operations import Verdict, request_assessments, request_installations
+from updates.tasks import wake_up
+from updates.texts import error_text
+from vms.access import vm_or_404
+from vms.choices import Role
+
+TABS = ("recommended", "compliance", "history", "installed")
+
+
+@require_GET
+def overview(request: PortalRequest, pk: int) -> HttpResponse:
+    """What the VM is, whether it can be hotpatched and why, where it stands, what was done last."""
+    picture = load_picture(request.user, pk, now=timezone.now())
+    return render_page(request, "updates/overview.html", {"vm": picture.vm, "picture": picture})
+
+
+@require_GET
+def blade(request: PortalRequest, pk: int) -> HttpResponse:
+    """Operations › Updates."""
+    now = timezone.now()
+    picture = load_picture(request.user, pk, now=now)
+    tab = request.GET.get("tab", "")
+    context = {
+        "vm": picture.vm,
+        "picture": picture,
+        "tab": tab if tab in TABS else TABS[0],
+        "history": history_of(picture.operations, request.GET.dict(), now),
+        "now": now,
+    }
+    return render_page(request, "updates/blade.html", context, partials={"blade"})
+
+
+@require_POST
+def assess(request: PortalRequest, pk: int) -> HttpResponse:
+    """Assess now: a second click joins what the first one asked for."""
+    vm_or_404(request.user, pk, Role.OPERATOR)
+    (outcome,) = request_assessments(vm_ids=[pk], requested_by=request.user)
+    if outcome.verdict is Verdict.REFUSED:
+        messages.warning(request, str(error_text(outcome.code).title))
+    elif outcome.verdict is Verdict.JOINED:
+        messages.info(request, _("An assessment is already under way; its result answers this request too."))
+    wake_up()
+    return redirect("updates:blade", pk)
+
+
+@require_http_methods(["GET", "POST"])
+def install(request: PortalRequest, pk: int) -> HttpResponse:
+    """Install updates now: updates, properties, review, run."""
+    picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
+    wizard = InstallWizard(request.POST or None, picture=picture)
+    if wizard.is_confirmed:
+        form = wizard.form
+        (outcome,) = request_installations(
+            vm_ids=[pk], plan=form.plan, requested_by=request.user, operation_id=form.cleaned_data["request_id"]
+        )
+        if outcome.verdict is not Verdict.REFUSED:
+            wake_up()
+            return redirect("updates:operation", outcome.operation_id)
+        wizard.refuse(outcome)
+    context = {"vm": picture.vm, "picture": picture, "wizard": wizard}
+    return render_page(request, "updates/install.html", context, partials={"wizard-step"}, status=wizard.status)
