@@ -25,18 +25,13 @@ class Catalogue:
     def releases_by_line(self) -> Mapping[ProductLine, tuple[Release, ...]]:
         """Releases of each product line."""
         return {
-            line: tuple(release for release in self.releases if release.product_line is line)
-            for line in ProductLine
+            line: tuple(release for release in self.releases if release.product_line is line) for line in ProductLine
         }
 
     @cached_property
     def release_by_kb(self) -> Mapping[tuple[ProductLine, str], Release]:
         """Releases by product line and KB."""
-        return {
-            (release.product_line, release.kb_number): release
-            for release in self.releases
-            if release.kb_number
-        }
+        return {(release.product_line, release.kb_number): release for release in self.releases if release.kb_number}
 
     def patch_for(self, release: Release) -> Patch | None:
         """The patch of a release, None where it has no KB or is not in the catalogue."""

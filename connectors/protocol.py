@@ -74,8 +74,10 @@ class VmRef:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """Start one operation. `request_id` is the operation's id: the same id never starts twice where the connector
-    is idempotent."""
+    """Start one operation.
+
+    `request_id` is the operation's id: the same id never starts twice where the connector is idempotent.
+    """
 
     request_id: UUID
     kind: OperationKind
@@ -185,21 +187,15 @@ class Connector(Protocol):
         """List the VMs behind the connection (empty where the connector has no inventory of its own)."""
         ...
 
-    def start(
-        self, requests: Sequence[StartRequest], *, now: datetime
-    ) -> Sequence[Started | ConnectorError]:
+    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
         """Start operations. With IDEMPOTENT_START the same request id answers again and starts nothing new."""
         ...
 
-    def observe(
-        self, requests: Sequence[ObserveRequest], *, now: datetime
-    ) -> Sequence[Observation | ConnectorError]:
+    def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
         """Look once at each running operation."""
         ...
 
-    def find(
-        self, requests: Sequence[StartRequest], *, now: datetime
-    ) -> Sequence[Started | None | ConnectorError]:
+    def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         """Say for each request whether the machine received it (None: it did not). Needs FIND_BY_REQUEST."""
         ...
 

@@ -21,7 +21,7 @@ PORTAL_DIR = Path(env.str("PORTAL_DIR", default=str(BASE_DIR / ".portal")))
 def _secret_key() -> str:
     """The SECRET_KEY of the environment, else the one that the one-command stack generated, else empty (portal.E001)."""
     if key := env.str("SECRET_KEY", default=""):
-        return key
+        return str(key)
     try:
         return (PORTAL_DIR / "secret_key").read_text().strip()
     except OSError:
@@ -87,7 +87,12 @@ MIDDLEWARE = [
     "django_structlog.middlewares.RequestMiddleware",
 ]
 # The class of a message is its tone in portal.css.
-MESSAGE_TAGS = {messages.SUCCESS: "success", messages.WARNING: "warning", messages.ERROR: "danger", messages.INFO: "info"}
+MESSAGE_TAGS = {
+    messages.SUCCESS: "success",
+    messages.WARNING: "warning",
+    messages.ERROR: "danger",
+    messages.INFO: "info",
+}
 
 ROOT_URLCONF = "hotpatch_portal.urls"
 WSGI_APPLICATION = "hotpatch_portal.wsgi.application"

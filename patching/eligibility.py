@@ -62,10 +62,7 @@ def is_uniform_arm_id(arm_id: str) -> bool:
 
 def is_container_base_image(image: ImageReference) -> bool:
     """Whether the image is a Windows Server container base image rather than a VM image."""
-    return (
-        _CONTAINER_IMAGE.search(image.resource_id) is not None
-        or image.offer.lower() in _CONTAINER_OFFERS
-    )
+    return _CONTAINER_IMAGE.search(image.resource_id) is not None or image.offer.lower() in _CONTAINER_OFFERS
 
 
 def judge_eligibility(
@@ -80,11 +77,7 @@ def judge_eligibility(
 
     The product line is the catalogue entry's, else what the OS build's first number says, else None (Unsupported).
     """
-    entry = (
-        None
-        if image.resource_id
-        else catalog.get(_key(image.publisher, image.offer, image.sku))
-    )
+    entry = None if image.resource_id else catalog.get(_key(image.publisher, image.offer, image.sku))
     line = entry.product_line if entry else line_of_build(os_build)
     verdict = _verdict(image, entry, platform, scale_set_orchestration)
     return Eligibility(verdict, line, entry)

@@ -45,9 +45,7 @@ class MonthForecast:
     kb_numbers: tuple[str, ...] = ()
 
 
-_OFF_TRACK = frozenset(
-    {HotpatchTrack.OFF_TRACK_BASELINE_MISSED, HotpatchTrack.OFF_TRACK_SINCE_KB}
-)
+_OFF_TRACK = frozenset({HotpatchTrack.OFF_TRACK_BASELINE_MISSED, HotpatchTrack.OFF_TRACK_SINCE_KB})
 _TAKES_LCUS = _OFF_TRACK | {HotpatchTrack.NOT_ON_TRAIN}
 
 
@@ -88,11 +86,7 @@ def _this_month(
 ) -> MonthForecast:
     rebooting = [p for p in available if p.reboot_behavior is not RebootBehavior.NEVER_REBOOTS]
     is_baseline_due = verdict.track is HotpatchTrack.BASELINE_DUE
-    others = [
-        p
-        for p in rebooting
-        if not (is_baseline_due and p.release_type is ReleaseType.BASELINE)
-    ]
+    others = [p for p in rebooting if not (is_baseline_due and p.release_type is ReleaseType.BASELINE)]
     causes = [
         cause
         for cause, applies in (
@@ -106,9 +100,7 @@ def _this_month(
     return MonthForecast(month, tuple(causes), tuple(p.kb_number for p in rebooting if p.kb_number))
 
 
-def _coming(
-    month: date, verdict: TrackVerdict, announced: set[date], moment: datetime
-) -> tuple[RebootCause, ...]:
+def _coming(month: date, verdict: TrackVerdict, announced: set[date], moment: datetime) -> tuple[RebootCause, ...]:
     """What a month that is not over will bring."""
     if month in announced:
         return (RebootCause.UNPLANNED_BASELINE,)

@@ -39,7 +39,5 @@ def parse_kb_numbers(text: str) -> tuple[str, ...]:
     if bad:
         raise KbNumbersError(KbProblem.MALFORMED, bad[0][:_SHOWN], len(bad) - 1)
     if len(entries) > MAX_KB_NUMBERS:
-        raise KbNumbersError(
-            KbProblem.TOO_MANY, entries[MAX_KB_NUMBERS][:_SHOWN], len(entries) - MAX_KB_NUMBERS - 1
-        )
+        raise KbNumbersError(KbProblem.TOO_MANY, entries[MAX_KB_NUMBERS][:_SHOWN], len(entries) - MAX_KB_NUMBERS - 1)
     return tuple(dict.fromkeys(_KB_NUMBER.sub(r"\1", entry) for entry in entries))

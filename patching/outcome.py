@@ -103,8 +103,11 @@ class ExpectedPatch:
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """Whether the run's report holds. `contradicted` are the patches that a later look still found missing;
-    `expected_build` and `found_build` where the build did not move as it should."""
+    """Whether the run's report holds.
+
+    `contradicted` are the patches that a later look still found missing; `expected_build` and `found_build` are filled
+    where the build did not move as it should.
+    """
 
     verification: Verification
     contradicted: tuple[Patch, ...] = ()
@@ -128,9 +131,7 @@ def verify(
     if not checked:
         return VerificationResult(Verification.NOT_VERIFIABLE)
     offered = {patch.key: patch for patch in available_after}
-    contradicted = tuple(
-        item.patch for item in checked if _is_still_offered(item.patch, offered.get(item.patch.key))
-    )
+    contradicted = tuple(item.patch for item in checked if _is_still_offered(item.patch, offered.get(item.patch.key)))
     expected = max((item.build for item in checked if item.build), key=build_order, default="")
     is_build_behind = (
         bool(expected and build_after)

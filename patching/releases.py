@@ -63,16 +63,12 @@ def is_offered(release: Release, moment: datetime) -> bool:
     return bool(release.kb_number) and is_released(release, moment)
 
 
-def newest_baseline(
-    releases: Iterable[Release], line: ProductLine, moment: datetime
-) -> Release | None:
+def newest_baseline(releases: Iterable[Release], line: ProductLine, moment: datetime) -> Release | None:
     """B: the newest released baseline of the line that has a KB, planned or not."""
     baselines = (
         release
         for release in releases
-        if release.product_line is line
-        and release.type is ReleaseType.BASELINE
-        and is_offered(release, moment)
+        if release.product_line is line and release.type is ReleaseType.BASELINE and is_offered(release, moment)
     )
     return max(baselines, key=release_order, default=None)
 
@@ -115,11 +111,7 @@ class CalendarMonth:
     @property
     def is_unplanned_baseline(self) -> bool:
         """True where an unplanned baseline replaced the month's hotpatch."""
-        return (
-            self.main is not None
-            and self.main.type is ReleaseType.BASELINE
-            and self.main.is_planned is False
-        )
+        return self.main is not None and self.main.type is ReleaseType.BASELINE and self.main.is_planned is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +128,7 @@ def expected_type(month: date) -> ReleaseType:
     return ReleaseType.BASELINE if month.month in BASELINE_MONTHS else ReleaseType.HOTPATCH
 
 
-def calendar_year(
-    releases: Iterable[Release], line: ProductLine, year: int
-) -> tuple[CalendarMonth, ...]:
+def calendar_year(releases: Iterable[Release], line: ProductLine, year: int) -> tuple[CalendarMonth, ...]:
     """The twelve months of a product line's year. Months with nothing recorded stay empty: nothing is invented."""
     by_month: dict[date, list[Release]] = {date(year, number, 1): [] for number in range(1, 13)}
     for release in releases:
@@ -151,9 +141,7 @@ def _calendar_month(month: date, rows: Sequence[Release]) -> CalendarMonth:
     ordered = sorted(rows, key=release_order)
     main = [r for r in ordered if r.type in {ReleaseType.BASELINE, ReleaseType.HOTPATCH}]
     lcus = [r for r in ordered if r.type is ReleaseType.LCU]
-    out_of_band = [
-        r for r in ordered if r.type in {ReleaseType.OOB_HOTPATCH, ReleaseType.OOB_LCU}
-    ]
+    out_of_band = [r for r in ordered if r.type in {ReleaseType.OOB_HOTPATCH, ReleaseType.OOB_LCU}]
     # A baseline replaces a hotpatch that was announced for the same month.
     baselines = [r for r in main if r.type is ReleaseType.BASELINE]
     return CalendarMonth(
@@ -250,8 +238,10 @@ def patch_of_release(release: Release) -> Patch | None:
 
 
 def load_other_updates(documents: Iterable[Mapping[str, object]]) -> tuple[Patch, ...]:
-    """Read recorded updates that are no monthly OS patch. Without a class they are `Updates`; without a product they
-    are for every line; a month becomes its second Tuesday."""
+    """Read recorded updates that are no monthly OS patch.
+
+    Without a class they are `Updates`; without a product they are for every line; a month becomes its second Tuesday.
+    """
     return tuple(_other_update(number, row) for number, row in enumerate(documents, start=1))
 
 

@@ -150,9 +150,7 @@ def select(
     a tick (`plan.guard_overrides`) does.
     """
     included = frozenset(plan.kb_numbers_to_include)
-    overrides = frozenset(plan.guard_overrides) | (
-        included if included_kb_overrides_guard else frozenset()
-    )
+    overrides = frozenset(plan.guard_overrides) | (included if included_kb_overrides_guard else frozenset())
     available = {patch.kb_number for patch in patches}
     return Selection(
         verdicts=tuple(_judge(patch, plan, included, overrides, guard) for patch in patches),
@@ -192,19 +190,14 @@ def _judge(
 
 def _left_out(patch: Patch, plan: InstallationPlan) -> SelectionReason | None:
     """What of the plan's filters leaves out a patch that its classes or KBs would take."""
-    if (
-        plan.exclude_kbs_requiring_reboot
-        and patch.reboot_behavior is not RebootBehavior.NEVER_REBOOTS
-    ):
+    if plan.exclude_kbs_requiring_reboot and patch.reboot_behavior is not RebootBehavior.NEVER_REBOOTS:
         return SelectionReason.REQUIRES_REBOOT
     latest = plan.max_patch_publish_date
     if latest is not None and patch.published_on is not None and patch.published_on > latest:
         return SelectionReason.PUBLISHED_LATER
     if _matches(patch.title, plan.patch_name_masks_to_exclude):
         return SelectionReason.NAME_MASK_EXCLUDED
-    if plan.patch_name_masks_to_include and not _matches(
-        patch.title, plan.patch_name_masks_to_include
-    ):
+    if plan.patch_name_masks_to_include and not _matches(patch.title, plan.patch_name_masks_to_include):
         return SelectionReason.NAME_MASK_NOT_INCLUDED
     return None
 
@@ -241,9 +234,7 @@ class RunProspect:
         return self.fitting == self.count
 
 
-def prospect(
-    selection: Selection, plan: InstallationPlan, *, is_reboot_pending: bool = False
-) -> RunProspect:
+def prospect(selection: Selection, plan: InstallationPlan, *, is_reboot_pending: bool = False) -> RunProspect:
     """Estimate the run of a selection: minutes per update, the reboot, and what the maximum duration leaves out."""
     patches = [verdict.patch for verdict in selection.selected]
     reboot = _reboot_prospect(patches, plan.reboot_setting, is_reboot_pending)
@@ -257,20 +248,14 @@ def prospect(
     return RunProspect(count=len(patches), duration=elapsed, reboot=reboot, fitting=fitting)
 
 
-def _reboot_prospect(
-    patches: Sequence[Patch], setting: RebootSetting, is_reboot_pending: bool
-) -> RebootProspect:
+def _reboot_prospect(patches: Sequence[Patch], setting: RebootSetting, is_reboot_pending: bool) -> RebootProspect:
     behaviors = {patch.reboot_behavior for patch in patches}
     is_certain = is_reboot_pending or RebootBehavior.ALWAYS_REQUIRES_REBOOT in behaviors
     is_possible = bool(behaviors - {RebootBehavior.NEVER_REBOOTS})
     if setting is RebootSetting.ALWAYS:
         return RebootProspect.CERTAIN
     if setting is RebootSetting.NEVER:
-        return (
-            RebootProspect.REQUIRED_BUT_NOT_ALLOWED
-            if is_certain or is_possible
-            else RebootProspect.NEVER
-        )
+        return RebootProspect.REQUIRED_BUT_NOT_ALLOWED if is_certain or is_possible else RebootProspect.NEVER
     if is_certain:
         return RebootProspect.CERTAIN
     return RebootProspect.POSSIBLE if is_possible else RebootProspect.NEVER

@@ -25,9 +25,7 @@ from patching.terms import (
 )
 
 
-def hotpatch_status(
-    eligibility: Eligibility, *, is_enabled: bool, was_assessed: bool
-) -> HotpatchStatus:
+def hotpatch_status(eligibility: Eligibility, *, is_enabled: bool, was_assessed: bool) -> HotpatchStatus:
     """The state of the hotpatch setting, as the Azure portal words it."""
     if eligibility.verdict is not EligibilityVerdict.ELIGIBLE:
         return HotpatchStatus.NOT_AVAILABLE
@@ -65,8 +63,7 @@ def newest_installed(
         for release in releases
         if release.product_line is line
         and (
-            (release.kb_number and release.kb_number in installed_kbs)
-            or (release.build and release.build == os_build)
+            (release.kb_number and release.kb_number in installed_kbs) or (release.build and release.build == os_build)
         )
     )
     return max(present, key=release_order, default=None)
@@ -111,19 +108,13 @@ def judge_track(
     )
 
 
-def _behind(
-    own: Iterable[Release], installed: Release, baseline: Release, moment: datetime
-) -> TrackVerdict:
+def _behind(own: Iterable[Release], installed: Release, baseline: Release, moment: datetime) -> TrackVerdict:
     """R is older than B: B is due until something later than B is out; then B was missed."""
     later = [
-        release
-        for release in own
-        if release_order(release) > release_order(baseline) and is_released(release, moment)
+        release for release in own if release_order(release) > release_order(baseline) and is_released(release, moment)
     ]
     if not later:
-        return TrackVerdict(
-            HotpatchTrack.BASELINE_DUE, installed, baseline, next_offer=baseline
-        )
+        return TrackVerdict(HotpatchTrack.BASELINE_DUE, installed, baseline, next_offer=baseline)
     return TrackVerdict(
         HotpatchTrack.OFF_TRACK_BASELINE_MISSED,
         installed,
@@ -147,9 +138,7 @@ def _first_lcu_after(
     return min([*taken, newest], key=release_order)
 
 
-def _newest_full(
-    own: Iterable[Release], installed: Release | None, moment: datetime
-) -> Release | None:
+def _newest_full(own: Iterable[Release], installed: Release | None, moment: datetime) -> Release | None:
     """The newest cumulative update that is newer than what is installed: an LCU, or the baseline that is one."""
     full = [
         release
@@ -161,9 +150,7 @@ def _newest_full(
     return max(full, key=release_order, default=None)
 
 
-def _newest_hotpatch(
-    own: Iterable[Release], baseline: Release, installed: Release, moment: datetime
-) -> Release | None:
+def _newest_hotpatch(own: Iterable[Release], baseline: Release, installed: Release, moment: datetime) -> Release | None:
     """The newest hotpatch on B that is newer than what is installed (hotpatches are cumulative)."""
     hotpatches = [
         release

@@ -44,7 +44,7 @@ class UserFactory(DjangoModelFactory[User]):
         skip_postgeneration_save = True
 
     username = factory.Sequence(lambda n: f"user{n}")
-    password = "!"  # noqa: S105 (unusable; tests sign in with force_login)
+    password = "!"
 
 
 class GroupFactory(DjangoModelFactory[Group]):
@@ -124,9 +124,7 @@ class VirtualMachineFactory(DjangoModelFactory[VirtualMachine]):
         model = VirtualMachine
 
     class Params:
-        ws2025 = factory.Trait(
-            image_sku="2025-datacenter-azure-edition-core", image_exact_version="26100.1.1"
-        )
+        ws2025 = factory.Trait(image_sku="2025-datacenter-azure-edition-core", image_exact_version="26100.1.1")
         desktop = factory.Trait(image_sku="2022-datacenter-azure-edition", enable_hotpatching=False)
         custom_image = factory.Trait(
             image_publisher="",
@@ -137,9 +135,7 @@ class VirtualMachineFactory(DjangoModelFactory[VirtualMachine]):
             image_resource_id="/subscriptions/1/resourceGroups/images/providers/Microsoft.Compute/images/golden",
             enable_hotpatching=False,
         )
-        uniform = factory.Trait(
-            scale_set_orchestration=ScaleSetOrchestration.UNIFORM.value, enable_hotpatching=False
-        )
+        uniform = factory.Trait(scale_set_orchestration=ScaleSetOrchestration.UNIFORM.value, enable_hotpatching=False)
 
     name = factory.Sequence(lambda n: f"vm-{n:04}")
     connection = factory.SubFactory(ConnectionFactory)
@@ -220,17 +216,13 @@ class OperationFactory(DjangoModelFactory[Operation]):
         succeeded = factory.Trait(
             state=OperationState.SUCCEEDED.value,
             started_at=factory.SelfAttribute("created_at"),
-            finished_at=factory.LazyAttribute(
-                lambda operation: operation.created_at + timedelta(minutes=5)
-            ),
+            finished_at=factory.LazyAttribute(lambda operation: operation.created_at + timedelta(minutes=5)),
             next_step_at=None,
         )
         failed = factory.Trait(
             state=OperationState.FAILED.value,
             started_at=factory.SelfAttribute("created_at"),
-            finished_at=factory.LazyAttribute(
-                lambda operation: operation.created_at + timedelta(minutes=5)
-            ),
+            finished_at=factory.LazyAttribute(lambda operation: operation.created_at + timedelta(minutes=5)),
             next_step_at=None,
             error_code="connector.unreachable",
         )

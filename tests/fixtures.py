@@ -18,9 +18,7 @@ def resource_group(db: None) -> ResourceGroup:
 
 def _member(name: str, role: Role, resource_group: ResourceGroup) -> User:
     user = UserFactory(username=name)
-    RoleAssignmentFactory(
-        user=user, role=role.value, scope=Scope.RESOURCE_GROUP.value, resource_group=resource_group
-    )
+    RoleAssignmentFactory(user=user, role=role.value, scope=Scope.RESOURCE_GROUP.value, resource_group=resource_group)
     return user
 
 

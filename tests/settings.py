@@ -2,7 +2,7 @@
 
 from hotpatch_portal.settings import *  # noqa: F403
 
-SECRET_KEY = "tests"  # noqa: S105
+SECRET_KEY = "tests"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},

@@ -58,5 +58,3 @@ def history_of(operations: Sequence[Operation], query: Mapping[str, str], now: d
         failed=len(failed),
         successful=len(successful),
     )
-
-

@@ -86,7 +86,9 @@ class InstallForm(forms.Form):
     )
     kb_numbers_to_include = KbNumbersField(
         label=_("Include KB articles"),
-        help_text=_("In addition to the classifications, e.g. 5034129 or KB5034129, separated by commas, spaces or lines."),
+        help_text=_(
+            "In addition to the classifications, e.g. 5034129 or KB5034129, separated by commas, spaces or lines."
+        ),
     )
     kb_numbers_to_exclude = KbNumbersField(
         label=_("Exclude KB articles"), help_text=_("Never installed by this run, whatever else selects them.")
@@ -97,9 +99,7 @@ class InstallForm(forms.Form):
         help_text=_("Leave out what was published after this day. Empty: no limit."),
         widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
     )
-    exclude_kbs_requiring_reboot = forms.BooleanField(
-        label=_("Exclude updates that may need a reboot"), required=False
-    )
+    exclude_kbs_requiring_reboot = forms.BooleanField(label=_("Exclude updates that may need a reboot"), required=False)
     reboot_setting = forms.ChoiceField(
         label=_("Reboot option"),
         choices=REBOOT_SETTINGS,
@@ -235,7 +235,11 @@ class InstallWizard:
 
     @property
     def _overrides(self) -> tuple[str, ...]:
-        return tuple(self.form.cleaned_data.get("guard_overrides", ())) if self.form.is_bound and self.form.is_valid() else ()
+        return (
+            tuple(self.form.cleaned_data.get("guard_overrides", ()))
+            if self.form.is_bound and self.form.is_valid()
+            else ()
+        )
 
     # --- what the plan would do
 

@@ -65,9 +65,7 @@ class Patch(models.Model):
     )
     version = models.CharField(_("version"), max_length=60, blank=True)
     published_on = models.DateField(_("published on"), null=True, blank=True)
-    release_type = models.CharField(
-        _("release type"), max_length=20, choices=RELEASE_TYPES, blank=True
-    )
+    release_type = models.CharField(_("release type"), max_length=20, choices=RELEASE_TYPES, blank=True)
     source = models.TextField(_("source"), blank=True)
     evidence = models.CharField(_("evidence"), max_length=200, blank=True)
 
@@ -125,9 +123,7 @@ class Release(models.Model):
     )
     kb_number = models.CharField(_("KB number"), max_length=10, blank=True, help_text=_("Digits only."))
     build = models.CharField(_("build"), max_length=20, blank=True)
-    status = models.CharField(
-        _("status"), max_length=20, choices=RELEASE_STATUSES, default=RELEASE_STATUSES[0][0]
-    )
+    status = models.CharField(_("status"), max_length=20, choices=RELEASE_STATUSES, default=RELEASE_STATUSES[0][0])
     source = models.TextField(_("source"), blank=True)
     evidence = models.CharField(_("evidence"), max_length=200, blank=True)
     note = models.TextField(_("note"), blank=True)
@@ -222,12 +218,8 @@ class PatchSetMember(models.Model):
 class VmUpdateState(models.Model):
     """What changes at every assessment of a VM. Narrow, half-empty pages, no index but the freshness."""
 
-    vm = models.OneToOneField(
-        VirtualMachine, on_delete=models.CASCADE, primary_key=True, related_name="update_state"
-    )
-    patch_set = models.ForeignKey(
-        PatchSet, on_delete=models.PROTECT, null=True, db_index=False, related_name="+"
-    )
+    vm = models.OneToOneField(VirtualMachine, on_delete=models.CASCADE, primary_key=True, related_name="update_state")
+    patch_set = models.ForeignKey(PatchSet, on_delete=models.PROTECT, null=True, db_index=False, related_name="+")
     last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
     os_build = models.CharField(_("OS build"), max_length=20, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
@@ -281,13 +273,9 @@ class Operation(models.Model):
         related_name="operations",
         verbose_name=_("virtual machine"),
     )
-    connection = models.ForeignKey(
-        Connection, on_delete=models.CASCADE, related_name="+", db_index=False
-    )
+    connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="+", db_index=False)
     kind = models.CharField(_("kind"), max_length=20, choices=OPERATION_KINDS)
-    state = models.CharField(
-        _("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value
-    )
+    state = models.CharField(_("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value)
     lane = models.PositiveSmallIntegerField(choices=Lane, default=Lane.INTERACTIVE)
     is_bulk = models.BooleanField(default=False)
     plan = models.JSONField(null=True, blank=True)
@@ -310,20 +298,14 @@ class Operation(models.Model):
     error_code = models.CharField(_("error"), max_length=60, blank=True)
     error_detail = models.TextField(blank=True)
     progress = models.JSONField(null=True, blank=True)
-    reboot_status = models.CharField(
-        _("reboot status"), max_length=20, choices=REBOOT_STATUSES, blank=True
-    )
-    is_maintenance_window_exceeded = models.BooleanField(
-        _("maintenance window exceeded"), default=False
-    )
+    reboot_status = models.CharField(_("reboot status"), max_length=20, choices=REBOOT_STATUSES, blank=True)
+    is_maintenance_window_exceeded = models.BooleanField(_("maintenance window exceeded"), default=False)
     installed_count = models.PositiveSmallIntegerField(default=0)
     failed_count = models.PositiveSmallIntegerField(default=0)
     pending_count = models.PositiveSmallIntegerField(default=0)
     excluded_count = models.PositiveSmallIntegerField(default=0)
     not_selected_count = models.PositiveSmallIntegerField(default=0)
-    verification = models.CharField(
-        _("verification"), max_length=20, choices=VERIFICATIONS, blank=True
-    )
+    verification = models.CharField(_("verification"), max_length=20, choices=VERIFICATIONS, blank=True)
     verification_detail = models.JSONField(null=True, blank=True)
     build_before = models.CharField(_("build before"), max_length=20, blank=True)
     build_after = models.CharField(_("build after"), max_length=20, blank=True)
@@ -357,10 +339,7 @@ class Operation(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(state__in=_TERMINAL, finished_at__isnull=False, next_step_at__isnull=True)
-                | (
-                    ~Q(state__in=_TERMINAL)
-                    & Q(finished_at__isnull=True, next_step_at__isnull=False)
-                ),
+                | (~Q(state__in=_TERMINAL) & Q(finished_at__isnull=True, next_step_at__isnull=False)),
                 name="updates_operation_ended_or_due",
             ),
         ]
@@ -378,9 +357,7 @@ class PatchResult(models.Model):
     """What an installation did with one patch, and why."""
 
     operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="results")
-    patch = models.ForeignKey(
-        Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch")
-    )
+    patch = models.ForeignKey(Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch"))
     state = models.CharField(_("state"), max_length=20, choices=INSTALLATION_STATES)
     reason = models.CharField(_("reason"), max_length=40, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
@@ -424,9 +401,7 @@ class InstalledPatch(models.Model):
         db_index=False,
         verbose_name=_("virtual machine"),
     )
-    patch = models.ForeignKey(
-        Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch")
-    )
+    patch = models.ForeignKey(Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch"))
     version = models.CharField(_("version"), max_length=60, blank=True)
     installed_on = models.DateTimeField(_("installed on"))
     installed_by = models.ForeignKey(
@@ -452,9 +427,7 @@ class InstalledPatch(models.Model):
 class ConnectionBudget(models.Model):
     """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
 
-    connection = models.OneToOneField(
-        Connection, on_delete=models.CASCADE, primary_key=True, related_name="budget"
-    )
+    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="budget")
     tokens = models.FloatField(default=0)
     refilled_at = models.DateTimeField()
 

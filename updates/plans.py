@@ -16,9 +16,7 @@ def plan_to_json(plan: InstallationPlan) -> dict[str, Any]:
         "kb_numbers_to_include": list(plan.kb_numbers_to_include),
         "kb_numbers_to_exclude": list(plan.kb_numbers_to_exclude),
         "exclude_kbs_requiring_reboot": plan.exclude_kbs_requiring_reboot,
-        "max_patch_publish_date": plan.max_patch_publish_date.isoformat()
-        if plan.max_patch_publish_date
-        else None,
+        "max_patch_publish_date": plan.max_patch_publish_date.isoformat() if plan.max_patch_publish_date else None,
         "patch_name_masks_to_include": list(plan.patch_name_masks_to_include),
         "patch_name_masks_to_exclude": list(plan.patch_name_masks_to_exclude),
         "reboot_setting": plan.reboot_setting.value,

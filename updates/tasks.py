@@ -48,6 +48,6 @@ def _send_wake_up() -> None:
             connect_timeout=WAKE_UP_TIMEOUT_SECONDS,
             transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS | timeouts,
         ) as broker:
-            sweep.apply_async(connection=broker, retry=False, expires=30, queue="interactive")
+            sweep.apply_async(connection=broker, retry=False, expires=30, queue="interactive")  # type: ignore[call-arg]  # the stubs miss it
     except Exception as error:  # whatever the broker's trouble is, the click has already been recorded
         log.warning("wake_up_not_sent", error=type(error).__name__)

@@ -35,7 +35,9 @@ ERRORS: dict[str, ErrorText] = {
     ),
     "patch.failed": ErrorText(
         _("At least one update could not be installed."),
-        _("See the update's own error below. Run the installation again; if it fails again, look the error up for its KB."),
+        _(
+            "See the update's own error below. Run the installation again; if it fails again, look the error up for its KB."
+        ),
     ),
     "reboot.failed": ErrorText(
         _("The machine did not come back from its reboot in time."),
@@ -43,7 +45,9 @@ ERRORS: dict[str, ErrorText] = {
     ),
     "reboot.required": ErrorText(
         _("A reboot is required to finish the installation."),
-        _("The reboot option was “Never reboot”. Reboot the machine in a maintenance window; until then the old code runs."),
+        _(
+            "The reboot option was “Never reboot”. Reboot the machine in a maintenance window; until then the old code runs."
+        ),
     ),
     "assessment.failed": ErrorText(
         _("The assessment failed."), _("Check the Windows Update service of the machine, then assess again.")
@@ -54,7 +58,9 @@ ERRORS: dict[str, ErrorText] = {
     ),
     "start.unconfirmed": ErrorText(
         _("Nobody can tell whether the machine received the start."),
-        _("It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."),
+        _(
+            "It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."
+        ),
     ),
     "connector.unreachable": ErrorText(
         _("The machine could not be reached."), _("Check that it is running and on the network, then try again.")
@@ -70,7 +76,8 @@ ERRORS: dict[str, ErrorText] = {
         _("Look at the technical detail. Assess the machine to see what is installed."),
     ),
     "agent.not_ready": ErrorText(
-        _("The VM agent is not ready."), _("Check that the agent is installed and running in the machine, then try again.")
+        _("The VM agent is not ready."),
+        _("Check that the agent is installed and running in the machine, then try again."),
     ),
     "vm.not_running": ErrorText(_("The machine is not running."), _("Start it, then try again.")),
     "vm.unsupported": ErrorText(
@@ -82,7 +89,8 @@ ERRORS: dict[str, ErrorText] = {
         _("Assess the machine first; installations are possible again when it has answered."),
     ),
     "conflict.installation_open": ErrorText(
-        _("An installation is queued or running on this machine."), _("Wait until it has ended, or cancel it while it is queued.")
+        _("An installation is queued or running on this machine."),
+        _("Wait until it has ended, or cancel it while it is queued."),
     ),
     "request.id_taken": ErrorText(
         _("This form belongs to another request."), _("Open the page again and repeat your choice.")

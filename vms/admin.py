@@ -44,9 +44,7 @@ class ImageCatalogEntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no 
     search_fields = ["publisher", "offer", "sku", "note"]
     ordering = ["publisher", "offer", "sku"]
 
-    def save_model(
-        self, request: HttpRequest, obj: ImageCatalogEntry, form: ModelForm[Any], change: bool
-    ) -> None:
+    def save_model(self, request: HttpRequest, obj: ImageCatalogEntry, form: ModelForm[Any], change: bool) -> None:
         """Save, and let the VMs of the image as it was and as it is follow."""
         before = [entry.facts for entry in ImageCatalogEntry.objects.filter(pk=obj.pk)]
         super().save_model(request, obj, form, change)
@@ -81,9 +79,7 @@ class ConnectionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic
     list_filter = ["kind", "platform"]
     search_fields = ["name"]
 
-    def save_model(
-        self, request: HttpRequest, obj: Connection, form: ModelForm[Any], change: bool
-    ) -> None:
+    def save_model(self, request: HttpRequest, obj: Connection, form: ModelForm[Any], change: bool) -> None:
         """Save, and let the connection's VMs follow a changed platform."""
         super().save_model(request, obj, form, change)
         if change and "platform" in form.changed_data:
@@ -147,14 +143,14 @@ class VirtualMachineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gen
         obj: VirtualMachine | None = None,  # noqa: ARG002 (the admin's signature)
     ) -> list[str]:
         """Everything but the connection."""
-        return [
-            field.name
-            for field in VirtualMachine._meta.concrete_fields
-            if field.name != "connection"
-        ]
+        return [field.name for field in VirtualMachine._meta.concrete_fields if field.name != "connection"]
 
     def save_model(
-        self, request: HttpRequest, obj: VirtualMachine, form: ModelForm[Any], change: bool
+        self,
+        request: HttpRequest,  # noqa: ARG002 (the admin's signature)
+        obj: VirtualMachine,
+        form: ModelForm[Any],  # noqa: ARG002 (the admin's signature)
+        change: bool,  # noqa: ARG002 (the admin's signature)
     ) -> None:
         """Move the VM, and let its statuses follow the other connection's platform."""
         obj.save(update_fields=["connection"])

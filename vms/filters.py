@@ -15,12 +15,8 @@ from vms.selectors import FilterOptions
 class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter ships no types
     """Search words and exact filters. A value that does not exist filters nothing and is named beside its field."""
 
-    q = django_filters.CharFilter(
-        label=_("Search by name"), method="keep_for_search", max_length=200
-    )
-    update_status = django_filters.ChoiceFilter(
-        label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All")
-    )
+    q = django_filters.CharFilter(label=_("Search by name"), method="keep_for_search", max_length=200)
+    update_status = django_filters.ChoiceFilter(label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All"))
     hotpatch_status = django_filters.ChoiceFilter(
         label=_("Hotpatch status"), choices=HOTPATCH_STATUSES, empty_label=_("All")
     )
@@ -33,21 +29,15 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     subscription = django_filters.ChoiceFilter(
         label=_("Subscription"), choices=[], empty_label=_("All"), method="in_subscription"
     )
-    resource_group = django_filters.CharFilter(
-        label=_("Resource group"), method="in_resource_group", max_length=90
-    )
+    resource_group = django_filters.CharFilter(label=_("Resource group"), method="in_resource_group", max_length=90)
     location = django_filters.CharFilter(label=_("Location"), method="in_location", max_length=60)
-    power_state = django_filters.ChoiceFilter(
-        label=_("Power state"), choices=POWER_STATES, empty_label=_("All")
-    )
+    power_state = django_filters.ChoiceFilter(label=_("Power state"), choices=POWER_STATES, empty_label=_("All"))
 
     class Meta:
         model = VirtualMachine
         fields: list[str] = []
 
-    def __init__(
-        self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions
-    ) -> None:
+    def __init__(self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions) -> None:
         super().__init__(data, queryset)
         self.filters["connection"].extra["choices"] = options.connections
         self.filters["subscription"].extra["choices"] = options.subscriptions
@@ -55,42 +45,26 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     @property
     def words(self) -> str:
         """The search words, empty if there are none or they cannot be searched for."""
-        return (
-            str(self.form.cleaned_data.get("q", ""))
-            if self.form.is_valid() or self.form.is_bound
-            else ""
-        )
+        return str(self.form.cleaned_data.get("q", "")) if self.form.is_valid() or self.form.is_bound else ""
 
     @property
     def is_active(self) -> bool:
         """Whether anything narrows the list."""
         return self.form.is_bound and any(self.form.cleaned_data.values())
 
-    def keep_for_search(
-        self, queryset: VirtualMachineQuerySet, _name: str, _value: str
-    ) -> VirtualMachineQuerySet:
+    def keep_for_search(self, queryset: VirtualMachineQuerySet, _name: str, _value: str) -> VirtualMachineQuerySet:
         """Search is the selector's: it decides how many matches are sorted."""
         return queryset
 
     # Group ids instead of joins: each of these filters then reads an index of the list in its order.
-    def in_subscription(
-        self, queryset: VirtualMachineQuerySet, _name: str, value: str
-    ) -> VirtualMachineQuerySet:
+    def in_subscription(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs of the subscription's resource groups."""
-        return queryset.filter(
-            resource_group__in=ResourceGroup.objects.filter(subscription_id=value).values("pk")
-        )
+        return queryset.filter(resource_group__in=ResourceGroup.objects.filter(subscription_id=value).values("pk"))
 
-    def in_resource_group(
-        self, queryset: VirtualMachineQuerySet, _name: str, value: str
-    ) -> VirtualMachineQuerySet:
+    def in_resource_group(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs of the resource groups of this name, compared without case as Azure does."""
-        return queryset.filter(
-            resource_group__in=ResourceGroup.objects.filter(name__iexact=value).values("pk")
-        )
+        return queryset.filter(resource_group__in=ResourceGroup.objects.filter(name__iexact=value).values("pk"))
 
-    def in_location(
-        self, queryset: VirtualMachineQuerySet, _name: str, value: str
-    ) -> VirtualMachineQuerySet:
+    def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""
         return queryset.filter(location=value.replace(" ", "").lower())

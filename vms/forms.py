@@ -17,9 +17,7 @@ class ImportForm(forms.Form):
 
     file = forms.FileField(
         label=_("Inventory file"),
-        help_text=_(
-            "What “az vm list -o json” prints, or the list response of Azure Resource Manager. Up to 50 MB."
-        ),
+        help_text=_("What “az vm list -o json” prints, or the list response of Azure Resource Manager. Up to 50 MB."),
         allow_empty_file=True,
         widget=forms.FileInput(attrs={"accept": ".json,application/json"}),
     )
@@ -35,9 +33,9 @@ class ImportForm(forms.Form):
         help_text=_("Report what would happen and change nothing."),
     )
 
-    def clean_file(self) -> UploadedFile:
+    def clean_file(self) -> UploadedFile[bytes]:
         """Refuse a file over the limit before it is read."""
-        upload = cast(UploadedFile, self.cleaned_data["file"])
+        upload = cast("UploadedFile[bytes]", self.cleaned_data["file"])
         try:
             check_size(upload.size or 0)
         except ImportFileError as error:

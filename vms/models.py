@@ -83,9 +83,7 @@ class ResourceGroup(models.Model):
         verbose_name_plural = _("resource groups")
         ordering = ["name", "pk"]
         constraints = [
-            models.UniqueConstraint(
-                "subscription", Lower("name"), name="vms_resourcegroup_unique_name"
-            ),
+            models.UniqueConstraint("subscription", Lower("name"), name="vms_resourcegroup_unique_name"),
         ]
 
     def __str__(self) -> str:
@@ -97,9 +95,7 @@ class Connection(models.Model):
 
     name = models.CharField(_("name"), max_length=100, unique=True)
     kind = models.CharField(_("kind"), max_length=20, choices=CONNECTION_KINDS)
-    platform = models.CharField(
-        _("platform"), max_length=20, choices=PLATFORMS, default=Platform.AZURE.value
-    )
+    platform = models.CharField(_("platform"), max_length=20, choices=PLATFORMS, default=Platform.AZURE.value)
     catalogue_date = models.DateField(
         _("catalogue date"),
         null=True,
@@ -129,12 +125,8 @@ class Connection(models.Model):
         verbose_name_plural = _("connections")
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(
-                condition=Q(clock_factor__gt=0), name="vms_connection_clock_factor_positive"
-            ),
-            models.CheckConstraint(
-                condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"
-            ),
+            models.CheckConstraint(condition=Q(clock_factor__gt=0), name="vms_connection_clock_factor_positive"),
+            models.CheckConstraint(condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"),
         ]
 
     def __str__(self) -> str:
@@ -152,9 +144,7 @@ class ImageCatalogEntry(models.Model):
     has_hotpatch_by_default = models.BooleanField(
         _("hotpatch on by default"),
         default=False,
-        help_text=_(
-            "VMs made from this image have hotpatch switched on unless someone turns it off."
-        ),
+        help_text=_("VMs made from this image have hotpatch switched on unless someone turns it off."),
     )
     note = models.TextField(_("note"), blank=True)
 
@@ -251,9 +241,7 @@ class Grants:
 class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
     """Who may see which VM, in one place."""
 
-    def visible_to(
-        self, user: User | AnonymousUser, role: Role = Role.READER
-    ) -> VirtualMachineQuerySet:
+    def visible_to(self, user: User | AnonymousUser, role: Role = Role.READER) -> VirtualMachineQuerySet:
         """Only the VMs on which the user holds at least this role. The only door to VMs."""
         return self.granted_by(Grants.of(user), role)
 
@@ -266,15 +254,11 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
         rows = grants.at_least(role)
         if any(grant.scope is Scope.EVERYTHING for grant in rows):
             return self
-        subscriptions = {grant.subscription_id for grant in rows if grant.scope is Scope.SUBSCRIPTION}
+        subscriptions = {grant.subscription_id for grant in rows if grant.subscription_id is not None}
         groups = {grant.resource_group_id for grant in rows if grant.scope is Scope.RESOURCE_GROUP}
         vms = {grant.vm_id for grant in rows if grant.scope is Scope.VM}
         if subscriptions:
-            groups |= set(
-                ResourceGroup.objects.filter(subscription_id__in=subscriptions).values_list(
-                    "pk", flat=True
-                )
-            )
+            groups |= set(ResourceGroup.objects.filter(subscription_id__in=subscriptions).values_list("pk", flat=True))
         if not (groups or vms):
             return self.none()
         if not vms:
@@ -296,9 +280,7 @@ class VirtualMachine(models.Model):
     """
 
     # identity
-    arm_id = models.CharField(
-        _("resource id"), max_length=500, unique=True, help_text=_("Lower case.")
-    )
+    arm_id = models.CharField(_("resource id"), max_length=500, unique=True, help_text=_("Lower case."))
     name = models.CharField(_("name"), max_length=80)
     vm_id = models.UUIDField(_("VM id"), null=True, blank=True)
     connection = models.ForeignKey(
@@ -340,9 +322,7 @@ class VirtualMachine(models.Model):
 
     # patch settings (ARM: osProfile.windowsConfiguration)
     provision_vm_agent = models.BooleanField(_("VM agent"), default=True)
-    allow_extension_operations = models.BooleanField(
-        _("extension operations allowed"), default=True
-    )
+    allow_extension_operations = models.BooleanField(_("extension operations allowed"), default=True)
     enable_automatic_updates = models.BooleanField(_("automatic updates"), default=True)
     time_zone = models.CharField(_("time zone"), max_length=80, blank=True)
     patch_mode = models.CharField(
@@ -364,9 +344,7 @@ class VirtualMachine(models.Model):
         choices=REBOOT_SETTINGS,
         default=RebootSetting.IF_REQUIRED.value,
     )
-    bypass_platform_safety_checks = models.BooleanField(
-        _("platform safety checks bypassed"), default=False
-    )
+    bypass_platform_safety_checks = models.BooleanField(_("platform safety checks bypassed"), default=False)
 
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
@@ -407,9 +385,7 @@ class VirtualMachine(models.Model):
             models.Index(fields=["hotpatch_status", "name", "id"], name="vms_vm_hpstatus_name"),
             models.Index(fields=["hotpatch_track", "name", "id"], name="vms_vm_track_name"),
             models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
-            models.Index(
-                fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"
-            ),
+            models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
             GinIndex(NAME_SEARCH, name="vms_vm_name_search"),
         ]
         constraints = [
@@ -456,9 +432,7 @@ class RoleAssignmentQuerySet(models.QuerySet["RoleAssignment"]):
 
     def of(self, user: User) -> RoleAssignmentQuerySet:
         """Assignments of the user and of the user's groups."""
-        return self.filter(
-            Q(user_id=user.pk) | Q(group_id__in=Group.objects.filter(user=user.pk).values("pk"))
-        )
+        return self.filter(Q(user_id=user.pk) | Q(group_id__in=Group.objects.filter(user=user.pk).values("pk")))
 
     def at_least(self, role: Role) -> RoleAssignmentQuerySet:
         """Assignments of this role or a stronger one."""
@@ -475,9 +449,7 @@ class RoleAssignment(models.Model):
         blank=True,
         verbose_name=_("user"),
     )
-    group = models.ForeignKey(
-        Group, on_delete=models.CASCADE, null=True, blank=True, verbose_name=_("group")
-    )
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, null=True, blank=True, verbose_name=_("group"))
     role = models.CharField(_("role"), max_length=20, choices=ROLES)
     scope = models.CharField(_("scope"), max_length=20, choices=SCOPES)
     subscription = models.ForeignKey(
@@ -509,8 +481,7 @@ class RoleAssignment(models.Model):
         verbose_name_plural = _("role assignments")
         constraints = [
             models.CheckConstraint(
-                condition=Q(user__isnull=False, group__isnull=True)
-                | Q(user__isnull=True, group__isnull=False),
+                condition=Q(user__isnull=False, group__isnull=True) | Q(user__isnull=True, group__isnull=False),
                 name="vms_roleassignment_one_principal",
                 violation_error_message=_("Choose a user or a group, not both."),
             ),

@@ -124,11 +124,7 @@ def filter_options(user: User) -> FilterOptions:
         subscriptions = subscriptions.filter(
             Exists(everything)
             | Q(pk__in=mine.filter(subscription__isnull=False).values("subscription"))
-            | Q(
-                pk__in=mine.filter(resource_group__isnull=False).values(
-                    "resource_group__subscription"
-                )
-            )
+            | Q(pk__in=mine.filter(resource_group__isnull=False).values("resource_group__subscription"))
             | Q(pk__in=mine.filter(vm__isnull=False).values("vm__resource_group__subscription"))
         )
     rows = sorted(
@@ -183,15 +179,11 @@ class Cursor:
     def parse(cls, text: str, order: str) -> Cursor | None:
         """The cursor that this text is, or None: then the list starts at its first page."""
         try:
-            decoded = json.loads(
-                base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            )
+            decoded = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
             found_order, is_backward, *values = decoded
         except (ValueError, TypeError, RecursionError):
             return None
-        kinds = tuple(
-            str if name.lstrip("-") in {"name", "update_status"} else int for name in ORDERS[order]
-        )
+        kinds = tuple(str if name.lstrip("-") in {"name", "update_status"} else int for name in ORDERS[order])
         if found_order != order or not isinstance(is_backward, bool) or len(values) != len(kinds):
             return None
         if not all(type(value) is kind for value, kind in zip(values, kinds, strict=True)):
@@ -222,9 +214,7 @@ class VmPage:
 def search_by_name(vms: VirtualMachineQuerySet, words: str) -> VirtualMachineQuerySet:
     """VMs whose name has, for every word, a part (names are split at - _ .) that starts with it."""
     lexemes = [
-        "'" + word.replace("\\", "\\\\").replace("'", "''") + "':*"
-        for word in re.split(r"[-_.\s]+", words)
-        if word
+        "'" + word.replace("\\", "\\\\").replace("'", "''") + "':*" for word in re.split(r"[-_.\s]+", words) if word
     ]
     if not lexemes:
         return vms
@@ -232,9 +222,7 @@ def search_by_name(vms: VirtualMachineQuerySet, words: str) -> VirtualMachineQue
     return vms.annotate(name_search=NAME_SEARCH).filter(name_search=query)
 
 
-def vm_page(
-    vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAULT_ORDER, cursor: str = ""
-) -> VmPage:
+def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAULT_ORDER, cursor: str = "") -> VmPage:
     """One page of these (visible, filtered) VMs, in two statements whose cost does not grow with the page number.
 
     A search sorts no more than its first 1,000 matches. Raises `ListTooSlowError`.
@@ -264,9 +252,7 @@ def vm_page(
     )
 
 
-def _rows_beyond(
-    vms: VirtualMachineQuerySet, order: str, place: Cursor | None
-) -> VirtualMachineQuerySet:
+def _rows_beyond(vms: VirtualMachineQuerySet, order: str, place: Cursor | None) -> VirtualMachineQuerySet:
     """The next rows from this place on, one more than a page holds; backwards, nearest first."""
     columns = ORDERS[order]
     if place is not None and place.is_backward:
@@ -284,17 +270,13 @@ def _rows_beyond(
     ties = ordered.filter(**{first.lstrip("-"): head}).filter(_beyond(tuple(rest), tuple(tail)))
     beyond = ordered.filter(_beyond((first,), (head,)))
     limit = PAGE_SIZE + 1
-    return rows.filter(
-        pk__in=ties.values("pk")[:limit].union(beyond.values("pk")[:limit], all=True)
-    )[:limit]
+    return rows.filter(pk__in=ties.values("pk")[:limit].union(beyond.values("pk")[:limit], all=True))[:limit]
 
 
 def _beyond(columns: tuple[str, ...], values: tuple[str | int, ...]) -> GreaterThan | LessThan:
     """`(a, b) > (x, y)`, or `<` where the columns descend: one index range, however many ties."""
     comparison = LessThan if columns[0].startswith("-") else GreaterThan
-    return comparison(
-        _row(*(F(name.lstrip("-")) for name in columns)), _row(*(Value(value) for value in values))
-    )
+    return comparison(_row(*(F(name.lstrip("-")) for name in columns)), _row(*(Value(value) for value in values)))
 
 
 def _row(*expressions: F | Value) -> Func:

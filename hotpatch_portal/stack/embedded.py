@@ -148,9 +148,7 @@ class EmbeddedPostgres:
             ROOT_DATA.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=ROOT_DATA))
             shutil.copytree(package / "pginstall18", unfinished / package.name / "pginstall18")
-            shutil.copytree(
-                package.parent / f"{package.name}.libs", unfinished / f"{package.name}.libs"
-            )
+            shutil.copytree(package.parent / f"{package.name}.libs", unfinished / f"{package.name}.libs")
             unfinished.chmod(0o755)
             unfinished.rename(target)
         return target / package.name
@@ -219,7 +217,7 @@ class EmbeddedPostgres:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(signal.SIGINT),  # noqa: PLW1509 (prctl alone, no locks)
+                preexec_fn=lambda: die_with_parent(signal.SIGINT),
             )  # fmt: skip
         _wait(self._is_ready, self.process, "PostgreSQL", self.data / "server.log")
         self._make_database()
@@ -305,7 +303,7 @@ class EmbeddedRedis:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 (prctl alone, no locks)
+                preexec_fn=die_with_parent,
             )  # fmt: skip
         _wait(self.answers, self.process, "Redis", self.directory / "server.log")
 
@@ -345,15 +343,11 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _wait(
-    is_ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path
-) -> None:
+def _wait(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise StackError(
-                f"{name} did not start: {_last_line(log.read_text(errors='replace'))} (log: {log})"
-            )
+            raise StackError(f"{name} did not start: {_last_line(log.read_text(errors='replace'))} (log: {log})")
         time.sleep(0.05)
 
 

@@ -40,7 +40,6 @@ from tests.updates.world import (
 )
 from updates.models import (
     ConnectionBudget,
-    InstalledPatch,
     Lane,
     Operation,
     OperationEvent,
@@ -204,9 +203,7 @@ def test_a_transition_the_lifecycle_forbids_writes_nothing():
     (vm,) = make_vms()
     (outcome,) = assess(vm)
     with pytest.raises(IllegalTransitionError):
-        transition(
-            changes=[Change(outcome.operation_id, S.QUEUED, S.SUCCEEDED)], now=timezone.now()
-        )
+        transition(changes=[Change(outcome.operation_id, S.QUEUED, S.SUCCEEDED)], now=timezone.now())
     assert state_of(outcome.operation_id) == S.QUEUED
 
 
@@ -232,9 +229,7 @@ def test_cancel_ends_what_is_queued_and_leaves_what_has_started():
     make_due()
     Operation.objects.filter(pk=waiting.operation_id).update(next_step_at=timezone.now() + timedelta(hours=1))
     run(ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("installing"))))
-    cancelled = cancel_operations(
-        operation_ids=[waiting.operation_id, going.operation_id], requested_by=None
-    )
+    cancelled = cancel_operations(operation_ids=[waiting.operation_id, going.operation_id], requested_by=None)
     assert cancelled == {waiting.operation_id}
     assert state_of(going.operation_id) == S.IN_PROGRESS
 

@@ -95,7 +95,10 @@ def make_vms(count: int = 1, *, connection: Connection | None = None, prefix: st
 def found(*available: Patch, **fields: object) -> AssessmentResult:
     """A good assessment that found these patches."""
     return AssessmentResult(
-        status=RunStatus.SUCCEEDED, available=tuple(available), is_reboot_pending=False, **fields  # type: ignore[arg-type]
+        status=RunStatus.SUCCEEDED,
+        available=tuple(available),
+        is_reboot_pending=False,
+        **fields,  # type: ignore[arg-type]
     )
 
 
@@ -127,7 +130,7 @@ class ScriptedConnector:
     capabilities: frozenset[Capability] = frozenset()
     on_start: Callable[[StartRequest], Started | ConnectorError] = _default_start
     on_observe: Callable[[ObserveRequest], Observation | ConnectorError] = _default_observe
-    on_find: Callable[[StartRequest], Started | None | ConnectorError] = lambda _request: None
+    on_find: Callable[[StartRequest], Started | ConnectorError | None] = lambda _request: None
     starts: Counter[UUID] = field(default_factory=Counter)
     start_order: list[StartRequest] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -141,14 +144,10 @@ class ScriptedConnector:
             self.start_order.extend(requests)
         return [self.on_start(request) for request in requests]
 
-    def observe(
-        self, requests: Sequence[ObserveRequest], *, now: datetime
-    ) -> Sequence[Observation | ConnectorError]:
+    def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
         return [self.on_observe(request) for request in requests]
 
-    def find(
-        self, requests: Sequence[StartRequest], *, now: datetime
-    ) -> Sequence[Started | None | ConnectorError]:
+    def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         return [self.on_find(request) for request in requests]
 
     def apply_patch_settings(

@@ -197,7 +197,11 @@ def test_a_vm_of_another_connection_is_left_where_it_is(simulator: Connection) -
 def test_a_dry_run_reports_the_same_and_changes_nothing(simulator: Connection) -> None:
     run(simulator, az_row("web-001"))
     before = list(VirtualMachine.objects.values())
-    rows = [az_row("web-001", licenseType="x"), az_row("web-002") | {"id": az_row("web-002")["id"].replace("RG", "NEW")}, {}]
+    rows = [
+        az_row("web-001", licenseType="x"),
+        az_row("web-002") | {"id": az_row("web-002")["id"].replace("RG", "NEW")},
+        {},
+    ]
     dry = run(simulator, *rows, is_dry_run=True)
     assert dry.is_dry_run
     assert list(VirtualMachine.objects.values()) == before
@@ -273,7 +277,7 @@ def test_the_command_says_in_one_sentence_why_not(simulator: Connection, tmp_pat
         command(str(broken))
     with pytest.raises(CommandError, match="No such file"):
         command(str(tmp_path / "absent.json"))
-    with pytest.raises(CommandError, match="no connection called “X”. There are: Main fleet"):
+    with pytest.raises(CommandError, match=r"no connection called “X”. There are: Main fleet"):
         command(str(broken), "--connection", "X")
     broken.write_text("[{}]")
     with pytest.raises(CommandError, match="No row could be used"):

@@ -123,7 +123,7 @@ def test_an_empty_list_is_readable() -> None:
         (b"[" * 100_000, "cut off in row 1"),
         (b'{"value": [' + b"[" * 100_000, "cut off in row 1"),
         (b"{" * 100_000, "not valid JSON"),
-        (b'{1: 2}', "not valid JSON"),
+        (b"{1: 2}", "not valid JSON"),
     ],
 )
 def test_it_refuses_an_unreadable_file_and_says_where(data: bytes, words: str) -> None:
@@ -268,7 +268,10 @@ def test_a_gallery_image_keeps_its_id() -> None:
         ({"powerState": "VM deallocated"}, "deallocated"),
         ({"powerState": "VM melting"}, "unknown"),
         ({"powerState": ""}, None),
-        ({"instanceView": {"statuses": [{"code": "ProvisioningState/succeeded"}, {"code": "PowerState/stopped"}]}}, "stopped"),
+        (
+            {"instanceView": {"statuses": [{"code": "ProvisioningState/succeeded"}, {"code": "PowerState/stopped"}]}},
+            "stopped",
+        ),
         ({"instanceView": {"statuses": ["x", {"code": 1}]}}, None),
     ],
 )

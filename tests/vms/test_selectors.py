@@ -46,9 +46,7 @@ def fleet(count: int, **fields: Any) -> list[VirtualMachine]:
     """VMs made in one go, all in one group."""
     group = fields.pop("resource_group", None) or ResourceGroupFactory()
     connection = fields.pop("connection", None) or ConnectionFactory()
-    vms = [
-        VirtualMachineFactory.build(resource_group=group, connection=connection, **fields) for _n in range(count)
-    ]
+    vms = [VirtualMachineFactory.build(resource_group=group, connection=connection, **fields) for _n in range(count)]
     for vm in vms:
         vm.arm_id = f"/{group.pk}/{vm.name}"
     return VirtualMachine.objects.bulk_create(vms)
@@ -118,7 +116,7 @@ def test_a_count_stops_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 def crowd(monkeypatch: pytest.MonkeyPatch) -> list[VirtualMachine]:
     """57 VMs with many ties in every column but the id."""
     monkeypatch.setattr(selectors, "PAGE_SIZE", 5)
-    chance = random.Random(1)  # noqa: S311 (data, not secrets)
+    chance = random.Random(1)
     vms = fleet(57)
     for vm in vms:
         vm.name = chance.choice(["alpha", "Beta", "beta", "ガンマ", "web-1"])
@@ -150,7 +148,9 @@ def test_paging_walks_every_row_once_in_order_there_and_back(crowd: list[Virtual
 
 
 def test_paging_walks_a_search(crowd: list[VirtualMachine]) -> None:
-    expected = list(VirtualMachine.objects.filter(name__iexact="beta").order_by("name", "id").values_list("pk", flat=True))
+    expected = list(
+        VirtualMachine.objects.filter(name__iexact="beta").order_by("name", "id").values_list("pk", flat=True)
+    )
     assert [vm.pk for page in walk("name", words="beta") for vm in page.vms] == expected
 
 
@@ -220,7 +220,9 @@ def test_a_list_that_takes_too_long_says_so(settings: Any) -> None:
 # --- what filters offer ------------------------------------------------------------------------------------------
 
 
-def test_filters_offer_only_what_the_user_may_see(reader: User, outsider: User, staff: User, resource_group: ResourceGroup) -> None:
+def test_filters_offer_only_what_the_user_may_see(
+    reader: User, outsider: User, staff: User, resource_group: ResourceGroup
+) -> None:
     vm = VirtualMachineFactory(resource_group=resource_group)
     alone = UserFactory()
     RoleAssignmentFactory(user=alone, scope=Scope.VM.value, vm=vm)

@@ -147,9 +147,7 @@ class VmPicture:
         return newest if newest is not None and newest.verification == terms.Verification.CONTRADICTED else None
 
 
-def load_picture(
-    user: User | AnonymousUser, pk: int, *, now: datetime, role: Role = Role.READER
-) -> VmPicture:
+def load_picture(user: User | AnonymousUser, pk: int, *, now: datetime, role: Role = Role.READER) -> VmPicture:
     """Everything the pages show of one VM. 404 if the user may not see it, 403 without the role."""
     installed = (
         InstalledPatch.objects.filter(vm=OuterRef("pk"))
@@ -245,9 +243,7 @@ def _installed_row(row: Mapping[str, Any]) -> InstalledRow:
 _CLASS_ORDER = tuple(terms.Classification)
 
 
-def _available(
-    patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard
-) -> tuple[AvailableRow, ...]:
+def _available(patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard) -> tuple[AvailableRow, ...]:
     """The available patches, the most urgent class first, the newest first within a class."""
     is_automatic_vm = (
         vm.patch_mode == PatchMode.AUTOMATIC_BY_PLATFORM
@@ -281,4 +277,3 @@ def _operations(vm: VirtualMachine, now: datetime) -> tuple[Operation, ...]:
     since = now - timedelta(days=HISTORY_DAYS)
     rows = Operation.objects.filter(Q(created_at__gte=since) | Q(next_step_at__isnull=False), vm=vm)
     return tuple(rows.select_related("requested_by").order_by("-created_at", "-pk")[:MAX_HISTORY])
-

@@ -82,9 +82,7 @@ def load_calendar(query: Mapping[str, str], now: datetime) -> Calendar:
     )
 
 
-def _releases(
-    month: CalendarMonth, rows: Mapping[ReleaseFacts, Release]
-) -> tuple[CalendarRelease, ...]:
+def _releases(month: CalendarMonth, rows: Mapping[ReleaseFacts, Release]) -> tuple[CalendarRelease, ...]:
     found = [month.main, month.lcu, *month.out_of_band]
     return tuple(
         CalendarRelease(

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 POLL_PERIODS = ((timedelta(minutes=1), 1), (timedelta(minutes=10), 2), (timedelta(hours=1), 5))
 SLOWEST_POLL_SECONDS = 15
 _RESULT_ORDER = tuple(
-    InstallationState(name)
-    for name in ("Failed", "Pending", "Installed", "Excluded", "NotSelected", "Unknown")
+    InstallationState(name) for name in ("Failed", "Pending", "Installed", "Excluded", "NotSelected", "Unknown")
 )
 
 

@@ -52,10 +52,7 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
     pks = ensure_patches(seen.values())
     sets = _ensure_patch_sets([item.result.available for item in found], pks)
     _record_states(
-        [
-            (item.facts.ref.vm_id, sets[_keys(item.result.available)], item.os_build)
-            for item in found
-        ],
+        [(item.facts.ref.vm_id, sets[_keys(item.result.available)], item.os_build) for item in found],
         now,
     )
     _record_installed(found, pks)
@@ -136,9 +133,7 @@ def _keys(available: tuple[terms.Patch, ...]) -> tuple[str, ...]:
     return tuple(sorted({patch.key for patch in available}))
 
 
-def _ensure_patch_sets(
-    found: Iterable[tuple[terms.Patch, ...]], pks: Mapping[str, int]
-) -> dict[tuple[str, ...], int]:
+def _ensure_patch_sets(found: Iterable[tuple[terms.Patch, ...]], pks: Mapping[str, int]) -> dict[tuple[str, ...], int]:
     """The patch set of each distinct combination of catalogue keys, made where it is new."""
     distinct: dict[tuple[str, ...], tuple[terms.Patch, ...]] = {}
     for available in {id(item): item for item in found}.values():  # equal VMs share the very same tuple
@@ -169,9 +164,7 @@ def _known_sets(digests: Iterable[bytes]) -> dict[bytes, int]:
 
 def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
     urgent = sum(patch.classification in CRITICAL_AND_SECURITY for patch in available)
-    return PatchSet(
-        digest=digest, critical_and_security_count=urgent, other_count=len(available) - urgent
-    )
+    return PatchSet(digest=digest, critical_and_security_count=urgent, other_count=len(available) - urgent)
 
 
 # --- what a VM has -----------------------------------------------------------------------------------------------

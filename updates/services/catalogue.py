@@ -67,9 +67,7 @@ _RELEASE_FIELDS = [
 
 
 @transaction.atomic
-def _import_releases(
-    rows: Sequence[Mapping[str, Any]], releases: Sequence[terms.Release]
-) -> CatalogueReport:
+def _import_releases(rows: Sequence[Mapping[str, Any]], releases: Sequence[terms.Release]) -> CatalogueReport:
     existing = list(Release.objects.order_by("pk").select_for_update())
     by_kb = {(r.product_line, r.type, r.kb_number): r for r in existing if r.kb_number}
     without_kb = {(r.product_line, r.month, r.type): r for r in existing if not r.kb_number}
@@ -109,9 +107,7 @@ def _import_releases(
 
 
 @transaction.atomic
-def _import_other_updates(
-    rows: Sequence[Mapping[str, Any]], patches: Sequence[terms.Patch]
-) -> CatalogueReport:
+def _import_other_updates(rows: Sequence[Mapping[str, Any]], patches: Sequence[terms.Patch]) -> CatalogueReport:
     before = Patch.objects.in_bulk([patch.key for patch in patches], field_name="key")
     known = {key: _attributes(row) for key, row in before.items()}
     after = _ensure_patches(list(zip(patches, rows, strict=True)))
@@ -152,4 +148,4 @@ def _ensure_patches(
 
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
-    return value.replace("\x00", "")[:200 if name == "evidence" else 2_000] if isinstance(value, str) else ""
+    return value.replace("\x00", "")[: 200 if name == "evidence" else 2_000] if isinstance(value, str) else ""

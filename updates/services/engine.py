@@ -145,7 +145,7 @@ WITH due AS MATERIALIZED (
       ))
     ORDER BY o.lane, o.next_step_at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED
 )
-UPDATE updates_operation o SET next_step_at = clock_timestamp() + %(lease)s
+UPDATE updates_operation o SET next_step_at = clock_timestamp() + make_interval(secs => %(lease)s)
 FROM due WHERE o.id = due.id RETURNING o.id
 """
 
@@ -162,7 +162,7 @@ def claim_due(*, lanes: Sequence[int], limit: int = CLAIM_SIZE) -> Claim:
                 "startable": [pk for pk, room in _rooms(now, lock=None).items() if room > 0],
                 "in_flight": _IN_FLIGHT,
                 "limit": limit,
-                "lease": timedelta(seconds=settings.OPERATION_LEASE_SECONDS),
+                "lease": settings.OPERATION_LEASE_SECONDS,
             },
         )
         ids = [row[0] for row in cursor.fetchall()]
@@ -198,9 +198,7 @@ def _rooms(now: datetime, *, lock: int | None) -> dict[int, int]:
                 """,
                 [now, lock],
             )
-            cursor.execute(
-                "SELECT 1 FROM updates_connectionbudget WHERE connection_id = %s FOR UPDATE", [lock]
-            )
+            cursor.execute("SELECT 1 FROM updates_connectionbudget WHERE connection_id = %s FOR UPDATE", [lock])
         cursor.execute(_ROOMS, {"in_flight": _IN_FLIGHT, "now": now, "only": lock})
         return {
             pk: max(0, min(cap - busy, cap if per_minute is None else int(tokens)))
@@ -250,9 +248,7 @@ class _Engine:
             self._step_all_or_each(connection_id, operations, claim)
         return len(claim.operations)
 
-    def _step_all_or_each(
-        self, connection_id: int, operations: Sequence[Operation], claim: Claim
-    ) -> None:
+    def _step_all_or_each(self, connection_id: int, operations: Sequence[Operation], claim: Claim) -> None:
         """Step a connection's operations together; if that fails, one by one, so that one bad row stops no other."""
         try:
             self._step(connection_id, operations, claim)
@@ -294,9 +290,7 @@ class _Engine:
 
     # --- starting
 
-    def _start(
-        self, connector: Connector, connection_id: int, works: Sequence[_Work], claim: Claim
-    ) -> None:
+    def _start(self, connector: Connector, connection_id: int, works: Sequence[_Work], claim: Claim) -> None:
         """Move to `starting` what the connection has room for, commit, and only then send."""
         if not works:
             return
@@ -311,7 +305,7 @@ class _Engine:
                     to_state=S.STARTING,
                     event=work.event("operation.starting"),
                     started_at=now,
-                    deadline_at=now + deadline_after(work.kind, work.plan and work.plan.maximum_duration),
+                    deadline_at=now + deadline_after(work.kind, work.plan.maximum_duration if work.plan else None),
                     attempts=work.operation.attempts + 1,
                     build_before=work.facts.ref.os_build or None,
                 )
@@ -484,9 +478,7 @@ class _Engine:
         if lost:
             with transaction.atomic():
                 self._fail(lost, now)
-                record_silence(
-                    vm_ids=[w.facts.ref.vm_id for w, _e in lost if w.kind is OperationKind.INSTALLATION]
-                )
+                record_silence(vm_ids=[w.facts.ref.vm_id for w, _e in lost if w.kind is OperationKind.INSTALLATION])
 
     def _follow(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
         """Write what running operations are doing."""
@@ -507,9 +499,7 @@ class _Engine:
                 ]
             )
             write_events(event for work, seen in pairs for event in work.progress_events(seen, now))
-            _record_results(
-                [(work.operation.pk, seen.outcomes) for work, seen in pairs if seen.outcomes]
-            )
+            _record_results([(work.operation.pk, seen.outcomes) for work, seen in pairs if seen.outcomes])
 
     def _finish_assessments(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
         """End assessments: state first, then what they found, for those alone that this worker ended."""
@@ -567,8 +557,7 @@ class _Engine:
                 found=[
                     Found(work.facts, result.final_assessment, work.operation.pk)
                     for work, result in won
-                    if result.final_assessment is not None
-                    and result.final_assessment.status is not RunStatus.FAILED
+                    if result.final_assessment is not None and result.final_assessment.status is not RunStatus.FAILED
                 ],
                 catalogue=self._catalogue,
                 now=now,
@@ -689,9 +678,7 @@ class _Work:
 
     def finished(self, result: InstallationResult, catalogue: LoadedCatalogue) -> Change:
         counts = Counter(outcome.state for outcome in result.patches)
-        verification, detail = conclude(
-            result, line=self.facts.eligibility.product_line, catalogue=catalogue.facts
-        )
+        verification, detail = conclude(result, line=self.facts.eligibility.product_line, catalogue=catalogue.facts)
         state = state_for(result.status)
         return Change(
             operation_id=self.operation.pk,
@@ -723,9 +710,7 @@ def _postpone(operation_ids: Sequence[UUID], state: OperationState, until: datet
 
 def _count_attempt(operation_ids: Sequence[UUID]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE updates_operation SET attempts = attempts + 1 WHERE id = ANY(%s)", [list(operation_ids)]
-        )
+        cursor.execute("UPDATE updates_operation SET attempts = attempts + 1 WHERE id = ANY(%s)", [list(operation_ids)])
 
 
 def _write_progress(

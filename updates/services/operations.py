@@ -301,9 +301,7 @@ def _request(
         verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in rows))
         if verdict is Admission.CONFLICT:
             blocker = next(row[0] for row in rows if row[1] is OperationKind.INSTALLATION)
-            outcomes[vm_id] = RequestOutcome(
-                vm_id, Verdict.REFUSED, blocker, "conflict.installation_open"
-            )
+            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, "conflict.installation_open")
         elif vm_id in refused:
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
         elif verdict is Admission.JOIN:
@@ -335,11 +333,7 @@ def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str
     """Why a VM can take no installation now, by VM. Assessments are never refused: they are how we learn."""
     if kind is OperationKind.ASSESSMENT:
         return {}
-    refused = {
-        vm_id: "vm.unsupported"
-        for vm_id, status in statuses.items()
-        if status == UpdateStatus.UNSUPPORTED
-    }
+    refused = {vm_id: "vm.unsupported" for vm_id, status in statuses.items() if status == UpdateStatus.UNSUPPORTED}
     silent = VmUpdateState.objects.filter(vm_id__in=list(statuses), is_awaiting_assessment=True)
     return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
 
@@ -383,9 +377,7 @@ def cancel_operations(*, operation_ids: Collection[UUID], requested_by: User | N
 
 
 def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[UUID]:
-    kinds = dict(
-        Operation.objects.filter(pk__in=operation_ids, state=S.QUEUED.value).values_list("pk", "kind")
-    )
+    kinds = dict(Operation.objects.filter(pk__in=operation_ids, state=S.QUEUED.value).values_list("pk", "kind"))
     return transition(
         changes=[
             Change(

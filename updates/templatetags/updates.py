@@ -79,4 +79,3 @@ def reboot_words(value: str) -> Text:
 def installation_words(value: str) -> Text:
     """What a run did with a patch."""
     return _INSTALLATION_STATES[value]
-

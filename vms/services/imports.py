@@ -164,9 +164,7 @@ def _write(rows: Sequence[Row], connection: Connection) -> tuple[RowReport, ...]
             arm_id=content.arm_id, connection=connection, power_state=PowerState.UNKNOWN.value
         )
         group_id = groups[content.subscription_id, content.resource_group.lower()]
-        changed = _apply(
-            target, {**content.values, "resource_group_id": group_id}, connection, catalog
-        )
+        changed = _apply(target, {**content.values, "resource_group_id": group_id}, connection, catalog)
         if vm is None:
             created.append(target)
             outcome, changed = RowOutcome.CREATED, ()
@@ -186,17 +184,11 @@ def _skipped(row: Row, problem: RowProblem, detail: str) -> RowReport:
 
 def _resource_groups(rows: Sequence[VmFacts]) -> Mapping[tuple[UUID, str], int]:
     """Ids of the rows' resource groups by subscription id and lower-cased name; the missing ones are made."""
-    wanted = {
-        (facts.subscription_id, facts.resource_group.lower()): facts.resource_group
-        for facts in rows
-    }
+    wanted = {(facts.subscription_id, facts.resource_group.lower()): facts.resource_group for facts in rows}
     uuids = {subscription_id for subscription_id, _name in wanted}
     subscriptions = Subscription.objects.in_bulk(uuids, field_name="subscription_id")
     # A file names subscriptions by id only; the administrator gives them their names.
-    new = [
-        Subscription(subscription_id=uuid, name=str(uuid))
-        for uuid in sorted(uuids - subscriptions.keys())
-    ]
+    new = [Subscription(subscription_id=uuid, name=str(uuid)) for uuid in sorted(uuids - subscriptions.keys())]
     for subscription in Subscription.objects.bulk_create(new):
         subscriptions[subscription.subscription_id] = subscription
     groups = {
@@ -207,9 +199,7 @@ def _resource_groups(rows: Sequence[VmFacts]) -> Mapping[tuple[UUID, str], int]:
     }
     missing = [
         ResourceGroup(subscription=subscriptions[uuid], name=name)
-        for (uuid, lowered), name in sorted(
-            wanted.items(), key=lambda item: (str(item[0][0]), item[0][1])
-        )
+        for (uuid, lowered), name in sorted(wanted.items(), key=lambda item: (str(item[0][0]), item[0][1]))
         if (uuid, lowered) not in groups
     ]
     for group in ResourceGroup.objects.bulk_create(missing):
@@ -230,9 +220,7 @@ def _apply(
     """Set these values, let the statuses follow, and name the fields that differ from before."""
     names = [*values, *_STATUSES, "image_exact_version"]
     before = {name: getattr(vm, name) for name in names}
-    if "image_exact_version" not in values and any(
-        before[name] != values[name] for name in _IMAGE if name in values
-    ):
+    if "image_exact_version" not in values and any(before[name] != values[name] for name in _IMAGE if name in values):
         vm.image_exact_version = ""  # it belonged to the image before
     for name, value in values.items():
         setattr(vm, name, value)
@@ -251,14 +239,12 @@ def _apply(
     vm.update_status, vm.hotpatch_status = after.update_status, after.hotpatch_status
     vm.hotpatch_track = after.hotpatch_track
     changed = [name for name in before if getattr(vm, name) != before[name]]
-    return tuple(
-        name.removesuffix("_id") if name == "resource_group_id" else name for name in changed
-    )
+    return tuple(name.removesuffix("_id") if name == "resource_group_id" else name for name in changed)
 
 
 # Facts and statuses; never what identifies the row, nor when it came.
 _WRITTEN = [
-    field.column
+    str(field.column)
     for field in VirtualMachine._meta.concrete_fields
     if field.name
     not in {

@@ -133,9 +133,7 @@ def _check_tree(value: object) -> None:
                 _check_text(key, path)
                 todo.append((child, f"{path}.{key}"[-200:] if path else key[:200], depth + 1))
         elif isinstance(node, list):
-            todo.extend(
-                (child, f"{path}[{index}]"[-200:], depth + 1) for index, child in enumerate(node)
-            )
+            todo.extend((child, f"{path}[{index}]"[-200:], depth + 1) for index, child in enumerate(node))
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -169,14 +167,9 @@ def _facts(row: dict[str, Any]) -> VmFacts:
     # az flattens `properties` into the row, ARM does not; a row may have both (az vm list -d adds its own keys).
     properties = _Source({**row, **_object(row, "properties")})
     _refuse_other_systems(properties)
-    values = (
-        _identity_values(row, match) | _machine_values(properties) | _setting_values(properties)
-    )
+    values = _identity_values(row, match) | _machine_values(properties) | _setting_values(properties)
     values |= _scale_set_values(properties, arm_id, match)
-    if (
-        values["scale_set_orchestration"] == ScaleSetOrchestration.UNIFORM
-        and values["enable_hotpatching"]
-    ):
+    if values["scale_set_orchestration"] == ScaleSetOrchestration.UNIFORM and values["enable_hotpatching"]:
         raise _Skip(RowProblem.UNIFORM_WITH_HOTPATCH)
     _check_lengths(values, arm_id, match["group"])
     return VmFacts(
@@ -343,17 +336,11 @@ def _setting_values(properties: _Source) -> dict[str, Any]:
     reboot = properties.text(f"{platform}.rebootSetting")
     return {
         "provision_vm_agent": properties.flag(f"{windows}.provisionVMAgent", default=True),
-        "allow_extension_operations": properties.flag(
-            "osProfile.allowExtensionOperations", default=True
-        ),
-        "enable_automatic_updates": properties.flag(
-            f"{windows}.enableAutomaticUpdates", default=True
-        ),
+        "allow_extension_operations": properties.flag("osProfile.allowExtensionOperations", default=True),
+        "enable_automatic_updates": properties.flag(f"{windows}.enableAutomaticUpdates", default=True),
         "time_zone": properties.text(f"{windows}.timeZone") or "",
         "patch_mode": properties.word(f"{patch}.patchMode", PatchMode, PatchMode.AUTOMATIC_BY_OS),
-        "assessment_mode": properties.word(
-            f"{patch}.assessmentMode", AssessmentMode, AssessmentMode.IMAGE_DEFAULT
-        ),
+        "assessment_mode": properties.word(f"{patch}.assessmentMode", AssessmentMode, AssessmentMode.IMAGE_DEFAULT),
         "enable_hotpatching": properties.flag(f"{patch}.enableHotpatching", default=False),
         # ARM's own enum has "Unknown" for a setting that nobody made.
         "reboot_setting": RebootSetting.IF_REQUIRED.value
@@ -379,17 +366,13 @@ def _scale_set_values(properties: _Source, arm_id: str, match: re.Match[str]) ->
 
 
 _LIMITS: dict[str, int] = {
-    field.name: field.max_length
-    for field in VirtualMachine._meta.concrete_fields
-    if field.max_length is not None
+    field.name: field.max_length for field in VirtualMachine._meta.concrete_fields if field.max_length is not None
 }
 
 
 def _check_lengths(values: dict[str, Any], arm_id: str, group: str) -> None:
     for name, value in [("arm_id", arm_id), *values.items()]:
         if isinstance(value, str) and name in _LIMITS and len(value) > _LIMITS[name]:
-            raise _Skip(
-                RowProblem.VALUE_TOO_LONG, str(VirtualMachine._meta.get_field(name).verbose_name)
-            )  # type: ignore[union-attr]
+            raise _Skip(RowProblem.VALUE_TOO_LONG, str(VirtualMachine._meta.get_field(name).verbose_name))  # type: ignore[union-attr]
     if len(group) > cast(int, ResourceGroup._meta.get_field("name").max_length):
         raise _Skip(RowProblem.VALUE_TOO_LONG, str(ResourceGroup._meta.verbose_name))

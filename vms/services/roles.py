@@ -30,17 +30,12 @@ def assign_role(
     place = {} if on is None else {scope.value: on}
     wanted = [
         *(RoleAssignment(user=user, role=role.value, scope=scope.value, **place) for user in users),
-        *(
-            RoleAssignment(group=group, role=role.value, scope=scope.value, **place)
-            for group in groups
-        ),
+        *(RoleAssignment(group=group, role=role.value, scope=scope.value, **place) for group in groups),
     ]
     RoleAssignment.objects.bulk_create(wanted, ignore_conflicts=True)
 
 
 def revoke_roles(*, assignments: Collection[RoleAssignment]) -> int:
     """Take these assignments back; how many were there."""
-    deleted, _by_model = RoleAssignment.objects.filter(
-        pk__in=[assignment.pk for assignment in assignments]
-    ).delete()
+    deleted, _by_model = RoleAssignment.objects.filter(pk__in=[assignment.pk for assignment in assignments]).delete()
     return deleted

@@ -82,7 +82,7 @@ def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
                 [summary.hotpatch_track.value for summary in summaries],
             ],
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,7 @@ class Statuses:
     hotpatch_track: str
 
 
-def statuses_after(
-    before: Statuses, *, eligibility: Eligibility, is_hotpatch_enabled: bool
-) -> Statuses:
+def statuses_after(before: Statuses, *, eligibility: Eligibility, is_hotpatch_enabled: bool) -> Statuses:
     """The statuses once facts, settings or the catalogue have changed.
 
     What an assessment found stays: only a VM that was never assessed moves between "no updates
@@ -107,9 +105,7 @@ def statuses_after(
     if not is_assessed:
         is_supported = eligibility.product_line is not None
         update_status = UpdateStatus.NO_UPDATES_DATA if is_supported else UpdateStatus.UNSUPPORTED
-    status = hotpatch_status(
-        eligibility, is_enabled=is_hotpatch_enabled, was_assessed=is_assessed
-    )
+    status = hotpatch_status(eligibility, is_enabled=is_hotpatch_enabled, was_assessed=is_assessed)
     if status is HotpatchStatus.NOT_AVAILABLE or not is_hotpatch_enabled:
         track = HotpatchTrack.NOT_ON_TRAIN
     elif track == HotpatchTrack.NOT_ON_TRAIN:
@@ -159,9 +155,7 @@ def refresh_hotpatch_statuses(
     """
     affected = Q(connection_id__in=connection_ids) | Q(pk__in=vm_ids)
     for image in images:
-        affected |= Q(
-            publisher=image.publisher.lower(), offer=image.offer.lower(), sku=image.sku.lower()
-        )
+        affected |= Q(publisher=image.publisher.lower(), offer=image.offer.lower(), sku=image.sku.lower())
     combinations = (
         VirtualMachine.objects.order_by()
         .annotate(
@@ -181,19 +175,15 @@ def refresh_hotpatch_statuses(
         before = Statuses(*(facts[name] for name in _STATUSES))
         after = _statuses_of_combination(before, facts, catalog)
         if after != before:
-            changed.append(
-                (*combination, after.update_status, after.hotpatch_status, after.hotpatch_track)
-            )
+            changed.append((*combination, after.update_status, after.hotpatch_status, after.hotpatch_track))
     if not changed:
         return 0
     with database.cursor() as cursor:
         cursor.execute(_REFRESH, [list(column) for column in zip(*changed, strict=True)])
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
-def _statuses_of_combination(
-    before: Statuses, facts: dict[str, Any], catalog: CatalogIndex
-) -> Statuses:
+def _statuses_of_combination(before: Statuses, facts: dict[str, Any], catalog: CatalogIndex) -> Statuses:
     eligibility = judge_eligibility(
         ImageReference(
             publisher=facts["image_publisher"],
@@ -207,6 +197,4 @@ def _statuses_of_combination(
         scale_set_orchestration=ScaleSetOrchestration(facts["scale_set_orchestration"]),
         os_build=build_of_image(facts["image_exact_version"], facts["image_version"]),
     )
-    return statuses_after(
-        before, eligibility=eligibility, is_hotpatch_enabled=facts["enable_hotpatching"]
-    )
+    return statuses_after(before, eligibility=eligibility, is_hotpatch_enabled=facts["enable_hotpatching"])

@@ -36,7 +36,9 @@ class Command(BaseCommand):
 
 
 def _find(name: str) -> VirtualMachine:
-    found = VirtualMachine.objects.filter(arm_id=name.lower())[:1] or VirtualMachine.objects.filter(name__iexact=name)[:6]
+    found = (
+        VirtualMachine.objects.filter(arm_id=name.lower())[:1] or VirtualMachine.objects.filter(name__iexact=name)[:6]
+    )
     if not found:
         raise CommandError(f"There is no virtual machine called “{name}”.")
     if len(found) > 1:

@@ -28,6 +28,4 @@ class Command(BaseCommand):
             raise CommandError(f"{file}: {error.strerror}") from None
         except CatalogueFileError as error:
             raise CommandError(f"{file}: {error}") from None
-        self.stdout.write(
-            f"{report.created} created, {report.updated} updated, {report.unchanged} unchanged"
-        )
+        self.stdout.write(f"{report.created} created, {report.updated} updated, {report.unchanged} unchanged")

@@ -25,13 +25,9 @@ class Command(BaseCommand):
             metavar="NAME",
             help="connection of new VMs (default: the first simulator connection)",
         )
-        parser.add_argument(
-            "--dry-run", action="store_true", help="report what would happen, change nothing"
-        )
+        parser.add_argument("--dry-run", action="store_true", help="report what would happen, change nothing")
 
-    def handle(
-        self, *_args: Any, file: Path, connection: str | None, dry_run: bool, **_options: Any
-    ) -> None:
+    def handle(self, *_args: Any, file: Path, connection: str | None, dry_run: bool, **_options: Any) -> None:
         """Import, or end with one sentence that says why not."""
         try:
             check_size(file.stat().st_size)
@@ -46,13 +42,9 @@ class Command(BaseCommand):
             raise CommandError(f"{file}: {error}") from None
         for row in report.rows:
             name = row.name or row.arm_id or "-"
-            self.stdout.write(
-                f"{row.number:>6}  {row.outcome_label:<10} {name}  {row.explanation}".rstrip()
-            )
+            self.stdout.write(f"{row.number:>6}  {row.outcome_label:<10} {name}  {row.explanation}".rstrip())
         if report.has_more_pages:
-            self.stderr.write(
-                "This file is one page of a longer list (it has a nextLink). Import the others too."
-            )
+            self.stderr.write("This file is one page of a longer list (it has a nextLink). Import the others too.")
         counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items())
         self.stdout.write(f"{counts}{' (dry run: nothing was changed)' if dry_run else ''}")
         if report.rows and report.counts[RowOutcome.SKIPPED] == len(report.rows):
@@ -63,9 +55,7 @@ def _connection(name: str | None) -> Connection:
     if name is None:
         first = Connection.objects.filter(kind="simulator").order_by("pk").first()
         if first is None:
-            raise CommandError(
-                "There is no simulator connection. Create one in the admin site, or name a connection."
-            )
+            raise CommandError("There is no simulator connection. Create one in the admin site, or name a connection.")
         return first
     try:
         return Connection.objects.get(name=name)

@@ -1,0 +1,29 @@
+"""`manage.py seed_demo`: the recorded catalogue and the demo fleet, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from hotpatch_portal.demo import seed
+
+ADMIN = "admin"
+
+
+class Command(BaseCommand):
+    """Seed the demo; what is there already stays as it is."""
+
+    help = "Import the recorded catalogue and make the demo fleet. Running it again changes nothing."
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        """Seed."""
+        call_command("seed_catalogue", stdout=self.stdout)
+        admin, is_new = User.objects.get_or_create(username=ADMIN, defaults={"is_staff": True, "is_superuser": True})
+        if is_new:
+            admin.set_unusable_password()
+            admin.save(update_fields=["password"])
+        count = seed(admin)
+        self.stdout.write(f"{count} virtual machines made" if count else "the demo fleet is there already")
