@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypedDict
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
@@ -19,6 +20,25 @@ class Theme(StrEnum):
 
     LIGHT = "light"
     DARK = "dark"
+
+
+class CookieOptions(TypedDict):
+    """How a preference is kept."""
+
+    max_age: int
+    samesite: Literal["Lax"]
+    secure: bool
+    httponly: bool
+
+
+def cookie_options() -> CookieOptions:
+    """A year, for this site alone."""
+    return {
+        "max_age": COOKIE_AGE_SECONDS,
+        "samesite": "Lax",
+        "secure": settings.SESSION_COOKIE_SECURE,
+        "httponly": True,
+    }
 
 
 def theme_of(request: HttpRequest) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
-from ui.preferences import COOKIE_AGE_SECONDS, THEME_COOKIE, Theme
+from ui.preferences import THEME_COOKIE, Theme, cookie_options
 
 
 @login_not_required
@@ -22,14 +21,7 @@ def set_theme(request: HttpRequest) -> HttpResponse:
     response = HttpResponseRedirect(target)
     theme = request.POST.get("theme", "")
     if theme in set(Theme):
-        response.set_cookie(
-            THEME_COOKIE,
-            theme,
-            max_age=COOKIE_AGE_SECONDS,
-            samesite="Lax",
-            secure=settings.SESSION_COOKIE_SECURE,
-            httponly=True,
-        )
+        response.set_cookie(THEME_COOKIE, theme, **cookie_options())
     else:
         response.delete_cookie(THEME_COOKIE)
     return response

@@ -1,0 +1,247 @@
+"""The rules of the house that no linter knows (DESIGN: the ten rules; CONTRIBUTING.md words them)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+APPS = ("patching", "connectors", "ui", "vms", "updates", "hotpatch_portal")
+MAX_VIEW_STATEMENTS_LINES = 15
+STATE_WRITER = "updates/services/operations.py"
+
+
+def sources(*under: str) -> Iterator[tuple[str, ast.Module]]:
+    """Every Python file of these folders, parsed."""
+    for folder in under:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if "migrations" not in path.parts:
+                yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def templates() -> list[Path]:
+    return sorted((ROOT / "templates").rglob("*.html"))
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+# --- operations --------------------------------------------------------------------------------------------------
+
+
+def writes_state(tree: ast.Module) -> list[int]:
+    """Lines that set an operation's state: an attribute assignment, or `update(state=...)`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            flat = [part for target in targets for part in (target.elts if isinstance(target, ast.Tuple) else [target])]
+            found += [
+                node.lineno
+                for part in flat
+                if isinstance(part, ast.Attribute)
+                and part.attr == "state"
+                and not (isinstance(part.value, ast.Name) and part.value.id in {"self", "cls"})
+            ]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "update":
+            found += [node.lineno for keyword in node.keywords if keyword.arg == "state"]
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            clauses = re.findall(
+                r"UPDATE\s+updates_operation\b(?:\s+\w+)?\s+SET\b(.*?)(?:\bFROM\b|\bWHERE\b|$)", node.value, re.DOTALL
+            )
+            found += [node.lineno for clause in clauses if re.search(r"\bstate\s*=", clause)]
+    return found
+
+
+def test_the_state_of_an_operation_has_one_writer() -> None:
+    # The engine's copy in memory follows the transition it has just made, so that its request says what is true.
+    allowed = {("updates/services/engine.py", "starting")}
+    offenders = []
+    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui"):
+        if name == STATE_WRITER:
+            continue
+        spans = [
+            (node.lineno, node.end_lineno or node.lineno)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and (name, node.name) in allowed
+        ]
+        offenders += [
+            f"{name}:{line}" for line in writes_state(tree) if not any(first <= line <= last for first, last in spans)
+        ]
+    assert offenders == []
+
+
+def test_the_check_for_other_writers_finds_them() -> None:
+    for code in (
+        "operation.state = 'failed'",
+        "row.state, row.handle = 'failed', ''",
+        "Operation.objects.filter(pk=1).update(state='failed')",
+        "cursor.execute('UPDATE updates_operation SET state = %s')",
+    ):
+        assert writes_state(ast.parse(code)), code
+
+
+# --- rooms -------------------------------------------------------------------------------------------------------
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    return (node for node in tree.body if isinstance(node, ast.FunctionDef))
+
+
+def test_views_are_short() -> None:
+    long = []
+    for name, tree in sources("ui", "vms", "updates"):
+        if "/views" not in name:
+            continue
+        for function in functions(tree):
+            body = function.body[1:] if ast.get_docstring(function) else function.body
+            length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            if length > MAX_VIEW_STATEMENTS_LINES:
+                long.append(f"{name}:{function.name} has {length} lines")
+    assert long == []
+
+
+def test_services_take_keywords_only_and_never_see_a_request() -> None:
+    wrong = []
+    for name, tree in sources("vms/services", "updates/services"):
+        for function in functions(tree):
+            names = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+            if "request" in names:
+                wrong.append(f"{name}:{function.name} sees a request")
+    assert wrong == []
+
+
+def test_views_branch_on_htmx_in_one_place() -> None:
+    offenders = [
+        name
+        for name, _tree in sources("ui", "vms", "updates", "hotpatch_portal")
+        if "request.htmx" in (ROOT / name).read_text() and name != "ui/pages.py"
+    ]
+    assert offenders == []
+
+
+def test_nobody_refuses_quietly() -> None:
+    """No utils, no save() overrides, no signals for domain logic, no generic foreign keys."""
+    wrong = []
+    for name, tree in sources(*APPS):
+        text = (ROOT / name).read_text()
+        if Path(name).stem in {"utils", "helpers", "misc", "common"}:
+            wrong.append(f"{name}: say what it is")
+        if "GenericForeignKey" in text or "django.db.models.signals" in text:
+            wrong.append(f"{name}: generic foreign key or model signal")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and name.endswith("models.py"):
+                wrong += [
+                    f"{name}:{node.name}.save"
+                    for item in node.body
+                    if isinstance(item, ast.FunctionDef) and item.name == "save"
+                ]
+    assert wrong == []
+
+
+def test_the_rules_have_no_clock() -> None:
+    offenders = [
+        name
+        for name, _tree in sources("patching", "connectors")
+        if re.search(
+            r"\b(datetime\.now|datetime\.utcnow|date\.today|time\.time|time\.sleep)\b", (ROOT / name).read_text()
+        )
+    ]
+    assert offenders == []
+
+
+# --- templates and styles ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", templates(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_templates_keep_to_the_house(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"\sstyle=", text), "inline style"
+    assert not re.search(r"\son[a-z]+=", text), "inline script"
+    assert "<script>" not in text, "inline script"
+    assert 'href="#"' not in text, "a link that leads nowhere"
+    assert "hx-on" not in text
+    assert "hx-confirm" not in text
+    for name in re.findall(r"{% partialdef (\S+)", text):
+        assert f'id="{name}"' in text, f"the part {name} is no element's id"
+        assert f'hx-target="#{name}"' in text, f"nothing asks for the part {name}"
+    for form in re.findall(r'<form[^>]*method="post".*?</form>', text, re.DOTALL):
+        assert "{% csrf_token %}" in form, "a form without its token"
+
+
+def css_without_comments(name: str) -> str:
+    return re.sub(r"/\*.*?\*/", "", (ROOT / "static/css" / name).read_text(), flags=re.DOTALL)
+
+
+def test_the_stylesheet_uses_tokens_only() -> None:
+    style, tokens = css_without_comments("portal.css"), css_without_comments("tokens.css")
+    assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(|hsla?\(", style), "a colour outside the tokens"
+    used = set(re.findall(r"var\((--[A-Za-z0-9]+)\)", style))
+    defined = set(re.findall(r"(--[A-Za-z0-9]+):", tokens))
+    assert used - defined == set()
+
+
+def test_the_script_stays_small() -> None:
+    assert len((ROOT / "static/js/portal.js").read_text().splitlines()) <= 100
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_no_file_names_a_package_host_or_a_machine() -> None:
+    hosts = "|".join(
+        ("pypi" + r"\.org", "pythonhosted" + r"\.org", "registry" + r"\.npmjs", "files\\.python" + "hosted")
+    )
+    wrong = []
+    for path in tracked_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        if re.search(hosts, text):
+            wrong.append(f"{path.relative_to(ROOT)}: a package host")
+        if path.suffix == ".lock" and re.search(r"https?://", text):
+            wrong.append(f"{path.relative_to(ROOT)}: a URL")
+    assert wrong == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text[text.index("dependencies = [") : text.index("[tool.")]
+    lines = [line.strip() for line in block.splitlines() if line.strip().startswith('"')]
+    assert lines
+    assert [line for line in lines if "#" not in line] == []
+
+
+def test_the_lock_has_hashes_for_everything() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        text = (ROOT / name).read_text()
+        pinned = re.findall(r"^([A-Za-z0-9_.\[\],-]+)==", text, re.MULTILINE)
+        assert pinned
+        blocks = re.split(r"\n(?=[A-Za-z0-9])", text)
+        assert [
+            block.split("==")[0] for block in blocks if "==" in block.split("\n")[0] and "--hash=" not in block
+        ] == []
+
+
+@pytest.mark.django_db
+def test_every_table_is_documented() -> None:
+    from django.apps import apps
+
+    documented = "\n".join(path.read_text() for path in (ROOT / "docs/models").glob("*.md"))
+    missing = [
+        model.__name__
+        for app in ("vms", "updates")
+        for model in apps.get_app_config(app).get_models()
+        if f"`{model.__name__}`" not in documented
+    ]
+    assert missing == []
