@@ -54,13 +54,13 @@ class Story:
 
 MAIN = "Main fleet (2026-05-20)"
 HCI = "Osaka cluster (Azure Stack HCI)"
-APRIL = "Baseline week (2026-04-20)"
+APRIL = "Baseline week (2026-04-16)"
 OCTOBER = "October 2025 (KB5070881)"
 AUGUST = "August 2024 (unplanned baseline)"
 CONNECTIONS = {
     MAIN: (Platform.AZURE, date(2026, 5, 20)),
     HCI: (Platform.AZURE_STACK_HCI, date(2026, 5, 20)),
-    APRIL: (Platform.AZURE, date(2026, 4, 20)),
+    APRIL: (Platform.AZURE, date(2026, 4, 16)),
     OCTOBER: (Platform.AZURE, date(2025, 10, 24)),
     AUGUST: (Platform.AZURE, date(2024, 8, 14)),
 }

@@ -61,12 +61,15 @@ def newest_installed(
     present = (
         release
         for release in releases
-        if release.product_line is line
-        and (
-            (release.kb_number and release.kb_number in installed_kbs) or (release.build and release.build == os_build)
-        )
+        if release.product_line is line and _is_installed(release, installed_kbs, os_build)
     )
     return max(present, key=release_order, default=None)
+
+
+def _is_installed(release: Release, installed_kbs: Collection[str], os_build: str) -> bool:
+    """By its KB, and by the build where the release has one."""
+    by_kb = bool(release.kb_number) and release.kb_number in installed_kbs
+    return by_kb or (bool(release.build) and release.build == os_build)
 
 
 def judge_track(
@@ -91,12 +94,13 @@ def judge_track(
         return TrackVerdict(HotpatchTrack.UNKNOWN, installed, baseline)
     if release_order(installed) < release_order(baseline):
         return _behind(own, installed, baseline, as_of)
-    if installed.type in LCU_TYPES:
+    # A hotpatch works on its baseline only: once a cumulative update has replaced that, a later hotpatch changes nothing.
+    if off_since := _first_lcu_after(own, baseline, installed_kbs, os_build):
         return TrackVerdict(
             HotpatchTrack.OFF_TRACK_SINCE_KB,
             installed,
             baseline,
-            off_since=_first_lcu_after(own, baseline, installed_kbs, installed),
+            off_since=off_since,
             next_offer=_newest_full(own, installed, as_of),
             back_on_track=next_planned_baseline_month(as_of),
         )
@@ -125,17 +129,17 @@ def _behind(own: Iterable[Release], installed: Release, baseline: Release, momen
 
 
 def _first_lcu_after(
-    own: Iterable[Release], baseline: Release, installed_kbs: Collection[str], newest: Release
-) -> Release:
-    """The release that took the VM off the train: the first LCU after B that is installed."""
-    taken = [
+    own: Iterable[Release], baseline: Release, installed_kbs: Collection[str], os_build: str
+) -> Release | None:
+    """The release that took the VM off the train: the first LCU after B that is installed, None if there is none."""
+    taken = (
         release
         for release in own
         if release.type in LCU_TYPES
         and release_order(release) > release_order(baseline)
-        and release.kb_number in installed_kbs
-    ]
-    return min([*taken, newest], key=release_order)
+        and _is_installed(release, installed_kbs, os_build)
+    )
+    return min(taken, key=release_order, default=None)
 
 
 def _newest_full(own: Iterable[Release], installed: Release | None, moment: datetime) -> Release | None:

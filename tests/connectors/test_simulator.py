@@ -1,0 +1,362 @@
+"""The simulator behaves like Windows Update on the recorded catalogue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors import connector_for
+from connectors.protocol import ConnectorError, Started
+from connectors.simulator import FileLedger, MemoryLedger, Simulator, make
+from patching.releases import as_of
+from patching.terms import (
+    Classification,
+    HotpatchTrack,
+    InstallationPlan,
+    InstallationState,
+    ProductLine,
+    RebootSetting,
+    RebootStatus,
+    RunStatus,
+)
+from patching.track import judge_track
+from tests.connectors.catalogue import recorded
+from tests.connectors.machines import (
+    NOW,
+    SECURITY,
+    assess,
+    assessed,
+    install,
+    look,
+    machine,
+    observe_request,
+    simulate,
+    start_request,
+    states,
+)
+
+S = InstallationState
+APRIL_2026 = "20348.5020"
+
+
+def simulator(day: date | None = date(2026, 5, 20), **conf: object) -> Simulator:
+    return make({"seed": 7, "catalogue_date": day, "clock_factor": 60.0} | conf, recorded())
+
+
+def track_of(vm, day: date) -> HotpatchTrack:
+    return judge_track(
+        recorded().releases,
+        vm.product_line,
+        is_hotpatch_on=vm.is_hotpatch_enabled,
+        installed_kbs={update.patch.kb_number for update in vm.installed},
+        os_build=vm.os_build,
+        as_of=as_of(day, NOW),
+    ).track
+
+
+# --- the main story ----------------------------------------------------------------------------------------------
+
+
+def test_a_machine_on_track_is_offered_the_hotpatch_and_takes_it_without_a_reboot() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026))
+    offered = {patch.kb_number for patch in assess(world, vm).available}
+    assert offered == {"5087424", "5084071", "890830", "2267602"}
+    plan = InstallationPlan(
+        classifications=frozenset({Classification.SECURITY}),
+        kb_numbers_to_include=("2267602",),
+        kb_numbers_to_exclude=("5084071",),
+    )
+    result = install(world, vm, plan)
+    assert states(result) == {
+        "5087424": S.INSTALLED,
+        "2267602": S.INSTALLED,
+        "5084071": S.EXCLUDED,
+        "890830": S.NOT_SELECTED,
+    }
+    assert (result.status, result.reboot_status) == (RunStatus.SUCCEEDED, RebootStatus.NOT_NEEDED)
+    final = result.final_assessment
+    assert final is not None
+    assert final.os_build == "20348.5074"
+    assert {patch.kb_number for patch in final.available} == {"5084071", "890830"}
+    assert "5087424" in {update.patch.kb_number for update in final.installed or ()}
+    assert final.is_reboot_pending is False
+
+
+def test_a_baseline_that_is_due_reboots() -> None:
+    day = date(2026, 4, 16)
+    world = simulator(day)
+    vm = assessed(world, machine(os_build="20348.4830"))
+    assert track_of(vm, day) is HotpatchTrack.BASELINE_DUE
+    result = install(world, vm, SECURITY)
+    assert states(result)["5082142"] is S.INSTALLED
+    assert (result.status, result.reboot_status) == (RunStatus.SUCCEEDED, RebootStatus.COMPLETED)
+    assert result.final_assessment is not None
+    assert result.final_assessment.os_build == APRIL_2026
+    request = observe_request(vm, SECURITY)
+    rebooting = [look(world, request, NOW + timedelta(seconds=s)).is_rebooting for s in range(40)]
+    assert any(rebooting)
+
+
+def test_never_reboot_leaves_the_reboot_required_and_the_build_where_it_was() -> None:
+    world = simulator(date(2026, 4, 16))
+    vm = assessed(world, machine(os_build="20348.4830"))
+    result = install(world, vm, replace(SECURITY, reboot_setting=RebootSetting.NEVER))
+    assert (result.status, result.reboot_status) == (RunStatus.COMPLETED_WITH_WARNINGS, RebootStatus.REQUIRED)
+    assert result.error is not None
+    assert result.error.code == "reboot.required"
+    final = result.final_assessment
+    assert final is not None
+    assert (final.os_build, final.is_reboot_pending) == ("20348.4830", True)
+    # The next run that may reboot completes it.
+    later = replace(vm, installed=final.installed or (), is_reboot_pending=True)
+    definitions = InstallationPlan(classifications=frozenset({Classification.DEFINITION}))
+    done = install(world, later, definitions)
+    assert done.reboot_status is RebootStatus.COMPLETED
+    assert done.final_assessment is not None
+    assert (done.final_assessment.os_build, done.final_assessment.is_reboot_pending) == (APRIL_2026, False)
+
+
+def test_an_out_of_band_update_is_offered_to_a_machine_on_track_and_takes_it_off_only_when_allowed() -> None:
+    day = date(2025, 10, 24)
+    world = simulator(day)
+    vm = assessed(world, machine(line=ProductLine.WS2025, os_build="26100.6899"))
+    assert track_of(vm, day) is HotpatchTrack.ON_TRACK
+    assert "5070881" in {patch.kb_number for patch in assess(world, vm).available}
+    guarded = install(world, vm, SECURITY)
+    assert states(guarded)["5070881"] is S.NOT_SELECTED
+    assert {o.reason for o in guarded.patches if o.patch.kb_number == "5070881"} == {"guard"}
+    allowed = install(world, vm, replace(SECURITY, guard_overrides=("5070881",)))
+    assert states(allowed)["5070881"] is S.INSTALLED
+    assert allowed.reboot_status is RebootStatus.COMPLETED
+    final = allowed.final_assessment
+    assert final is not None
+    after = replace(vm, installed=final.installed or (), os_build=final.os_build)
+    assert track_of(after, day) is HotpatchTrack.OFF_TRACK_SINCE_KB
+    assert final.os_build == "26100.6905"
+
+
+def test_a_machine_on_track_is_never_offered_a_monthly_lcu() -> None:
+    lcus = {r.kb_number for r in recorded().releases if r.type == "lcu"}
+    for day in (date(2024, 9, 15), date(2025, 3, 15), date(2025, 9, 15), date(2026, 3, 15), date(2026, 5, 20)):
+        world = simulator(day)
+        for number in range(20):
+            vm = assessed(world, machine(f"m-{number}"))
+            if track_of(vm, day) is HotpatchTrack.ON_TRACK:
+                assert not lcus & {patch.kb_number for patch in assess(world, vm).available}
+
+
+def test_a_machine_off_hotpatch_gets_the_newest_cumulative_update() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026, is_hotpatch_enabled=False))
+    offered = {patch.kb_number for patch in assess(world, vm).available}
+    assert "5087545" in offered
+    assert "5087424" not in offered
+
+
+def test_an_out_of_band_hotpatch_without_a_build_leaves_the_build() -> None:
+    world = simulator(date(2026, 4, 20))
+    vm = assessed(world, machine(os_build=APRIL_2026))
+    result = install(world, vm, SECURITY)
+    assert states(result)["5091576"] is S.INSTALLED
+    assert result.final_assessment is not None
+    assert result.final_assessment.os_build == APRIL_2026
+
+
+def test_a_machine_of_unknown_build_gets_one_for_ever() -> None:
+    world = simulator()
+    builds = {assess(world, machine(f"m-{number}")).os_build for number in range(30)}
+    assert all(build.startswith("20348.") for build in builds)
+    assert assess(world, machine("m-1")) == assess(simulator(), machine("m-1"))
+
+
+def test_a_machine_without_a_product_line_is_known_by_its_sku() -> None:
+    world = simulator()
+    vm = machine(line=None)
+    (refused,) = world.start([start_request(vm)], now=NOW)
+    assert isinstance(refused, ConnectorError)
+    assert refused.code == "vm.unsupported"
+    known = replace(vm, image=replace(vm.image, sku="2025-datacenter"))
+    (started,) = world.start([start_request(known)], now=NOW)
+    assert isinstance(started, Started)
+
+
+def test_definitions_and_msrt_come_anew() -> None:
+    monday, tuesday = simulator(date(2026, 5, 18)), simulator(date(2026, 5, 19))
+    everything = InstallationPlan(classifications=frozenset(Classification))
+    vm = machine(os_build=APRIL_2026)
+    final = install(monday, assessed(monday, vm), everything).final_assessment
+    assert final is not None
+    assert not final.available
+    later = replace(vm, os_build=final.os_build, installed=final.installed or ())
+    assert {p.kb_number for p in assess(tuesday, later).available} == {"2267602"}
+    june = simulator(date(2026, 6, 1))
+    assert "890830" in {p.kb_number for p in assess(june, later).available}
+
+
+# --- the window --------------------------------------------------------------------------------------------------
+
+
+def test_a_window_of_a_minute_leaves_everything_pending() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026))
+    result = install(world, vm, replace(SECURITY, maximum_duration=timedelta(minutes=1)))
+    assert states(result)["5087424"] is S.PENDING
+    assert result.is_maintenance_window_exceeded
+    assert result.status is RunStatus.FAILED
+    assert result.error is not None
+    assert result.error.code == "window.exceeded"
+
+
+def test_one_slow_update_leaves_the_rest_pending() -> None:
+    world = simulator()
+    everything = InstallationPlan(classifications=frozenset(Classification))
+    vm = assessed(world, machine(os_build=APRIL_2026, tags=simulate("window-exceeded")))
+    assert sorted(states(install(world, vm, everything)).values()) == [S.INSTALLED, S.PENDING, S.PENDING, S.PENDING]
+
+
+# --- misfortunes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wish", ["fail:5087424", "fail:KB5087424", "fail:any"])
+def test_an_update_that_fails(wish: str) -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026, tags=simulate(wish)))
+    result = install(world, vm, SECURITY)
+    assert states(result)["5087424"] is S.FAILED
+    assert {o.error_code for o in result.patches if o.state is S.FAILED} == {"0x80070643"}
+    assert result.error is not None
+    assert (result.status, result.error.code) == (RunStatus.FAILED, "patch.failed")
+    assert result.final_assessment is not None
+    assert result.final_assessment.os_build == APRIL_2026
+
+
+def test_an_update_that_is_reported_and_is_not_there() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026, tags=simulate("lies:5087424")))
+    result = install(world, vm, SECURITY)
+    assert states(result)["5087424"] is S.INSTALLED
+    final = result.final_assessment
+    assert final is not None
+    assert "5087424" in {patch.kb_number for patch in final.available}
+    assert final.os_build == APRIL_2026
+
+
+def test_a_reboot_that_hangs() -> None:
+    world = simulator(date(2026, 4, 16))
+    vm = assessed(world, machine(os_build="20348.4830", tags=simulate("reboot-hangs")))
+    result = install(world, vm, SECURITY)
+    assert (result.status, result.reboot_status) == (RunStatus.FAILED, RebootStatus.FAILED)
+    assert result.final_assessment is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "is_retryable"),
+    [
+        ({"tags": simulate("unreachable")}, "connector.unreachable", True),
+        ({"tags": simulate("throttled")}, "connector.throttled", True),
+        ({"tags": simulate("agent-not-ready")}, "agent.not_ready", False),
+        ({"power_state": "deallocated"}, "vm.not_running", False),
+    ],
+)
+def test_a_machine_that_takes_no_start(fields: dict[str, object], code: str, is_retryable: bool) -> None:
+    world, ledger = simulator(), MemoryLedger()
+    world = replace(world, ledger=ledger)
+    request = start_request(machine(**fields))
+    (refused,) = world.start([request], now=NOW)
+    assert isinstance(refused, ConnectorError)
+    assert (refused.code, refused.is_retryable, refused.nothing_was_sent) == (code, is_retryable, True)
+    assert world.find([request], now=NOW) == [None]
+    assert ledger.lines == []
+
+
+def test_throttling_passes() -> None:
+    world = simulator()
+    request = start_request(machine(tags=simulate("throttled")))
+    (later,) = world.start([request], now=NOW + timedelta(seconds=61))
+    assert isinstance(later, Started)
+
+
+def test_a_lost_answer_has_arrived() -> None:
+    ledger = MemoryLedger()
+    world = replace(simulator(), ledger=ledger)
+    request = start_request(machine(tags=simulate("lost-answer")))
+    (lost,) = world.start([request], now=NOW)
+    assert isinstance(lost, ConnectorError)
+    assert (lost.code, lost.nothing_was_sent) == ("connector.timeout", False)
+    assert len(ledger.lines) == 1
+    (found,) = world.find([request], now=NOW)
+    assert isinstance(found, Started)
+    (again,) = world.start([request], now=NOW + timedelta(seconds=31))
+    assert isinstance(again, Started)
+
+
+def test_a_silent_machine_never_ends() -> None:
+    world = simulator()
+    seen = look(world, observe_request(machine(tags=simulate("silent"))), NOW + timedelta(days=30))
+    assert not seen.is_final
+
+
+# --- purity ------------------------------------------------------------------------------------------------------
+
+_WORLD = simulator()
+_VM = assessed(_WORLD, machine(os_build=APRIL_2026))
+_EVERYTHING = InstallationPlan(classifications=frozenset(Classification))
+
+
+@given(st.lists(st.floats(min_value=0, max_value=60), min_size=2, max_size=12))
+def test_progress_never_goes_back_and_the_end_is_final(seconds: list[float]) -> None:
+    request = observe_request(_VM, _EVERYTHING)
+    seen = [look(_WORLD, request, NOW + timedelta(seconds=s)) for s in sorted(seconds)]
+    fractions = [s.progress.fraction if s.progress else 1.0 for s in seen]
+    assert fractions == sorted(fractions)
+    finals = [s.is_final for s in seen]
+    assert finals == sorted(finals)
+    assert [len(s.outcomes) for s in seen if not s.is_final] == sorted(len(s.outcomes) for s in seen if not s.is_final)
+    assert seen == [look(simulator(), request, NOW + timedelta(seconds=s)) for s in sorted(seconds)]
+
+
+def test_the_clock_factor_makes_a_long_installation_short() -> None:
+    request = observe_request(_VM, _EVERYTHING)
+    slow = simulator(clock_factor=1.0)
+    assert not look(slow, request, NOW + timedelta(minutes=5)).is_final
+    assert look(_WORLD, request, NOW + timedelta(minutes=5)).is_final
+    running = look(_WORLD, request, NOW + timedelta(seconds=5)).progress
+    assert running is not None
+    assert running.remaining_seconds is not None
+    assert 0 < running.remaining_seconds < 60
+
+
+def test_equal_machines_share_what_they_are_offered() -> None:
+    first = assess(_WORLD, replace(_VM, name="a", arm_id="/vms/a"))
+    second = assess(_WORLD, replace(_VM, name="b", arm_id="/vms/b"))
+    assert first.available is second.available
+
+
+def test_the_file_ledger_appends_whole_lines(tmp_path: Path) -> None:
+    world = replace(simulator(), ledger=FileLedger(tmp_path / "ledger"))
+    world.start([start_request(machine(), number=number) for number in (1, 2)], now=NOW)
+    assert len((tmp_path / "ledger").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("conf", "word"),
+    [
+        ({"seed": "x"}, "seed"),
+        ({"catalogue_date": "2026-05-20"}, "catalogue_date"),
+        ({"clock_factor": 0}, "clock_factor"),
+    ],
+)
+def test_a_bad_configuration_is_named(conf: dict[str, object], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        make(conf, recorded())
+
+
+def test_there_is_no_other_kind() -> None:
+    with pytest.raises(ValueError, match="telepathy"):
+        connector_for("telepathy", {}, catalogue=recorded())
