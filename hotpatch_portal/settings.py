@@ -1,5 +1,6 @@
 """Every setting of the portal, read from the environment only (docs: the configuration table in README.md)."""
 
+import json
 from pathlib import Path
 
 import environ
@@ -18,17 +19,18 @@ VERSION = "0.1.0"
 PORTAL_DIR = Path(env.str("PORTAL_DIR", default=str(BASE_DIR / ".portal")))
 
 
-def _secret_key() -> str:
-    """The SECRET_KEY of the environment, else the one that the one-command stack generated, else empty (portal.E001)."""
-    if key := env.str("SECRET_KEY", default=""):
-        return str(key)
+def _running_portal() -> dict[str, str]:
+    """What the one-command stack wrote down for commands that run beside it; empty where none has run."""
     try:
-        return (PORTAL_DIR / "secret_key").read_text().strip()
-    except OSError:
-        return ""
+        document = json.loads((PORTAL_DIR / "environment.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in document.items()}
 
 
-SECRET_KEY = _secret_key() or "unset"
+_stack = _running_portal()
+# Without a key nothing can be signed; the check portal.E001 says what to do.
+SECRET_KEY = env.str("SECRET_KEY", default=_stack.get("SECRET_KEY", "")) or "unset"
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -121,7 +123,7 @@ TEMPLATES = [
 ]
 
 # --- database ----------------------------------------------------------------------------------------------------
-DATABASE_URL = env.str("DATABASE_URL", default="")
+DATABASE_URL = env.str("DATABASE_URL", default=_stack.get("DATABASE_URL", ""))
 DATABASES = {"default": env.db_url_config(DATABASE_URL or "postgres:///hotpatch_portal")}
 DATABASES["default"] |= {
     "ATOMIC_REQUESTS": False,
@@ -137,7 +139,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=2_000)
 
 # --- Celery ------------------------------------------------------------------------------------------------------
-REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+REDIS_URL = env.str("REDIS_URL", default=_stack.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
@@ -252,5 +254,10 @@ LOGGING = {
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "fields"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {"django.server": {"level": "WARNING"}},
+    # What happens every two seconds or at every request says nothing unless it fails.
+    "loggers": {
+        "celery.app.trace": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "django_structlog": {"level": "WARNING"},
+    },
 }

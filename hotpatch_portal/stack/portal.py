@@ -1,0 +1,363 @@
+"""The one-command stack: servers, schema, demo, web, workers and beat, from an empty directory to a sign-in page."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import json
+import os
+import secrets
+import signal
+import socket
+import string
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+from urllib.parse import urlsplit
+
+from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError
+from hotpatch_portal.stack.supervisor import Child, Supervisor, say
+
+ANSWER_SECONDS = 60.0
+WEB_WORKERS, WEB_THREADS = 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the environment asks for."""
+
+    base_dir: Path
+    portal_dir: Path
+    host: str
+    port: int
+    has_demo: bool
+    database_url: str
+    redis_url: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], *, base_dir: Path) -> Options:
+        """Read HOST, PORT, DEMO, PORTAL_DIR, DATABASE_URL and REDIS_URL. Raises StackError naming the bad one."""
+        text = environment.get("PORT") or "8000"
+        if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
+            raise StackError(f"PORT={text} is no port: use a number from 1 to 65535.")
+        database_url, redis_url = environment.get("DATABASE_URL", ""), environment.get("REDIS_URL", "")
+        _check_url("DATABASE_URL", database_url, {"postgres", "postgresql"})
+        _check_url("REDIS_URL", redis_url, {"redis", "rediss", "redis+socket", "unix"})
+        demo = environment.get("DEMO") or ("0" if database_url else "1")
+        if demo not in {"0", "1"}:
+            raise StackError(f"DEMO={demo} is neither 0 nor 1.")
+        portal_dir = Path(environment.get("PORTAL_DIR") or base_dir / ".portal").resolve()
+        host = environment.get("HOST") or "127.0.0.1"
+        return cls(base_dir, portal_dir, host, int(text), demo == "1", database_url, redis_url)
+
+    @property
+    def url(self) -> str:
+        """Where the portal answers."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 (a comparison)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+
+def _check_url(name: str, url: str, schemes: set[str]) -> None:
+    if url and urlsplit(url).scheme not in schemes:
+        raise StackError(
+            f"{name} is not understood: it must start with {' or '.join(sorted(s + '://' for s in schemes))}."
+        )
+
+
+# --- small files -------------------------------------------------------------------------------------------------
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only we can read, whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def secret_key(path: Path) -> str:
+    """The generated SECRET_KEY, made on the first call and kept."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        write_private(path, secrets.token_urlsafe(50))
+        return path.read_text().strip()
+
+
+def generated_password() -> str:
+    """A password that can be typed: 20 letters and digits in groups, 100 bits and more."""
+    alphabet = string.ascii_lowercase + string.digits
+    return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))
+
+
+# --- the stack ---------------------------------------------------------------------------------------------------
+
+
+class Portal:
+    """One running portal. `run` returns when it was told to stop; StackError says in one sentence why it cannot run."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.directory = options.portal_dir
+        self.postgres: EmbeddedPostgres | None = None
+        self.redis: EmbeddedRedis | None = None
+        self.environment: dict[str, str] = {}
+        self._lock: IO[str] | None = None
+        self._is_stopping = False
+        self._supervisor: Supervisor | None = None
+
+    def run(self) -> None:
+        """Start everything, say where it is, keep it running, stop everything."""
+        self._take_directory()
+        self._check_port()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop_soon)
+        try:
+            self._start_servers()
+            password = self._prepare()
+            supervisor = self._supervisor = Supervisor(
+                self._children(),
+                cwd=self.options.base_dir,
+                broker_answers=self._broker_answers,
+                servers=[self._revive_servers],
+            )
+            try:
+                supervisor.start()
+                if self._wait_until_it_answers(supervisor):
+                    self._announce(password)
+                if not self._is_stopping:
+                    supervisor.run()
+            finally:
+                say("portal", "stopping")
+                supervisor.stop()
+        finally:
+            (self.directory / "access.json").unlink(missing_ok=True)
+            if self.redis:
+                self.redis.stop()
+            if self.postgres:
+                self.postgres.stop()
+        say("portal", "stopped; the data stays, run it again to continue")
+
+    def _stop_soon(self, _number: int, _frame: FrameType | None) -> None:
+        if self._is_stopping:  # asked twice: do not wait for anybody
+            for child in self._supervisor.children if self._supervisor else ():
+                child.signal(signal.SIGKILL)
+        self._is_stopping = True
+        if self._supervisor:
+            self._supervisor.stop_soon()
+
+    # --- before anything runs
+
+    def _take_directory(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.directory / "lock").open("w")
+        except OSError as error:
+            raise StackError(
+                f"The portal cannot write to {self.directory} ({error.strerror}): set PORTAL_DIR to a directory you own."
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StackError(
+                f"A portal is already running on {self.directory}: stop it, or give this one a PORTAL_DIR of its own."
+            ) from None
+        for name in ("access.json", "environment.json"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _check_port(self) -> None:
+        family = socket.AF_INET6 if ":" in self.options.host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.options.host, self.options.port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    message = (
+                        f"Port {self.options.port} is in use: choose another one, e.g. PORT={self.options.port + 1}."
+                    )
+                else:
+                    message = f"Cannot listen on {self.options.host}:{self.options.port} ({error.strerror}): check HOST and PORT."
+                raise StackError(message) from None
+
+    # --- servers
+
+    def _start_servers(self) -> None:
+        if not self.options.database_url:
+            self.postgres = EmbeddedPostgres(self.directory)
+            self.postgres.start()
+        if not self.options.redis_url:
+            self.redis = EmbeddedRedis(self.directory)
+            self.redis.start()
+        hosts = {"localhost", "127.0.0.1", "[::1]"} | self._more_hosts()
+        self.environment = {
+            "DATABASE_URL": self.postgres.url if self.postgres else self.options.database_url,
+            "REDIS_URL": self.redis.url if self.redis else self.options.redis_url,
+            "SECRET_KEY": os.environ.get("SECRET_KEY") or secret_key(self.directory / "secret_key"),
+            "PORTAL_DIR": str(self.directory),
+            "ALLOWED_HOSTS": os.environ.get("ALLOWED_HOSTS") or ",".join(sorted(hosts)),
+            "PYTHONUNBUFFERED": "1",
+            # As root the workers run as root: whoever types `make up` as root knows.
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+        }
+        write_private(self.directory / "environment.json", json.dumps(self.environment))
+
+    def _more_hosts(self) -> set[str]:
+        """The names this machine answers to when it listens on more than loopback."""
+        host = self.options.host
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return {host}
+        if address.is_loopback:
+            return set()
+        return {socket.gethostname(), socket.getfqdn()} if address.is_unspecified else {host}
+
+    def _revive_servers(self) -> None:
+        for name, server in (("PostgreSQL", self.postgres), ("Redis", self.redis)):
+            if server is None or server.process is None or server.process.poll() is None:
+                continue
+            say("portal", f"{name} ended; starting it again")
+            try:
+                server.start()
+            except StackError as error:
+                say("portal", str(error))
+
+    def _broker_answers(self) -> bool:
+        if self.redis is not None:
+            return self.redis.answers()
+        from kombu import Connection
+
+        try:
+            with Connection(self.environment["REDIS_URL"], connect_timeout=1) as broker:
+                broker.ensure_connection(max_retries=1, timeout=1)
+        except Exception:  # whatever the trouble is: it does not answer
+            return False
+        return True
+
+    # --- schema, translations, files, demo
+
+    def _prepare(self) -> str:
+        """Bring the database and the files up to date; the demo administrator's new password, empty without a demo."""
+        if self.options.redis_url and not self._broker_answers():
+            raise StackError("Redis does not answer at REDIS_URL: check its host, port and password.")
+        self._manage("compile_translations")
+        self._manage("migrate", "--no-input", "--verbosity", "0", failure="The database could not be prepared")
+        self._manage("collectstatic", "--no-input", "--verbosity", "0")
+        if not self.options.has_demo:
+            return ""
+        self._manage("seed_demo")
+        password = generated_password()
+        self._manage("set_demo_password", text=password)
+        return password
+
+    def _manage(self, *arguments: str, text: str = "", failure: str = "") -> None:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=self.options.base_dir,
+            env=os.environ | self.environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+            reason = next((line for line in lines if "connection failed" in line or "FATAL" in line), lines[-1])
+            raise StackError(f"{failure or f'manage.py {arguments[0]} failed'}: {reason.strip()}")
+
+    # --- processes
+
+    def _children(self) -> list[Child]:
+        python = sys.executable
+        celery = [python, "-m", "celery", "-A", "hotpatch_portal", "--quiet"]
+        calm = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+        run = self.directory / "heartbeat"
+        run.mkdir(exist_ok=True)
+
+        def worker(name: str, queue: str, lanes: str, processes: int) -> Child:
+            heartbeat = run / name
+            return Child(
+                name,
+                [
+                    *celery,
+                    "worker",
+                    "--queues",
+                    queue,
+                    "--concurrency",
+                    str(processes),
+                    "--hostname",
+                    f"{name}@%h",
+                    *calm,
+                ],
+                self.environment | {"WORKER_HEARTBEAT_FILE": str(heartbeat), "WORKER_LANES": lanes},
+                heartbeat=heartbeat,
+            )
+
+        address = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        web = [
+            *(python, "-m", "gunicorn", "hotpatch_portal.wsgi", "--bind", f"{address}:{self.options.port}"),
+            *("--workers", str(WEB_WORKERS), "--worker-class", "gthread", "--threads", str(WEB_THREADS)),
+            *("--timeout", "60", "--graceful-timeout", "8", "--log-level", "warning", "--no-control-socket"),
+        ]
+        beat = [
+            *celery,
+            "beat",
+            "--schedule",
+            str(self.directory / "beat-schedule"),
+            "--pidfile",
+            "",
+            "--loglevel",
+            "WARNING",
+        ]
+        return [
+            Child("web", web, self.environment),
+            worker("worker-1", "interactive", "interactive", 2),
+            worker("worker-2", "bulk", "all", 1),
+            Child("beat", beat, self.environment),
+        ]
+
+    def _wait_until_it_answers(self, supervisor: Supervisor) -> bool:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        address = f"{self.options.url}accounts/login/"
+        while not self._is_stopping:
+            supervisor.check()
+            try:
+                with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 (our own address)
+                    if answer.status == 200:
+                        return True
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise StackError(f"The portal answers {error.code} at {address}: check ALLOWED_HOSTS.") from None
+            except OSError:
+                pass
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"The portal did not answer at {address} within {ANSWER_SECONDS:.0f} s; see the lines above."
+                )
+            time.sleep(0.1)
+        return False
+
+    def _announce(self, password: str) -> None:
+        access = {"url": self.options.url, "username": "admin" if password else "", "password": password}
+        write_private(self.directory / "access.json", json.dumps(access))
+        lines = ["", f"  Hotpatch Portal is running at {self.options.url}"]
+        if password:
+            lines += [f"  Sign in as admin with the password {password}", "  (a new one at every start of the demo)"]
+        else:
+            lines += ["  The first administrator comes from: .venv/bin/python manage.py createsuperuser"]
+        lines += ["  Ctrl-C stops it; the data stays.", ""]
+        print("\n".join(lines), flush=True)  # noqa: T201 (the terminal is this program's page)
