@@ -44,6 +44,11 @@ class MonthForecast:
     causes: tuple[RebootCause, ...]
     kb_numbers: tuple[str, ...] = ()
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether a reboot is certain; pending updates alone only may reboot."""
+        return any(cause is not RebootCause.PENDING_UPDATE for cause in self.causes)
+
 
 _OFF_TRACK = frozenset({HotpatchTrack.OFF_TRACK_BASELINE_MISSED, HotpatchTrack.OFF_TRACK_SINCE_KB})
 _TAKES_LCUS = _OFF_TRACK | {HotpatchTrack.NOT_ON_TRAIN}

@@ -196,6 +196,7 @@ class Portal:
     # --- servers
 
     def _start_servers(self) -> None:
+        say("portal", f"everything it keeps is in {self.directory}")
         if not self.options.database_url:
             self.postgres = EmbeddedPostgres(self.directory)
             self.postgres.start()
@@ -254,11 +255,13 @@ class Portal:
         """Bring the database and the files up to date; the demo administrator's new password, empty without a demo."""
         if self.options.redis_url and not self._broker_answers():
             raise StackError("Redis does not answer at REDIS_URL: check its host, port and password.")
+        say("portal", "preparing the database and the files")
         self._manage("compile_translations")
         self._manage("migrate", "--no-input", "--verbosity", "0", failure="The database could not be prepared")
         self._manage("collectstatic", "--no-input", "--verbosity", "0")
         if not self.options.has_demo:
             return ""
+        say("portal", "preparing the demo fleet")
         self._manage("seed_demo")
         password = generated_password()
         self._manage("set_demo_password", text=password)
