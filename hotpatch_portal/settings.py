@@ -234,6 +234,7 @@ _processors: list[structlog.typing.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
 ]
 structlog.configure(
     processors=[*_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

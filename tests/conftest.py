@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -84,28 +85,29 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     started: list[Worker] = []
 
     def start(*, queue: str = "interactive", lanes: str = "all", redis_url: str | None = None) -> Worker:
-        host = connection.settings_dict["HOST"]
-        database = connection.settings_dict["NAME"]
+        address = urlsplit(os.environ["DATABASE_URL"])
+        database_url = address._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
         log = tmp_path / f"worker-{len(started)}.log"
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "celery", "-A", "hotpatch_portal", "worker",
-                "-Q", queue, "-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat",
-            ],
-            cwd=ROOT,
-            env=os.environ
-            | {
-                "DJANGO_SETTINGS_MODULE": "hotpatch_portal.settings",
-                "DATABASE_URL": f"postgres://{connection.settings_dict['USER']}@/{database}?host={host}",
-                "REDIS_URL": redis_url or os.environ["REDIS_URL"],
-                "SECRET_KEY": "tests",
-                "WORKER_LANES": lanes,
-            },
-            stdout=log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "celery", "-A", "hotpatch_portal", "worker",
+                    "-Q", queue, "-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat",
+                ],
+                cwd=ROOT,
+                env=os.environ
+                | {
+                    "DJANGO_SETTINGS_MODULE": "hotpatch_portal.settings",
+                    "DATABASE_URL": database_url,
+                    "REDIS_URL": redis_url or os.environ["REDIS_URL"],
+                    "SECRET_KEY": "tests",
+                    "WORKER_LANES": lanes,
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )  # fmt: skip
         started.append(Worker(process, log))
         return started[-1]
 

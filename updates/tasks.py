@@ -42,6 +42,9 @@ def _send_wake_up() -> None:
         "socket_connect_timeout": WAKE_UP_TIMEOUT_SECONDS,
         "socket_timeout": WAKE_UP_TIMEOUT_SECONDS,
         "retry_on_timeout": False,
+        "max_retries": 1,
+        "interval_start": 0,
+        "connect_retries_timeout": WAKE_UP_TIMEOUT_SECONDS,
     }
     try:
         with current_app.connection_for_write(

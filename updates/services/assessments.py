@@ -24,11 +24,15 @@ from vms.services.summaries import VmSummary, record_summaries
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one assessment found on one VM. `installation_id` where an installation ended with it."""
+    """What one assessment found on one VM.
+
+    Where an installation ended with it: `installation_id`, and the catalogue keys of what that run installed.
+    """
 
     facts: VmFacts
     result: AssessmentResult
     installation_id: UUID | None = None
+    installed_keys: frozenset[str] = frozenset()
 
     @property
     def os_build(self) -> str:
@@ -205,7 +209,7 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
                         patch_id=pks[key],
                         version=update.patch.version,
                         installed_on=update.installed_on,
-                        installed_by_id=item.installation_id,
+                        installed_by_id=item.installation_id if key in item.installed_keys else None,
                     )
                 )
             elif before[key].patch.version != update.patch.version:

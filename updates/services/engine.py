@@ -555,7 +555,12 @@ class _Engine:
             _record_results([(work.operation.pk, result.patches) for work, result in won])
             record_assessments(
                 found=[
-                    Found(work.facts, result.final_assessment, work.operation.pk)
+                    Found(
+                        work.facts,
+                        result.final_assessment,
+                        work.operation.pk,
+                        frozenset(o.patch.key for o in result.patches if o.state is InstallationState.INSTALLED),
+                    )
                     for work, result in won
                     if result.final_assessment is not None and result.final_assessment.status is not RunStatus.FAILED
                 ],

@@ -1,0 +1,112 @@
+"""Faults survived, with real workers, a real Redis and a real PostgreSQL: every operation ends, exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from patching.terms import Classification, InstallationPlan
+from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.updates.world import make_vms
+from updates.models import Operation, VmUpdateState
+from updates.services.catalogue import import_catalogue
+from updates.services.operations import request_assessments, request_installations
+from vms.models import VirtualMachine
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stack]
+DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
+EVERYTHING = InstallationPlan(classifications=frozenset(Classification))
+# A worker that died in the middle of a step holds its lease for 90 s.
+PATIENCE_SECONDS = 150.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain: {what}; {list(Operation.objects.values_list('kind', 'state', 'error_code'))}")
+        time.sleep(0.05)
+
+
+def state_of(operation: Operation) -> str:
+    return Operation.objects.values_list("state", flat=True).get(pk=operation.pk)
+
+
+@pytest.fixture
+def vm() -> VirtualMachine:
+    """A VM on track whose installation of everything takes about six seconds."""
+    for name in ("hotpatch_releases.json", "other_updates.json"):
+        import_catalogue(data=(DATA / name).read_bytes())
+    row = ConnectionFactory(catalogue_date=date(2026, 5, 20), clock_factor=300.0)
+    vm: VirtualMachine = VirtualMachineFactory(connection=row)
+    VmUpdateState.objects.create(vm=vm, os_build="20348.5020")
+    return vm
+
+
+def start_installation(vm: VirtualMachine) -> Operation:
+    (outcome,) = request_installations(vm_ids=[vm.pk], plan=EVERYTHING, requested_by=None)
+    return Operation.objects.get(pk=outcome.operation_id)
+
+
+def assert_ended_once(operation: Operation) -> None:
+    operation.refresh_from_db()
+    assert (operation.state, operation.verification) == ("succeeded", "confirmed")
+    codes = list(operation.events.values_list("code", flat=True))
+    for once in ("operation.requested", "operation.started", "operation.finished"):
+        assert codes.count(once) == 1, codes
+    installed = operation.results.filter(state="Installed")
+    assert installed.count() == operation.installed_count == 4
+    assert operation.vm.installed_patches.filter(installed_by=operation).count() == 4
+
+
+def test_a_worker_killed_in_the_middle_of_an_installation(vm, worker, redis_server) -> None:
+    first = worker(redis_url=redis_server.url)
+    operation = start_installation(vm)
+    wait_for(lambda: state_of(operation) == "in_progress", "the installation runs")
+    first.kill()
+    worker(redis_url=redis_server.url)
+    wait_for(lambda: state_of(operation) not in {"queued", "starting", "in_progress", "rebooting"}, "it ends")
+    assert_ended_once(operation)
+
+
+def test_a_broker_that_forgets_everything(vm, worker, redis_server) -> None:
+    worker(redis_url=redis_server.url)
+    operation = start_installation(vm)
+    wait_for(lambda: state_of(operation) == "in_progress", "the installation runs")
+    redis_server.flush()
+    wait_for(lambda: state_of(operation) not in {"queued", "starting", "in_progress", "rebooting"}, "it ends")
+    assert_ended_once(operation)
+
+
+def test_assess_now_without_a_broker(vm, worker, redis_server, client: Client) -> None:
+    worker(redis_url=redis_server.url)
+    (warm_up,) = make_vms(1)
+    request_assessments(vm_ids=[warm_up.pk], requested_by=None)
+    wait_for(lambda: not Operation.objects.open().exists(), "the worker is up")
+    client.force_login(User.objects.create(username="root", is_superuser=True))
+    redis_server.stop()
+    began = time.monotonic()
+    assert client.post(reverse("updates:assess", args=[vm.pk])).status_code == 302
+    assert time.monotonic() - began < 1.0
+    operation = Operation.objects.get(vm=vm)
+    wait_for(lambda: state_of(operation) == "succeeded", "the worker's own timer carries it out")
+    redis_server.start()
+    request_assessments(vm_ids=[vm.pk], requested_by=None)
+    wait_for(lambda: not Operation.objects.open().exists(), "it goes on when the broker is back")
+
+
+def test_many_workers_share_the_work_and_do_nothing_twice(worker, redis_server) -> None:
+    vms = make_vms(300)
+    request_assessments(vm_ids=[vm.pk for vm in vms], requested_by=None, is_bulk=True)
+    for queue in ("interactive", "bulk", "bulk"):
+        worker(queue=queue, redis_url=redis_server.url)
+    wait_for(lambda: not Operation.objects.open().exists(), "all are assessed")
+    assert Operation.objects.filter(state="succeeded").count() == 300
+    assert VmUpdateState.objects.filter(last_assessed_at__isnull=False).count() == 300
