@@ -97,7 +97,7 @@ def stack() -> Iterator[Stack]:
     environment = {
         key: value
         for key, value in os.environ.items()
-        if key not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE"}
+        if key not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE", "PYTEST_CURRENT_TEST"}
     } | {"PORT": str(free_port()), "PORTAL_DIR": str(portal_dir), "DEMO": "1"}
     log = (portal_dir / "stack.log").open("wb")
     process = subprocess.Popen(
@@ -153,7 +153,7 @@ def signed_in(stack: Stack, browser: Browser) -> dict[str, object]:
     page.goto(stack.url)
     page.fill("input[name=login]", stack.username)
     page.fill("input[name=password]", stack.password)
-    page.click("main button[type=submit]")
+    page.click("main .button--primary")
     page.wait_for_url("**/virtual-machines/**")
     state = context.storage_state()
     context.close()

@@ -1,0 +1,145 @@
+"""Every page: axe finds nothing, nothing is wider than the screen, and in Japanese nothing is left in English."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page
+
+from tests.browser.conftest import OpenContext, Stack
+
+pytestmark = pytest.mark.browser
+
+# What stays as it is in Japanese: names, ids, KB titles, technical words of Windows and Azure.
+KEPT = re.compile(
+    r"""
+    KB\d+ | \d{4}-\d\d(-\d\d)? | [0-9a-f]{8}(-[0-9a-f-]+)? | Hotpatch\sPortal | English | admin | UTC | SKU | OS | VM | KB | ID
+    | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
+    | SConfig | Server\sCore | Feature\sPack | Service\sPack | az\svm\slist\s-o\sjson | nextLink | MB | Resource\sManager | manage\.py.* | GB
+    | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
+    | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
+    | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
+    | [a-z]+\.[a-z_]+
+    """,
+    re.VERBOSE,
+)
+# Texts that come from Microsoft's data, or that are nobody's words.
+QUOTED = "tbody .title, code, .mono, details, [lang=en], input, select[name=connection], select[name=subscription], .reason.mono"
+
+
+def addresses(page: Page) -> dict[str, str]:
+    """One address of each of our page templates."""
+    page.goto("/virtual-machines/?q=run-hotpatched")
+    updates = page.locator("tbody th a").first.get_attribute("href") or ""
+    vm = updates.removesuffix("updates/")
+    page.goto(f"{updates}?tab=history")
+    page.wait_for_selector("tbody th a", timeout=60_000)
+    operation = page.locator("tbody th a").last.get_attribute("href") or ""
+    page.goto("/virtual-machines/?q=web-013")
+    other = page.locator("tbody th a").first.get_attribute("href") or ""
+    return {
+        "list": "/virtual-machines/",
+        "list-empty": "/virtual-machines/?q=nothing-of-this-name",
+        "import": "/virtual-machines/import/",
+        "overview": vm,
+        "settings": f"{vm}settings/",
+        "recommended": updates,
+        "compliance": f"{updates}?tab=compliance",
+        "history": f"{updates}?tab=history",
+        "installed": f"{updates}?tab=installed",
+        "install": f"{updates}install/",
+        "install-unassessed": f"{other}install/",
+        "operation": operation,
+        "calendar": "/calendar/?line=ws2025&year=2025",
+        "password": "/accounts/password/change/",
+        "404": "/nothing/here/",
+    }
+
+
+@pytest.fixture(scope="module")
+def pages(browser, stack: Stack, signed_in) -> dict[str, str]:  # type: ignore[no-untyped-def]
+    context = browser.new_context(base_url=stack.url, storage_state=signed_in)
+    found = addresses(context.new_page())
+    context.close()
+    return found
+
+
+def with_preferences(context: BrowserContext, stack: Stack, language: str, theme: str) -> Page:
+    context.add_cookies(
+        [
+            {"name": "django_language", "value": language, "url": stack.url},
+            {"name": "theme", "value": theme, "url": stack.url},
+        ]
+    )
+    return context.new_page()
+
+
+def visit(page: Page, pages: dict[str, str]) -> Iterator[str]:
+    """Every page, the wizard's later steps included."""
+    for name, address in pages.items():
+        page.goto(address)
+        yield name
+        if name == "install":
+            for step in ("properties", "review"):
+                page.locator(f"button[name=go][value={step}]").last.click()
+                page.wait_for_load_state()
+                yield f"install-{step}"
+
+
+@pytest.mark.parametrize(
+    ("language", "theme", "width"),
+    [("en", "light", 1440), ("ja", "dark", 360), ("en", "dark", 1440), ("ja", "light", 360)],
+)
+def test_axe_finds_nothing(
+    new_context: OpenContext, stack: Stack, pages: dict[str, str], language: str, theme: str, width: int
+) -> None:
+    page = with_preferences(new_context(viewport={"width": width, "height": 900}), stack, language, theme)
+    problems = []
+    for name in visit(page, pages):
+        found = Axe().run(page).response["violations"]
+        problems += [f"{name}: {v['id']} {v['nodes'][0]['html'][:160]}" for v in found]
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            problems.append(f"{name}: wider than {width} px")
+    signed_out = with_preferences(
+        new_context(viewport={"width": width, "height": 900}, storage_state=None), stack, language, theme
+    )
+    for address in ("/accounts/login/",):
+        signed_out.goto(address)
+        found = Axe().run(signed_out).response["violations"]
+        problems += [f"{address}: {v['id']} {v['nodes'][0]['html'][:160]}" for v in found]
+    assert problems == []
+
+
+def test_nothing_is_left_in_english(new_context: OpenContext, stack: Stack, pages: dict[str, str]) -> None:
+    page = with_preferences(new_context(), stack, "ja", "light")
+    signed_out = with_preferences(new_context(storage_state=None), stack, "ja", "light")
+    signed_out.goto("/accounts/login/")
+    left = {"sign-in": english_in(signed_out)}
+    for name in visit(page, pages):
+        left[name] = english_in(page)
+    assert {name: words for name, words in left.items() if words} == {}
+
+
+def english_in(page: Page) -> list[str]:
+    """What of the visible text is Latin words that are no names."""
+    texts = page.evaluate(
+        """(quoted) => {
+            const found = [];
+            const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+            while (walker.nextNode()) {
+                const parent = walker.currentNode.parentElement;
+                if (parent.closest(quoted) || parent.closest("script, style, noscript")) continue;
+                if (walker.currentNode.textContent.trim()) found.push(walker.currentNode.textContent.trim());
+            }
+            for (const element of document.querySelectorAll("[aria-label], [placeholder]")) {
+                found.push(element.getAttribute("aria-label") ?? element.getAttribute("placeholder"));
+            }
+            return found;
+        }""",
+        QUOTED,
+    )
+    rest = {text: KEPT.sub(" ", text) for text in texts}
+    return sorted(text for text, left in rest.items() if re.search(r"[A-Za-z]{2,}", left))
