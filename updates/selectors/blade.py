@@ -30,6 +30,7 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import InstalledPatch, Operation, Patch, Release
+from updates.selectors.polling import poll_seconds
 from vms.access import access_or_404
 from vms.choices import Role
 from vms.models import VirtualMachine
@@ -122,6 +123,12 @@ class VmPicture:
         """What is queued or running, running first."""
         running = [o for o in self.operations if not o.is_ended]
         return tuple(sorted(running, key=lambda o: o.state not in set(IN_FLIGHT)))
+
+    @property
+    def poll_seconds(self) -> int:
+        """How long the page waits before it looks again at what is open."""
+        newest = max((o.created_at for o in self.open_operations), default=self.now)
+        return poll_seconds(newest, self.now)
 
     @property
     def open_installation(self) -> Operation | None:

@@ -12,24 +12,16 @@ from django.shortcuts import get_object_or_404
 from patching.terms import InstallationPlan, InstallationState, OperationKind, OperationState
 from updates.models import Operation, OperationEvent, PatchResult
 from updates.plans import plan_from_json
+from updates.selectors.polling import poll_seconds
 from vms.access import Access, access_or_404
 from vms.choices import REBOOT_SETTINGS
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
 
-# Look often while someone waits, and less the longer it takes: (age, seconds between looks).
-POLL_PERIODS = ((timedelta(minutes=1), 1), (timedelta(minutes=10), 2), (timedelta(hours=1), 5))
-SLOWEST_POLL_SECONDS = 15
 _RESULT_ORDER = tuple(
     InstallationState(name) for name in ("Failed", "Pending", "Installed", "Excluded", "NotSelected", "Unknown")
 )
-
-
-def poll_seconds(created_at: datetime, now: datetime) -> int:
-    """How long a page waits before it looks again at an operation of this age."""
-    age = now - created_at
-    return next((seconds for limit, seconds in POLL_PERIODS if age < limit), SLOWEST_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

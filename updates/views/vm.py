@@ -41,9 +41,9 @@ def blade(request: PortalRequest, pk: int) -> HttpResponse:
         "picture": picture,
         "tab": tab if tab in TABS else TABS[0],
         "history": history_of(picture.operations, request.GET.dict(), now),
-        "now": now,
+        "poll_seconds": picture.poll_seconds,
     }
-    return render_page(request, "updates/blade.html", context, partials={"blade"})
+    return render_page(request, "updates/blade.html", context, partials={"blade", "progress"})
 
 
 @require_POST
