@@ -59,7 +59,7 @@ gettext:
 
 test: $(VENV)/.dev browser ## run every test, the browser's last and alone
 	@$(BIN)/python manage.py compile_translations
-	@$(BIN)/python -m pytest -q -n 2 -m "not browser"
+	@$(BIN)/python -m pytest -q -n 2 -m "not browser" --cov=patching --cov-branch --cov-fail-under=100 --cov-report=
 	@$(BIN)/python -m pytest -q -m browser
 
 check: lint types test ## all that CI runs

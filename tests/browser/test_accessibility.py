@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import OpenContext, Stack
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 KEPT = re.compile(
     r"""
     KB\d+ | \d{4}-\d\d(-\d\d)? | [0-9a-f]{8}(-[0-9a-f-]+)? | Hotpatch\sPortal | English | admin | UTC | SKU | OS | VM | KB | ID
-    | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
+    | WindowsServer | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
     | SConfig | Server\sCore | Feature\sPack | Service\sPack | az\svm\slist\s-o\sjson | nextLink | MB | Resource\sManager | manage\.py.* | GB
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
     | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
@@ -36,7 +36,7 @@ def addresses(page: Page) -> dict[str, str]:
     updates = page.locator("tbody th a").first.get_attribute("href") or ""
     vm = updates.removesuffix("updates/")
     page.goto(f"{updates}?tab=history")
-    page.wait_for_selector("tbody th a", timeout=60_000)
+    expect(page.locator("tbody tr").last).to_contain_text("Succeeded", timeout=60_000)
     operation = page.locator("tbody th a").last.get_attribute("href") or ""
     page.goto("/virtual-machines/?q=web-013")
     other = page.locator("tbody th a").first.get_attribute("href") or ""

@@ -56,7 +56,7 @@ def kb(number: str) -> SafeString | str:
     if not number:
         return "–"
     return format_html(
-        '<a class="nowrap" href="https://support.microsoft.com/help/{}" rel="noreferrer external">KB{}</a>',
+        '<a class="kb nowrap" href="https://support.microsoft.com/help/{}" rel="noreferrer external">KB{}</a>',
         number,
         number,
     )

@@ -1,0 +1,471 @@
+"""Every row of docs/rules.md holds for the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patching.eligibility import (
+    Eligibility,
+    EligibilityVerdict,
+    catalog_index,
+    is_uniform_arm_id,
+    judge_eligibility,
+)
+from patching.forecast import RebootCause, forecast_reboots
+from patching.kb_numbers import KbNumbersError, parse_kb_numbers
+from patching.lifecycle import (
+    TRANSITIONS,
+    Admission,
+    Step,
+    admit,
+    deadline_after,
+    next_step,
+    retry_delay,
+    state_for,
+)
+from patching.outcome import ExpectedPatch, RunFacts, fits, judge_run, verify
+from patching.releases import (
+    as_of,
+    expected_type,
+    is_offered,
+    is_released,
+    next_planned_baseline_month,
+    second_tuesday,
+)
+from patching.selection import Guard, PatchVerdict, Selection, SelectionReason, prospect, select, validate_plan
+from patching.settings_rules import judge_settings
+from patching.status import judge_update_status
+from patching.terms import (
+    AssessmentMode,
+    CatalogImage,
+    Classification,
+    ImageReference,
+    InstallationPlan,
+    InstallationState,
+    OperationKind,
+    OperationState,
+    Patch,
+    PatchMode,
+    PatchSettings,
+    Platform,
+    ProductLine,
+    RebootBehavior,
+    RebootSetting,
+    Release,
+    ReleaseType,
+    RunStatus,
+    ScaleSetOrchestration,
+)
+from patching.track import hotpatch_status, judge_track
+from tests.patching.recorded import day, moment, month, releases
+from tests.patching.tables import Row, every_table, flag, rows, words
+
+NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
+
+
+def table(name: str) -> Callable[[Callable[..., None]], Any]:
+    """Run a test once for each row of a table."""
+    return pytest.mark.parametrize("row", rows(name), ids=[" ".join(row.values()) for row in rows(name)])
+
+
+def test_every_table_is_checked_by_a_test() -> None:
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    checked = set(re.findall(r'@table\("([a-z-]+)"\)', source))
+    assert checked == set(every_table())
+
+
+def patch(kb: str = "5087424", **fields: Any) -> Patch:
+    values: dict[str, Any] = {
+        "title": f"Update {kb} for Windows Server 2022",
+        "classification": Classification.SECURITY,
+        "reboot_behavior": RebootBehavior.NEVER_REBOOTS,
+        "product_line": ProductLine.WS2022,
+    }
+    return Patch(kb_number=kb, **(values | fields))
+
+
+# --- releases and the calendar -----------------------------------------------------------------------------------
+
+
+@table("expected-type")
+def test_expected_type(row: Row) -> None:
+    assert expected_type(date(2026, int(row["month"]), 1)) == row["expected"]
+
+
+@table("offered")
+def test_offered(row: Row) -> None:
+    released_on = day(row["released on"])
+    assert released_on is not None
+    release = Release(
+        ProductLine.WS2022,
+        released_on.replace(day=1),
+        ReleaseType.HOTPATCH,
+        released_on,
+        kb_number=row["KB"],
+        is_scheduled=flag(row["announced only"]),
+    )
+    assert is_released(release, moment(row["at (UTC)"])) is flag(row["released"])
+    assert is_offered(release, moment(row["at (UTC)"])) is flag(row["offered"])
+
+
+@table("second-tuesday")
+def test_second_tuesday(row: Row) -> None:
+    first = month(row["month"])
+    assert first is not None
+    assert second_tuesday(first) == day(row["second Tuesday"])
+
+
+@table("next-baseline")
+def test_next_baseline(row: Row) -> None:
+    assert next_planned_baseline_month(moment(row["at (UTC)"])) == month(row["month of the next planned baseline"])
+
+
+# --- eligibility -------------------------------------------------------------------------------------------------
+
+CORE = CatalogImage("MicrosoftWindowsServer", "WindowsServer", "2022-datacenter-azure-edition-core", ProductLine.WS2022)
+CATALOG = catalog_index([CORE])
+
+
+def image(text: str) -> ImageReference:
+    if text.count(":") == 2:
+        return ImageReference(*text.split(":"))
+    return ImageReference(resource_id=text)
+
+
+@table("eligibility")
+def test_eligibility(row: Row) -> None:
+    verdict = judge_eligibility(
+        image(row["image"]),
+        CATALOG,
+        Platform(row["platform"]),
+        scale_set_orchestration=ScaleSetOrchestration(row["scale set"]),
+    )
+    assert verdict.verdict == row["verdict"]
+    assert (verdict.catalog_image is not None) is ("azure-edition-core" in row["image"].lower())
+
+
+@table("product-line")
+def test_product_line(row: Row) -> None:
+    known = image("MicrosoftWindowsServer:WindowsServer:2022-datacenter-azure-edition-core")
+    verdict = judge_eligibility(
+        known if row["in the catalog as"] else ImageReference(),
+        CATALOG,
+        Platform.AZURE,
+        os_build=row["OS build"],
+    )
+    assert (verdict.product_line or "") == row["product line"]
+
+
+@table("uniform-id")
+def test_uniform_id(row: Row) -> None:
+    assert is_uniform_arm_id(row["resource id"]) is flag(row["Uniform instance"])
+
+
+# --- settings ----------------------------------------------------------------------------------------------------
+
+ELIGIBLE = Eligibility(EligibilityVerdict.ELIGIBLE, ProductLine.WS2022, CORE)
+NOT_ELIGIBLE = Eligibility(EligibilityVerdict.CUSTOM_IMAGE, None)
+
+
+@table("settings-combinations")
+def test_settings_combinations(row: Row) -> None:
+    target = PatchSettings(
+        provision_vm_agent=flag(row["agent"]),
+        patch_mode=PatchMode(row["patch mode"]),
+        enable_automatic_updates=flag(row["automatic updates"]),
+        assessment_mode=AssessmentMode(row["assessment mode"]),
+        enable_hotpatching=flag(row["hotpatch"]),
+        bypass_platform_safety_checks=flag(row["bypass"]),
+    )
+    found = judge_settings(
+        target,
+        current=None,
+        eligibility=ELIGIBLE if flag(row["eligible"]) else NOT_ELIGIBLE,
+        platform=Platform(row["platform"]),
+    )
+    assert tuple(violation.problem.value for violation in found) == words(row["problems"])
+    assert {violation.arm_target for violation in found} == set(words(row["ARM target"]))
+    assert {violation.arm_code for violation in found} <= {"InvalidParameter"}
+
+
+@table("settings-transitions")
+def test_settings_transitions(row: Row) -> None:
+    def settings(prefix: str) -> PatchSettings:
+        return PatchSettings(
+            patch_mode=PatchMode(row[f"{prefix} mode"]),
+            enable_automatic_updates=flag(row[f"{prefix} automatic updates"]),
+        )
+
+    found = judge_settings(settings("to"), current=settings("from"), eligibility=ELIGIBLE, platform=Platform.AZURE)
+    assert tuple(violation.problem.value for violation in found) == words(row["problems"])
+
+
+# --- status and track --------------------------------------------------------------------------------------------
+
+
+@table("hotpatch-status")
+def test_hotpatch_status(row: Row) -> None:
+    status = hotpatch_status(
+        ELIGIBLE if flag(row["eligible"]) else NOT_ELIGIBLE,
+        is_enabled=flag(row["hotpatch on"]),
+        was_assessed=flag(row["assessed"]),
+    )
+    assert status == row["status"]
+
+
+def end_of(text: str) -> datetime:
+    """The end of a catalogue's day."""
+    return as_of(day(text), NOW)
+
+
+@table("track")
+def test_track(row: Row) -> None:
+    verdict = judge_track(
+        releases(),
+        ProductLine(row["line"]) if row["line"] else None,
+        is_hotpatch_on=flag(row["hotpatch"]),
+        installed_kbs=words(row["installed"]),
+        os_build=row["build"],
+        as_of=end_of(row["as of"]),
+    )
+    assert verdict.track == row["track"]
+    assert (verdict.off_since.kb_number if verdict.off_since else "") == row["since"]
+    assert (verdict.next_offer.kb_number if verdict.next_offer else "") == row["next offer"]
+    assert verdict.back_on_track == month(row["back on track"])
+
+
+# --- selection and guard -----------------------------------------------------------------------------------------
+
+
+@table("selection")
+def test_selection(row: Row) -> None:
+    masks = words(row["name masks"])
+    offered = patch(
+        row["KB"],
+        update_id="" if row["KB"] else "an-id",
+        classification=Classification(row["class"]),
+        reboot_behavior=RebootBehavior(row["reboot behavior"]),
+        release_type=ReleaseType(row["release type"]) if row["release type"] else None,
+        published_on=day(row["published"]),
+    )
+    plan = InstallationPlan(
+        classifications=frozenset({Classification.SECURITY}),
+        kb_numbers_to_include=words(row["include"]),
+        kb_numbers_to_exclude=words(row["exclude"]),
+        exclude_kbs_requiring_reboot=row["no reboots"] == "yes",
+        max_patch_publish_date=day(row["published by"]),
+        patch_name_masks_to_include=tuple(mask[1:] for mask in masks if mask.startswith("+")),
+        patch_name_masks_to_exclude=tuple(mask[1:] for mask in masks if mask.startswith("-")),
+        guard_overrides=words(row["ticked"]),
+    )
+    guard = Guard(is_on_track=True, baseline_released_on=date(2026, 4, 14), off_until=date(2026, 7, 1))
+    selection = select([offered], plan, guard=guard)
+    (verdict,) = selection.verdicts
+    assert (verdict.state, verdict.reason) == (row["state"], row["reason"])
+    assert verdict.is_selected is (row["state"] == "Pending")
+    assert len(selection.selected) + len(selection.left_out) == 1
+    assert (verdict.off_until is not None) is (row["release type"] == "lcu")
+
+
+@table("plan")
+def test_plan(row: Row) -> None:
+    mask = (row["mask"],) if row["mask"] else ()
+    plan = InstallationPlan(
+        classifications=frozenset(Classification(name) for name in words(row["classes"])),
+        kb_numbers_to_include=words(row["include"]),
+        kb_numbers_to_exclude=tuple(str(5_000_000 + n) for n in range(int(row["KBs in a list"]))),
+        maximum_duration=timedelta(minutes=int(row["minutes"])),
+        patch_name_masks_to_include=mask,
+    )
+    assert tuple(problem.value for problem in validate_plan(plan)) == words(row["problems"])
+
+
+@table("kb-lists")
+def test_kb_lists(row: Row) -> None:
+    if not row["first bad"]:
+        assert parse_kb_numbers(row["typed"]) == words(row["read as"])
+        return
+    with pytest.raises(KbNumbersError) as caught:
+        parse_kb_numbers(row["typed"])
+    assert (caught.value.first_bad, str(caught.value.more)) == (row["first bad"], row["more"])
+
+
+@table("guard")
+def test_guard(row: Row) -> None:
+    guard = Guard(is_on_track=flag(row["on track"]), baseline_released_on=day(row["baseline of"]))
+    offered = patch(
+        release_type=ReleaseType(row["release type"]) if row["release type"] else None,
+        published_on=day(row["published"]),
+    )
+    assert guard.holds_back(offered) is flag(row["held back"])
+
+
+# --- runs --------------------------------------------------------------------------------------------------------
+
+
+def selected(*patches: Patch) -> Selection:
+    return Selection(
+        tuple(PatchVerdict(item, InstallationState.PENDING, SelectionReason.CLASS_SELECTED) for item in patches), ()
+    )
+
+
+@table("reboot-prospect")
+def test_reboot_prospect(row: Row) -> None:
+    patches = [patch(str(n), reboot_behavior=RebootBehavior(b)) for n, b in enumerate(words(row["reboot behaviors"]))]
+    plan = InstallationPlan(reboot_setting=RebootSetting(row["reboot option"]))
+    seen = prospect(selected(*patches), plan, is_reboot_pending=flag(row["reboot pending"]))
+    assert seen.reboot == row["prospect"]
+    reboot_minutes = 10 if row["prospect"] in {"possible", "certain"} else 0
+    assert seen.duration == timedelta(minutes=10 * len(patches) + reboot_minutes)
+
+
+@table("window")
+def test_window(row: Row) -> None:
+    update = patch(classification=Classification(row["class"]))
+    gone, maximum = timedelta(minutes=int(row["minutes gone"])), timedelta(minutes=int(row["maximum minutes"]))
+    assert fits(gone, update, maximum) is flag(row["may start"])
+
+
+@table("run-outcome")
+def test_run_outcome(row: Row) -> None:
+    outcome = judge_run(
+        RunFacts(
+            is_assessment_failed=flag(row["assessment failed"]),
+            has_failed_patch=flag(row["update failed"]),
+            has_reboot_failed=flag(row["reboot failed"]),
+            has_pending_patch=flag(row["update pending"]),
+            is_reboot_needed=flag(row["reboot needed"]),
+            reboot_setting=RebootSetting(row["reboot option"]),
+        )
+    )
+    assert outcome.status == row["status"]
+    assert outcome.reboot_status == row["reboot status"]
+    assert outcome.is_maintenance_window_exceeded is flag(row["window exceeded"])
+    assert outcome.error_code == row["error"]
+
+
+@table("verification")
+def test_verification(row: Row) -> None:
+    expected = []
+    offered = []
+    if row["reported"]:
+        reported = patch(row["reported"], classification=Classification(row["class"]), version="1")
+        expected.append(ExpectedPatch(reported, row["build it brings"]))
+        if flag(row["still offered"]):
+            offered.append(
+                patch(row["reported"], classification=reported.classification, version=row["version offered"] or "1")
+            )
+    result = verify(
+        expected,
+        available_after=offered,
+        build_after=row["build found"],
+        is_reboot_outstanding=flag(row["reboot outstanding"]),
+    )
+    assert result.verification == row["verification"]
+
+
+@table("update-status")
+def test_update_status(row: Row) -> None:
+    age = row["days since the assessment"]
+    status = judge_update_status(
+        is_supported=flag(row["supported"]),
+        last_assessed_at=NOW - timedelta(days=int(age)) if age else None,
+        now=NOW,
+        is_reboot_pending=flag(row["reboot pending"]),
+        available_count=int(row["available"]),
+    )
+    assert status == row["status"]
+
+
+# --- forecast ----------------------------------------------------------------------------------------------------
+
+
+def pending(text: str) -> Patch:
+    kb, kind, behavior = text.split()
+    return patch(
+        kb,
+        release_type=None if kind == "other" else ReleaseType(kind),
+        reboot_behavior=RebootBehavior(behavior),
+    )
+
+
+@table("forecast")
+def test_forecast(row: Row) -> None:
+    line = ProductLine(row["line"])
+    at = end_of(row["as of"])
+    verdict = judge_track(
+        releases(),
+        line,
+        is_hotpatch_on=flag(row["hotpatch"]),
+        installed_kbs=words(row["installed"]),
+        os_build="",
+        as_of=at,
+    )
+    seen = forecast_reboots(
+        releases(),
+        line,
+        verdict,
+        [pending(text) for text in words(row["pending updates"])],
+        is_reboot_pending=flag(row["reboot pending"]),
+        as_of=at,
+        months=4,
+    )
+    shown = "; ".join(f"{m.month:%Y-%m}: {' + '.join(m.causes)}" for m in seen)
+    assert shown.strip() == row["months"]
+    for found in seen:
+        assert found.is_certain is bool(set(found.causes) - {RebootCause.PENDING_UPDATE})
+
+
+# --- life of an operation ----------------------------------------------------------------------------------------
+
+
+@table("transitions")
+def test_transitions(row: Row) -> None:
+    assert {state.value for state in TRANSITIONS[OperationState(row["from"])]} == set(words(row["to"]))
+
+
+def test_the_table_of_transitions_is_complete() -> None:
+    assert {row["from"] for row in rows("transitions")} == {state.value for state in OperationState}
+
+
+@table("next-step")
+def test_next_step(row: Row) -> None:
+    step = next_step(
+        OperationState(row["state"]),
+        is_past_deadline=flag(row["past its deadline"]),
+        can_resend=flag(row["can resend"]),
+        can_find=flag(row["can find"]),
+    )
+    assert step is Step(row["step"])
+
+
+@table("backoff")
+def test_backoff(row: Row) -> None:
+    asked = float(row["asked to wait (s)"]) if row["asked to wait (s)"] else None
+    assert retry_delay(int(row["attempts"]), asked) == timedelta(seconds=int(row["waits (s)"]))
+
+
+@table("deadline")
+def test_deadline(row: Row) -> None:
+    maximum = timedelta(minutes=int(row["maximum minutes"])) if row["maximum minutes"] else None
+    assert deadline_after(OperationKind(row["kind"]), maximum) == timedelta(minutes=int(row["silent after (minutes)"]))
+
+
+@table("final-state")
+def test_final_state(row: Row) -> None:
+    assert state_for(RunStatus(row["outcome"])) == row["state"]
+
+
+@table("admission")
+def test_admission(row: Row) -> None:
+    found = frozenset(
+        (OperationKind(kind), OperationState(state))
+        for kind, state in (text.split() for text in words(row["open on the VM"]))
+    )
+    assert admit(OperationKind(row["request"]), found) is Admission(row["answer"])
