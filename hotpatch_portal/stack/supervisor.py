@@ -93,8 +93,9 @@ class Child:
 
 
 def _copy_lines(name: str, stream: IO[bytes], colour: int) -> None:
-    for line in stream:
-        say(name, line.decode(errors="replace").rstrip(), colour=colour)
+    with stream:
+        for line in stream:
+            say(name, line.decode(errors="replace").rstrip(), colour=colour)
 
 
 class Supervisor:

@@ -1,0 +1,140 @@
+"""The doctor: `manage.py check` names what is wrong with an installation, and what to do about it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import OperationalError, connections
+
+OLDEST_POSTGRESQL = 14
+BROKER_SCHEMES = {"redis", "rediss", "redis+socket", "unix"}
+
+
+@register(Tags.security)
+def secret_key(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E001: sessions and links are signed with the key."""
+    if settings.SECRET_KEY != "unset":  # noqa: S105 (the word for "not set")
+        return []
+    return [
+        Error(
+            "SECRET_KEY is not set.",
+            hint="Set SECRET_KEY (or SECRET_KEY_FILE) to 50 random characters; `make up` generates one by itself.",
+            id="portal.E001",
+        )
+    ]
+
+
+@register()
+def broker(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E002: wake-ups go through Redis."""
+    scheme = urlsplit(settings.REDIS_URL).scheme
+    if scheme in BROKER_SCHEMES:
+        return []
+    return [
+        Error(
+            f"REDIS_URL starts with {scheme or 'nothing'}://, which is no address of a Redis.",
+            hint="Write redis://host:6379/0, rediss:// for TLS, or redis+socket:///path/to/redis.sock.",
+            id="portal.E002",
+        )
+    ]
+
+
+@register()
+def database_engine(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E003: constraints, SKIP LOCKED and full text are part of the design."""
+    engine = settings.DATABASES["default"].get("ENGINE", "")
+    if engine == "django.db.backends.postgresql":
+        return []
+    return [
+        Error(
+            f"DATABASE_URL leads to {engine or 'nothing'}; the portal needs PostgreSQL.",
+            hint="Write postgres://user:password@host/database.",
+            id="portal.E003",
+        )
+    ]
+
+
+@register(Tags.database)
+def database_version(databases: Sequence[str] | None = None, **_kwargs: Any) -> list[CheckMessage]:
+    """portal.E004 and portal.E005: the database answers, and is PostgreSQL 14 or newer."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT current_setting('server_version_num')::int / 10000")
+                (version,) = cursor.fetchone() or (0,)
+        except OperationalError as error:
+            found.append(
+                Error(
+                    f"The database does not answer: {str(error).strip().splitlines()[0]}",
+                    hint="Check host, port, user and password in DATABASE_URL, and that PostgreSQL runs.",
+                    id="portal.E004",
+                )
+            )
+            continue
+        if version < OLDEST_POSTGRESQL:
+            found.append(
+                Error(
+                    f"The database is PostgreSQL {version}; the portal needs {OLDEST_POSTGRESQL} or newer.",
+                    hint="Upgrade PostgreSQL, or unset DATABASE_URL to use the embedded one.",
+                    id="portal.E005",
+                )
+            )
+    return found
+
+
+@register(Tags.security)
+def debug(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.W001: DEBUG shows settings to whoever meets an error."""
+    if not settings.DEBUG:
+        return []
+    return [
+        Warning(
+            "DEBUG is on: errors show source code and settings to everybody.",
+            hint="Unset DEBUG outside of development.",
+            id="portal.W001",
+        )
+    ]
+
+
+@register(Tags.security)
+def plain_http(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.W002: answering under names beyond loopback without TLS sends passwords in clear."""
+    others = [host for host in settings.ALLOWED_HOSTS if not _is_loopback(host)]
+    if settings.HTTPS or not others:
+        return []
+    return [
+        Warning(
+            f"The portal answers as {others[0]} over plain HTTP: passwords and cookies can be read on the way.",
+            hint="Put a TLS proxy in front of it and set HTTPS=1.",
+            id="portal.W002",
+        )
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@register()
+def lease(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E006: a step must end before its lease does, or two workers would make it."""
+    if settings.OPERATION_LEASE_SECONDS > settings.CELERY_TASK_TIME_LIMIT:
+        return []
+    return [
+        Error(
+            "OPERATION_LEASE_SECONDS is not longer than CELERY_TASK_TIME_LIMIT: two workers could make the same step.",
+            hint="Keep the lease longer than the time limit of a task (90 and 60 seconds by default).",
+            id="portal.E006",
+        )
+    ]

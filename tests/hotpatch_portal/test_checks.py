@@ -1,0 +1,67 @@
+"""The doctor names what is wrong, with an id and a hint."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+
+from hotpatch_portal import checks
+
+
+def ids(**databases: Any) -> set[str]:
+    return {str(message.id) for message in run_checks(**databases) if str(message.id).startswith("portal.")}
+
+
+@pytest.fixture(autouse=True)
+def _served_on_loopback(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
+
+
+def test_a_sound_installation_has_nothing_to_say() -> None:
+    assert ids() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("SECRET_KEY", "unset", "portal.E001"),
+        ("REDIS_URL", "amqp://host", "portal.E002"),
+        ("REDIS_URL", "", "portal.E002"),
+        ("OPERATION_LEASE_SECONDS", 60, "portal.E006"),
+        ("DEBUG", True, "portal.W001"),
+        ("ALLOWED_HOSTS", ["portal.example"], "portal.W002"),
+    ],
+)
+def test_each_fault_is_named(settings: Any, name: str, value: object, found: str) -> None:
+    setattr(settings, name, value)
+    assert ids() == {found}
+
+
+def test_another_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"}})
+    monkeypatch.setattr(checks, "settings", other)
+    (message,) = checks.database_engine()
+    assert message.id == "portal.E003"
+
+
+def test_every_finding_has_a_hint(settings: Any) -> None:
+    settings.SECRET_KEY, settings.REDIS_URL, settings.DEBUG = "unset", "", True
+    settings.ALLOWED_HOSTS, settings.OPERATION_LEASE_SECONDS = ["portal.example"], 1
+    own = [message for message in run_checks() if str(message.id).startswith("portal.")]
+    assert len(own) == 5
+    assert all(message.hint for message in own)
+
+
+def test_loopback_by_any_name_needs_no_tls(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"]
+    assert ids() == set()
+
+
+@pytest.mark.django_db
+def test_the_database_is_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(databases=["default"]) == set()
+    monkeypatch.setattr(checks, "OLDEST_POSTGRESQL", 99)
+    assert ids(databases=["default"]) == {"portal.E005"}
