@@ -1,0 +1,160 @@
+"""Importing releases and other updates; the admin; the words of every code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
+
+from patching.forecast import RebootCause
+from patching.selection import PlanProblem, RebootProspect, SelectionReason
+from updates.models import Patch, Release
+from updates.services.catalogue import CatalogueFileError, import_catalogue
+from updates.texts import CAUSES, ERRORS, EVENTS, PLAN_PROBLEMS, PROSPECTS, REASONS, STEPS, error_text
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "updates" / "data"
+RELEASES = (DATA / "hotpatch_releases.json").read_bytes()
+ROW = {
+    "product": "Windows Server 2025",
+    "month": "2026-06",
+    "release_date": None,
+    "type": "hotpatch",
+    "planned": True,
+    "kb": None,
+    "build": None,
+    "status": "released",
+    "source": "a release note",
+    "evidence": "primary",
+}
+
+
+def data(*rows: object) -> bytes:
+    return json.dumps(rows).encode()
+
+
+@pytest.mark.django_db
+def test_the_recorded_data_comes_in_once() -> None:
+    first = import_catalogue(data=RELEASES)
+    assert first.created == len(json.loads(RELEASES)) == Release.objects.count()
+    second = import_catalogue(data=RELEASES)
+    assert (second.created, second.updated, second.unchanged) == (0, 0, first.created)
+    others = import_catalogue(data=(DATA / "other_updates.json").read_bytes())
+    assert others.created == len(json.loads((DATA / "other_updates.json").read_text()))
+    again = import_catalogue(data=(DATA / "other_updates.json").read_bytes())
+    assert (again.created, again.updated) == (0, 0)
+    assert not Release.objects.exclude(kb_number="").filter(patch=None).exists()
+    assert not Release.objects.filter(kb_number="").exclude(patch=None).exists()
+    assert not Release.objects.filter(source="").exists()
+
+
+@pytest.mark.django_db
+def test_a_kb_that_comes_later_fills_the_row_of_its_month() -> None:
+    import_catalogue(data=data(ROW))
+    (row,) = Release.objects.all()
+    assert (row.kb_number, row.patch, row.is_date_inferred) == ("", None, True)
+    report = import_catalogue(data=data(ROW | {"kb": "KB5099999", "release_date": "2026-06-09"}))
+    assert (report.created, report.updated) == (0, 1)
+    row.refresh_from_db()
+    assert (row.kb_number, row.is_date_inferred) == ("5099999", False)
+    assert row.patch is not None
+    assert row.patch.key == "ws2025:5099999"
+    assert import_catalogue(data=data(ROW | {"kb": "KB5099999", "release_date": "2026-06-09"})).unchanged == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (b"{", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b'{"a": 1}', "a list of objects"),
+        (b"[1]", "a list of objects"),
+        (data(ROW, ROW | {"type": "sequel"}), "Row 2, type"),
+        (data(ROW | {"kb": "KB1; DROP TABLE"}), "Row 1, kb"),
+        (data({"title": "x", "kb": ""}), "Row 1, kb"),
+    ],
+)
+def test_a_file_that_cannot_be_used_changes_nothing(broken: bytes, words: str) -> None:
+    with pytest.raises(CatalogueFileError, match=words):
+        import_catalogue(data=broken)
+    assert not Release.objects.exists()
+    assert not Patch.objects.exists()
+
+
+@pytest.mark.django_db
+def test_the_command_says_in_one_sentence_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError, match="No such file"):
+        call_command("import_releases", str(tmp_path / "nothing"))
+    (tmp_path / "bad").write_text("{")
+    with pytest.raises(CommandError, match="no JSON"):
+        call_command("import_releases", str(tmp_path / "bad"))
+    (tmp_path / "good").write_bytes(data(ROW))
+    call_command("import_releases", str(tmp_path / "good"))
+    assert "1 created, 0 updated, 0 unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_every_list_of_the_admin_opens(client: Client, staff: User) -> None:
+    call_command("seed_demo", verbosity=0)
+    client.force_login(staff)
+    for model in (
+        "updates_release",
+        "updates_patch",
+        "vms_imagecatalogentry",
+        "vms_connection",
+        "vms_virtualmachine",
+        "vms_resourcegroup",
+        "vms_subscription",
+        "vms_roleassignment",
+    ):
+        assert client.get(reverse(f"admin:{model}_changelist")).status_code == 200, model
+        assert client.get(reverse(f"admin:{model}_changelist"), {"q": "web"}).status_code == 200, model
+    (release,) = Release.objects.filter(kb_number="5070881")
+    assert b"5070881" in client.get(reverse("admin:updates_release_change", args=[release.pk])).content
+
+
+@pytest.mark.django_db
+def test_the_demo_is_seeded_once() -> None:
+    call_command("seed_demo", verbosity=0)
+    counts = (Release.objects.count(), Patch.objects.count(), User.objects.count())
+    call_command("seed_demo", verbosity=0)
+    assert counts == (Release.objects.count(), Patch.objects.count(), User.objects.count())
+    assert not User.objects.get(username="admin").has_usable_password()
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def codes_in(*folders: str) -> set[str]:
+    """Every message id that the code can give: texts like "window.exceeded"."""
+    found = set()
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found |= set(re.findall(r"^[a-z]+\.[a-z_]+$", node.value))
+    return found
+
+
+def test_every_code_has_its_words() -> None:
+    known = set(ERRORS) | set(EVENTS)
+    given = codes_in("patching", "connectors", "updates/services")
+    families = {code.split(".")[0] for code in known}
+    assert {code for code in given if code.split(".")[0] in families} <= known
+    assert set(REASONS) == set(SelectionReason)
+    assert set(CAUSES) == set(RebootCause)
+    assert set(PROSPECTS) == set(RebootProspect)
+    assert set(PLAN_PROBLEMS) == set(PlanProblem)
+    assert {"assessing", "downloading", "installing", "rebooting", "verifying"} == set(STEPS)
+
+
+def test_an_unknown_code_still_says_something() -> None:
+    assert error_text("martian.invasion").title

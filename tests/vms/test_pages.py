@@ -1,0 +1,203 @@
+"""The inventory's pages over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from tests.factories import ConnectionFactory, VirtualMachineFactory
+from vms import selectors
+from vms.models import Connection, ResourceGroup, VirtualMachine
+
+pytestmark = pytest.mark.django_db
+DATA = Path(__file__).parent / "data"
+LIST = "/virtual-machines/"
+
+
+def text_of(response: object) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def fleet(resource_group: ResourceGroup) -> list[VirtualMachine]:
+    row = ConnectionFactory()
+    return [VirtualMachineFactory(name=f"web-{n:03}", resource_group=resource_group, connection=row) for n in range(60)]
+
+
+def names(response: object) -> list[str]:
+    return re.findall(r'<th scope="row"><a href="[^"]+">([^<]+)</a>', response.content.decode())  # type: ignore[attr-defined]
+
+
+def test_the_list_pages_by_links(client: Client, reader: User, fleet: list[VirtualMachine]) -> None:
+    client.force_login(reader)
+    first = client.get(LIST)
+    assert names(first) == [vm.name for vm in fleet[:50]]
+    assert "60 virtual machines" in text_of(first)
+    (link,) = re.findall(r'rel="next" href="([^"]+)"', first.content.decode())
+    second = client.get(LIST + link.replace("&amp;", "&"))
+    assert names(second) == [vm.name for vm in fleet[50:]]
+    (back,) = re.findall(r'rel="prev" href="([^"]+)"', second.content.decode())
+    assert names(client.get(LIST + back.replace("&amp;", "&"))) == names(first)
+
+
+def test_search_filter_and_sort_are_in_the_address(client: Client, reader: User, fleet: list[VirtualMachine]) -> None:
+    fleet[7].critical_and_security_count = 5
+    fleet[7].update_status = "updates_available"
+    fleet[7].save()
+    client.force_login(reader)
+    assert names(client.get(LIST + "?q=web+00")) == [vm.name for vm in fleet[:10]]
+    assert names(client.get(LIST + "?sort=-critical"))[0] == fleet[7].name
+    assert names(client.get(LIST + "?update_status=updates_available")) == [fleet[7].name]
+    assert names(client.get(LIST + "?sort=-name"))[0] == fleet[-1].name
+    assert "No virtual machine matches" in text_of(client.get(LIST + "?q=nothing"))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?sort=;drop",
+        "?cursor=%00%ff",
+        "?update_status=nonsense",
+        "?connection=999999",
+        "?q=%27%3B--%20%5C",
+        "?q=" + "x" * 300,
+    ],
+)
+def test_a_hostile_address_is_only_a_list(
+    client: Client, reader: User, fleet: list[VirtualMachine], query: str
+) -> None:
+    client.force_login(reader)
+    assert client.get(LIST + query).status_code == 200
+
+
+def test_the_list_costs_the_same_for_two_and_for_two_hundred(
+    client: Client, reader: User, resource_group: ResourceGroup
+) -> None:
+    client.force_login(reader)
+    row = ConnectionFactory()
+    costs = []
+    for count in (2, 200):
+        for _ in range(count):
+            VirtualMachineFactory(resource_group=resource_group, connection=row)
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(LIST).status_code == 200
+        costs.append(
+            len([q for q in captured if not q["sql"].startswith(("SAVEPOINT", "RELEASE", "SELECT set_config"))])
+        )
+    assert costs[0] == costs[1] <= 8, costs
+
+
+def test_a_list_that_takes_too_long_asks_to_be_narrowed(
+    client: Client, reader: User, fleet: list[VirtualMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(*_args: object, **_kwargs: object) -> None:
+        raise selectors.ListTooSlowError
+
+    monkeypatch.setattr("vms.views.vm_page", too_slow)
+    client.force_login(reader)
+    assert "Narrow it down" in text_of(client.get(LIST))
+
+
+def test_an_outsider_sees_an_empty_list(client: Client, outsider: User, fleet: list[VirtualMachine]) -> None:
+    client.force_login(outsider)
+    assert names(client.get(LIST)) == []
+
+
+def test_a_part_of_the_list_for_htmx(client: Client, reader: User, fleet: list[VirtualMachine]) -> None:
+    client.force_login(reader)
+    part = client.get(LIST, headers={"HX-Request": "true", "HX-Target": "vm-table"})
+    assert part.content.strip().startswith(b'<div id="vm-table">')
+
+
+# --- import ------------------------------------------------------------------------------------------------------
+
+
+def upload(client: Client, row: Connection, data: bytes, **fields: object):
+    return client.post(
+        reverse("vms:vm-import"),
+        {"file": SimpleUploadedFile("vms.json", data), "connection": row.pk} | fields,
+    )
+
+
+@pytest.mark.parametrize("name", ["az_vm_list_sample.json", "arm_vm_list_sample.json"])
+def test_an_import_reports_on_every_row(client: Client, chief: User, name: str) -> None:
+    row = ConnectionFactory()
+    client.force_login(chief)
+    data = (DATA / name).read_bytes()
+    dry = upload(client, row, data, is_dry_run="on")
+    assert "Report of the dry run: nothing was changed" in text_of(dry)
+    assert VirtualMachine.objects.count() == 0
+    report = text_of(upload(client, row, data))
+    assert "1 Created" in report
+    assert "1 Unchanged" in text_of(upload(client, row, data))
+    assert VirtualMachine.objects.count() == 1
+
+
+def test_a_file_that_cannot_be_read_changes_nothing_and_says_where(client: Client, chief: User) -> None:
+    row = ConnectionFactory()
+    client.force_login(chief)
+    data = (DATA / "az_vm_list_sample.json").read_bytes()
+    for broken in (data[:-20], b"", b"\xff\xfe\x00", json.dumps({"hello": 1}).encode()):
+        response = upload(client, row, broken)
+        assert response.status_code == 422
+        assert "field-error" in response.content.decode()
+    assert VirtualMachine.objects.count() == 0
+
+
+def test_importing_takes_an_owner_of_everything(client: Client, owner: User, reader: User) -> None:
+    for user in (owner, reader):
+        client.force_login(user)
+        assert client.get(reverse("vms:vm-import")).status_code == 403
+
+
+# --- settings and preferences ------------------------------------------------------------------------------------
+
+
+def test_settings_are_shown_with_arms_words(client: Client, reader: User, fleet: list[VirtualMachine]) -> None:
+    client.force_login(reader)
+    shown = text_of(client.get(reverse("vms:vm-settings", args=[fleet[0].pk])))
+    assert "Azure Managed - Safe Deployment AutomaticByPlatform" in shown
+    assert "Reboot if required IfRequired" in shown
+
+
+def test_theme_and_language_are_kept_and_lead_back(client: Client) -> None:
+    answer = client.post(reverse("ui:set-theme"), {"theme": "dark", "next": "/accounts/login/"})
+    assert answer["Location"] == "/accounts/login/"
+    assert b'data-theme="dark"' in client.get("/accounts/login/").content
+    assert client.post(reverse("ui:set-theme"), {"theme": "dark", "next": "https://evil.example/"})["Location"] == "/"
+    client.post(reverse("ui:set-theme"), {"theme": "system"})
+    assert b"data-theme" not in client.get("/accounts/login/").content
+    client.post(reverse("set_language"), {"language": "ja", "next": "/accounts/login/"})
+    assert "サインイン" in client.get("/accounts/login/").content.decode()
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "../../etc/passwd", "Nowhere/At_all", "%00", "x" * 500])
+def test_times_are_in_the_readers_zone_whatever_the_cookie_says(
+    client: Client, reader: User, fleet: list[VirtualMachine], zone: str
+) -> None:
+    client.force_login(reader)
+    client.cookies["timezone"] = zone
+    assert client.get(LIST).status_code == 200
+
+
+def test_nobody_signs_up_by_themselves(client: Client) -> None:
+    assert client.get("/accounts/signup/").status_code in {302, 404}
+    login = client.get("/accounts/login/")
+    assert login.status_code == 200
+    wrong = client.post("/accounts/login/", {"login": "nobody", "password": "wrong"})
+    assert "not correct" in text_of(wrong)
+
+
+def test_pages_carry_a_strict_policy(client: Client) -> None:
+    policy = client.get("/accounts/login/")["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
