@@ -358,8 +358,10 @@ class Portal:
         access = {"url": self.options.url, "username": "admin" if password else "", "password": password}
         write_private(self.directory / "access.json", json.dumps(access))
         lines = ["", f"  Hotpatch Portal is running at {self.options.url}"]
-        if password:
+        if password and sys.stdout.isatty():
             lines += [f"  Sign in as admin with the password {password}", "  (a new one at every start of the demo)"]
+        elif password:  # a log is no place for a password
+            lines += [f"  Sign in as admin; the password is in {self.directory / 'access.json'}"]
         else:
             lines += ["  The first administrator comes from: .venv/bin/python manage.py createsuperuser"]
         lines += ["  Ctrl-C stops it; the data stays.", ""]
