@@ -269,6 +269,10 @@ def test_the_guard_leaves_out_what_takes_a_vm_off_the_track_until_it_is_ticked(
     review = text_of(wizard(page, vm, "review"))
     assert "Install KB5070881 although the machine will be off the hotpatch track until 2026-01" in review
     assert "It would take the machine off the hotpatch track" in review
+    assert "2 updates will be installed" in review
+    ticked = text_of(wizard(page, vm, "review", guard_overrides=["5070881"]))
+    assert "3 updates will be installed" in ticked
+    assert "Will reboot" in ticked
     run = install(page, vm)
     assert results(run)["5070881"] == "NotSelected"
     allowed = install(page, vm, guard_overrides=["5070881"])

@@ -37,8 +37,8 @@ def badge(kind: str, value: str, label: str) -> SafeString:
 
 
 @register.simple_tag
-def when(moment: datetime | None, empty: str = "–") -> SafeString | str:
-    """An instant in the reader's zone, to the minute; the exact instant in UTC on hover."""
+def when(moment: datetime | None, empty: str = "–", *, seconds: bool = False) -> SafeString | str:
+    """An instant in the reader's zone, to the minute or second; the exact instant in UTC on hover."""
     if moment is None:
         return empty
     exact = moment.astimezone(UTC)
@@ -46,7 +46,7 @@ def when(moment: datetime | None, empty: str = "–") -> SafeString | str:
         '<time datetime="{}" title="{} UTC" data-zone>{}</time>',
         exact.isoformat(timespec="seconds"),
         exact.strftime("%Y-%m-%d %H:%M:%S"),
-        timezone.localtime(moment).strftime("%Y-%m-%d %H:%M"),
+        timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"),
     )
 
 

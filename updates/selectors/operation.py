@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.shortcuts import get_object_or_404
 
-from patching.terms import InstallationPlan, InstallationState, OperationKind, OperationState
+from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
 from updates.models import Operation, OperationEvent, PatchResult
 from updates.plans import plan_from_json
 from updates.selectors.polling import poll_seconds
@@ -67,6 +67,16 @@ class OperationPage:
         """How far it is, 0 to 100."""
         progress: dict[str, Any] = self.operation.progress or {}
         return round(100 * float(progress.get("fraction", 0)))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many patches are in each state, by what has been reported so far."""
+        return {state.name.lower(): sum(row.state == state for row in self.results) for state in InstallationState}
+
+    @property
+    def classifications(self) -> tuple[Classification, ...]:
+        """The plan's classes in their own order."""
+        return tuple(name for name in Classification if self.plan and name in self.plan.classifications)
 
     @property
     def reboot_option(self) -> str:
