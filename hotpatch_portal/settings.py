@@ -48,7 +48,6 @@ CSRF_FAILURE_VIEW = "ui.views.csrf_failure"
 
 # --- apps --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "hotpatch_portal",
     "updates",
     "vms",
     "ui",
@@ -69,6 +68,7 @@ INSTALLED_APPS = [
     "django_structlog",
     "lucide",
     "template_partials",
+    "hotpatch_portal",  # last: its admin corrects what the others registered
 ]
 
 MIDDLEWARE = [

@@ -194,7 +194,8 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         line,
         is_hotpatch_on=eligibility.verdict is EligibilityVerdict.ELIGIBLE and vm.enable_hotpatching,
         installed_kbs=frozenset(row.kb_number for row in installed),
-        os_build=os_build,
+        # A build that nobody has confirmed by an assessment says nothing yet about where the VM stands.
+        os_build=os_build if last_assessed_at else "",
         as_of=moment,
     )
     guard = guard_for(track, off_until=next_planned_baseline_month(moment))
