@@ -7,6 +7,7 @@ beyond hashing. Asking twice gives the same answer, so a start can be repeated.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,15 @@ from connectors.protocol import (
     VmRef,
 )
 from patching.outcome import MSRT_KB, RunFacts, build_order, fits, judge_run, minutes_for
-from patching.releases import PACIFIC, as_of, is_offered, newest_baseline, next_planned_baseline_month, release_order
+from patching.releases import (
+    OFFERED_FROM,
+    PACIFIC,
+    as_of,
+    is_offered,
+    newest_baseline,
+    next_planned_baseline_month,
+    release_order,
+)
 from patching.selection import guard_for, select
 from patching.terms import (
     HOTPATCH_TYPES,
@@ -59,14 +68,14 @@ DEFENDER_KB = "2267602"
 INSTALL_ERROR = "0x80070643"
 # Lengths in simulated seconds.
 ASSESSMENT_SECONDS = 180.0
-DOWNLOAD_SECONDS = 45.0
 REBOOT_SECONDS = 240.0
 HANGING_REBOOT_SECONDS = 900.0
 VERIFY_SECONDS = 30.0
+DOWNLOAD_SHARE = 0.2  # of an update's whole time
 # How long after the request (in real seconds) a passing misfortune lasts.
 THROTTLED_FOR = timedelta(seconds=60)
 ANSWER_LOST_FOR = timedelta(seconds=30)
-_STOPPED = frozenset({"stopping", "stopped", "deallocating", "deallocated"})
+_TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
 
 
 # --- what the machines received ----------------------------------------------------------------------------------
@@ -114,12 +123,12 @@ def make(conf: Mapping[str, object], catalogue: Catalogue, *, ledger: Ledger | N
     The clock factor is how many simulated seconds pass in a real one. Raises ValueError naming what is wrong.
     """
     seed, day, factor = conf.get("seed", 1), conf.get("catalogue_date"), conf.get("clock_factor", 60.0)
-    if not isinstance(seed, int):
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise ValueError(f"seed must be a whole number, not {seed!r}")
     if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
         raise ValueError(f"catalogue_date must be a day or nothing, not {day!r}")
-    if not isinstance(factor, (int, float)) or not factor > 0:
-        raise ValueError(f"clock_factor must be a number above 0, not {factor!r}")
+    if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0 < factor < math.inf:
+        raise ValueError(f"clock_factor must be a finite number above 0, not {factor!r}")
     return Simulator(catalogue=catalogue, seed=seed, catalogue_date=day, clock_factor=float(factor), ledger=ledger)
 
 
@@ -230,7 +239,7 @@ class Simulator:
         age = now - request.requested_at
         if _line(vm) is None:
             return ConnectorError("vm.unsupported", nothing_was_sent=True)
-        if vm.power_state in _STOPPED:
+        if vm.power_state not in _TAKES_STARTS:
             return ConnectorError("vm.not_running", nothing_was_sent=True)
         if "agent-not-ready" in wishes:
             return ConnectorError("agent.not_ready", nothing_was_sent=True)
@@ -250,7 +259,8 @@ class Simulator:
             return ConnectorError("vm.unsupported")
         elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
         if "silent" in _wishes(request.vm):
-            return Observation(progress=Progress(step="assessing"), look_again_after=5.0)
+            step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
+            return Observation(progress=Progress(step=step), look_again_after=5.0)
         moment = as_of(self.catalogue_date, request.started_at)
         machine = self._machine(request.vm, line, moment)
         if request.kind is OperationKind.ASSESSMENT:
@@ -305,15 +315,18 @@ class Simulator:
         )
 
     def _look_again(self, simulated_seconds: float) -> float:
-        """When another look is worth it, in real seconds: often enough to be lively, never busy."""
-        return min(5.0, max(0.25, simulated_seconds / self.clock_factor / 2)) if self.clock_factor < 1e6 else 0.0
+        """When another look is worth it, in real seconds: often enough to be lively, never busy.
+
+        At once where the clock is so fast that everything is over by then (benchmarks).
+        """
+        return min(5.0, max(0.5, simulated_seconds / self.clock_factor / 2)) if self.clock_factor < 1e6 else 0.0
 
     # --- a machine
 
     def _dice(self, vm: VmRef, word: str) -> float:
-        """A number from 0 to 1 that belongs to this machine and this question for ever."""
+        """A number from 0 up to but not 1 that belongs to this machine and this question for ever."""
         digest = hashlib.blake2b(f"{self.seed}:{vm.arm_id}:{word}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest) / 2**64
+        return (int.from_bytes(digest) >> 11) / 2**53  # what a float holds exactly: 1 itself never comes
 
     def _machine(self, vm: VmRef, line: ProductLine, moment: datetime) -> _Machine:
         """What is on the machine: what is known of it, else what its build says, else what the seed gives it."""
@@ -390,7 +403,7 @@ class Simulator:
 
     def _track(self, machine: _Machine, moment: datetime) -> TrackVerdict:
         releases = self.catalogue.releases_by_line[machine.line]
-        key = (machine.line, machine.is_hotpatch_on, machine.kbs, machine.os_build, moment)
+        key = (machine.line, machine.is_hotpatch_on, machine.kbs, machine.os_build, _offer_period(moment))
         if key not in self._tracks_known:
             self._tracks_known[key] = judge_track(
                 releases,
@@ -414,7 +427,7 @@ class Simulator:
             machine.os_build,
             machine.is_reboot_pending,
             versions,
-            moment.astimezone(PACIFIC).date(),
+            _offer_period(moment),
         )
         if key not in self._offers_known:
             self._offers_known[key] = tuple(self._make_offers(machine, moment))
@@ -434,8 +447,8 @@ class Simulator:
                     yield offered
 
     def _os_offers(self, machine: _Machine, moment: datetime) -> Iterable[Patch]:
-        """The monthly OS patch. A machine that still waits for its reboot is offered none."""
-        if machine.is_reboot_pending:
+        """The OS patches. A machine whose last one still waits for its reboot is offered none."""
+        if self._awaits_os_patch(machine):
             return
         verdict = self._track(machine, moment)
         if verdict.track is HotpatchTrack.UNKNOWN:
@@ -454,6 +467,17 @@ class Simulator:
             newest = max(newer, key=release_order, default=None)
             if newest is not None and (patch := self.catalogue.patch_for(newest)):
                 yield patch
+
+    def _awaits_os_patch(self, machine: _Machine) -> bool:
+        """Whether the reboot that is pending brings an OS patch: its build is newer than the one that runs.
+
+        Any other pending reboot (of a .NET update) hides nothing: what is missing stays on offer.
+        """
+        return machine.is_reboot_pending and any(
+            build_order(release.build) > build_order(machine.os_build)
+            for kb_number in machine.kbs
+            if (release := self.catalogue.release_by_kb.get((machine.line, kb_number))) is not None
+        )
 
     def _dot_net(self, line: ProductLine, moment: datetime) -> list[Patch]:
         """The .NET updates of the line that are out, oldest first."""
@@ -479,8 +503,8 @@ class Simulator:
         guard = guard_for(self._track(machine, moment), next_planned_baseline_month(moment))
         selection = select(offers, plan, guard=guard)
         queue = sorted(selection.selected, key=lambda v: _install_order(v.patch))
-        stretches = [_Stretch("downloading", 0.0, DOWNLOAD_SECONDS)] if queue else []
-        clock = DOWNLOAD_SECONDS if queue else 0.0
+        stretches: list[_Stretch] = []
+        clock = 0.0
         outcomes: dict[str, PatchOutcome] = {
             v.patch.key: PatchOutcome(v.patch, v.state, reason=v.reason) for v in selection.verdicts
         }
@@ -489,9 +513,9 @@ class Simulator:
             patch = verdict.patch
             if not fits(timedelta(seconds=clock), patch, plan.maximum_duration):
                 break
-            ends = clock + self._seconds_for(
-                request.vm, patch, plan, is_slow="window-exceeded" in wishes and index == 1
-            )
+            is_slow = "window-exceeded" in wishes and index == 1
+            length = self._seconds_for(request.vm, patch, plan, is_slow=is_slow)
+            here, ends = clock + DOWNLOAD_SHARE * length, clock + length
             has_failed = _is_wished(wishes, "fail", patch)
             outcome = PatchOutcome(
                 patch,
@@ -500,7 +524,8 @@ class Simulator:
                 reason=verdict.reason,
             )
             outcomes[patch.key] = outcome
-            stretches.append(_Stretch("installing", clock, ends, patch, index, outcome))
+            stretches.append(_Stretch("downloading", clock, here, patch, index))
+            stretches.append(_Stretch("installing", here, ends, patch, index, outcome))
             if not has_failed:
                 installed.append((patch, ends))
             clock = ends
@@ -586,7 +611,10 @@ class Simulator:
         )
 
     def _seconds_for(self, vm: VmRef, patch: Patch, plan: InstallationPlan, *, is_slow: bool) -> float:
-        """How long an update takes, in simulated seconds."""
+        """How long an update takes, its download included, in simulated seconds.
+
+        Never longer than the average that the window's arithmetic counts, so that a run does what its review said.
+        """
         if is_slow:
             return plan.maximum_duration.total_seconds()
         share = self._dice(vm, patch.key)
@@ -606,6 +634,12 @@ def _line(vm: VmRef) -> ProductLine | None:
         return vm.product_line
     sku = vm.image.sku.lower()
     return next((line for line in ProductLine if line.value.removeprefix("ws") in sku), None)
+
+
+def _offer_period(moment: datetime) -> tuple[date, bool]:
+    """A stretch of time in which Windows Update offers the same: releases come at 10:00 Pacific time."""
+    local = moment.astimezone(PACIFIC)
+    return local.date(), local.time() >= OFFERED_FROM
 
 
 def _wishes(vm: VmRef) -> frozenset[str]:

@@ -67,6 +67,8 @@ INSTALLED_APPS = [
     "django_htmx",
     "django_structlog",
     "lucide",
+    "pghistory",
+    "pgtrigger",
     "template_partials",
     "hotpatch_portal",  # last: its admin corrects what the others registered
 ]
@@ -82,6 +84,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "pghistory.middleware.HistoryMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "ui.middleware.reader_time_zone",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

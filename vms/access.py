@@ -27,6 +27,11 @@ class Access:
         """Whether the reader may assess, install and cancel."""
         return Role.OPERATOR in self.roles
 
+    @property
+    def may_own(self) -> bool:
+        """Whether the reader may change settings."""
+        return Role.OWNER in self.roles
+
 
 def access_or_404(
     user: User | AnonymousUser,

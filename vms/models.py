@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pghistory
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.contrib.postgres.indexes import GinIndex
@@ -273,6 +274,17 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
         )
 
 
+SETTING_FIELDS = (
+    "patch_mode",
+    "assessment_mode",
+    "enable_hotpatching",
+    "reboot_setting",
+    "bypass_platform_safety_checks",
+    "enable_automatic_updates",
+    "provision_vm_agent",
+)
+
+
 class VirtualMachine(models.Model):
     """A VM with the facts that ARM holds, and the values of its patch status that lists filter or sort by.
 
@@ -425,6 +437,23 @@ class VirtualMachine(models.Model):
             reboot_setting=RebootSetting(self.reboot_setting),
             bypass_platform_safety_checks=self.bypass_platform_safety_checks,
         )
+
+
+_SettingsEvent: Any = pghistory.create_event_model(
+    VirtualMachine,
+    pghistory.UpdateEvent("settings", condition=pghistory.AnyChange(*SETTING_FIELDS), row=pghistory.Old),
+    fields=list(SETTING_FIELDS),
+    obj_field=pghistory.ObjForeignKey(related_name="+"),
+    context_field=pghistory.ContextForeignKey(null=True),
+)
+
+
+class SettingsEvent(_SettingsEvent):  # type: ignore[misc]  # made by pghistory at run time
+    """What the settings of a VM were before a change, whatever the door it came through; written by a trigger."""
+
+    class Meta:
+        verbose_name = _("settings change")
+        verbose_name_plural = _("settings changes")
 
 
 class RoleAssignmentQuerySet(models.QuerySet["RoleAssignment"]):

@@ -8,5 +8,6 @@ app_name = "vms"
 urlpatterns = [
     path("", views.vm_list, name="vm-list"),
     path("import/", views.vm_import, name="vm-import"),
+    path("settings/", views.settings_change, name="settings-change"),
     path("<int:pk>/settings/", views.vm_settings, name="vm-settings"),
 ]

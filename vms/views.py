@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpResponse
+from django.http import Http404, HttpResponse
 from django.views.decorators.http import require_GET, require_http_methods
 
 from ui.http import PortalRequest
 from ui.pages import render_page
-from vms.access import vm_or_404
+from vms.access import access_or_404
 from vms.filters import VmFilter
-from vms.forms import ImportForm
+from vms.forms import ImportForm, SettingsWizard
 from vms.models import VirtualMachine
 from vms.selectors import (
     DEFAULT_ORDER,
@@ -21,6 +21,7 @@ from vms.selectors import (
     owns_everything,
     vm_page,
 )
+from vms.services.settings import change_settings
 
 
 @require_GET
@@ -41,9 +42,22 @@ def vm_list(request: PortalRequest) -> HttpResponse:
 @require_GET
 def vm_settings(request: PortalRequest, pk: int) -> HttpResponse:
     """The patch settings of a VM, to read."""
-    vm = vm_or_404(request.user, pk)
-    context = {"vm": vm, "eligibility": eligibility_of(vm)}
+    access = access_or_404(request.user, pk)
+    context = {"vm": access.vm, "access": access, "eligibility": eligibility_of(access.vm)}
     return render_page(request, "vms/settings.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def settings_change(request: PortalRequest) -> HttpResponse:
+    """Change the settings of one machine or of a selection: change, review, done."""
+    wizard = SettingsWizard(request.POST or None, request.POST or request.GET, user=request.user)
+    if wizard.vm_ids and not wizard.vms:
+        raise Http404
+    if wizard.vms and not wizard.owned:
+        raise PermissionDenied
+    if wizard.is_confirmed:
+        wizard.finish(change_settings(vm_ids=wizard.vm_ids, change=wizard.form.change, changed_by=request.user))
+    return render_page(request, "vms/settings_change.html", {"wizard": wizard}, status=wizard.status)
 
 
 @require_http_methods(["GET", "POST"])

@@ -28,6 +28,12 @@
     }
     form.dataset.sent = "yes";
   });
+  // The box in the head of a list ticks the page.
+  document.addEventListener("change", (event) => {
+    const name = event.target.dataset?.checkAll;
+    if (!name) return;
+    for (const box of document.querySelectorAll(`input[name="${name}"]`)) box.checked = event.target.checked;
+  });
   window.addEventListener("pageshow", () => {
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
   });

@@ -46,6 +46,8 @@ def addresses(page: Page) -> dict[str, str]:
         "import": "/virtual-machines/import/",
         "overview": vm,
         "settings": f"{vm}settings/",
+        "activity": f"{vm}activity/",
+        "settings-change": f"/virtual-machines/settings/?vm={vm.strip('/').rsplit('/', 1)[1]}",
         "recommended": updates,
         "compliance": f"{updates}?tab=compliance",
         "history": f"{updates}?tab=history",

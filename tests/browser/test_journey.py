@@ -133,6 +133,29 @@ def test_the_stories_of_the_demo(page: Page, stack: Stack) -> None:
         expect(page.locator("#blade")).to_contain_text(words, timeout=RUN_MS)
 
 
+def test_settings_of_a_selection(page: Page) -> None:
+    page.goto("/virtual-machines/?resource_group=rg-app")
+    page.get_by_role("checkbox", name="Select all on this page").check()
+    page.get_by_role("button", name="Update settings").click()
+    page.get_by_label("Patch orchestration").select_option("Manual updates")
+    page.get_by_role("button", name="Next: Review").click()
+    expect(page.locator("#refused .tile-number")).to_have_text("10")
+    expect(page.locator("tbody")).to_contain_text("Hotpatch needs the orchestration")
+    page.get_by_role("button", name="Previous").click()
+    page.get_by_label("Patch orchestration").select_option("Keep as it is")
+    page.get_by_label("Hotpatch").select_option("Off")
+    page.get_by_role("button", name="Next: Review").click()
+    expect(page.locator("#changed .tile-number")).to_have_text("8")
+    expect(page.locator("#unchanged .tile-number")).to_have_text("2")
+    page.get_by_role("button", name="Change", exact=True).click()
+    expect(page.locator("#changed .tile-caption")).to_have_text("changed")
+    page.get_by_role("link", name="app-001").click()
+    expect(page.locator("dl.essentials")).to_contain_text("Off")
+    page.get_by_role("link", name="Activity").click()
+    expect(page.locator("tbody tr").first).to_contain_text("Hotpatch: On → Off")
+    expect(page.locator("tbody tr").first).to_contain_text("admin")
+
+
 def test_the_calendar_of_2024(page: Page) -> None:
     page.goto("/calendar/?line=ws2022&year=2024")
     for tile, count in {"planned-baselines": "4", "unplanned-baselines": "1", "hotpatches": "7"}.items():

@@ -99,6 +99,11 @@ class VmPicture:
         return Role.OPERATOR in self.roles
 
     @property
+    def may_own(self) -> bool:
+        """Whether the reader may change settings."""
+        return Role.OWNER in self.roles
+
+    @property
     def catalogue_date(self) -> date | None:
         """The day that the connection's catalogue is of; None: today."""
         return self.vm.connection.catalogue_date

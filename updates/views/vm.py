@@ -13,6 +13,7 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.filters import history_of
 from updates.forms import InstallWizard
+from updates.selectors.activity import load_activity
 from updates.selectors.blade import load_picture
 from updates.services.operations import Verdict, request_assessments, request_installations
 from updates.tasks import wake_up
@@ -44,6 +45,13 @@ def blade(request: PortalRequest, pk: int) -> HttpResponse:
         "poll_seconds": picture.poll_seconds,
     }
     return render_page(request, "updates/blade.html", context, partials={"blade", "progress"})
+
+
+@require_GET
+def activity(request: PortalRequest, pk: int) -> HttpResponse:
+    """Who did what to this VM: operations and changes of settings."""
+    vm = vm_or_404(request.user, pk)
+    return render_page(request, "updates/activity.html", {"vm": vm, "entries": load_activity(vm)})
 
 
 @require_POST

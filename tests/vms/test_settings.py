@@ -1,0 +1,215 @@
+"""Changing patch settings, for one VM and for a selection: the service, the page, and what is kept of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from patching.terms import AssessmentMode, PatchMode, RebootSetting
+from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.patching.tables import flag, rows, words
+from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
+from vms.services.settings import Refusal, SettingsChange, Verdict, change_settings
+
+pytestmark = pytest.mark.django_db
+MANUAL = SettingsChange(patch_mode=PatchMode.MANUAL, bypass_platform_safety_checks=False)
+HOTPATCH_OFF = SettingsChange(enable_hotpatching=False)
+
+
+def text_of(response: Any) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
+
+
+@pytest.fixture
+def vm(resource_group: ResourceGroup) -> VirtualMachine:
+    return VirtualMachineFactory(name="web-001", resource_group=resource_group)
+
+
+def change(owner: User, what: SettingsChange, *vms: VirtualMachine):
+    return change_settings(vm_ids=[vm.pk for vm in vms], change=what, changed_by=owner)
+
+
+# --- the service -------------------------------------------------------------------------------------------------
+
+
+def test_what_the_rules_allow_is_written_and_the_status_follows(owner: User, vm: VirtualMachine) -> None:
+    (outcome,) = change(owner, HOTPATCH_OFF, vm)
+    assert (outcome.verdict, outcome.differing) == (Verdict.CHANGED, ("enable_hotpatching",))
+    vm.refresh_from_db()
+    assert vm.enable_hotpatching is False
+    (again,) = change(owner, HOTPATCH_OFF, vm)
+    assert again.verdict is Verdict.UNCHANGED
+
+
+def test_what_the_rules_forbid_is_left_alone_with_every_reason(owner: User, vm: VirtualMachine) -> None:
+    (outcome,) = change(owner, MANUAL, vm)
+    assert outcome.verdict is Verdict.REFUSED
+    assert {violation.problem.value for violation in outcome.violations} == {
+        "hotpatch_needs_platform_mode",
+        "manual_needs_automatic_updates_off",
+    }
+    vm.refresh_from_db()
+    assert vm.patch_mode == "AutomaticByPlatform"
+
+
+def test_a_role_below_owner_and_a_reported_fact_are_refused(
+    owner: User, operator: User, resource_group: ResourceGroup, vm: VirtualMachine
+) -> None:
+    (outcome,) = change(operator, HOTPATCH_OFF, vm)
+    assert outcome.refusal is Refusal.NOT_OWNER
+    edge = VirtualMachineFactory(resource_group=resource_group, connection=ConnectionFactory(azure_stack_hci=True))
+    (outcome,) = change(owner, HOTPATCH_OFF, edge)
+    assert outcome.refusal is Refusal.REPORTED_BY_MACHINE
+    assert VirtualMachine.objects.filter(enable_hotpatching=True).count() == 2
+
+
+def test_what_cannot_be_seen_gets_no_answer(outsider: User, vm: VirtualMachine) -> None:
+    assert change(outsider, HOTPATCH_OFF, vm) == []
+
+
+def test_a_selection_costs_the_same_however_many(owner: User, resource_group: ResourceGroup) -> None:
+    row = ConnectionFactory()
+    costs = []
+    for count in (2, 200):
+        vms = [VirtualMachineFactory(resource_group=resource_group, connection=row) for _ in range(count)]
+        with CaptureQueriesContext(connection) as captured:
+            outcomes = change(owner, HOTPATCH_OFF, *vms)
+        assert {outcome.verdict for outcome in outcomes} == {Verdict.CHANGED}
+        costs.append(len(captured))
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("row", rows("settings-combinations"), ids=lambda row: " ".join(row.values()))
+def test_every_combination_of_the_rules_through_the_service(
+    owner: User, resource_group: ResourceGroup, row: dict[str, str]
+) -> None:
+    """The VM is made with the fixed facts and asked for the rest: the service answers what the table says."""
+    target = {
+        "patch_mode": PatchMode(row["patch mode"]),
+        "assessment_mode": AssessmentMode(row["assessment mode"]),
+        "enable_hotpatching": flag(row["hotpatch"]),
+        "bypass_platform_safety_checks": flag(row["bypass"]),
+    }
+    vm = VirtualMachineFactory(
+        resource_group=resource_group,
+        connection=ConnectionFactory(platform=row["platform"]),
+        provision_vm_agent=flag(row["agent"]),
+        enable_automatic_updates=flag(row["automatic updates"]),
+        patch_mode=row["patch mode"],
+        assessment_mode=row["assessment mode"],
+        enable_hotpatching=False,
+        bypass_platform_safety_checks=flag(row["bypass"]),
+        reboot_setting="IfRequired",
+        **({} if flag(row["eligible"]) else {"image_sku": "2019-datacenter"}),
+    )
+    # The reboot setting moves along, so that there always is a change to judge.
+    wanted = SettingsChange(**target, reboot_setting=RebootSetting.NEVER)
+    (outcome,) = change(owner, wanted, vm)
+    if row["platform"] == "azure_stack_hci":
+        assert outcome.refusal is Refusal.REPORTED_BY_MACHINE
+        return
+    assert tuple(violation.problem.value for violation in outcome.violations) == words(row["problems"])
+    assert outcome.verdict is (Verdict.REFUSED if row["problems"] else Verdict.CHANGED)
+    vm.refresh_from_db()
+    assert vm.reboot_setting == ("IfRequired" if row["problems"] else "Never")
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+URL = "/virtual-machines/settings/"
+
+
+def post(client: Client, go: str, *vms: VirtualMachine, **fields: str):
+    return client.post(URL, {"vm": [vm.pk for vm in vms], "go": go} | fields)
+
+
+def test_thirty_selected_of_which_seven_are_refused(client: Client, owner: User, resource_group: ResourceGroup) -> None:
+    row = ConnectionFactory()
+    good = [
+        VirtualMachineFactory(resource_group=resource_group, connection=row, enable_hotpatching=False)
+        for _ in range(23)
+    ]
+    bad = [VirtualMachineFactory(resource_group=resource_group, connection=row) for _ in range(7)]
+    client.force_login(owner)
+    review = post(client, "review", *good, *bad, patch_orchestration="AutomaticByOS")
+    shown = text_of(review)
+    assert "23 will change" in shown
+    assert "7 refused" in shown
+    assert shown.count("Hotpatch needs the orchestration “Azure Managed - Safe Deployment”.") == 7
+    assert "InvalidParameter: windowsConfiguration.patchSettings.enableHotpatching" in shown
+    assert not VirtualMachine.objects.filter(patch_mode="AutomaticByOS").exists()
+    done = text_of(post(client, "apply", *good, *bad, patch_orchestration="AutomaticByOS"))
+    assert "23 changed" in done
+    assert VirtualMachine.objects.filter(patch_mode="AutomaticByOS").count() == 23
+
+
+def test_customer_managed_schedules_bypass_and_the_others_do_not(
+    client: Client, owner: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    post(client, "apply", vm, patch_orchestration="CustomerManaged", hotpatch="off")
+    vm.refresh_from_db()
+    assert (vm.patch_mode, vm.bypass_platform_safety_checks) == ("AutomaticByPlatform", True)
+    post(client, "apply", vm, patch_orchestration="AutomaticByPlatform", hotpatch="on")
+    vm.refresh_from_db()
+    assert (vm.bypass_platform_safety_checks, vm.enable_hotpatching) == (False, True)
+
+
+def test_a_form_that_changes_nothing_or_something_unknown_is_refused(
+    client: Client, owner: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    nothing = post(client, "review", vm)
+    assert nothing.status_code == 422
+    assert "Choose at least one setting" in text_of(nothing)
+    assert post(client, "apply", vm, hotpatch="perhaps").status_code == 422
+    assert post(client, "back", vm, hotpatch="off").status_code == 200
+
+
+@pytest.mark.parametrize("ids", ["", "x", "-1", "9" * 30, "０"])
+def test_a_selection_that_selects_nothing_says_so(client: Client, owner: User, ids: str) -> None:
+    client.force_login(owner)
+    assert "No virtual machine is selected" in text_of(client.get(URL, {"vm": ids}))
+
+
+def test_who_may_open_it(client: Client, owner: User, operator: User, outsider: User, vm: VirtualMachine) -> None:
+    for user, status in ((owner, 200), (operator, 403), (outsider, 404)):
+        client.force_login(user)
+        assert client.get(URL, {"vm": vm.pk}).status_code == status
+        assert post(client, "apply", vm, hotpatch="off").status_code == status
+
+
+def test_links_to_it_are_there_for_owners_only(client: Client, owner: User, operator: User, vm: VirtualMachine) -> None:
+    for user, expected in ((owner, True), (operator, False)):
+        client.force_login(user)
+        link = f'href="{URL}?vm={vm.pk}"'
+        assert (link in client.get(reverse("vms:vm-settings", args=[vm.pk])).content.decode()) is expected
+        assert (link in client.get(reverse("updates:blade", args=[vm.pk])).content.decode()) is expected
+
+
+# --- what is kept ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_activity_says_who_changed_what_whatever_the_door(
+    client: Client, owner: User, reader: User, outsider: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    post(client, "apply", vm, hotpatch="off")
+    VirtualMachine.objects.filter(pk=vm.pk).update(reboot_setting="Never")  # another door
+    VirtualMachine.objects.filter(pk=vm.pk).update(update_status="reboot_required")  # no setting
+    assert SettingsEvent.objects.filter(pgh_obj=vm).count() == 2
+    url = reverse("updates:activity", args=[vm.pk])
+    client.force_login(reader)
+    shown = text_of(client.get(url))
+    assert "Settings changed Hotpatch : On → Off owner" in shown
+    assert "Reboot setting : Reboot if required → Never reboot Hotpatch Portal" in shown
+    client.force_login(outsider)
+    assert client.get(url).status_code == 404

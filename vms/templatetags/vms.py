@@ -1,0 +1,56 @@
+"""Settings become words in templates: `{% load vms %}`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from django import template
+from django.utils.translation import gettext as _
+
+from patching.settings_rules import SettingsViolation
+from patching.terms import PatchSettings
+from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
+from vms.services.settings import Refusal
+from vms.texts import REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
+
+register = template.Library()
+_WORDS = {
+    "patch_mode": dict(PATCH_MODES),
+    "assessment_mode": dict(ASSESSMENT_MODES),
+    "reboot_setting": dict(REBOOT_SETTINGS),
+}
+
+
+def setting_words(name: str, value: Any) -> str:
+    """The value of a setting in the operator's words."""
+    if isinstance(value, bool):
+        return _("On") if value else _("Off")
+    text = value.value if isinstance(value, StrEnum) else str(value)
+    return str(_WORDS.get(name, {}).get(text, text))
+
+
+def setting_lines(before: PatchSettings, after: PatchSettings, names: tuple[str, ...]) -> list[tuple[Text, str, str]]:
+    """Label, old and new value of each of these settings."""
+    return [
+        (SETTING_LABELS[name], setting_words(name, getattr(before, name)), setting_words(name, getattr(after, name)))
+        for name in names
+    ]
+
+
+@register.filter
+def change_lines(outcome: Any) -> list[tuple[Text, str, str]]:
+    """What changes on one machine: of anything with `before`, `after` and `differing`."""
+    return setting_lines(outcome.before, outcome.after, outcome.differing)
+
+
+@register.filter
+def violation_words(violation: SettingsViolation) -> Text:
+    """Why the rules refuse."""
+    return SETTINGS_PROBLEMS[violation.problem]
+
+
+@register.filter
+def refusal_words(refusal: Refusal) -> Text:
+    """Why a machine is left alone."""
+    return REFUSALS[refusal.value]
