@@ -215,7 +215,11 @@ class Simulator:
         return Started(handle=str(request.request_id), look_again_after=self._look_again(ASSESSMENT_SECONDS))
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
-        """A machine has received a request unless it refused it: what a start does follows from the request alone."""
+        """Say as if received whatever a start would be taken for now: what it does follows from the request alone.
+
+        None only where a start would be refused with nothing sent. The simulator keeps no list of what it received,
+        so it cannot tell a request that was never sent from one that was; starting again is always safe instead.
+        """
         refusals = [self._refusal(request, now) for request in requests]
         return [
             None if refusal is not None and refusal.nothing_was_sent else self._started(request)

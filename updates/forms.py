@@ -180,6 +180,7 @@ class InstallWizard:
         self.form = InstallForm(data)
         self.current = data["step"] if data and data.get("step") in STEPS else "updates"
         self.refused: RequestOutcome | None = None
+        self.is_held_back = False
         self.step = self._next_step(go)
         self.is_confirmed = go == INSTALL and self.form.is_valid() and self.is_runnable
 
@@ -189,7 +190,10 @@ class InstallWizard:
         if wanted not in STEPS:
             return self.current
         bad = next((step for step in STEPS if self._has_errors(step)), None)
+        if bad is None and self.form.is_bound and not self.form.is_valid():
+            bad = STEPS[0]  # what no step shows was tampered with
         if bad is not None and STEPS.index(wanted) > STEPS.index(bad):
+            self.is_held_back = True
             return bad
         return wanted
 
@@ -201,12 +205,7 @@ class InstallWizard:
         """422 when a step was refused, 409 when the installation was, else 200."""
         if self.refused is not None:
             return 409
-        return 422 if self.form.is_bound and self._has_errors(self.step) and self.is_moving else 200
-
-    @property
-    def is_moving(self) -> bool:
-        """Whether a button was pressed (a live preview presses none)."""
-        return bool(self.form.data.get("go"))
+        return 422 if self.is_held_back else 200
 
     def refuse(self, outcome: RequestOutcome) -> None:
         """Stay on the review and say why nothing was started."""

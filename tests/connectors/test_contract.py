@@ -75,6 +75,20 @@ def test_an_operation_ends_once_and_stays_ended(connector: Connector, plan: obje
     assert all(final == finals[0] for final in finals)
 
 
+@pytest.mark.parametrize("plan", [None, SECURITY], ids=["assessment", "installation"])
+def test_progress_never_goes_back(connector: Connector, plan: object) -> None:
+    request = observe_request(GOOD, plan)  # type: ignore[arg-type]
+    fractions = []
+    for second in range(60):
+        (seen,) = connector.observe([request], now=NOW + timedelta(seconds=second))
+        assert isinstance(seen, Observation)
+        if seen.progress is not None:
+            fractions.append(seen.progress.fraction)
+            assert 0 <= seen.progress.index <= max(seen.progress.total, 0)
+    assert fractions == sorted(fractions)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+
+
 def test_a_final_assessment_comes_where_it_is_promised(connector: Connector) -> None:
     (seen,) = connector.observe([observe_request(GOOD, SECURITY)], now=NOW + timedelta(hours=12))
     assert isinstance(seen, Observation)

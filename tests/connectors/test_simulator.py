@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from connectors import connector_for
 from connectors.protocol import ConnectorError, Started
 from connectors.simulator import FileLedger, MemoryLedger, Simulator, make
 from patching.releases import as_of
+from patching.selection import OFF_GUARD, prospect, select
 from patching.terms import (
     Classification,
     HotpatchTrack,
@@ -57,6 +58,11 @@ def track_of(vm, day: date) -> HotpatchTrack:
         os_build=vm.os_build,
         as_of=as_of(day, NOW),
     ).track
+
+
+_WORLD = simulator()
+_VM = assessed(_WORLD, machine(os_build=APRIL_2026))
+_EVERYTHING = InstallationPlan(classifications=frozenset(Classification))
 
 
 # --- the main story ----------------------------------------------------------------------------------------------
@@ -199,6 +205,39 @@ def test_definitions_and_msrt_come_anew() -> None:
     assert "890830" in {p.kb_number for p in assess(june, later).available}
 
 
+def test_a_hotpatch_is_offered_from_ten_pacific_whoever_asked_before() -> None:
+    vm = machine(os_build=APRIL_2026)
+    world = simulator(None)
+    before, after = datetime(2026, 5, 12, 16, 59, tzinfo=UTC), datetime(2026, 5, 12, 17, 0, tzinfo=UTC)
+    looks = [replace(observe_request(vm), started_at=at) for at in (before, after)]
+    offered = []
+    for request in looks:
+        seen = look(world, request, request.started_at + timedelta(hours=1)).assessment
+        assert seen is not None
+        offered.append({patch.kb_number for patch in seen.available})
+    assert "5087424" not in offered[0]
+    assert "5087424" in offered[1]
+
+
+def test_the_pending_reboot_of_another_update_hides_no_missing_hotpatch() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026))
+    plan = InstallationPlan(classifications=frozenset({Classification.UPDATES}), reboot_setting=RebootSetting.NEVER)
+    final = install(world, vm, plan).final_assessment
+    assert final is not None
+    assert final.is_reboot_pending
+    assert "5087424" in {patch.kb_number for patch in final.available}
+
+
+def test_an_os_patch_that_waits_for_its_reboot_is_not_offered_again() -> None:
+    world = simulator(date(2026, 4, 16))
+    vm = assessed(world, machine(os_build="20348.4830"))
+    final = install(world, vm, replace(SECURITY, reboot_setting=RebootSetting.NEVER)).final_assessment
+    assert final is not None
+    assert "5082142" not in {patch.kb_number for patch in final.available}
+    assert "5082142" in {update.patch.kb_number for update in final.installed or ()}
+
+
 # --- the window --------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +250,15 @@ def test_a_window_of_a_minute_leaves_everything_pending() -> None:
     assert result.status is RunStatus.FAILED
     assert result.error is not None
     assert result.error.code == "window.exceeded"
+
+
+@given(name=st.text("abcdef0123456789", min_size=1, max_size=8), minutes=st.sampled_from([1, 20, 30, 40, 50, 235]))
+def test_a_run_does_at_least_what_its_review_promised(name: str, minutes: int) -> None:
+    vm = assessed(_WORLD, machine(name, os_build=APRIL_2026))
+    plan = replace(_EVERYTHING, maximum_duration=timedelta(minutes=minutes))
+    promised = prospect(select(assess(_WORLD, vm).available, plan, guard=OFF_GUARD), plan)
+    done = install(_WORLD, vm, plan)
+    assert sum(state is S.INSTALLED for state in states(done).values()) >= promised.fitting
 
 
 def test_one_slow_update_leaves_the_rest_pending() -> None:
@@ -245,6 +293,15 @@ def test_an_update_that_is_reported_and_is_not_there() -> None:
     assert final is not None
     assert "5087424" in {patch.kb_number for patch in final.available}
     assert final.os_build == APRIL_2026
+
+
+def test_a_lie_shows_although_another_update_waits_for_the_reboot() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026, tags=simulate("lies:5087424")))
+    result = install(world, vm, replace(_EVERYTHING, reboot_setting=RebootSetting.NEVER))
+    assert result.reboot_status is RebootStatus.REQUIRED
+    assert result.final_assessment is not None
+    assert {patch.kb_number for patch in result.final_assessment.available} == {"5087424"}
 
 
 def test_a_reboot_that_hangs() -> None:
@@ -304,10 +361,6 @@ def test_a_silent_machine_never_ends() -> None:
 
 # --- purity ------------------------------------------------------------------------------------------------------
 
-_WORLD = simulator()
-_VM = assessed(_WORLD, machine(os_build=APRIL_2026))
-_EVERYTHING = InstallationPlan(classifications=frozenset(Classification))
-
 
 @given(st.lists(st.floats(min_value=0, max_value=60), min_size=2, max_size=12))
 def test_progress_never_goes_back_and_the_end_is_final(seconds: list[float]) -> None:
@@ -348,6 +401,10 @@ def test_the_file_ledger_appends_whole_lines(tmp_path: Path) -> None:
     ("conf", "word"),
     [
         ({"seed": "x"}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"clock_factor": float("inf")}, "clock_factor"),
+        ({"clock_factor": float("nan")}, "clock_factor"),
+        ({"clock_factor": True}, "clock_factor"),
         ({"catalogue_date": "2026-05-20"}, "catalogue_date"),
         ({"clock_factor": 0}, "clock_factor"),
     ],

@@ -1,0 +1,178 @@
+"""Every address × every role × plain and htmx: 200, 302, 403, 404 or 405, from one table."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from tests.factories import OperationFactory, VirtualMachineFactory
+from updates.models import Operation
+from vms.models import ResourceGroup, VirtualMachine
+
+pytestmark = pytest.mark.django_db
+WHO = ("anonymous", "outsider", "reader", "operator", "owner", "chief", "staff")
+# name: (method, {who: status}); `see` is for what shows one VM, `do` for what takes a role on it
+SIGNED_IN = dict.fromkeys(WHO, 200) | {"anonymous": 302}
+SEE = SIGNED_IN | {"outsider": 404}
+OPERATE = SEE | {"reader": 403}
+OWN = OPERATE | {"operator": 403}
+IMPORT = dict.fromkeys(WHO, 403) | {"anonymous": 302, "chief": 200, "staff": 200}
+
+
+def redirecting(table: dict[str, int]) -> dict[str, int]:
+    """The same for a form that leads to another page."""
+    return {who: 302 if status == 200 else status for who, status in table.items()}
+
+
+DOORS: dict[tuple[str, str], dict[str, int]] = {
+    ("get", "home"): dict.fromkeys(WHO, 302),
+    ("get", "vms:vm-list"): SIGNED_IN,
+    ("get", "vms:vm-import"): IMPORT,
+    ("get", "vms:vm-settings"): SEE,
+    ("get", "vms:settings-change"): OWN,
+    ("get", "updates:vm-overview"): SEE,
+    ("get", "updates:activity"): SEE,
+    ("get", "updates:blade"): SEE,
+    ("post", "updates:assess"): redirecting(OPERATE),
+    ("get", "updates:install"): OPERATE,
+    ("get", "updates:operation"): SEE,
+    ("post", "updates:cancel"): redirecting(OPERATE),
+    ("get", "updates:calendar"): SIGNED_IN,
+    ("post", "ui:set-theme"): dict.fromkeys(WHO, 302),
+    ("post", "set_language"): dict.fromkeys(WHO, 302),
+    ("get", "account_login"): dict.fromkeys(WHO, 302) | {"anonymous": 200},
+    ("get", "account_logout"): SIGNED_IN,
+    # accounts of these tests have no usable password: they are led to setting one
+    ("get", "account_change_password"): dict.fromkeys(WHO, 302),
+    ("get", "account_set_password"): SIGNED_IN,
+}
+
+
+def names(patterns: list[Any], prefix: str = "") -> Iterator[str]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            if pattern.app_name != "admin":
+                space = f"{pattern.namespace}:" if pattern.namespace else ""
+                yield from names(pattern.url_patterns, prefix + space)
+        elif isinstance(pattern, URLPattern):
+            yield f"{prefix}{pattern.name}"
+
+
+def test_every_address_is_in_the_table() -> None:
+    assert set(names(get_resolver().url_patterns)) == {name for _method, name in DOORS}
+
+
+@pytest.fixture
+def vm(resource_group: ResourceGroup) -> VirtualMachine:
+    return VirtualMachineFactory(resource_group=resource_group)
+
+
+@pytest.fixture
+def operation(vm: VirtualMachine) -> Operation:
+    return OperationFactory(vm=vm)
+
+
+@pytest.fixture
+def cast(outsider: User, reader: User, operator: User, owner: User, chief: User, staff: User) -> dict[str, User]:
+    return {
+        "outsider": outsider,
+        "reader": reader,
+        "operator": operator,
+        "owner": owner,
+        "chief": chief,
+        "staff": staff,
+    }
+
+
+def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
+    if name in {"updates:operation", "updates:cancel"}:
+        return reverse(name, args=[operation.pk])
+    if name == "vms:settings-change":
+        return f"{reverse(name)}?vm={vm.pk}"
+    if (name.startswith("updates:") and name != "updates:calendar") or name == "vms:vm-settings":
+        return reverse(name, args=[vm.pk])
+    return reverse(name)
+
+
+@pytest.mark.parametrize("is_htmx", [False, True], ids=["plain", "htmx"])
+@pytest.mark.parametrize("who", WHO)
+def test_every_door_for_everybody(
+    client: Client, vm: VirtualMachine, operation: Operation, cast: dict[str, User], who: str, is_htmx: bool
+) -> None:
+    headers = {"HX-Request": "true", "HX-Target": "nothing"} if is_htmx else {}
+    found = {}
+    for method, name in DOORS:
+        if who == "anonymous":
+            client.logout()
+        else:
+            client.force_login(cast[who])
+        answer = getattr(client, method)(address(name, vm, operation), headers=headers)
+        found[method, name] = answer.status_code
+    assert found == {door: table[who] for door, table in DOORS.items()}
+
+
+@pytest.mark.parametrize("name", [name for method, name in DOORS if method == "post"])
+def test_what_writes_takes_no_get(
+    client: Client, staff: User, vm: VirtualMachine, operation: Operation, name: str
+) -> None:
+    client.force_login(staff)
+    # Django's own language switch answers a GET with a redirect and changes nothing.
+    expected = 302 if name == "set_language" else 405
+    assert client.get(address(name, vm, operation)).status_code == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["updates:vm-overview", "updates:activity", "updates:blade", "updates:install", "vms:vm-settings"]
+)
+def test_a_vm_that_is_not_there_is_404_for_everybody(client: Client, cast: dict[str, User], name: str) -> None:
+    for user in cast.values():
+        client.force_login(user)
+        for pk in (0, 2**40):
+            assert client.get(reverse(name, args=[pk])).status_code == 404
+        assert client.get(f"/virtual-machines/{'9' * 30}/").status_code == 404
+
+
+def test_an_operation_that_is_not_there_is_404(client: Client, cast: dict[str, User]) -> None:
+    for user in cast.values():
+        client.force_login(user)
+        assert client.get(reverse("updates:operation", args=[uuid.uuid4()])).status_code == 404
+        assert client.post(reverse("updates:cancel", args=[uuid.uuid4()])).status_code == 404
+
+
+def test_a_tampered_form_gets_no_look_at_another_vms_operation(
+    client: Client, operator: User, vm: VirtualMachine, resource_group: ResourceGroup
+) -> None:
+    from updates.models import VmUpdateState
+
+    theirs = OperationFactory(installation=True)
+    other = VirtualMachineFactory(resource_group=resource_group)
+    VmUpdateState.objects.create(vm=other, last_assessed_at="2026-11-01T00:00Z")
+    client.force_login(operator)
+    answer = client.post(
+        reverse("updates:install", args=[other.pk]),
+        {"step": "review", "go": "install", "request_id": str(theirs.pk), "classifications": ["Security"],
+         "reboot_setting": "IfRequired", "maximum_minutes": "60"},
+    )  # fmt: skip
+    assert answer.status_code in {200, 409}
+    assert str(theirs.pk) not in re_links(answer.content.decode())
+    for broken in ("", "not-a-uuid", "0" * 400):
+        refused = client.post(
+            reverse("updates:install", args=[other.pk]),
+            {"step": "review", "go": "install", "request_id": broken, "classifications": ["Security"],
+             "reboot_setting": "IfRequired", "maximum_minutes": "60"},
+        )  # fmt: skip
+        assert refused.status_code == 422
+    assert not Operation.objects.filter(vm=other).exists()
+
+
+def re_links(html: str) -> str:
+    """Only what leads somewhere."""
+    import re
+
+    return " ".join(re.findall(r'href="([^"]*)"', html))
