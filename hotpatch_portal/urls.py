@@ -24,3 +24,5 @@ urlpatterns = [
     # /admin/
     path("admin/", admin.site.urls),
 ]
+
+handler500 = "ui.views.server_error"

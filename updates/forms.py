@@ -33,10 +33,10 @@ from patching.terms import (
     RebootBehavior,
     RebootSetting,
 )
-from updates.choices import CLASSIFICATIONS
+from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
 from updates.selectors.blade import VmPicture
 from updates.services.operations import RequestOutcome
-from updates.texts import PLAN_PROBLEMS, error_text
+from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
 
 # 500 entries of "KB5034129, " and some room; more is no list of KB articles.
@@ -160,6 +160,8 @@ FIELDS_OF_STEP = {
     "properties": ("reboot_setting", "maximum_minutes"),
     "review": ("guard_overrides",),
 }
+_NOT_SELECTED = dict(INSTALLATION_STATES)[InstallationState.NOT_SELECTED.value]
+_EXCLUDED = dict(INSTALLATION_STATES)[InstallationState.EXCLUDED.value]
 INSTALL = "install"
 EXCLUDE_REBOOTS = "exclude-reboots"
 
@@ -289,10 +291,20 @@ class InstallWizard:
         ]
 
     @property
-    def excluded_count(self) -> int:
-        """How many available patches the exclude list leaves out."""
+    def totals(self) -> list[tuple[Any, int]]:
+        """How many available patches get each verdict, in words."""
         verdicts = self.selection.verdicts if self.selection else ()
-        return sum(verdict.state is InstallationState.EXCLUDED for verdict in verdicts)
+        counted = (
+            (INSTALLATION_STATES_PLANNED, InstallationState.PENDING),
+            (_NOT_SELECTED, InstallationState.NOT_SELECTED),
+            (_EXCLUDED, InstallationState.EXCLUDED),
+        )
+        return [(label, sum(verdict.state is state for verdict in verdicts)) for label, state in counted]
+
+    @property
+    def available_kbs(self) -> list[str]:
+        """The KB articles that are available on the machine: what the lists can name."""
+        return [row.patch.kb_number for row in self.picture.available if row.patch.kb_number]
 
 
 def _with(data: Mapping[str, Any], name: str, value: str) -> Any:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -368,6 +368,7 @@ def test_going_back_loses_nothing_and_a_preview_presses_no_button(
     assert preview.status_code == 200
     assert b"<html" not in preview.content
     assert "KB5084071 · Updates Will be installed" in text_of(preview)
+    assert "Will be installed: 1 · Not selected: 3 · Excluded: 0" in text_of(preview).replace(" :", ":")
 
 
 # --- clicks ------------------------------------------------------------------------------------------------------
@@ -454,6 +455,50 @@ def test_outsiders_find_nothing_and_readers_do_nothing(
 def test_writing_needs_a_post(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
     vm = make_vm()
     assert page.get(reverse("updates:assess", args=[vm.pk])).status_code == 405
+
+
+# --- the database away -------------------------------------------------------------------------------------------
+
+
+def test_while_the_database_is_away_the_page_is_calm_and_comes_back(
+    client: Client, operator: User, make_vm: Callable[..., VirtualMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = make_vm()
+    client.raise_request_exception = False
+    client.force_login(operator)
+
+    def away(*_args: object, **_kwargs: object) -> None:
+        raise OperationalError("the connection is closed")
+
+    monkeypatch.setattr("updates.views.vm.load_picture", away)
+    monkeypatch.setattr("updates.views.vm.request_assessments", away)
+    looked = client.get(blade(vm))
+    assert (looked.status_code, looked["Retry-After"]) == (503, "5")
+    assert b'http-equiv="refresh"' in looked.content
+    assert "Nothing is lost" in text_of(looked)
+    sent = client.post(reverse("updates:assess", args=[vm.pk]))
+    assert sent.status_code == 503
+    assert b'http-equiv="refresh"' not in sent.content, "nothing is sent again by itself"
+    assert "was not carried out" in text_of(sent)
+    monkeypatch.undo()
+    assert client.get(blade(vm)).status_code == 200
+
+
+def test_any_other_trouble_is_a_500_without_details(
+    client: Client, operator: User, make_vm: Callable[..., VirtualMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = make_vm()
+    client.raise_request_exception = False
+    client.force_login(operator)
+
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr("updates.views.vm.load_picture", broken)
+    answer = client.get(blade(vm))
+    assert answer.status_code == 500
+    assert "Something went wrong" in text_of(answer)
+    assert b"a secret detail" not in answer.content
 
 
 # --- cost --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,30 @@
+"""Every page in English and Japanese, light and dark, wide and narrow: `make screenshots` (not part of the tests)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import OpenContext, Stack
+from tests.browser.test_accessibility import pages, visit, with_preferences  # noqa: F401 (pages is a fixture)
+
+OUT = Path(__file__).resolve().parents[2] / "screenshots"
+
+
+@pytest.mark.parametrize("width", [1440, 360])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_take_every_page(
+    new_context: OpenContext,
+    stack: Stack,
+    pages: dict[str, str],  # noqa: F811 (a fixture)
+    language: str,
+    theme: str,
+    width: int,
+) -> None:
+    OUT.mkdir(exist_ok=True)
+    page = with_preferences(new_context(viewport={"width": width, "height": 900}), stack, language, theme)
+    for name in visit(page, pages):
+        page.screenshot(path=OUT / f"{name}-{language}-{theme}-{width}.png", full_page=True)
+    assert len(list(OUT.glob(f"*-{language}-{theme}-{width}.png"))) >= len(pages)
