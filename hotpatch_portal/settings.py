@@ -228,6 +228,8 @@ OPERATION_LEASE_SECONDS = 90
 WORKER_HEARTBEAT_FILE = env.str("WORKER_HEARTBEAT_FILE", default="")
 # What a worker's own timer sweeps: "interactive" leaves bulk starts to the bulk worker.
 WORKER_LANES = env.str("WORKER_LANES", default="all")
+# Whether the menu offers the tour of the demo fleet.
+HAS_DEMO = env.bool("HAS_DEMO", default=False)
 MAX_IMPORT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_IMPORT_BYTES + 1024 * 1024
 

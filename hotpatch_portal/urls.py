@@ -7,9 +7,13 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from django.views.i18n import set_language
 
+from hotpatch_portal.tour import tour
+
 urlpatterns = [
     # / (the fleet's overview comes later; until then home is the list)
     path("", RedirectView.as_view(pattern_name="vms:vm-list"), name="home"),
+    # /tour/ (of the demo)
+    path("tour/", tour, name="tour"),
     # /virtual-machines/, /operations/, /calendar/
     path("virtual-machines/", include("vms.urls")),
     path("", include("updates.urls")),

@@ -32,6 +32,7 @@ def redirecting(table: dict[str, int]) -> dict[str, int]:
 
 DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "home"): dict.fromkeys(WHO, 302),
+    ("get", "tour"): SIGNED_IN,
     ("get", "vms:vm-list"): SIGNED_IN,
     ("get", "vms:vm-import"): IMPORT,
     ("get", "vms:vm-settings"): SEE,

@@ -11,5 +11,5 @@ from ui.preferences import theme_of
 
 
 def portal(request: HttpRequest) -> dict[str, Any]:
-    """The reader's theme (empty: the system's) and the portal's version."""
-    return {"theme": theme_of(request), "portal_version": settings.VERSION}
+    """The reader's theme (empty: the system's), the portal's version, and whether there is a demo to tour."""
+    return {"theme": theme_of(request), "portal_version": settings.VERSION, "has_demo": settings.HAS_DEMO}

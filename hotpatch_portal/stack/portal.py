@@ -210,6 +210,7 @@ class Portal:
             "SECRET_KEY": os.environ.get("SECRET_KEY") or secret_key(self.directory / "secret_key"),
             "PORTAL_DIR": str(self.directory),
             "ALLOWED_HOSTS": os.environ.get("ALLOWED_HOSTS") or ",".join(sorted(hosts)),
+            "HAS_DEMO": "1" if self.options.has_demo else "0",
             "PYTHONUNBUFFERED": "1",
             # As root the workers run as root: whoever types `make up` as root knows.
             "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",

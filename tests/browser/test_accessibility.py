@@ -41,6 +41,7 @@ def addresses(page: Page) -> dict[str, str]:
     page.goto("/virtual-machines/?q=web-013")
     other = page.locator("tbody th a").first.get_attribute("href") or ""
     return {
+        "tour": "/tour/",
         "list": "/virtual-machines/",
         "list-empty": "/virtual-machines/?q=nothing-of-this-name",
         "import": "/virtual-machines/import/",

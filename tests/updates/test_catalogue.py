@@ -130,6 +130,18 @@ def test_the_demo_is_seeded_once() -> None:
     assert not User.objects.get(username="admin").has_usable_password()
 
 
+@pytest.mark.django_db
+def test_the_tour_stops_where_the_reader_may_go(client: Client, staff: User, outsider: User) -> None:
+    from hotpatch_portal.tour import STOPS
+
+    call_command("seed_demo", verbosity=0)
+    client.force_login(staff)
+    shown = client.get(reverse("tour")).content.decode()
+    assert all(f">{stop.name}</a>" in shown for stop in STOPS)
+    client.force_login(outsider)
+    assert "There is no demo here" in client.get(reverse("tour")).content.decode()
+
+
 # --- words -------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,51 @@
+"""The tour of the demo: one VM for each story, and what to look at there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.http import HttpResponse
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_GET
+
+from hotpatch_portal.demo import CONNECTIONS
+from ui.http import PortalRequest
+from ui.pages import render_page
+from vms.models import VirtualMachine
+
+Text = str | Promise
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One stop of the tour: a VM of the demo and its story."""
+
+    name: str
+    title: Text
+    story: Text
+    vm: VirtualMachine | None = None
+
+
+STOPS = (
+    Stop("web-001", _("On track, with a hotpatch to come"), _("Assess it, then install the May hotpatch: no reboot, and the build moves. Include and exclude KB articles and read the review.")),
+    Stop("fin-001", _("Baseline due"), _("The week after a planned baseline: the next update reboots. Try the reboot option “Never reboot” and see how the run ends.")),
+    Stop("fin-006", _("Baseline missed"), _("The baseline of April was not installed in time: cumulative updates with reboots until July.")),
+    Stop("hr-001", _("A choice: stay on the train or take KB5070881"), _("In October 2025 an out-of-band update was offered to hotpatch machines. The guard leaves it out unless you allow it.")),
+    Stop("hr-off-track", _("Off track since KB5070881"), _("This machine took it: every month reboots until the next baseline.")),
+    Stop("run-contradicted", _("Reported as installed, and not there"), _("The last run is contradicted by the look at the machine that followed it.")),
+    Stop("run-failing-kb", _("A failing KB"), _("The run failed, with the update's own error code and what to do.")),
+    Stop("run-never-reboot", _("A reboot is required"), _("The run completed with warnings: the update waits for a reboot.")),
+    Stop("img-custom", _("Not eligible: custom image"), _("Why hotpatch is not available here, in words. Compare img-desktop and img-container-host.")),
+    Stop("edge-001", _("On Azure Stack HCI"), _("Settings are what the machine reports; updates are installed from here all the same.")),
+)  # fmt: skip
+
+
+@require_GET
+def tour(request: PortalRequest) -> HttpResponse:
+    """The stops that the reader may see."""
+    visible = VirtualMachine.objects.visible_to(request.user)
+    vms = visible.filter(name__in=[stop.name for stop in STOPS], connection__name__in=CONNECTIONS)
+    by_name = {vm.name: vm for vm in vms}
+    stops = [Stop(s.name, s.title, s.story, by_name[s.name]) for s in STOPS if s.name in by_name]
+    return render_page(request, "tour.html", {"stops": stops})
