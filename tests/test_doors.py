@@ -35,6 +35,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "tour"): SIGNED_IN,
     ("get", "vms:vm-list"): SIGNED_IN,
     ("get", "vms:vm-import"): IMPORT,
+    # the outsider owns another resource group, and may make VMs there
+    ("get", "vms:vm-create"): IMPORT | {"owner": 200, "outsider": 200},
     ("get", "vms:vm-settings"): SEE,
     ("get", "vms:settings-change"): OWN,
     ("get", "updates:vm-overview"): SEE,

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.core.files.uploadedfile import UploadedFile
 from django.utils.translation import gettext_lazy as _
 
-from patching.terms import AssessmentMode, PatchMode, RebootSetting
-from vms.choices import ASSESSMENT_MODES, REBOOT_SETTINGS
-from vms.models import Connection
+from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
+from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
+from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
+from vms.selectors import groups_owned_by
+from vms.services.creation import (
+    NewVm,
+    NewVmVerdict,
+    SettingsRefusedError,
+    VmExistsError,
+    create_vm,
+    judge_new_vm,
+)
 from vms.services.imports import ImportFileError, ImportReport, check_size, import_vms
 from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
 
@@ -109,6 +119,134 @@ class SettingsForm(forms.Form):
             enable_hotpatching=fields["hotpatch"] == "on" if fields["hotpatch"] else None,
             reboot_setting=RebootSetting(fields["reboot_setting"]) if fields["reboot_setting"] else None,
         )
+
+
+class CreateForm(forms.Form):
+    """A VM record by hand: what Azure's creation page asks for, as far as updates depend on it."""
+
+    name = forms.RegexField(
+        label=_("Name"),
+        regex=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$",
+        max_length=64,
+        help_text=_("Letters, digits, dots, dashes and underscores, up to 64."),
+    )
+    resource_group = forms.ModelChoiceField(
+        label=_("Resource group"), queryset=ResourceGroup.objects.none(), empty_label=None
+    )
+    connection = forms.ModelChoiceField(
+        label=_("Connection"), queryset=Connection.objects.order_by("name"), empty_label=None
+    )
+    location = forms.CharField(label=_("Location"), max_length=60, initial="japaneast")
+    image = forms.ModelChoiceField(
+        label=_("Image"),
+        queryset=ImageCatalogEntry.objects.all(),
+        required=False,
+        empty_label=_("Another image"),
+        help_text=_("The images of the catalog can be hotpatched."),
+    )
+    image_text = forms.CharField(
+        label=_("Another image"),
+        required=False,
+        max_length=500,
+        help_text=_("publisher:offer:SKU, or the resource id of a gallery image."),
+    )
+    hotpatch = forms.ChoiceField(
+        label=_("Hotpatch"),
+        choices=[("", _("As the image has it")), ("on", _("On")), ("off", _("Off"))],
+        required=False,
+    )
+    patch_mode = forms.ChoiceField(
+        label=_("Patch orchestration"), choices=PATCH_MODES, initial=PatchMode.AUTOMATIC_BY_PLATFORM.value
+    )
+    reboot_setting = forms.ChoiceField(
+        label=_("Reboot setting"), choices=REBOOT_SETTINGS, initial=RebootSetting.IF_REQUIRED.value
+    )
+    zone = forms.ChoiceField(
+        label=_("Availability zone"), choices=[("", _("None")), ("1", "1"), ("2", "2"), ("3", "3")], required=False
+    )
+    availability_set = forms.CharField(label=_("Availability set"), required=False, max_length=500)
+    time_zone = forms.CharField(label=_("Time zone"), required=False, max_length=80)
+    tags = forms.CharField(
+        label=_("Tags"),
+        required=False,
+        max_length=5_000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text=_("One per line: name=value."),
+    )
+
+    def __init__(self, data: Any = None, *, user: User) -> None:
+        super().__init__(data)
+        groups = self.fields["resource_group"]
+        assert isinstance(groups, forms.ModelChoiceField)
+        groups.queryset = groups_owned_by(user)
+
+    def clean_tags(self) -> dict[str, str]:
+        """Read `name=value` lines; the first that is none is named."""
+        tags = {}
+        for line in self.cleaned_data["tags"].splitlines():
+            name, sign, value = (part.strip() for part in line.partition("="))
+            if not line.strip():
+                continue
+            if not sign or not name or len(name) > 512 or len(value) > 256 or "\x00" in line:
+                raise forms.ValidationError(_("“%(line)s” is no tag; write name=value.") % {"line": line[:40]})
+            tags[name] = value
+        return tags
+
+    def clean(self) -> dict[str, Any]:
+        """An availability zone and an availability set exclude each other; an image has to be named once."""
+        fields = self.cleaned_data
+        if fields.get("zone") and fields.get("availability_set"):
+            self.add_error("availability_set", _("A machine is in a zone or in an availability set, not in both."))
+        if fields.get("image") and fields.get("image_text"):
+            self.add_error("image_text", _("Choose an image of the catalog or name another one, not both."))
+        return fields
+
+    @property
+    def new_vm(self) -> NewVm:
+        """What a valid form asks for."""
+        fields = self.cleaned_data
+        return NewVm(
+            name=fields["name"],
+            connection=fields["connection"],
+            resource_group=fields["resource_group"],
+            location=fields["location"],
+            image=self._image(),
+            enable_hotpatching=fields["hotpatch"] == "on" if fields["hotpatch"] else None,
+            patch_mode=PatchMode(fields["patch_mode"]),
+            reboot_setting=RebootSetting(fields["reboot_setting"]),
+            zone=fields["zone"],
+            availability_set=fields["availability_set"],
+            time_zone=fields["time_zone"],
+            tags=fields["tags"],
+        )
+
+    def _image(self) -> ImageReference:
+        entry, text = self.cleaned_data["image"], self.cleaned_data["image_text"].strip()
+        if entry is not None:
+            return ImageReference(entry.publisher, entry.offer, entry.sku)
+        parts = [part.strip() for part in text.split(":")]
+        is_marketplace = len(parts) in {3, 4} and "/" not in text
+        return ImageReference(*parts[:3]) if is_marketplace else ImageReference(resource_id=text)
+
+    @cached_property
+    def verdict(self) -> NewVmVerdict | None:
+        """What the rules say so far; None while a field is wrong."""
+        return judge_new_vm(new=self.new_vm) if self.is_bound and self.is_valid() else None
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """What the words of the verdict name."""
+        return {"image_sku": self._image().sku}
+
+    def save(self) -> VirtualMachine | None:
+        """Make the VM. None: it was refused, and the form's errors say why."""
+        try:
+            return create_vm(new=self.new_vm)
+        except SettingsRefusedError:
+            return None  # the verdict beside the form says why
+        except VmExistsError:
+            self.add_error("name", _("A machine of this name is in the resource group already."))
+            return None
 
 
 MAX_SELECTED = 1_000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.contrib.postgres.search import SearchQuery
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, Func, Q, TextField, Value
+from django.db.models import Exists, F, Func, Q, QuerySet, TextField, Value
 from django.db.models.lookups import GreaterThan, LessThan
 from psycopg.errors import QueryCanceled
 
@@ -23,7 +23,9 @@ from vms.choices import Role, Scope
 from vms.models import (
     NAME_SEARCH,
     Connection,
+    Grants,
     ImageCatalogEntry,
+    ResourceGroup,
     RoleAssignment,
     Subscription,
     VirtualMachine,
@@ -46,6 +48,18 @@ def owns_everything(user: User | AnonymousUser) -> bool:
         return False
     return user.is_superuser or (
         RoleAssignment.objects.of(user).at_least(Role.OWNER).filter(scope=Scope.EVERYTHING).exists()
+    )
+
+
+def groups_owned_by(user: User) -> QuerySet[ResourceGroup]:
+    """The resource groups in which the user may make VMs: Owner of the group, its subscription, or everything."""
+    grants = Grants.of(user).at_least(Role.OWNER)
+    groups = ResourceGroup.objects.select_related("subscription")
+    if any(grant.scope is Scope.EVERYTHING for grant in grants):
+        return groups
+    return groups.filter(
+        Q(pk__in=[grant.resource_group_id for grant in grants if grant.scope is Scope.RESOURCE_GROUP])
+        | Q(subscription__in=[grant.subscription_id for grant in grants if grant.scope is Scope.SUBSCRIPTION])
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponse
+from django.shortcuts import redirect
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from ui.http import PortalRequest
 from ui.pages import render_page
 from vms.access import access_or_404
 from vms.filters import VmFilter
-from vms.forms import ImportForm, SettingsWizard
+from vms.forms import CreateForm, ImportForm, SettingsWizard
 from vms.models import VirtualMachine
 from vms.selectors import (
     DEFAULT_ORDER,
@@ -18,6 +21,7 @@ from vms.selectors import (
     ListTooSlowError,
     eligibility_of,
     filter_options,
+    groups_owned_by,
     owns_everything,
     vm_page,
 )
@@ -45,6 +49,22 @@ def vm_settings(request: PortalRequest, pk: int) -> HttpResponse:
     access = access_or_404(request.user, pk)
     context = {"vm": access.vm, "access": access, "eligibility": eligibility_of(access.vm)}
     return render_page(request, "vms/settings.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def vm_create(request: PortalRequest) -> HttpResponse:
+    """Make a VM record by hand; the verdict beside the form follows what is chosen."""
+    if not groups_owned_by(request.user).exists():
+        raise PermissionDenied
+    form = CreateForm(request.POST or None, user=request.user)
+    is_asked = form.is_bound and "create" in request.POST
+    vm = form.save() if is_asked and form.is_valid() else None
+    if vm is not None:
+        messages.success(request, _("%(name)s is there. Assess it to see which updates it lacks.") % {"name": vm.name})
+        return redirect("vms:vm-settings", vm.pk)
+    return render_page(
+        request, "vms/create.html", {"form": form}, partials={"verdict"}, status=422 if is_asked else 200
+    )
 
 
 @require_http_methods(["GET", "POST"])

@@ -22,7 +22,7 @@ KEPT = re.compile(
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
     | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
-    | [a-z]+\.[a-z_]+
+    | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
     re.VERBOSE,
 )
@@ -45,6 +45,7 @@ def addresses(page: Page) -> dict[str, str]:
         "list": "/virtual-machines/",
         "list-empty": "/virtual-machines/?q=nothing-of-this-name",
         "import": "/virtual-machines/import/",
+        "create": "/virtual-machines/create/",
         "overview": vm,
         "settings": f"{vm}settings/",
         "activity": f"{vm}activity/",

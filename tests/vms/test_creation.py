@@ -1,0 +1,145 @@
+"""Making a VM record by hand: eligible or not, and why, at once."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from tests.factories import ConnectionFactory, ResourceGroupFactory, VirtualMachineFactory
+from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
+
+pytestmark = pytest.mark.django_db
+URL = "/virtual-machines/create/"
+
+
+def text_of(response: Any) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
+
+
+def image(sku: str) -> ImageCatalogEntry:
+    return ImageCatalogEntry.objects.get(sku=sku)
+
+
+@pytest.fixture
+def fields(resource_group: ResourceGroup) -> dict[str, Any]:
+    return {
+        "name": "new-001",
+        "resource_group": resource_group.pk,
+        "connection": ConnectionFactory().pk,
+        "location": "Japan East",
+        "image": image("2022-datacenter-azure-edition-core").pk,
+        "patch_mode": "AutomaticByPlatform",
+        "reboot_setting": "IfRequired",
+        "create": "yes",
+    }
+
+
+def test_a_core_image_has_hotpatch_preselected(client: Client, owner: User, fields: dict[str, Any]) -> None:
+    client.force_login(owner)
+    answer = client.post(URL, fields | {"tags": "env=prod\n\nowner = me", "zone": "2"})
+    (vm,) = VirtualMachine.objects.all()
+    assert answer["Location"] == reverse("vms:vm-settings", args=[vm.pk])
+    assert (vm.name, vm.location, vm.zones, vm.tags) == ("new-001", "japaneast", ["2"], {"env": "prod", "owner": "me"})
+    assert (vm.enable_hotpatching, vm.patch_mode, vm.hotpatch_status) == (
+        True,
+        "AutomaticByPlatform",
+        "PendingEvaluation",
+    )
+
+
+def test_hotpatch_can_be_off_and_another_image_is_not_available(
+    client: Client, owner: User, fields: dict[str, Any]
+) -> None:
+    client.force_login(owner)
+    client.post(URL, fields | {"hotpatch": "off"})
+    other = fields | {
+        "name": "new-002",
+        "image": "",
+        "image_text": "MicrosoftWindowsServer:WindowsServer:2022-datacenter",
+    }
+    client.post(URL, other)
+    custom = fields | {"name": "new-003", "image": "", "image_text": "/subscriptions/1/galleries/golden/images/ws"}
+    client.post(URL, custom)
+    rows = dict(VirtualMachine.objects.values_list("name", "hotpatch_status"))
+    assert rows == {"new-001": "PendingEvaluation", "new-002": "NotAvailable", "new-003": "NotAvailable"}
+    assert not VirtualMachine.objects.filter(enable_hotpatching=True).exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "this machine can be hotpatched"),
+        ({"image": "", "image_text": "Someone:Else:2022"}, "The image 2022 is not in the image catalog"),
+        (
+            {"image": "", "image_text": "mcr.microsoft.com/windows/servercore:ltsc2022"},
+            "Container base images cannot be hotpatched",
+        ),
+        (
+            {"image": "", "image_text": "/galleries/a/images/b", "hotpatch": "on"},
+            "Hotpatch is not available on this machine.",
+        ),
+        ({"patch_mode": "Manual"}, "Hotpatch needs the orchestration"),
+    ],
+)
+def test_the_verdict_comes_before_anything_is_made(
+    client: Client, owner: User, fields: dict[str, Any], change: dict[str, str], words: str
+) -> None:
+    client.force_login(owner)
+    preview = {name: value for name, value in (fields | change).items() if name != "create"}
+    part = client.post(URL, preview, headers={"HX-Request": "true", "HX-Target": "verdict"})
+    assert part.status_code == 200
+    assert b"<html" not in part.content
+    assert words in text_of(part)
+    assert not VirtualMachine.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "no spaces"}, "Enter a valid value"),
+        ({"name": "x" * 65}, "at most 64"),
+        ({"tags": "no sign"}, "“no sign” is no tag"),
+        ({"zone": "1", "availability_set": "as-1"}, "not in both"),
+        ({"image_text": "a:b:c"}, "not both"),
+        ({"resource_group": "999999"}, "Select a valid choice"),
+        ({"patch_mode": "Manual"}, "Hotpatch needs the orchestration"),
+        ({"image": "", "image_text": "a:b:c", "hotpatch": "on"}, "Hotpatch is not available on this machine."),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_made(
+    client: Client, owner: User, fields: dict[str, Any], change: dict[str, str], words: str
+) -> None:
+    client.force_login(owner)
+    answer = client.post(URL, fields | change)
+    assert answer.status_code == 422
+    assert words in text_of(answer)
+    assert not VirtualMachine.objects.exists()
+
+
+def test_a_name_that_is_taken_is_refused(client: Client, owner: User, fields: dict[str, Any]) -> None:
+    client.force_login(owner)
+    client.post(URL, fields)
+    again = client.post(URL, fields | {"name": "NEW-001"})
+    assert again.status_code == 422
+    assert "is in the resource group already" in text_of(again)
+    assert VirtualMachine.objects.count() == 1
+
+
+def test_only_groups_one_owns_are_offered(
+    client: Client, owner: User, operator: User, chief: User, fields: dict[str, Any]
+) -> None:
+    theirs = ResourceGroupFactory(name="rg-elsewhere")
+    VirtualMachineFactory(resource_group=theirs)
+    client.force_login(owner)
+    assert "rg-elsewhere" not in text_of(client.get(URL))
+    assert client.post(URL, fields | {"resource_group": theirs.pk}).status_code == 422
+    client.force_login(chief)
+    assert "rg-elsewhere" in text_of(client.get(URL))
+    client.force_login(operator)
+    assert client.get(URL).status_code == 403
+    assert Connection.objects.exists()
