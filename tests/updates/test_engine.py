@@ -43,10 +43,12 @@ from updates.models import (
     Lane,
     Operation,
     OperationEvent,
+    Patch,
     PatchResult,
     PatchSet,
     VmUpdateState,
 )
+from updates.services.assessments import ensure_patches
 from updates.services.engine import claim_due
 from updates.services.operations import (
     Change,
@@ -591,3 +593,21 @@ def test_steps_cost_the_same_queries_for_two_and_for_two_hundred():
             run(ScriptedConnector())
         costs.append(len(captured))
     assert costs[0] == costs[1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_new_patches_seen_by_many_at_once_in_any_order_make_nobody_wait_for_ever():
+    """Each of these transactions writes the same new patches in two statements, half of them in the other order."""
+    news = [replace(DOT_NET, kb_number=str(5_900_000 + n)) for n in range(6)]
+    together = threading.Barrier(6)
+
+    def work(number: int) -> None:
+        first, second = (news[:3], news[3:]) if number % 2 else (news[3:], news[:3])
+        together.wait()
+        with transaction.atomic():
+            ensure_patches(first)
+            time.sleep(0.05)
+            ensure_patches(second)
+
+    in_threads(6, work)
+    assert Patch.objects.filter(kb_number__startswith="59").count() == 6

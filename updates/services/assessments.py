@@ -96,26 +96,47 @@ def record_silence(*, vm_ids: Iterable[int]) -> None:
 # --- patches and patch sets --------------------------------------------------------------------------------------
 
 
+# New patches are written by one transaction at a time. Two that each write several, in statements of their own, would
+# otherwise wait for each other's rows in opposite orders.
+_PATCH_LOCK = 0x70617463
+
+
 def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
     """Make sure that every patch is in the catalogue; returns primary keys by catalogue key.
 
-    A patch that is there keeps its row; only version and update id follow what was last seen.
+    A patch that is there keeps its row; only version and update id follow what was last seen. Where nothing is new
+    this is one read.
     """
     by_key = {patch.key: patch for patch in patches}
-    rows = {row.key: row for row in Patch.objects.filter(key__in=list(by_key))}
+    rows = _patch_rows(by_key)
+    if by_key.keys() <= rows.keys() and not _moved(rows, by_key):
+        return {key: row.pk for key, row in rows.items()}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PATCH_LOCK])
+    rows = _patch_rows(by_key)
     missing = [by_key[key] for key in sorted(by_key.keys() - rows.keys())]
     if missing:
         Patch.objects.bulk_create([_row(patch) for patch in missing], ignore_conflicts=True)
-        rows = {row.key: row for row in Patch.objects.filter(key__in=list(by_key))}
-    moved = []
-    for key in sorted(rows):
-        row, patch = rows[key], by_key[key]
-        if patch.version > row.version or (patch.update_id and patch.update_id != row.update_id):
+        rows = _patch_rows(by_key)
+    if moved := _moved(rows, by_key):
+        for row in moved:
+            patch = by_key[row.key]
             row.version, row.update_id = max(patch.version, row.version), patch.update_id
-            moved.append(row)
-    if moved:
         Patch.objects.bulk_update(moved, ["version", "update_id"])
     return {key: row.pk for key, row in rows.items()}
+
+
+def _patch_rows(keys: Iterable[str]) -> dict[str, Patch]:
+    return {row.key: row for row in Patch.objects.filter(key__in=list(keys))}
+
+
+def _moved(rows: Mapping[str, Patch], seen: Mapping[str, terms.Patch]) -> list[Patch]:
+    """The rows whose version or update id is not what was last seen."""
+    return [
+        row
+        for key, row in sorted(rows.items())
+        if seen[key].version > row.version or (seen[key].update_id and seen[key].update_id != row.update_id)
+    ]
 
 
 def _row(patch: terms.Patch) -> Patch:
