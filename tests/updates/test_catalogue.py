@@ -124,10 +124,12 @@ def test_every_list_of_the_admin_opens(client: Client, staff: User) -> None:
 @pytest.mark.django_db
 def test_the_demo_is_seeded_once() -> None:
     call_command("seed_demo", verbosity=0)
+    Release.objects.filter(kb_number="5070881").update(build="26100.6906")
     counts = (Release.objects.count(), Patch.objects.count(), User.objects.count())
     call_command("seed_demo", verbosity=0)
     assert counts == (Release.objects.count(), Patch.objects.count(), User.objects.count())
     assert not User.objects.get(username="admin").has_usable_password()
+    assert Release.objects.get(kb_number="5070881").build == "26100.6906", "what an administrator corrected stays"
 
 
 @pytest.mark.django_db

@@ -20,7 +20,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Seed."""
-        call_command("seed_catalogue", stdout=self.stdout)
+        call_command("seed_catalogue", if_empty=True, stdout=self.stdout)
         admin, is_new = User.objects.get_or_create(username=ADMIN, defaults={"is_staff": True, "is_superuser": True})
         if is_new:
             admin.set_unusable_password()

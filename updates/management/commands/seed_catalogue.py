@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from updates.models import Release
 from updates.services.catalogue import import_catalogue
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -18,8 +20,16 @@ class Command(BaseCommand):
 
     help = "Import the releases and other updates that come with the portal."
 
-    def handle(self, *_args: Any, **_options: Any) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Add `--if-empty`."""
+        parser.add_argument(
+            "--if-empty", action="store_true", help="do nothing where releases are recorded: corrections stay"
+        )
+
+    def handle(self, *_args: Any, **options: Any) -> None:
         """Import both files."""
+        if options["if_empty"] and Release.objects.exists():
+            return
         for name in FILES:
             report = import_catalogue(data=(DATA / name).read_bytes())
             self.stdout.write(
