@@ -10,7 +10,6 @@ from patching.terms import OperationKind, OperationState, RunStatus
 
 S = OperationState
 
-WAITING = frozenset({S.QUEUED})
 IN_FLIGHT = frozenset({S.STARTING, S.IN_PROGRESS, S.REBOOTING})
 TERMINAL = frozenset({S.SUCCEEDED, S.COMPLETED_WITH_WARNINGS, S.FAILED, S.CANCELLED})
 

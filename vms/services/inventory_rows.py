@@ -14,6 +14,7 @@ from uuid import UUID
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from patching.eligibility import is_uniform_arm_id
 from patching.terms import AssessmentMode, PatchMode, RebootSetting, ScaleSetOrchestration
 from vms.choices import PowerState
 from vms.models import ResourceGroup, VirtualMachine
@@ -354,7 +355,7 @@ def _setting_values(properties: _Source) -> dict[str, Any]:
 
 def _scale_set_values(properties: _Source, arm_id: str, match: re.Match[str]) -> dict[str, Any]:
     """A VM under a scale set's own path is Uniform; one that only refers to a scale set is Flexible."""
-    if match["scale_set"]:
+    if is_uniform_arm_id(arm_id):
         scale_set = arm_id[: match.end("scale_set")]
         return {
             "scale_set": scale_set,
