@@ -25,7 +25,7 @@ from connectors.protocol import (
     StartRequest,
 )
 from patching.lifecycle import MAX_START_ATTEMPTS
-from patching.terms import OperationKind, OperationState, RunStatus, Verification
+from patching.terms import OperationKind, OperationState, ProductLine, RunStatus, Verification
 from tests.updates.world import (
     DEFENDER,
     DOT_NET,
@@ -546,6 +546,29 @@ def test_equal_findings_share_one_patch_set_and_a_routine_assessment_writes_no_e
     assert PatchSet.objects.get().patches.count() == 2
     assert VmUpdateState.objects.filter(patch_set__isnull=False).count() == 5
     assert not OperationEvent.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_machine_whose_image_names_no_product_line_is_summarised_by_the_build_that_was_found():
+    (vm,) = make_vms()
+    vm.image_sku, vm.enable_hotpatching = "2022-datacenter-azure-edition", False
+    vm.save()
+    assess(vm)
+    result = found(DOT_NET, os_build="20348.5139")
+    run(ScriptedConnector(on_observe=lambda _r: Observation(assessment=result)))
+    vm.refresh_from_db()
+    assert (vm.update_status, vm.hotpatch_status) == ("updates_available", "NotAvailable")
+
+
+@pytest.mark.django_db
+def test_the_engine_knows_a_machine_by_the_build_that_its_image_version_names():
+    (vm,) = make_vms()
+    vm.image_sku, vm.image_exact_version, vm.enable_hotpatching = "unknown", "26100.6899.251012", False
+    vm.save()
+    assess(vm)
+    connector = ScriptedConnector()
+    run(connector)
+    assert [request.vm.product_line for request in connector.start_order] == [ProductLine.WS2025]
 
 
 @pytest.mark.django_db

@@ -9,13 +9,13 @@ from datetime import date, datetime
 from functools import lru_cache
 
 from connectors.protocol import VmRef
-from patching import terms
-from patching.eligibility import Eligibility, EligibilityVerdict, catalog_index, judge_eligibility
+from patching.eligibility import Eligibility, EligibilityVerdict, line_of_build
 from patching.releases import as_of
-from patching.terms import InstalledUpdate, Platform, ScaleSetOrchestration
+from patching.terms import InstalledUpdate, Platform, ProductLine
 from updates.models import InstalledPatch
 from updates.selectors.catalogue import LoadedCatalogue
-from vms.models import ImageCatalogEntry, VirtualMachine
+from vms.models import VirtualMachine
+from vms.selectors import eligibilities_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,16 @@ class VmFacts:
         """The moment up to which releases count for this VM."""
         return as_of(self.catalogue_date, now)
 
+    def line_with(self, os_build: str) -> ProductLine | None:
+        """The product line once this build was found: a VM whose image names none gets it from the build."""
+        return self.eligibility.product_line or line_of_build(os_build)
+
 
 _with_version = lru_cache(maxsize=4_096)(replace)
 
 
 def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[int, VmFacts]:
     """The facts of these VMs by id; VMs that are gone are left out."""
-    index = catalog_index(entry.facts for entry in ImageCatalogEntry.objects.all())
     installed: dict[int, list[InstalledUpdate]] = defaultdict(list)
     rows = (
         InstalledPatch.objects.filter(vm_id__in=vm_ids)
@@ -52,25 +55,15 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
         if patch.version != version:
             patch = _with_version(patch, version=version)
         installed[vm_id].append(InstalledUpdate(patch=patch, installed_on=installed_on))
-    vms = VirtualMachine.objects.filter(pk__in=vm_ids).select_related("connection", "update_state")
-    return {vm.pk: _facts(vm, index, tuple(installed[vm.pk])) for vm in vms}
+    vms = list(VirtualMachine.objects.filter(pk__in=vm_ids).select_related("connection", "update_state"))
+    builds = {vm.pk: state.os_build for vm in vms if (state := getattr(vm, "update_state", None))}
+    eligibilities = eligibilities_of(vms, os_builds=builds)
+    return {vm.pk: _facts(vm, eligibilities[vm.pk], tuple(installed[vm.pk])) for vm in vms}
 
 
-def _facts(
-    vm: VirtualMachine,
-    index: dict[tuple[str, str, str], terms.CatalogImage],
-    installed: tuple[InstalledUpdate, ...],
-) -> VmFacts:
+def _facts(vm: VirtualMachine, eligibility: Eligibility, installed: tuple[InstalledUpdate, ...]) -> VmFacts:
     state = getattr(vm, "update_state", None)
     os_build = state.os_build if state else ""
-    platform = Platform(vm.connection.platform)
-    eligibility = judge_eligibility(
-        vm.image,
-        index,
-        platform,
-        scale_set_orchestration=ScaleSetOrchestration(vm.scale_set_orchestration),
-        os_build=os_build,
-    )
     is_eligible = eligibility.verdict is EligibilityVerdict.ELIGIBLE
     return VmFacts(
         ref=VmRef(
@@ -88,7 +81,7 @@ def _facts(
             tags=tuple(sorted((str(key), str(value)) for key, value in vm.tags.items())),
         ),
         connection_id=vm.connection_id,
-        platform=platform,
+        platform=Platform(vm.connection.platform),
         eligibility=eligibility,
         catalogue_date=vm.connection.catalogue_date,
         last_assessed_at=state.last_assessed_at if state else None,

@@ -261,7 +261,7 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
 def _summary(item: Found, catalogue: LoadedCatalogue, now: datetime) -> VmSummary:
     """What lists show of a VM after this assessment, by the rules."""
     facts = item.facts
-    line = facts.eligibility.product_line
+    line = facts.line_with(item.os_build)
     urgent = sum(patch.classification in CRITICAL_AND_SECURITY for patch in item.result.available)
     other = len(item.result.available) - urgent
     is_eligible = facts.eligibility.verdict is EligibilityVerdict.ELIGIBLE

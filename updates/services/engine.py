@@ -683,7 +683,7 @@ class _Work:
 
     def finished(self, result: InstallationResult, catalogue: LoadedCatalogue) -> Change:
         counts = Counter(outcome.state for outcome in result.patches)
-        verification, detail = conclude(result, line=self.facts.eligibility.product_line, catalogue=catalogue.facts)
+        verification, detail = conclude(result, facts=self.facts, catalogue=catalogue.facts)
         state = state_for(result.status)
         return Change(
             operation_id=self.operation.pk,

@@ -16,20 +16,21 @@ from patching.outcome import ExpectedPatch, VerificationResult, verify
 from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
 from updates.models import Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
+from updates.selectors.vm_facts import VmFacts
 from updates.services.assessments import Found
 
 Detail = Mapping[str, Any] | None
 
 
 def conclude(
-    result: InstallationResult, *, line: ProductLine | None, catalogue: Catalogue
+    result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue
 ) -> tuple[Verification, Detail]:
     """What the run's own final assessment says of its report; pending where it brought none."""
     final = result.final_assessment
     if final is None or final.status is RunStatus.FAILED:
         return Verification.PENDING, None
     reported = [o.patch for o in result.patches if o.state is InstallationState.INSTALLED]
-    return _words(_compare(reported, final, final.os_build, line, catalogue))
+    return _words(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
 
 
 def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCatalogue) -> None:
@@ -56,7 +57,7 @@ def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCat
                     reported[pk],
                     by_vm[vm_id].result,
                     by_vm[vm_id].os_build,
-                    by_vm[vm_id].facts.eligibility.product_line,
+                    by_vm[vm_id].facts.line_with(by_vm[vm_id].os_build),
                     catalogue.facts,
                 )
             ),
