@@ -37,10 +37,12 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "vms:vm-import"): IMPORT,
     # the outsider owns another resource group, and may make VMs there
     ("get", "vms:vm-create"): IMPORT | {"owner": 200, "outsider": 200},
+    ("get", "vms:vm-edit"): OWN,
     ("get", "vms:vm-settings"): SEE,
     ("get", "vms:settings-change"): OWN,
     ("get", "updates:vm-overview"): SEE,
     ("get", "updates:activity"): SEE,
+    ("get", "updates:remove"): OWN,
     ("get", "updates:blade"): SEE,
     ("post", "updates:assess"): redirecting(OPERATE),
     ("get", "updates:install"): OPERATE,
@@ -98,7 +100,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name, args=[operation.pk])
     if name == "vms:settings-change":
         return f"{reverse(name)}?vm={vm.pk}"
-    if (name.startswith("updates:") and name != "updates:calendar") or name == "vms:vm-settings":
+    if (name.startswith("updates:") and name != "updates:calendar") or name in {"vms:vm-settings", "vms:vm-edit"}:
         return reverse(name, args=[vm.pk])
     return reverse(name)
 
@@ -131,7 +133,16 @@ def test_what_writes_takes_no_get(
 
 
 @pytest.mark.parametrize(
-    "name", ["updates:vm-overview", "updates:activity", "updates:blade", "updates:install", "vms:vm-settings"]
+    "name",
+    [
+        "updates:vm-overview",
+        "updates:activity",
+        "updates:blade",
+        "updates:install",
+        "updates:remove",
+        "vms:vm-edit",
+        "vms:vm-settings",
+    ],
 )
 def test_a_vm_that_is_not_there_is_404_for_everybody(client: Client, cast: dict[str, User], name: str) -> None:
     for user in cast.values():

@@ -38,6 +38,7 @@ from updates.selectors.blade import VmPicture
 from updates.services.operations import RequestOutcome
 from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
+from vms.models import VirtualMachine
 
 # 500 entries of "KB5034129, " and some room; more is no list of KB articles.
 MAX_KB_TEXT = 20_000
@@ -316,3 +317,23 @@ def _with(data: Mapping[str, Any], name: str, value: str) -> Any:
 def _as_data(form: InstallForm) -> dict[str, Any]:
     """What a browser would send for the untouched form."""
     return {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+
+
+class RemoveForm(forms.Form):
+    """Removing a record takes its name, typed: a second thought for what cannot be undone."""
+
+    name = forms.CharField(
+        label=_("Name of the machine"), max_length=80, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+
+    def __init__(self, data: Any = None, *, vm: VirtualMachine) -> None:
+        super().__init__(data)
+        self.vm = vm
+        self.fields["name"].help_text = _("Type “%(name)s” to confirm.") % {"name": vm.name}
+
+    def clean_name(self) -> str:
+        """The name as it is, whatever the case."""
+        name = str(self.cleaned_data["name"])
+        if name.casefold() != self.vm.name.casefold():
+            raise forms.ValidationError(_("This is not the name of the machine."))
+        return name

@@ -9,6 +9,7 @@ urlpatterns = [
     # /virtual-machines/<pk>/
     path("virtual-machines/<int:pk>/", vm.overview, name="vm-overview"),
     path("virtual-machines/<int:pk>/activity/", vm.activity, name="activity"),
+    path("virtual-machines/<int:pk>/remove/", vm.remove, name="remove"),
     path("virtual-machines/<int:pk>/updates/", vm.blade, name="blade"),
     path("virtual-machines/<int:pk>/updates/assess/", vm.assess, name="assess"),
     path("virtual-machines/<int:pk>/updates/install/", vm.install, name="install"),

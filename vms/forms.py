@@ -13,15 +13,18 @@ from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSett
 from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
 from vms.selectors import groups_owned_by
-from vms.services.creation import (
+from vms.services.imports import ImportFileError, ImportReport, check_size, import_vms
+from vms.services.records import (
     NewVm,
-    NewVmVerdict,
+    RecordVerdict,
     SettingsRefusedError,
     VmExistsError,
+    VmRecord,
+    change_record,
     create_vm,
     judge_new_vm,
+    judge_record,
 )
-from vms.services.imports import ImportFileError, ImportReport, check_size, import_vms
 from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ class ImportForm(forms.Form):
             return import_vms(
                 data=self.cleaned_data["file"].read(),
                 connection=self.cleaned_data["connection"],
+                file_name=self.cleaned_data["file"].name,
                 is_dry_run=self.cleaned_data["is_dry_run"],
             )
         except ImportFileError as error:
@@ -121,51 +125,60 @@ class SettingsForm(forms.Form):
         )
 
 
-class CreateForm(forms.Form):
-    """A VM record by hand: what Azure's creation page asks for, as far as updates depend on it."""
+class ImageField(forms.CharField):
+    """An image as people name it; cleans to an `ImageReference`.
 
-    name = forms.RegexField(
-        label=_("Name"),
-        regex=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$",
-        max_length=64,
-        help_text=_("Letters, digits, dots, dashes and underscores, up to 64."),
-    )
-    resource_group = forms.ModelChoiceField(
-        label=_("Resource group"), queryset=ResourceGroup.objects.none(), empty_label=None
-    )
+    `publisher:offer:SKU` (a version after it is dropped), a SKU of the catalog alone, or the resource id of a gallery
+    image or container image.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=500, **kwargs)
+        self.widget.attrs |= {"list": "catalog-images", "autocomplete": "off", "spellcheck": "false"}
+
+    def clean(self, value: Any) -> ImageReference:
+        """Parse the name; the error says how to write it."""
+        text = super().clean(value).strip()
+        if "/" in text:
+            return ImageReference(resource_id=text)
+        parts = [part.strip() for part in text.split(":")]
+        if len(parts) in {3, 4} and all(parts):
+            return ImageReference(*parts[:3])
+        entries = list(ImageCatalogEntry.objects.filter(sku__iexact=text)[:2])
+        if len(entries) == 1:
+            return ImageReference(entries[0].publisher, entries[0].offer, entries[0].sku)
+        raise forms.ValidationError(
+            _("“%(text)s” names no image; write publisher:offer:SKU, or the resource id of a gallery image.")
+            % {"text": text[:100]}
+        )
+
+
+def image_text(image: ImageReference) -> str:
+    """An image as `ImageField` reads it."""
+    return image.resource_id or ":".join(part for part in (image.publisher, image.offer, image.sku) if part)
+
+
+class RecordForm(forms.Form):
+    """The facts of a VM that a person keeps by hand, as far as updates depend on them."""
+
     connection = forms.ModelChoiceField(
         label=_("Connection"), queryset=Connection.objects.order_by("name"), empty_label=None
     )
     location = forms.CharField(label=_("Location"), max_length=60, initial="japaneast")
-    image = forms.ModelChoiceField(
+    image = ImageField(
         label=_("Image"),
-        queryset=ImageCatalogEntry.objects.all(),
-        required=False,
-        empty_label=_("Another image"),
-        help_text=_("The images of the catalog can be hotpatched."),
-    )
-    image_text = forms.CharField(
-        label=_("Another image"),
-        required=False,
-        max_length=500,
-        help_text=_("publisher:offer:SKU, or the resource id of a gallery image."),
-    )
-    hotpatch = forms.ChoiceField(
-        label=_("Hotpatch"),
-        choices=[("", _("As the image has it")), ("on", _("On")), ("off", _("Off"))],
-        required=False,
-    )
-    patch_mode = forms.ChoiceField(
-        label=_("Patch orchestration"), choices=PATCH_MODES, initial=PatchMode.AUTOMATIC_BY_PLATFORM.value
-    )
-    reboot_setting = forms.ChoiceField(
-        label=_("Reboot setting"), choices=REBOOT_SETTINGS, initial=RebootSetting.IF_REQUIRED.value
+        help_text=_("Type to search the image catalog; or publisher:offer:SKU, or the resource id of a gallery image."),
     )
     zone = forms.ChoiceField(
         label=_("Availability zone"), choices=[("", _("None")), ("1", "1"), ("2", "2"), ("3", "3")], required=False
     )
     availability_set = forms.CharField(label=_("Availability set"), required=False, max_length=500)
-    time_zone = forms.CharField(label=_("Time zone"), required=False, max_length=80)
+    time_zone = forms.CharField(
+        label=_("Time zone"),
+        required=False,
+        max_length=80,
+        help_text=_("As Windows names it, e.g. Tokyo Standard Time."),
+    )
     tags = forms.CharField(
         label=_("Tags"),
         required=False,
@@ -173,12 +186,6 @@ class CreateForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text=_("One per line: name=value."),
     )
-
-    def __init__(self, data: Any = None, *, user: User) -> None:
-        super().__init__(data)
-        groups = self.fields["resource_group"]
-        assert isinstance(groups, forms.ModelChoiceField)
-        groups.queryset = groups_owned_by(user)
 
     def clean_tags(self) -> dict[str, str]:
         """Read `name=value` lines; the first that is none is named."""
@@ -193,13 +200,85 @@ class CreateForm(forms.Form):
         return tags
 
     def clean(self) -> dict[str, Any]:
-        """An availability zone and an availability set exclude each other; an image has to be named once."""
+        """An availability zone and an availability set exclude each other."""
         fields = self.cleaned_data
         if fields.get("zone") and fields.get("availability_set"):
             self.add_error("availability_set", _("A machine is in a zone or in an availability set, not in both."))
-        if fields.get("image") and fields.get("image_text"):
-            self.add_error("image_text", _("Choose an image of the catalog or name another one, not both."))
         return fields
+
+    @property
+    def record(self) -> VmRecord:
+        """What a valid form says."""
+        fields = self.cleaned_data
+        return VmRecord(
+            connection=fields["connection"],
+            location=fields["location"],
+            image=fields["image"],
+            zone=fields["zone"],
+            availability_set=fields["availability_set"],
+            time_zone=fields["time_zone"],
+            tags=fields["tags"],
+        )
+
+    @property
+    def catalog(self) -> list[tuple[str, str]]:
+        """The images that can be hotpatched, to search: how to write one, and its product line."""
+        return [(str(entry), entry.get_product_line_display()) for entry in ImageCatalogEntry.objects.all()]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """What the words of the verdict name."""
+        return {"image_sku": self.cleaned_data["image"].sku}
+
+    @cached_property
+    def verdict(self) -> RecordVerdict | None:
+        """What the rules say so far; None while a field is wrong."""
+        return self.judge() if self.is_bound and self.is_valid() else None
+
+    def judge(self) -> RecordVerdict:
+        """Ask the rules about a valid form."""
+        raise NotImplementedError
+
+
+class CreateForm(RecordForm):
+    """A VM record by hand: what Azure's creation page asks for."""
+
+    name = forms.RegexField(
+        label=_("Name"),
+        regex=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$",
+        max_length=64,
+        help_text=_("Letters, digits, dots, dashes and underscores, up to 64."),
+    )
+    resource_group = forms.ModelChoiceField(
+        label=_("Resource group"), queryset=ResourceGroup.objects.none(), empty_label=None
+    )
+    hotpatch = forms.ChoiceField(
+        label=_("Hotpatch"),
+        choices=[("", _("As the image has it")), ("on", _("On")), ("off", _("Off"))],
+        required=False,
+    )
+    patch_mode = forms.ChoiceField(
+        label=_("Patch orchestration"), choices=PATCH_MODES, initial=PatchMode.AUTOMATIC_BY_PLATFORM.value
+    )
+    reboot_setting = forms.ChoiceField(
+        label=_("Reboot setting"), choices=REBOOT_SETTINGS, initial=RebootSetting.IF_REQUIRED.value
+    )
+    field_order = (
+        "name",
+        "resource_group",
+        "connection",
+        "location",
+        "image",
+        "hotpatch",
+        "patch_mode",
+        "reboot_setting",
+    )
+
+    def __init__(self, data: Any = None, *, user: User) -> None:
+        super().__init__(data)
+        groups = self.fields["resource_group"]
+        assert isinstance(groups, forms.ModelChoiceField)
+        groups.queryset = groups_owned_by(user)
 
     @property
     def new_vm(self) -> NewVm:
@@ -207,36 +286,16 @@ class CreateForm(forms.Form):
         fields = self.cleaned_data
         return NewVm(
             name=fields["name"],
-            connection=fields["connection"],
             resource_group=fields["resource_group"],
-            location=fields["location"],
-            image=self._image(),
+            record=self.record,
             enable_hotpatching=fields["hotpatch"] == "on" if fields["hotpatch"] else None,
             patch_mode=PatchMode(fields["patch_mode"]),
             reboot_setting=RebootSetting(fields["reboot_setting"]),
-            zone=fields["zone"],
-            availability_set=fields["availability_set"],
-            time_zone=fields["time_zone"],
-            tags=fields["tags"],
         )
 
-    def _image(self) -> ImageReference:
-        entry, text = self.cleaned_data["image"], self.cleaned_data["image_text"].strip()
-        if entry is not None:
-            return ImageReference(entry.publisher, entry.offer, entry.sku)
-        parts = [part.strip() for part in text.split(":")]
-        is_marketplace = len(parts) in {3, 4} and "/" not in text
-        return ImageReference(*parts[:3]) if is_marketplace else ImageReference(resource_id=text)
-
-    @cached_property
-    def verdict(self) -> NewVmVerdict | None:
-        """What the rules say so far; None while a field is wrong."""
-        return judge_new_vm(new=self.new_vm) if self.is_bound and self.is_valid() else None
-
-    @property
-    def shown(self) -> dict[str, str]:
-        """What the words of the verdict name."""
-        return {"image_sku": self._image().sku}
+    def judge(self) -> RecordVerdict:
+        """What the rules say of the new VM."""
+        return judge_new_vm(new=self.new_vm)
 
     def save(self) -> VirtualMachine | None:
         """Make the VM. None: it was refused, and the form's errors say why."""
@@ -247,6 +306,37 @@ class CreateForm(forms.Form):
         except VmExistsError:
             self.add_error("name", _("A machine of this name is in the resource group already."))
             return None
+
+
+class EditForm(RecordForm):
+    """The facts of a VM that is there. Its name and resource group are who it is; its settings have their own page."""
+
+    def __init__(self, data: Any = None, *, vm: VirtualMachine) -> None:
+        super().__init__(
+            data,
+            initial={
+                "connection": vm.connection_id,
+                "location": vm.location,
+                "image": image_text(vm.image),
+                "zone": str(vm.zones[0]) if vm.zones else "",
+                "availability_set": vm.availability_set,
+                "time_zone": vm.time_zone,
+                "tags": "\n".join(f"{name}={value}" for name, value in vm.tags.items()),
+            },
+        )
+        self.vm = vm
+
+    def judge(self) -> RecordVerdict:
+        """What the rules say of the VM with these facts."""
+        return judge_record(vm=self.vm, record=self.record)
+
+    def save(self) -> bool:
+        """Change the facts. False: refused; the verdict beside the form says why."""
+        try:
+            change_record(vm_id=self.vm.pk, record=self.record)
+        except SettingsRefusedError:
+            return False
+        return True
 
 
 MAX_SELECTED = 1_000

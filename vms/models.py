@@ -456,6 +456,43 @@ class SettingsEvent(_SettingsEvent):  # type: ignore[misc]  # made by pghistory 
         verbose_name_plural = _("settings changes")
 
 
+FACT_FIELDS = (
+    "name",
+    "connection",
+    "resource_group",
+    "location",
+    "zones",
+    "tags",
+    "image_publisher",
+    "image_offer",
+    "image_sku",
+    "image_version",
+    "image_exact_version",
+    "image_resource_id",
+    "availability_set",
+    "scale_set",
+    "scale_set_orchestration",
+    "time_zone",
+)
+_FactsEvent: Any = pghistory.create_event_model(
+    VirtualMachine,
+    pghistory.InsertEvent("added"),
+    pghistory.UpdateEvent("changed", condition=pghistory.AnyChange(*FACT_FIELDS), row=pghistory.Old),
+    pghistory.DeleteEvent("removed"),
+    fields=list(FACT_FIELDS),
+    obj_field=pghistory.ObjForeignKey(related_name="+"),
+    context_field=pghistory.ContextForeignKey(null=True),
+)
+
+
+class FactsEvent(_FactsEvent):  # type: ignore[misc]  # made by pghistory at run time
+    """That a VM came into the inventory, what its facts were before a change, and what it was when it was removed."""
+
+    class Meta:
+        verbose_name = _("inventory change")
+        verbose_name_plural = _("inventory changes")
+
+
 class RoleAssignmentQuerySet(models.QuerySet["RoleAssignment"]):
     """Whose assignments, and how strong."""
 
@@ -551,3 +588,22 @@ class RoleAssignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user or self.group}: {self.get_role_display()}"
+
+
+_RoleEvent: Any = pghistory.create_event_model(
+    RoleAssignment,
+    pghistory.InsertEvent("given"),
+    pghistory.UpdateEvent("changed", row=pghistory.Old),
+    pghistory.DeleteEvent("taken"),
+    fields=["user", "group", "role", "scope", "subscription", "resource_group", "vm"],
+    obj_field=pghistory.ObjForeignKey(related_name="+"),
+    context_field=pghistory.ContextForeignKey(null=True),
+)
+
+
+class RoleEvent(_RoleEvent):  # type: ignore[misc]  # made by pghistory at run time
+    """That a role was given, taken back, or what it was before it was changed, with who did it."""
+
+    class Meta:
+        verbose_name = _("role change")
+        verbose_name_plural = _("role changes")

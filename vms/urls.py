@@ -10,5 +10,6 @@ urlpatterns = [
     path("import/", views.vm_import, name="vm-import"),
     path("create/", views.vm_create, name="vm-create"),
     path("settings/", views.settings_change, name="settings-change"),
+    path("<int:pk>/edit/", views.vm_edit, name="vm-edit"),
     path("<int:pk>/settings/", views.vm_settings, name="vm-settings"),
 ]

@@ -12,8 +12,9 @@ from django.views.decorators.http import require_GET, require_http_methods
 from ui.http import PortalRequest
 from ui.pages import render_page
 from vms.access import access_or_404
+from vms.choices import Role
 from vms.filters import VmFilter
-from vms.forms import CreateForm, ImportForm, SettingsWizard
+from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard
 from vms.models import VirtualMachine
 from vms.selectors import (
     DEFAULT_ORDER,
@@ -65,6 +66,19 @@ def vm_create(request: PortalRequest) -> HttpResponse:
     return render_page(
         request, "vms/create.html", {"form": form}, partials={"verdict"}, status=422 if is_asked else 200
     )
+
+
+@require_http_methods(["GET", "POST"])
+def vm_edit(request: PortalRequest, pk: int) -> HttpResponse:
+    """Change the facts of a VM; the verdict beside the form follows what is typed."""
+    access = access_or_404(request.user, pk, Role.OWNER)
+    form = EditForm(request.POST or None, vm=access.vm)
+    is_asked = form.is_bound and "save" in request.POST
+    if is_asked and form.is_valid() and form.save():
+        messages.success(request, _("The record of %(name)s was changed.") % {"name": access.vm.name})
+        return redirect("updates:vm-overview", pk)
+    context = {"vm": access.vm, "access": access, "form": form}
+    return render_page(request, "vms/edit.html", context, partials={"verdict"}, status=422 if is_asked else 200)
 
 
 @require_http_methods(["GET", "POST"])

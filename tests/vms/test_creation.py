@@ -1,4 +1,4 @@
-"""Making a VM record by hand: eligible or not, and why, at once."""
+"""Making and changing a VM record by hand: eligible or not, and why, at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fields(resource_group: ResourceGroup) -> dict[str, Any]:
         "resource_group": resource_group.pk,
         "connection": ConnectionFactory().pk,
         "location": "Japan East",
-        "image": image("2022-datacenter-azure-edition-core").pk,
+        "image": str(image("2022-datacenter-azure-edition-core")),
         "patch_mode": "AutomaticByPlatform",
         "reboot_setting": "IfRequired",
         "create": "yes",
@@ -59,11 +59,10 @@ def test_hotpatch_can_be_off_and_another_image_is_not_available(
     client.post(URL, fields | {"hotpatch": "off"})
     other = fields | {
         "name": "new-002",
-        "image": "",
-        "image_text": "MicrosoftWindowsServer:WindowsServer:2022-datacenter",
+        "image": "MicrosoftWindowsServer:WindowsServer:2022-datacenter",
     }
     client.post(URL, other)
-    custom = fields | {"name": "new-003", "image": "", "image_text": "/subscriptions/1/galleries/golden/images/ws"}
+    custom = fields | {"name": "new-003", "image": "/subscriptions/1/galleries/golden/images/ws"}
     client.post(URL, custom)
     rows = dict(VirtualMachine.objects.values_list("name", "hotpatch_status"))
     assert rows == {"new-001": "PendingEvaluation", "new-002": "NotAvailable", "new-003": "NotAvailable"}
@@ -74,13 +73,13 @@ def test_hotpatch_can_be_off_and_another_image_is_not_available(
     ("change", "words"),
     [
         ({}, "this machine can be hotpatched"),
-        ({"image": "", "image_text": "Someone:Else:2022"}, "The image 2022 is not in the image catalog"),
+        ({"image": "Someone:Else:2022"}, "The image 2022 is not in the image catalog"),
         (
-            {"image": "", "image_text": "mcr.microsoft.com/windows/servercore:ltsc2022"},
+            {"image": "mcr.microsoft.com/windows/servercore:ltsc2022"},
             "Container base images cannot be hotpatched",
         ),
         (
-            {"image": "", "image_text": "/galleries/a/images/b", "hotpatch": "on"},
+            {"image": "/galleries/a/images/b", "hotpatch": "on"},
             "Hotpatch is not available on this machine.",
         ),
         ({"patch_mode": "Manual"}, "Hotpatch needs the orchestration"),
@@ -105,10 +104,12 @@ def test_the_verdict_comes_before_anything_is_made(
         ({"name": "x" * 65}, "at most 64"),
         ({"tags": "no sign"}, "“no sign” is no tag"),
         ({"zone": "1", "availability_set": "as-1"}, "not in both"),
-        ({"image_text": "a:b:c"}, "not both"),
+        ({"image": "2022-datacenter"}, "“2022-datacenter” names no image"),
+        ({"image": "a:b"}, "“a:b” names no image"),
+        ({"image": " "}, "This field is required"),
         ({"resource_group": "999999"}, "Select a valid choice"),
         ({"patch_mode": "Manual"}, "Hotpatch needs the orchestration"),
-        ({"image": "", "image_text": "a:b:c", "hotpatch": "on"}, "Hotpatch is not available on this machine."),
+        ({"image": "a:b:c", "hotpatch": "on"}, "Hotpatch is not available on this machine."),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_made(
@@ -119,6 +120,19 @@ def test_what_is_wrong_is_said_and_nothing_is_made(
     assert answer.status_code == 422
     assert words in text_of(answer)
     assert not VirtualMachine.objects.exists()
+
+
+def test_a_catalog_image_can_be_named_by_its_sku_alone_and_is_offered_for_search(
+    client: Client, owner: User, fields: dict[str, Any]
+) -> None:
+    client.force_login(owner)
+    page = client.get(URL).content.decode()
+    for entry in ImageCatalogEntry.objects.all():
+        assert f'<option value="{entry}">' in page
+    client.post(URL, fields | {"image": "2022-Datacenter-Azure-Edition-CORE"})
+    vm = VirtualMachine.objects.get()
+    assert (vm.image_publisher, vm.image_offer) == ("MicrosoftWindowsServer", "WindowsServer")
+    assert vm.enable_hotpatching
 
 
 def test_a_name_that_is_taken_is_refused(client: Client, owner: User, fields: dict[str, Any]) -> None:
@@ -143,3 +157,59 @@ def test_only_groups_one_owns_are_offered(
     client.force_login(operator)
     assert client.get(URL).status_code == 403
     assert Connection.objects.exists()
+
+
+# --- changing one ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vm(resource_group: ResourceGroup) -> VirtualMachine:
+    return VirtualMachineFactory(
+        resource_group=resource_group, tags={"env": "prod"}, image_exact_version="20348.5020.260407"
+    )
+
+
+def facts_of(client: Client, vm: VirtualMachine) -> dict[str, str]:
+    """What the form holds when it is opened."""
+    form = client.get(reverse("vms:vm-edit", args=[vm.pk])).context["form"]
+    return {name: "" if (value := form[name].value()) is None else str(value) for name in form.fields}
+
+
+def test_a_record_that_is_saved_as_it_is_changes_nothing(client: Client, owner: User, vm: VirtualMachine) -> None:
+    client.force_login(owner)
+    before = VirtualMachine.objects.filter(pk=vm.pk).values().get()
+    answer = client.post(reverse("vms:vm-edit", args=[vm.pk]), facts_of(client, vm) | {"save": "yes"})
+    assert answer["Location"] == reverse("updates:vm-overview", args=[vm.pk])
+    assert VirtualMachine.objects.filter(pk=vm.pk).values().get() == before
+
+
+def test_a_changed_record_keeps_its_history_and_follows_the_image(
+    client: Client, owner: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    VirtualMachine.objects.filter(pk=vm.pk).update(enable_hotpatching=False)
+    url = reverse("vms:vm-edit", args=[vm.pk])
+    fields = facts_of(client, vm) | {"image": "/galleries/golden/images/ws", "tags": "env=test", "zone": "3"}
+    part = client.post(url, fields, headers={"HX-Request": "true", "HX-Target": "verdict"})
+    assert "Custom and gallery images cannot be hotpatched" in text_of(part)
+    assert VirtualMachine.objects.get().tags == {"env": "prod"}
+    client.post(url, fields | {"save": "yes"})
+    vm.refresh_from_db()
+    assert (vm.tags, vm.zones, vm.hotpatch_status) == ({"env": "test"}, ["3"], "NotAvailable")
+    assert (vm.image_sku, vm.image_exact_version) == ("", "")
+    activity = text_of(client.get(reverse("updates:activity", args=[vm.pk])))
+    assert "Record changed" in activity
+    assert "tags : env=prod → env=test" in activity
+    assert "owner" in activity
+
+
+def test_an_image_that_its_settings_forbid_is_refused_and_nothing_is_changed(
+    client: Client, owner: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    VirtualMachine.objects.filter(pk=vm.pk).update(enable_hotpatching=True)
+    url = reverse("vms:vm-edit", args=[vm.pk])
+    answer = client.post(url, facts_of(client, vm) | {"image": "a:b:c", "location": "osaka", "save": "yes"})
+    assert answer.status_code == 422
+    assert "Hotpatch is not available on this machine." in text_of(answer)
+    assert VirtualMachine.objects.get().location == vm.location

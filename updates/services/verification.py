@@ -22,9 +22,7 @@ from updates.services.assessments import Found
 Detail = Mapping[str, Any] | None
 
 
-def conclude(
-    result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue
-) -> tuple[Verification, Detail]:
+def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue) -> tuple[Verification, Detail]:
     """What the run's own final assessment says of its report; pending where it brought none."""
     final = result.final_assessment
     if final is None or final.status is RunStatus.FAILED:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
@@ -12,10 +14,11 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.filters import history_of
-from updates.forms import InstallWizard
+from updates.forms import InstallWizard, RemoveForm
 from updates.selectors.activity import load_activity
 from updates.selectors.blade import load_picture
 from updates.services.operations import Verdict, request_assessments, request_installations
+from updates.services.removal import MachineIsBusyError, preview_removal, remove_vm
 from updates.tasks import wake_up
 from updates.texts import error_text
 from vms.access import vm_or_404
@@ -52,6 +55,25 @@ def activity(request: PortalRequest, pk: int) -> HttpResponse:
     """Who did what to this VM: operations and changes of settings."""
     vm = vm_or_404(request.user, pk)
     return render_page(request, "updates/activity.html", {"vm": vm, "entries": load_activity(vm)})
+
+
+@require_http_methods(["GET", "POST"])
+def remove(request: PortalRequest, pk: int) -> HttpResponse:
+    """Remove the record of a VM: what goes with it first, then its name."""
+    vm = vm_or_404(request.user, pk, Role.OWNER)
+    form = RemoveForm(request.POST or None, vm=vm)
+    busy: UUID | None = None
+    if form.is_bound and form.is_valid():
+        try:
+            remove_vm(vm_id=pk, removed_by=request.user)
+        except MachineIsBusyError as error:
+            busy = error.operation_id
+        else:
+            messages.success(request, _("The record of %(name)s was removed.") % {"name": vm.name})
+            return redirect("vms:vm-list")
+    status = 409 if busy else 422 if form.errors else 200
+    context = {"vm": vm, "form": form, "preview": preview_removal(vm=vm)}
+    return render_page(request, "updates/remove.html", context, status=status)
 
 
 @require_POST

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+import pghistory
 from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection as database
@@ -116,19 +117,20 @@ def check_size(size: int) -> None:
         )
 
 
-def import_vms(*, data: bytes, connection: Connection, is_dry_run: bool = False) -> ImportReport:
+def import_vms(*, data: bytes, connection: Connection, file_name: str = "", is_dry_run: bool = False) -> ImportReport:
     """Bring the VMs of this file into the inventory and report on every row.
 
     All or nothing: a file that cannot be used raises `ImportFileError` and changes nothing; otherwise every usable
     row is written in one transaction, which a dry run rolls back. VMs that the file does not name stay as they are,
     and so do facts that a row does not mention. New VMs belong to `connection`; a VM of another connection is skipped.
+    What an import adds or changes is kept with the name of its file (`FactsEvent`).
     """
     check_size(len(data))
     try:
         inventory = read_inventory(data)
     except InventoryFileError as error:
         raise ImportFileError(error.message) from None
-    with transaction.atomic():
+    with transaction.atomic(), pghistory.context(source="import", file=file_name[:200]):
         rows = _write(inventory.rows, connection)
         if is_dry_run:
             transaction.set_rollback(True)

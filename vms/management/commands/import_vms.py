@@ -37,7 +37,7 @@ class Command(BaseCommand):
         except ImportFileError as error:
             raise CommandError(f"{file}: {error}") from None
         try:
-            report = import_vms(data=data, connection=_connection(connection), is_dry_run=dry_run)
+            report = import_vms(data=data, connection=_connection(connection), file_name=file.name, is_dry_run=dry_run)
         except ImportFileError as error:
             raise CommandError(f"{file}: {error}") from None
         for row in report.rows:
