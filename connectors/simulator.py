@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -76,6 +77,28 @@ DOWNLOAD_SHARE = 0.2  # of an update's whole time
 THROTTLED_FOR = timedelta(seconds=60)
 ANSWER_LOST_FOR = timedelta(seconds=30)
 _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
+
+
+class Misfortune(StrEnum):
+    """What a machine suffers if its tag `simulate` has this word; `fail` and `lies` name an update: `fail:KB5087424`."""
+
+    FAIL = "fail"
+    LIES = "lies"
+    WINDOW_EXCEEDED = "window-exceeded"
+    REBOOT_HANGS = "reboot-hangs"
+    UNREACHABLE = "unreachable"
+    THROTTLED = "throttled"
+    AGENT_NOT_READY = "agent-not-ready"
+    LOST_ANSWER = "lost-answer"
+    SILENT = "silent"
+
+    @property
+    def names_an_update(self) -> bool:
+        """Whether it happens with one update (or `any`)."""
+        return self in {Misfortune.FAIL, Misfortune.LIES}
+
+
+MISFORTUNE_TAG = "simulate"
 
 
 # --- what the machines received ----------------------------------------------------------------------------------
@@ -245,13 +268,13 @@ class Simulator:
             return ConnectorError("vm.unsupported", nothing_was_sent=True)
         if vm.power_state not in _TAKES_STARTS:
             return ConnectorError("vm.not_running", nothing_was_sent=True)
-        if "agent-not-ready" in wishes:
+        if Misfortune.AGENT_NOT_READY in wishes:
             return ConnectorError("agent.not_ready", nothing_was_sent=True)
-        if "unreachable" in wishes:
+        if Misfortune.UNREACHABLE in wishes:
             return ConnectorError("connector.unreachable", is_retryable=True, nothing_was_sent=True)
-        if "throttled" in wishes and age < THROTTLED_FOR:
+        if Misfortune.THROTTLED in wishes and age < THROTTLED_FOR:
             return ConnectorError("connector.throttled", is_retryable=True, nothing_was_sent=True, retry_after=30)
-        if "lost-answer" in wishes and age < ANSWER_LOST_FOR:
+        if Misfortune.LOST_ANSWER in wishes and age < ANSWER_LOST_FOR:
             return ConnectorError("connector.timeout", is_retryable=True)
         return None
 
@@ -262,7 +285,7 @@ class Simulator:
         if line is None:
             return ConnectorError("vm.unsupported")
         elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
-        if "silent" in _wishes(request.vm):
+        if Misfortune.SILENT in _wishes(request.vm):
             step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
             return Observation(progress=Progress(step=step), look_again_after=5.0)
         moment = as_of(self.catalogue_date, request.started_at)
@@ -517,10 +540,10 @@ class Simulator:
             patch = verdict.patch
             if not fits(timedelta(seconds=clock), patch, plan.maximum_duration):
                 break
-            is_slow = "window-exceeded" in wishes and index == 1
+            is_slow = Misfortune.WINDOW_EXCEEDED in wishes and index == 1
             length = self._seconds_for(request.vm, patch, plan, is_slow=is_slow)
             here, ends = clock + DOWNLOAD_SHARE * length, clock + length
-            has_failed = _is_wished(wishes, "fail", patch)
+            has_failed = _is_wished(wishes, Misfortune.FAIL, patch)
             outcome = PatchOutcome(
                 patch,
                 InstallationState.FAILED if has_failed else InstallationState.INSTALLED,
@@ -555,7 +578,7 @@ class Simulator:
         will_reboot = plan.reboot_setting is RebootSetting.ALWAYS or (
             is_needed and plan.reboot_setting is RebootSetting.IF_REQUIRED
         )
-        has_hung = will_reboot and "reboot-hangs" in wishes
+        has_hung = will_reboot and Misfortune.REBOOT_HANGS in wishes
         if will_reboot:
             ends = clock + (HANGING_REBOOT_SECONDS if has_hung else REBOOT_SECONDS)
             stretches.append(_Stretch("rebooting", clock, ends))
@@ -573,7 +596,7 @@ class Simulator:
         after = self._after(
             request,
             machine,
-            [(patch, at) for patch, at in installed if not _is_wished(wishes, "lies", patch)],
+            [(patch, at) for patch, at in installed if not _is_wished(wishes, Misfortune.LIES, patch)],
             has_rebooted=will_reboot and not has_hung,
             is_reboot_outstanding=is_needed and (not will_reboot or has_hung),
         )
@@ -648,11 +671,11 @@ def _offer_period(moment: datetime) -> tuple[date, bool]:
 
 def _wishes(vm: VmRef) -> frozenset[str]:
     """The misfortunes that the VM's tag asks for."""
-    text = dict(vm.tags).get("simulate", "")
+    text = dict(vm.tags).get(MISFORTUNE_TAG, "")
     return frozenset(word.strip().lower() for word in text.replace(",", " ").split())
 
 
-def _is_wished(wishes: frozenset[str], misfortune: str, patch: Patch) -> bool:
+def _is_wished(wishes: frozenset[str], misfortune: Misfortune, patch: Patch) -> bool:
     """Whether the tag asks for this misfortune with this patch: `fail:any`, `fail:5087424`, `fail:KB5087424`."""
     names = {f"{misfortune}:any", f"{misfortune}:{patch.kb_number}", f"{misfortune}:kb{patch.kb_number}"}
     return bool(names & wishes)

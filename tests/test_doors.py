@@ -48,6 +48,12 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:install"): OPERATE,
     ("get", "updates:operation"): SEE,
     ("post", "updates:cancel"): redirecting(OPERATE),
+    ("get", "updates:connections"): IMPORT,
+    ("get", "updates:connection-create"): IMPORT,
+    ("get", "updates:connection"): IMPORT,
+    ("post", "updates:connection-pause"): IMPORT | {"chief": 422, "staff": 422},
+    ("post", "updates:connection-test"): IMPORT,
+    ("post", "updates:connection-misfortune"): IMPORT | {"chief": 422, "staff": 422},
     ("get", "updates:calendar"): SIGNED_IN,
     ("post", "ui:set-theme"): dict.fromkeys(WHO, 302),
     ("post", "set_language"): dict.fromkeys(WHO, 302),
@@ -98,9 +104,13 @@ def cast(outsider: User, reader: User, operator: User, owner: User, chief: User,
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
     if name in {"updates:operation", "updates:cancel"}:
         return reverse(name, args=[operation.pk])
+    if name in {"updates:connections", "updates:connection-create", "updates:calendar"}:
+        return reverse(name)
+    if name.startswith("updates:connection"):
+        return reverse(name, args=[vm.connection_id])
     if name == "vms:settings-change":
         return f"{reverse(name)}?vm={vm.pk}"
-    if (name.startswith("updates:") and name != "updates:calendar") or name in {"vms:vm-settings", "vms:vm-edit"}:
+    if name.startswith("updates:") or name in {"vms:vm-settings", "vms:vm-edit"}:
         return reverse(name, args=[vm.pk])
     return reverse(name)
 

@@ -1,8 +1,8 @@
-"""/virtual-machines/<pk>/, /operations/ and /calendar/"""
+"""/virtual-machines/<pk>/, /operations/, /connections/ and /calendar/"""
 
 from django.urls import path
 
-from updates.views import calendar, operation, vm
+from updates.views import calendar, connection, operation, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -16,6 +16,13 @@ urlpatterns = [
     # /operations/
     path("operations/<uuid:pk>/", operation.detail, name="operation"),
     path("operations/<uuid:pk>/cancel/", operation.cancel, name="cancel"),
+    # /connections/
+    path("connections/", connection.connection_list, name="connections"),
+    path("connections/create/", connection.connection_create, name="connection-create"),
+    path("connections/<int:pk>/", connection.connection_detail, name="connection"),
+    path("connections/<int:pk>/pause/", connection.connection_pause, name="connection-pause"),
+    path("connections/<int:pk>/test/", connection.connection_test, name="connection-test"),
+    path("connections/<int:pk>/misfortune/", connection.connection_misfortune, name="connection-misfortune"),
     # /calendar/
     path("calendar/", calendar.calendar, name="calendar"),
 ]

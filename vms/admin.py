@@ -19,6 +19,7 @@ from vms.models import (
     VirtualMachineQuerySet,
 )
 from vms.selectors import search_by_name
+from vms.services.connections import save_connection
 from vms.services.summaries import refresh_hotpatch_statuses
 
 
@@ -79,11 +80,15 @@ class ConnectionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic
     list_filter = ["kind", "platform"]
     search_fields = ["name"]
 
-    def save_model(self, request: HttpRequest, obj: Connection, form: ModelForm[Any], change: bool) -> None:
+    def save_model(
+        self,
+        request: HttpRequest,  # noqa: ARG002 (the admin's signature)
+        obj: Connection,
+        form: ModelForm[Any],  # noqa: ARG002 (the admin's signature)
+        change: bool,  # noqa: ARG002 (the admin's signature)
+    ) -> None:
         """Save, and let the connection's VMs follow a changed platform."""
-        super().save_model(request, obj, form, change)
-        if change and "platform" in form.changed_data:
-            refresh_hotpatch_statuses(connection_ids=[obj.pk])
+        save_connection(connection=obj)
 
 
 @admin.register(Subscription)

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from django.utils.translation import gettext_lazy as _
 
+from connectors.simulator import Misfortune
 from patching.terms import (
     AssessmentMode,
     HotpatchStatus,
@@ -118,4 +119,15 @@ SCOPES = [
     (Scope.SUBSCRIPTION.value, _("Subscription")),
     (Scope.RESOURCE_GROUP.value, _("Resource group")),
     (Scope.VM.value, _("Virtual machine")),
+]
+MISFORTUNES = [
+    (Misfortune.FAIL.value, _("An update fails")),
+    (Misfortune.LIES.value, _("An update is reported as installed, and is not there")),
+    (Misfortune.WINDOW_EXCEEDED.value, _("The first update takes the whole maximum duration")),
+    (Misfortune.REBOOT_HANGS.value, _("The reboot does not end")),
+    (Misfortune.UNREACHABLE.value, _("No start arrives")),
+    (Misfortune.THROTTLED.value, _("Starts are refused for a minute")),
+    (Misfortune.AGENT_NOT_READY.value, _("The VM agent is not ready")),
+    (Misfortune.LOST_ANSWER.value, _("The answer to a start is lost for half a minute")),
+    (Misfortune.SILENT.value, _("A run never ends")),
 ]

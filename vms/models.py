@@ -399,6 +399,10 @@ class VirtualMachine(models.Model):
             models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
             models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
             GinIndex(NAME_SEARCH, name="vms_vm_name_search"),
+            # the simulated machines with a misfortune, which are few
+            models.Index(
+                fields=["connection", "name"], condition=Q(tags__has_key="simulate"), name="vms_vm_misfortune"
+            ),
         ]
         constraints = [
             models.CheckConstraint(

@@ -109,6 +109,12 @@ class VmPicture:
         return self.vm.connection.catalogue_date
 
     @property
+    def paused_until(self) -> datetime | None:
+        """Until when nothing is started through the connection; None where it is not paused."""
+        until = self.vm.connection.paused_until
+        return until if until is not None and until > self.now else None
+
+    @property
     def patches(self) -> tuple[terms.Patch, ...]:
         """The available patches as the rules take them."""
         return tuple(row.patch for row in self.available)

@@ -50,6 +50,7 @@ from patching.terms import (
 from updates.models import Lane, Operation, PatchResult
 from updates.plans import plan_from_json
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
+from updates.selectors.connections import configuration_of
 from updates.selectors.vm_facts import VmFacts, load_vm_facts
 from updates.services.assessments import (
     Found,
@@ -85,15 +86,7 @@ B = TypeVar("B")
 
 def connector_of(row: Connection, catalogue: LoadedCatalogue) -> Connector:
     """The connector behind a connection."""
-    return connector_for(
-        row.kind,
-        {
-            "seed": row.seed,
-            "catalogue_date": row.catalogue_date,
-            "clock_factor": row.clock_factor,
-        },
-        catalogue=catalogue.facts,
-    )
+    return connector_for(row.kind, configuration_of(row), catalogue=catalogue.facts)
 
 
 def sweep(

@@ -1,0 +1,147 @@
+"""Connections with what goes on behind them, and a test of one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection as database
+
+from connectors import connector_for
+from connectors.simulator import MISFORTUNE_TAG
+from patching import terms
+from patching.lifecycle import IN_FLIGHT
+from patching.releases import as_of, is_offered, release_order
+from patching.terms import ProductLine, ReleaseType
+from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
+from vms.models import Connection, VirtualMachine
+from vms.services.connections import UNTIL_RESUMED
+
+MAX_COUNT = 1_000
+MAX_MISFORTUNES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPicture:
+    """A connection and how much there is behind it; counts stop one above `MAX_COUNT`."""
+
+    connection: Connection
+    vms: int
+    queued: int
+    in_flight: int
+    now: datetime
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is started at the moment."""
+        until = self.connection.paused_until
+        return until is not None and until > self.now
+
+    @property
+    def is_paused_for_good(self) -> bool:
+        """Whether it stays paused until somebody resumes it."""
+        return self.connection.paused_until == UNTIL_RESUMED
+
+    @property
+    def count_texts(self) -> tuple[str, str, str]:
+        """VMs, queued, in flight, as text: 1,000+ beyond 1,000."""
+        vms, queued, in_flight = (
+            f"{count:,}" if count <= MAX_COUNT else f"{MAX_COUNT:,}+"
+            for count in (self.vms, self.queued, self.in_flight)
+        )
+        return vms, queued, in_flight
+
+
+_COUNTS = """
+SELECT c.id,
+    (SELECT count(*) FROM (SELECT 1 FROM vms_virtualmachine v WHERE v.connection_id = c.id LIMIT %(limit)s) x),
+    (SELECT count(*) FROM (SELECT 1 FROM updates_operation o
+                           WHERE o.connection_id = c.id AND o.state = 'queued' AND o.next_step_at IS NOT NULL
+                           LIMIT %(limit)s) x),
+    (SELECT count(*) FROM (SELECT 1 FROM updates_operation o
+                           WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s) LIMIT %(limit)s) x)
+FROM vms_connection c WHERE c.id = ANY(%(ids)s)
+"""
+
+
+def connection_pictures(connections: Sequence[Connection], *, now: datetime) -> list[ConnectionPicture]:
+    """What is behind each of these connections, in one query."""
+    with database.cursor() as cursor:
+        cursor.execute(
+            _COUNTS,
+            {
+                "limit": MAX_COUNT + 1,
+                "in_flight": sorted(state.value for state in IN_FLIGHT),
+                "ids": [connection.pk for connection in connections],
+            },
+        )
+        counts = {pk: (vms, queued, in_flight) for pk, vms, queued, in_flight in cursor.fetchall()}
+    return [ConnectionPicture(connection, *counts.get(connection.pk, (0, 0, 0)), now) for connection in connections]
+
+
+def machines_with_misfortune(connection: Connection) -> list[tuple[VirtualMachine, str]]:
+    """The simulated machines that suffer something, and what; the first hundred by name."""
+    rows = VirtualMachine.objects.filter(connection=connection, tags__has_key=MISFORTUNE_TAG).order_by("name")
+    return [(vm, str(vm.tags[MISFORTUNE_TAG])) for vm in rows[:MAX_MISFORTUNES]]
+
+
+@dataclass(frozen=True, slots=True)
+class NewestRelease:
+    """The newest baseline or hotpatch of a product line that the connection's catalogue date lets through."""
+
+    line: ProductLine
+    release: terms.Release | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionTest:
+    """How a test of a connection went: `error` empty where it answered, and what it would offer."""
+
+    error: str
+    milliseconds: int
+    discovered: int
+    newest: tuple[NewestRelease, ...]
+
+
+def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest:
+    """Make the connector as the engine does and ask it for its inventory. It changes nothing and never raises."""
+    catalogue = load_catalogue()
+    started = time.monotonic()
+    error, discovered = "", 0
+    try:
+        connector = connector_for(connection.kind, configuration_of(connection), catalogue=catalogue.facts)
+        discovered = len(connector.discover())
+    except Exception as problem:  # whatever a connector's trouble is, the page says it
+        error = f"{type(problem).__name__}: {problem}"
+    return ConnectionTest(
+        error=error,
+        milliseconds=round((time.monotonic() - started) * 1000),
+        discovered=discovered,
+        newest=tuple(NewestRelease(line, _newest(line, connection, catalogue, now)) for line in ProductLine),
+    )
+
+
+def configuration_of(connection: Connection) -> dict[str, object]:
+    """What a connector is made from."""
+    return {
+        "seed": connection.seed,
+        "catalogue_date": connection.catalogue_date,
+        "clock_factor": connection.clock_factor,
+    }
+
+
+_MONTHLY = frozenset({ReleaseType.BASELINE, ReleaseType.HOTPATCH})
+
+
+def _newest(
+    line: ProductLine, connection: Connection, catalogue: LoadedCatalogue, now: datetime
+) -> terms.Release | None:
+    moment = as_of(connection.catalogue_date, now)
+    offered = [
+        release
+        for release in catalogue.facts.releases
+        if release.product_line is line and release.type in _MONTHLY and is_offered(release, moment)
+    ]
+    return max(offered, key=release_order, default=None)
