@@ -1,16 +1,103 @@
-"""The catalogue in Django's admin: patches and releases, with where they were read. The rest is there to look at."""
+"""The catalogue in Django's admin: patches and releases, with where they were read; and operations to look at."""
 
 from __future__ import annotations
 
-from django.contrib import admin
+from typing import Any
+from uuid import UUID
 
-from updates.models import Patch, Release
+import pghistory
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ui.admin import LookOnlyAdmin
+from ui.templatetags.portal import when
+from updates.forms import CatalogueImportForm
+from updates.models import PATCH_FACTS, RELEASE_FACTS, Operation, Patch, Release
+from updates.selectors.corrections import corrections_of
+from vms.models import VirtualMachine
+from vms.selectors import search_by_name
+
+
+class CorrectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic at run time
+    """A row of the catalogue; a correction takes its reason."""
+
+    reason = forms.CharField(
+        label=_("Reason of the correction"),
+        max_length=500,
+        required=False,
+        help_text=_("Kept with what the row said before. Needed when a recorded row is changed."),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """No correction without a reason."""
+        cleaned = super().clean() or self.cleaned_data
+        is_correction = self.instance.pk and any(name != "reason" for name in self.changed_data)
+        if is_correction and not str(cleaned.get("reason", "")).strip():
+            self.add_error("reason", _("Say why the row is corrected, with the source if there is one."))
+        return cleaned
+
+
+class CatalogueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """What patches and releases share: import with a dry run, and corrections that keep what was said before."""
+
+    form = CorrectionForm
+    facts: tuple[str, ...] = ()
+    change_list_template = "admin/updates/catalogue_change_list.html"
+    readonly_fields = ["corrections_made"]
+
+    def get_urls(self) -> list[URLPattern]:
+        """The import's address before the row addresses."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}_import"
+        return [path("import/", self.admin_site.admin_view(self.import_view), name=name), *super().get_urls()]
+
+    def import_view(self, request: HttpRequest) -> HttpResponse:
+        """A file, a dry run if asked for, and what became of every row."""
+        if not (self.has_add_permission(request) and self.has_change_permission(request)):
+            raise PermissionDenied
+        form = CatalogueImportForm(request.POST or None, request.FILES or None)
+        report = form.run() if form.is_bound and form.is_valid() else None
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": _("Import into the catalogue"),
+            "form": form,
+            "report": report,
+            "list_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"),
+        }
+        return render(request, "admin/updates/import.html", context, status=422 if form.errors else 200)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
+        """Save, with the reason beside what the row said before."""
+        with pghistory.context(source="admin", reason=form.cleaned_data.get("reason", "")):
+            super().save_model(request, obj, form, change)
+
+    @admin.display(description=_("Corrections"))
+    def corrections_made(self, obj: Any) -> SafeString | str:
+        """What the row said before, when, by whom and why."""
+        if obj.pk is None:
+            return "–"
+        lines = (
+            (when(c.at), c.by or "–", c.why or "–", format_html_join("; ", "{}: {} → {}", c.changes))
+            for c in corrections_of(obj, self.facts)
+        )
+        listed = format_html_join("", "<li>{} · {} · {}<br>{}</li>", lines)
+        return format_html("<ul>{}</ul>", listed) if listed else "–"
 
 
 @admin.register(Release)
-class ReleaseAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
-    """Monthly and out-of-band releases; import JSON with `manage.py import_releases`."""
+class ReleaseAdmin(CatalogueAdmin):
+    """Monthly and out-of-band releases."""
 
+    facts = RELEASE_FACTS
     list_display = [
         "product_line",
         "month",
@@ -22,7 +109,7 @@ class ReleaseAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at
         "status",
         "evidence",
     ]
-    list_filter = ["product_line", "type", "status", "evidence"]
+    list_filter = ["product_line", "type", "status", "is_planned", "evidence"]
     search_fields = ["kb_number", "build", "source", "note"]
     date_hierarchy = "released_on"
     autocomplete_fields = ["patch"]
@@ -30,9 +117,10 @@ class ReleaseAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at
 
 
 @admin.register(Patch)
-class PatchAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+class PatchAdmin(CatalogueAdmin):
     """Every update that was recorded or that an assessment reported."""
 
+    facts = PATCH_FACTS
     list_display = [
         "title",
         "kb_number",
@@ -45,4 +133,42 @@ class PatchAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at r
     ]
     list_filter = ["product_line", "classification", "reboot_behavior", "release_type"]
     search_fields = ["kb_number", "title", "update_id"]
-    readonly_fields = ["key"]
+    readonly_fields = ["key", "corrections_made"]
+
+
+@admin.register(Operation)
+class OperationAdmin(LookOnlyAdmin):
+    """Assessments and installations to look at; their state has one writer, and it is not here."""
+
+    list_display = [
+        "id",
+        "vm",
+        "kind",
+        "state",
+        "error_code",
+        "verification",
+        "requested_by",
+        "created_at",
+        "finished_at",
+    ]
+    list_filter = ["kind", "state", "verification", "reboot_status"]
+    list_select_related = ["vm", "requested_by"]
+    ordering = ["-created_at"]
+    search_fields = ["id"]
+    search_help_text = _("The activity id, or words of the machine's name.")
+
+    def get_search_results(
+        self,
+        request: HttpRequest,  # noqa: ARG002 (the admin's signature)
+        queryset: QuerySet[Operation],
+        search_term: str,
+    ) -> tuple[QuerySet[Operation], bool]:
+        """By the activity id, else by the names of the first machines that match."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(pk=UUID(term)), False
+        except ValueError:
+            names = search_by_name(VirtualMachine.objects.order_by(), term).values("pk")[:1000]
+            return queryset.filter(vm__in=names), False

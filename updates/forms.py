@@ -35,6 +35,7 @@ from patching.terms import (
 )
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
 from updates.selectors.blade import VmPicture
+from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
 from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
@@ -42,6 +43,7 @@ from vms.models import VirtualMachine
 
 # 500 entries of "KB5034129, " and some room; more is no list of KB articles.
 MAX_KB_TEXT = 20_000
+MAX_CATALOGUE_BYTES = 5 * 1024 * 1024
 
 
 class KbNumbersField(forms.CharField):
@@ -337,3 +339,38 @@ class RemoveForm(forms.Form):
         if name.casefold() != self.vm.name.casefold():
             raise forms.ValidationError(_("This is not the name of the machine."))
         return name
+
+
+class CatalogueImportForm(forms.Form):
+    """A file of releases or of other updates, and whether to change anything."""
+
+    file = forms.FileField(
+        label=_("File"),
+        help_text=_("A JSON list, or CSV in UTF-8 with the same names in its first line. Up to 5 MB."),
+        allow_empty_file=True,
+        widget=forms.FileInput(attrs={"accept": ".json,.csv,application/json,text/csv"}),
+    )
+    is_dry_run = forms.BooleanField(
+        label=_("Dry run"),
+        required=False,
+        initial=True,
+        help_text=_("Report what would happen and change nothing."),
+    )
+
+    def clean_file(self) -> Any:
+        """Refuse a file over the limit before it is read."""
+        upload = self.cleaned_data["file"]
+        if upload.size > MAX_CATALOGUE_BYTES:
+            raise forms.ValidationError(_("The file is larger than 5 MB."))
+        return upload
+
+    def run(self) -> CatalogueReport | None:
+        """Import what the valid form holds. None: the file cannot be used, and the form's errors say why."""
+        upload = self.cleaned_data["file"]
+        try:
+            return import_catalogue(
+                data=upload.read(), file_name=upload.name or "", is_dry_run=self.cleaned_data["is_dry_run"]
+            )
+        except CatalogueFileError as error:
+            self.add_error("file", str(error))
+            return None

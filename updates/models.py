@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
+import pghistory
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q, Value
@@ -184,6 +186,54 @@ class Release(models.Model):
         )
 
 
+PATCH_FACTS = ("title", "classification", "reboot_behavior", "published_on", "release_type", "source", "evidence")
+RELEASE_FACTS = (
+    "product_line",
+    "month",
+    "type",
+    "is_planned",
+    "released_on",
+    "is_date_inferred",
+    "kb_number",
+    "build",
+    "status",
+    "source",
+    "evidence",
+    "note",
+)
+
+
+def _corrections(model: type[models.Model], names: tuple[str, ...]) -> Any:
+    """An event model that keeps what a row of the catalogue said before it was corrected."""
+    return pghistory.create_event_model(
+        model,
+        pghistory.UpdateEvent("corrected", condition=pghistory.AnyChange(*names), row=pghistory.Old),
+        fields=list(names),
+        obj_field=pghistory.ObjForeignKey(related_name="+"),
+        context_field=pghistory.ContextForeignKey(null=True),
+    )
+
+
+_PatchEvent: Any = _corrections(Patch, PATCH_FACTS)
+_ReleaseEvent: Any = _corrections(Release, RELEASE_FACTS)
+
+
+class PatchEvent(_PatchEvent):  # type: ignore[misc]  # made by pghistory at run time
+    """What a patch of the catalogue was recorded as before a correction, with who made it and why."""
+
+    class Meta:
+        verbose_name = _("patch correction")
+        verbose_name_plural = _("patch corrections")
+
+
+class ReleaseEvent(_ReleaseEvent):  # type: ignore[misc]  # made by pghistory at run time
+    """What a release was recorded as before a correction, with who made it and why."""
+
+    class Meta:
+        verbose_name = _("release correction")
+        verbose_name_plural = _("release corrections")
+
+
 class PatchSet(models.Model):
     """The available patches that an assessment found, content-addressed: VMs that lack the same share one row."""
 
@@ -327,6 +377,7 @@ class Operation(models.Model):
                 name="updates_operation_in_flight",
             ),
             models.Index(fields=["vm", "-created_at"], name="updates_operation_vm_history"),
+            models.Index(fields=["-created_at"], name="updates_operation_newest"),
         ]
         constraints = [
             models.UniqueConstraint(

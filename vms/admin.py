@@ -8,12 +8,17 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 
+from ui.admin import LookOnlyAdmin, by_whom
 from vms.models import (
     Connection,
+    FactsEvent,
     ImageCatalogEntry,
     ResourceGroup,
     RoleAssignment,
+    RoleEvent,
+    SettingsEvent,
     Subscription,
     VirtualMachine,
     VirtualMachineQuerySet,
@@ -171,3 +176,39 @@ class RoleAssignmentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gen
     list_select_related = ["user", "group", "subscription", "resource_group", "vm"]
     search_fields = ["user__username", "group__name"]
     autocomplete_fields = ["user", "group", "subscription", "resource_group", "vm"]
+
+
+class EventAdmin(LookOnlyAdmin):
+    """What triggers have kept: when, what, by whom."""
+
+    list_filter = ["pgh_label"]
+    list_select_related = ["pgh_context"]
+    ordering = ["-pgh_id"]
+
+    @admin.display(description=_("by"))
+    def by(self, event: Any) -> str:
+        """Who, through which door."""
+        return by_whom(event)
+
+
+@admin.register(FactsEvent)
+class FactsEventAdmin(EventAdmin):
+    """VMs that were added, changed (with what they were before) and removed."""
+
+    list_display = ["pgh_created_at", "pgh_label", "name", "connection_id", "location", "by"]
+    search_fields = ["name__istartswith"]
+
+
+@admin.register(SettingsEvent)
+class SettingsEventAdmin(EventAdmin):
+    """Settings as they were before a change."""
+
+    list_display = ["pgh_created_at", "pgh_obj_id", "patch_mode", "enable_hotpatching", "reboot_setting", "by"]
+
+
+@admin.register(RoleEvent)
+class RoleEventAdmin(EventAdmin):
+    """Roles that were given, changed and taken back."""
+
+    list_display = ["pgh_created_at", "pgh_label", "user_id", "group_id", "role", "scope", "by"]
+    list_filter = ["pgh_label", "role", "scope"]

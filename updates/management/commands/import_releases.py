@@ -12,20 +12,24 @@ from updates.services.catalogue import CatalogueFileError, import_catalogue
 
 
 class Command(BaseCommand):
-    """Import a JSON list of releases or of other updates; importing it twice changes nothing."""
+    """Import a list of releases or of other updates (JSON or CSV); importing it twice changes nothing."""
 
-    help = "Import recorded releases (rows with a type) or other updates (rows with a title) from a JSON file."
+    help = "Import recorded releases (rows with a type) or other updates (rows with a title) from a JSON or CSV file."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """FILE."""
+        """FILE and `--dry-run`."""
         parser.add_argument("file", metavar="FILE", type=Path)
+        parser.add_argument("--dry-run", action="store_true", help="say what would happen and change nothing")
 
-    def handle(self, *_args: Any, file: Path, **_options: Any) -> None:
+    def handle(self, *_args: Any, file: Path, dry_run: bool = False, **_options: Any) -> None:
         """Import, or end with one sentence that says why not."""
         try:
-            report = import_catalogue(data=file.read_bytes())
+            report = import_catalogue(data=file.read_bytes(), file_name=file.name, is_dry_run=dry_run)
         except OSError as error:
             raise CommandError(f"{file}: {error.strerror}") from None
         except CatalogueFileError as error:
             raise CommandError(f"{file}: {error}") from None
+        for row in report.rows_by_urgency:
+            for field, before, after in row.changes:
+                self.stdout.write(f"row {row.number}, {row.name}: {field}: {before or '–'} → {after or '–'}")
         self.stdout.write(f"{report.created} created, {report.updated} updated, {report.unchanged} unchanged")

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         if options["if_empty"] and Release.objects.exists():
             return
         for name in FILES:
-            report = import_catalogue(data=(DATA / name).read_bytes())
+            report = import_catalogue(data=(DATA / name).read_bytes(), file_name=name)
             self.stdout.write(
                 f"{name}: {report.created} created, {report.updated} updated, {report.unchanged} unchanged"
             )
