@@ -62,6 +62,7 @@ INSTALLED_APPS = [
     "django.contrib.postgres",
     "allauth",
     "allauth.account",
+    "allauth.usersessions",
     "csp",
     "django_filters",
     "django_htmx",
@@ -141,6 +142,16 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # A page's query may not run longer than this; the page then asks to narrow it down (DESIGN, data).
 STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=2_000)
 
+# Nothing of a page is cached. What is kept here is how often somebody tried to sign in: one count for all web processes,
+# and one that outlives a flushed Redis.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "hotpatch_portal_cache",
+        "OPTIONS": {"MAX_ENTRIES": 50_000},
+    }
+}
+
 # --- Celery ------------------------------------------------------------------------------------------------------
 REDIS_URL = env.str("REDIS_URL", default=_stack.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 CELERY_BROKER_URL = REDIS_URL
@@ -184,8 +195,11 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
-ACCOUNT_ADAPTER = "hotpatch_portal.accounts.ClosedSignUp"
+ACCOUNT_ADAPTER = "hotpatch_portal.accounts.PortalAccounts"
 ACCOUNT_LOGIN_METHODS = {"username"}
+# How many proxies stand before the portal: from their X-Forwarded-For comes the address that sign-in is throttled by.
+ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXIES", default=0)
+ACCOUNT_RATE_LIMITS = {"login": "30/m/ip", "login_failed": "20/m/ip,5/300s/key"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"

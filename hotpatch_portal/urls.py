@@ -2,11 +2,10 @@
 
 from allauth.account import views as account
 from django.contrib import admin
-from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
 from django.views.generic import RedirectView
-from django.views.i18n import set_language
 
+from hotpatch_portal import views
 from hotpatch_portal.tour import tour
 
 urlpatterns = [
@@ -18,9 +17,10 @@ urlpatterns = [
     path("virtual-machines/", include("vms.urls")),
     path("", include("updates.urls")),
     # /preferences/
-    path("preferences/", include("ui.urls")),
-    path("preferences/language/", login_not_required(set_language), name="set_language"),
+    path("preferences/", views.set_preferences, name="set-preferences"),
     # /accounts/ (nobody signs up by themselves; passwords are reset by an administrator)
+    path("accounts/", views.account, name="account"),
+    path("accounts/sessions/end/", views.sessions_end, name="sessions-end"),
     path("accounts/login/", account.login, name="account_login"),
     path("accounts/logout/", account.logout, name="account_logout"),
     path("accounts/password/change/", account.password_change, name="account_change_password"),

@@ -1,4 +1,8 @@
-"""What a reader prefers: theme and time zone, kept in cookies (the language is Django's own cookie)."""
+"""What a reader prefers: language, theme, density and time zone, carried in cookies.
+
+Pages need no query for them, and they hold before anybody has signed in. What a user has chosen is stored elsewhere and
+put into these cookies at sign-in.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
 THEME_COOKIE = "theme"
-TIME_ZONE_COOKIE = "timezone"
+DENSITY_COOKIE = "density"
+TIME_ZONE_COOKIE = "timezone"  # what the browser tells (static/js/portal.js)
+CHOSEN_TIME_ZONE_COOKIE = "timezone_chosen"
 COOKIE_AGE_SECONDS = 365 * 24 * 60 * 60
 
 
@@ -20,6 +27,12 @@ class Theme(StrEnum):
 
     LIGHT = "light"
     DARK = "dark"
+
+
+class Density(StrEnum):
+    """How close the rows of a grid stand; without a choice they are comfortable."""
+
+    COMPACT = "compact"
 
 
 class CookieOptions(TypedDict):
@@ -41,16 +54,32 @@ def cookie_options() -> CookieOptions:
     }
 
 
+def remember(response: HttpResponseBase, name: str, value: str) -> None:
+    """Let the browser keep this preference; empty: forget it."""
+    if value:
+        response.set_cookie(name, value, **cookie_options())
+    else:
+        response.delete_cookie(name, samesite="Lax")
+
+
 def theme_of(request: HttpRequest) -> str:
     """The reader's theme, empty for the system's."""
     value = request.COOKIES.get(THEME_COOKIE, "")
     return value if value in set(Theme) else ""
 
 
+def density_of(request: HttpRequest) -> str:
+    """The reader's density, empty for comfortable."""
+    value = request.COOKIES.get(DENSITY_COOKIE, "")
+    return value if value in set(Density) else ""
+
+
 def time_zone_of(request: HttpRequest) -> ZoneInfo:
-    """The reader's time zone as the browser told it, else the portal's."""
-    name = unquote(request.COOKIES.get(TIME_ZONE_COOKIE, ""))
-    try:
-        return ZoneInfo(name or settings.TIME_ZONE)
-    except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError; a hostile name is a ValueError
-        return ZoneInfo(settings.TIME_ZONE)
+    """The time zone that the reader chose, else as the browser told it, else the portal's."""
+    for name in (request.COOKIES.get(CHOSEN_TIME_ZONE_COOKIE, ""), request.COOKIES.get(TIME_ZONE_COOKIE, "")):
+        try:
+            if name:
+                return ZoneInfo(unquote(name))
+        except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError; a hostile name is a ValueError
+            continue
+    return ZoneInfo(settings.TIME_ZONE)

@@ -1,4 +1,4 @@
-"""Preferences and the pages that say that something went wrong."""
+"""The pages that say that something went wrong."""
 
 from __future__ import annotations
 
@@ -6,28 +6,8 @@ import sys
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.http import url_has_allowed_host_and_scheme
-from django.views.decorators.http import require_POST
-
-from ui.preferences import THEME_COOKIE, Theme, cookie_options
-
-
-@login_not_required
-@require_POST
-def set_theme(request: HttpRequest) -> HttpResponse:
-    """Keep the reader's theme (anything but light and dark: follow the system) and go back."""
-    target = request.POST.get("next", "/")
-    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
-        target = "/"
-    response = HttpResponseRedirect(target)
-    theme = request.POST.get("theme", "")
-    if theme in set(Theme):
-        response.set_cookie(THEME_COOKIE, theme, **cookie_options())
-    else:
-        response.delete_cookie(THEME_COOKIE)
-    return response
 
 
 @login_not_required

@@ -1,0 +1,59 @@
+"""Account: preferences and sessions."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext, override
+from django.views.decorators.http import require_GET, require_POST
+
+from hotpatch_portal.forms import PreferencesForm
+from hotpatch_portal.models import Preferences
+from hotpatch_portal.services import carry, end_sessions, save_preferences, sessions_of
+from ui.http import PortalRequest
+from ui.pages import render_page
+
+
+@require_GET
+def account(request: PortalRequest) -> HttpResponse:
+    """What the reader prefers, and where the reader is signed in."""
+    stored = Preferences.objects.filter(user=request.user).values().first()
+    context = {"form": PreferencesForm(initial=stored), "sessions": sessions_of(user=request.user)}
+    return render_page(request, "account/account.html", context)
+
+
+@login_not_required
+@require_POST
+def set_preferences(request: PortalRequest) -> HttpResponse:
+    """Keep what was sent (all of it, or one field from a menu) and go back. What is no choice changes nothing."""
+    target = request.POST.get("next", "/")
+    if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
+        target = "/"
+    response = HttpResponseRedirect(target)
+    form = PreferencesForm(request.POST)
+    if form.is_valid():
+        carry(response, form.sent)
+        if request.user.is_authenticated:
+            save_preferences(user=request.user, values=form.sent)
+            if len(form.sent) > 1:  # the account page; a menu of the top bar shows its effect by itself
+                with override(form.sent.get("language") or None):
+                    messages.success(request, _("Your preferences were saved."))
+    return response
+
+
+@require_POST
+def sessions_end(request: PortalRequest) -> HttpResponse:
+    """Sign out elsewhere: in one session, or in all but this one."""
+    asked = request.POST.get("session", "")
+    session_id = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 19 else None
+    if asked and session_id is None:
+        return redirect("account")
+    keep = request.session.session_key or ""
+    count = end_sessions(user=request.user, keep=keep, session_id=session_id)
+    words = ngettext("Signed out in %(count)s other session.", "Signed out in %(count)s other sessions.", count)
+    messages.success(request, words % {"count": count})
+    return redirect("account")
