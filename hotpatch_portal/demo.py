@@ -17,7 +17,7 @@ from patching.terms import (
     Platform,
     RebootSetting,
 )
-from updates.models import VmUpdateState
+from updates.models import Operation, VmUpdateState
 from updates.services.operations import request_assessments, request_installations
 from vms.choices import PowerState, Role
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
@@ -131,21 +131,43 @@ def seed(owner: User) -> int:
     assign_role(role=Role.OWNER, users=[owner])
     if Connection.objects.filter(name=MAIN).exists():
         return 0
+    return _make(owner)
+
+
+@transaction.atomic
+def reset(owner: User) -> int:
+    """Make the demo fleet anew: everything on its connections goes first; how many VMs were made.
+
+    Workers that are at work on one of its machines find nothing to write to and go on with the next.
+    """
+    demo = VirtualMachine.objects.filter(connection__name__in=CONNECTIONS)
+    # In the order in which the engine locks them, so that neither waits for the other for ever.
+    list(Operation.objects.open().filter(vm__in=demo).order_by("pk").select_for_update(of=("self",)).values_list("pk"))
+    demo.delete()
+    return _make(owner)
+
+
+def _make(owner: User) -> int:
     connections = {
-        name: Connection.objects.create(
+        name: Connection.objects.update_or_create(
             name=name,
-            kind="simulator",
-            platform=platform.value,
-            catalogue_date=day,
-            seed=seed_,
-            clock_factor=CLOCK_FACTOR,
-        )
+            defaults={
+                "kind": "simulator",
+                "platform": platform.value,
+                "catalogue_date": day,
+                "seed": seed_,
+                "clock_factor": CLOCK_FACTOR,
+                "paused_until": None,
+            },
+        )[0]
         for seed_, (name, (platform, day)) in enumerate(CONNECTIONS.items(), start=1)
     }
-    subscription = Subscription.objects.create(subscription_id=_SUBSCRIPTION, name="Contoso production")
+    subscription, _ = Subscription.objects.get_or_create(
+        subscription_id=_SUBSCRIPTION, defaults={"name": "Contoso production"}
+    )
     told = stories()
     groups = {
-        name: ResourceGroup.objects.create(subscription=subscription, name=name)
+        name: ResourceGroup.objects.get_or_create(subscription=subscription, name=name)[0]
         for name in sorted({story.group for story in told})
     }
     vms = VirtualMachine.objects.bulk_create(

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.http import HttpResponse
+from django.conf import settings
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
-from hotpatch_portal.demo import CONNECTIONS
+from hotpatch_portal.demo import CONNECTIONS, reset
 from ui.http import PortalRequest
 from ui.pages import render_page
+from updates.tasks import wake_up
 from vms.models import VirtualMachine
+from vms.selectors import owns_everything
 
 Text = str | Promise
 
@@ -48,4 +55,18 @@ def tour(request: PortalRequest) -> HttpResponse:
     vms = visible.filter(name__in=[stop.name for stop in STOPS], connection__name__in=CONNECTIONS)
     by_name = {vm.name: vm for vm in vms}
     stops = [Stop(s.name, s.title, s.story, by_name[s.name]) for s in STOPS if s.name in by_name]
-    return render_page(request, "tour.html", {"stops": stops})
+    may_reset = settings.HAS_DEMO and owns_everything(request.user)
+    return render_page(request, "tour.html", {"stops": stops, "may_reset": may_reset})
+
+
+@require_POST
+def demo_reset(request: PortalRequest) -> HttpResponse:
+    """Make the demo fleet anew, for Owners of everything, where there is a demo."""
+    if not settings.HAS_DEMO:
+        raise Http404
+    if not owns_everything(request.user):
+        raise PermissionDenied
+    count = reset(request.user)
+    wake_up()
+    messages.success(request, gettext("The demo was made anew: %(count)s machines.") % {"count": count})
+    return redirect("tour")

@@ -6,13 +6,14 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from hotpatch_portal import views
-from hotpatch_portal.tour import tour
+from hotpatch_portal.tour import demo_reset, tour
 
 urlpatterns = [
     # / (the fleet's overview comes later; until then home is the list)
     path("", RedirectView.as_view(pattern_name="vms:vm-list"), name="home"),
     # /tour/ (of the demo)
     path("tour/", tour, name="tour"),
+    path("tour/reset/", demo_reset, name="demo-reset"),
     # /virtual-machines/, /operations/, /calendar/
     path("virtual-machines/", include("vms.urls")),
     path("", include("updates.urls")),

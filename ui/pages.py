@@ -31,3 +31,8 @@ def render_page(
     response = render(request, name, dict(context), status=status)
     patch_vary_headers(response, ["HX-Request", "HX-Target"])
     return response
+
+
+def path_looked_at(request: PortalRequest) -> str:
+    """The path of the page that asks for a part of itself; empty if no page asks."""
+    return (request.htmx.current_url_abs_path or "").partition("?")[0]

@@ -148,6 +148,15 @@ PROSPECTS: dict[RebootProspect, Text] = {
     RebootProspect.REQUIRED_BUT_NOT_ALLOWED: _("A reboot may be needed and will not happen"),
 }
 
+# What an open operation is doing, by kind and state; the empty state stands for every other.
+RUNNING: dict[tuple[str, str], Text] = {
+    ("assessment", "queued"): _("Queued"),
+    ("assessment", ""): _("Assessing"),
+    ("installation", "queued"): _("Queued"),
+    ("installation", "rebooting"): _("Rebooting"),
+    ("installation", ""): _("Installing"),
+}
+
 PLAN_PROBLEMS: dict[PlanProblem, Text] = {
     PlanProblem.NOTHING_SELECTED: _("Choose at least one classification, or include a KB article."),
     PlanProblem.DURATION_OUT_OF_RANGE: _("The maximum duration is 1 to 235 minutes."),

@@ -14,6 +14,7 @@ urlpatterns = [
     path("virtual-machines/<int:pk>/updates/assess/", vm.assess, name="assess"),
     path("virtual-machines/<int:pk>/updates/install/", vm.install, name="install"),
     # /operations/
+    path("operations/ended/", operation.ended, name="ended"),
     path("operations/<uuid:pk>/", operation.detail, name="operation"),
     path("operations/<uuid:pk>/cancel/", operation.cancel, name="cancel"),
     # /connections/

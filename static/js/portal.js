@@ -18,6 +18,42 @@
     if (news && region && region.textContent !== news.dataset.announce) region.textContent = news.dataset.announce;
   });
 
+  // A part that replaces itself keeps the focus: elements with an id by htmx itself, links by where they lead.
+  let link = null;
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const active = document.activeElement;
+    link = active && !active.id && event.detail.target.contains(active) ? active.getAttribute("href") : null;
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    if (link && document.activeElement === document.body) document.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
+    link = null;
+  });
+
+  // A suggested KB goes into its list; the preview hears of it as if it had been typed. A toast goes when it is closed.
+  document.addEventListener("click", (event) => {
+    const { append, to } = event.target.dataset ?? {};
+    const list = append && document.getElementById(to);
+    if (list && !list.value.split(/[\s,;]+/).includes(append)) {
+      list.value = `${list.value.trim()} ${append}`.trim();
+      list.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    event.target.closest?.("[data-dismiss]")?.closest(".toast").remove();
+  });
+
+  // `?` shows the shortcuts; `g` and a key goes to what carries that key. Never while somebody types.
+  let prefix = false;
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, textarea, select")) return;
+    const target = prefix && document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    if (event.key === "?") document.getElementById("shortcuts")?.togglePopover();
+    if (target) {
+      event.preventDefault();
+      target.focus();
+      if (target.matches(".sidemenu a")) target.click();
+    }
+    prefix = event.key === "g";
+  });
+
   // One click is enough: a form that has been sent cannot be sent again until the page comes back.
   document.addEventListener("submit", (event) => {
     const form = event.target;

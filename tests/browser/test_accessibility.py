@@ -40,6 +40,8 @@ def addresses(page: Page) -> dict[str, str]:
     operation = page.locator("tbody th a").last.get_attribute("href") or ""
     page.goto("/virtual-machines/?q=web-013")
     other = page.locator("tbody th a").first.get_attribute("href") or ""
+    page.goto("/connections/")
+    connection = page.locator("tbody th a").first.get_attribute("href") or ""
     return {
         "tour": "/tour/",
         "list": "/virtual-machines/",
@@ -58,6 +60,12 @@ def addresses(page: Page) -> dict[str, str]:
         "install-unassessed": f"{other}install/",
         "operation": operation,
         "calendar": "/calendar/?line=ws2025&year=2025",
+        "edit": f"{vm}edit/",
+        "remove": f"{vm}remove/",
+        "connections": "/connections/",
+        "connection": connection,
+        "connection-create": "/connections/create/",
+        "account": "/accounts/",
         "password": "/accounts/password/change/",
         "404": "/nothing/here/",
     }

@@ -91,13 +91,45 @@ def test_every_combination_of_the_rules_through_the_service(
     owner: User, resource_group: ResourceGroup, row: dict[str, str]
 ) -> None:
     """The VM is made with the fixed facts and asked for the rest: the service answers what the table says."""
-    target = {
-        "patch_mode": PatchMode(row["patch mode"]),
-        "assessment_mode": AssessmentMode(row["assessment mode"]),
-        "enable_hotpatching": flag(row["hotpatch"]),
-        "bypass_platform_safety_checks": flag(row["bypass"]),
-    }
-    vm = VirtualMachineFactory(
+    vm = vm_of(row, resource_group)
+    # The reboot setting moves along, so that there always is a change to judge.
+    wanted = SettingsChange(
+        patch_mode=PatchMode(row["patch mode"]),
+        assessment_mode=AssessmentMode(row["assessment mode"]),
+        enable_hotpatching=flag(row["hotpatch"]),
+        bypass_platform_safety_checks=flag(row["bypass"]),
+        reboot_setting=RebootSetting.NEVER,
+    )
+    (outcome,) = change(owner, wanted, vm)
+    assert_as_the_table_says(row, outcome, vm)
+
+
+@pytest.mark.parametrize("row", rows("settings-combinations"), ids=lambda row: " ".join(row.values()))
+def test_every_combination_of_the_rules_through_the_page(
+    client: Client, owner: User, resource_group: ResourceGroup, row: dict[str, str]
+) -> None:
+    """The same machine in the browser: the review says what the table says, and the change does what the review said."""
+    vm = vm_of(row, resource_group)
+    client.force_login(owner)
+    wanted = {"hotpatch": "on" if flag(row["hotpatch"]) else "off", "reboot_setting": "Never"}
+    review = post(client, "review", vm, **wanted)
+    (foreseen,) = review.context["wizard"].outcomes
+    done = post(client, "apply", vm, **wanted)
+    (outcome,) = done.context["wizard"].outcomes
+    assert (foreseen.verdict, foreseen.violations, foreseen.refusal) == (
+        outcome.verdict,
+        outcome.violations,
+        outcome.refusal,
+    )
+    assert_as_the_table_says(row, outcome, vm)
+    shown = text_of(review)
+    for violation in outcome.violations:
+        assert f"{violation.arm_code}: {violation.arm_target}" in shown
+
+
+def vm_of(row: dict[str, str], resource_group: ResourceGroup) -> VirtualMachine:
+    """A machine with the facts of a row, before hotpatch is asked for."""
+    return VirtualMachineFactory(
         resource_group=resource_group,
         connection=ConnectionFactory(platform=row["platform"]),
         provision_vm_agent=flag(row["agent"]),
@@ -109,15 +141,17 @@ def test_every_combination_of_the_rules_through_the_service(
         reboot_setting="IfRequired",
         **({} if flag(row["eligible"]) else {"image_sku": "2019-datacenter"}),
     )
-    # The reboot setting moves along, so that there always is a change to judge.
-    wanted = SettingsChange(**target, reboot_setting=RebootSetting.NEVER)
-    (outcome,) = change(owner, wanted, vm)
+
+
+def assert_as_the_table_says(row: dict[str, str], outcome: Any, vm: VirtualMachine) -> None:
+    """The verdict, every reason, and what is on the machine's record afterwards."""
+    vm.refresh_from_db()
     if row["platform"] == "azure_stack_hci":
         assert outcome.refusal is Refusal.REPORTED_BY_MACHINE
+        assert vm.reboot_setting == "IfRequired"
         return
     assert tuple(violation.problem.value for violation in outcome.violations) == words(row["problems"])
     assert outcome.verdict is (Verdict.REFUSED if row["problems"] else Verdict.CHANGED)
-    vm.refresh_from_db()
     assert vm.reboot_setting == ("IfRequired" if row["problems"] else "Never")
 
 

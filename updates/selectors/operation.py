@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.shortcuts import get_object_or_404
+from django.urls import reverse
 
 from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
 from updates.models import Operation, OperationEvent, PatchResult
@@ -15,6 +17,7 @@ from updates.plans import plan_from_json
 from updates.selectors.polling import poll_seconds
 from vms.access import Access, access_or_404
 from vms.choices import REBOOT_SETTINGS
+from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -95,6 +98,25 @@ def operation_or_404(user: User | AnonymousUser, pk: UUID) -> tuple[Operation, A
     access = access_or_404(user, operation.vm_id)
     operation.vm = access.vm
     return operation, access
+
+
+def split_watched(
+    user: User | AnonymousUser, operation_ids: Sequence[UUID], *, seen_at: str
+) -> tuple[list[UUID], list[Operation]]:
+    """Of these operations: the ids that have not ended, and those that have and are news.
+
+    What the reader is looking at (`seen_at`: the path of the page) is no news; what the reader may not see or is gone
+    is neither.
+    """
+    visible = VirtualMachine.objects.visible_to(user)
+    rows = list(Operation.objects.filter(pk__in=operation_ids, vm__in=visible).select_related("vm"))
+    waiting = [row.pk for row in rows if not row.is_ended]
+    pages = {
+        row.pk: {reverse("updates:operation", args=[row.pk]), reverse("updates:blade", args=[row.vm_id])}
+        for row in rows
+    }
+    news = [row for row in rows if row.is_ended and seen_at not in pages[row.pk]]
+    return waiting, news
 
 
 def load_operation(user: User | AnonymousUser, pk: UUID, *, now: datetime) -> OperationPage:

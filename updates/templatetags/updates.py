@@ -12,8 +12,8 @@ from patching.selection import RebootProspect, SelectionReason
 from patching.terms import RebootBehavior
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
-from updates.models import OperationEvent
-from updates.texts import CAUSES, EVENTS, PROSPECTS, REASONS, STEPS, ErrorText, Text, error_text
+from updates.models import Operation, OperationEvent
+from updates.texts import CAUSES, EVENTS, PROSPECTS, REASONS, RUNNING, STEPS, ErrorText, Text, error_text
 
 register = template.Library()
 
@@ -49,6 +49,12 @@ def step_words(progress: Mapping[str, Any]) -> str:
 def reason_words(reason: str) -> Text:
     """Why a plan takes or leaves a patch."""
     return REASONS[SelectionReason(reason)] if reason in set(SelectionReason) else reason
+
+
+@register.filter
+def running_words(operation: Operation) -> str:
+    """What an open operation is doing, for the title of a tab."""
+    return f"● {RUNNING.get((operation.kind, operation.state)) or RUNNING[operation.kind, '']}"
 
 
 @register.filter

@@ -13,9 +13,12 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from ui.http import PortalRequest
-from ui.pages import render_page
-from updates.selectors.operation import load_operation, operation_or_404
+from ui.pages import path_looked_at, render_page
+from ui.watching import keep_watching, watched
+from updates.selectors.operation import load_operation, operation_or_404, split_watched
 from updates.services.operations import cancel_operations
+
+HTMX_STOP_POLLING = 286
 
 
 @require_GET
@@ -24,6 +27,16 @@ def detail(request: PortalRequest, pk: UUID) -> HttpResponse:
     page = load_operation(request.user, pk, now=timezone.now())
     context = {"vm": page.operation.vm, "page": page, "operation": page.operation}
     return render_page(request, "updates/operation.html", context, partials={"operation"})
+
+
+@require_GET
+def ended(request: PortalRequest) -> HttpResponse:
+    """Which of the operations the reader waits for have ended, once; 286 tells htmx that there are no more to wait for."""
+    waiting, news = split_watched(request.user, watched(request), seen_at=path_looked_at(request))
+    status = 200 if waiting else HTMX_STOP_POLLING
+    response = render_page(request, "updates/toasts.html", {"operations": news}, status=status)
+    keep_watching(response, waiting)
+    return response
 
 
 @require_POST

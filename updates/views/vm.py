@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from ui.http import PortalRequest
 from ui.pages import render_page
+from ui.watching import watch
 from updates.filters import history_of
 from updates.forms import InstallWizard, RemoveForm
 from updates.selectors.activity import load_activity
@@ -86,7 +87,7 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
     elif outcome.verdict is Verdict.JOINED:
         messages.info(request, _("An assessment is already under way; its result answers this request too."))
     wake_up()
-    return redirect("updates:blade", pk)
+    return watch(request, redirect("updates:blade", pk), outcome.operation_id)
 
 
 @require_http_methods(["GET", "POST"])
@@ -101,7 +102,7 @@ def install(request: PortalRequest, pk: int) -> HttpResponse:
         )
         if outcome.verdict is not Verdict.REFUSED:
             wake_up()
-            return redirect("updates:operation", outcome.operation_id)
+            return watch(request, redirect("updates:operation", outcome.operation_id), outcome.operation_id)
         wizard.refuse(outcome)
     context = {"vm": picture.vm, "picture": picture, "wizard": wizard}
     return render_page(request, "updates/install.html", context, partials={"wizard-step"}, status=wizard.status)
