@@ -18,7 +18,7 @@ from tests.browser.test_journey import RUN_MS, open_updates
 pytestmark = pytest.mark.browser
 MAX_PAGE_BYTES = 150_000
 CONTROLS = """() => [...document.querySelectorAll("main a[href], main button, main input, main select, main textarea")]
-    .filter((e) => e.type !== "hidden" && e.checkVisibility() && !e.closest("[popover], .visually-hidden"))
+    .filter((e) => e.type !== "hidden" && (e.checkVisibility() || e.closest("details")) && !e.closest("[popover], .visually-hidden"))
     .filter((e) => !e.matches(".visually-hidden, .wide-only, thead *"))
     .map((e) => e.name || e.textContent.trim() || e.getAttribute("aria-label"))"""
 

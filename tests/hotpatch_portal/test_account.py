@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from hotpatch_portal.models import Preferences
 from tests.factories import VirtualMachineFactory
+from ui.templatetags.portal import browser_words
 
 pytestmark = pytest.mark.django_db
 LOGIN = "/accounts/login/"
@@ -148,3 +149,20 @@ def test_a_page_costs_no_query_for_preferences(client: Client, reader: User, dja
     client.cookies["theme"], client.cookies["density"] = "dark", "compact"
     with django_assert_num_queries(2):  # session and user
         client.get("/accounts/password/set/")
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "words"),
+    [
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/150.0 Safari/537.36 Edg/150.0",
+            "Edge · Windows",
+        ),
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 HeadlessChrome/156.0 Safari/537.36", "Chrome · Linux"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Version/19.0 Mobile Safari/604.1", "Safari · iOS"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 15.0; rv:145.0) Gecko/20100101 Firefox/145.0", "Firefox · macOS"),
+        ("curl/8.1 " + "x" * 100, ("curl/8.1 " + "x" * 100)[:60]),
+    ],
+)
+def test_a_session_says_its_browser_in_words(user_agent: str, words: str) -> None:
+    assert browser_words(user_agent) == words

@@ -94,3 +94,23 @@ def minutes_of(count: int) -> str:
 def field(bound: BoundField, css: str = "") -> dict[str, Any]:
     """A form's field with label, help and errors, wired for screen readers."""
     return {"field": bound, "css": css}
+
+
+# Who says a name below also says the names after it: the first that is found counts.
+_BROWSERS = {"Edg/": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome", "Safari/": "Safari"}
+_SYSTEMS = {
+    "Windows": "Windows",
+    "Android": "Android",
+    "iPhone": "iOS",
+    "iPad": "iPadOS",
+    "Mac OS": "macOS",
+    "Linux": "Linux",
+}
+
+
+@register.filter
+def browser_words(user_agent: str) -> str:
+    """Browser and system of a session, as people call them; what is unknown is shown as it was sent."""
+    browser = next((name for sign, name in _BROWSERS.items() if sign in user_agent), "")
+    system = next((name for sign, name in _SYSTEMS.items() if sign in user_agent), "")
+    return " · ".join(part for part in (browser, system) if part) or user_agent[:60]
