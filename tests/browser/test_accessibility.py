@@ -20,14 +20,14 @@ KEPT = re.compile(
     | WindowsServer | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
     | SConfig | Server\sCore | Feature\sPack | Service\sPack | az\svm\slist\s-o\sjson | nextLink | MB | Resource\sManager | manage\.py.* | GB
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
-    | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
+    | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
     | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
     re.VERBOSE,
 )
 # Texts that come from Microsoft's data, or that are nobody's words.
-QUOTED = "tbody .title, code, .mono, details, [lang=en], input, select[name=connection], select[name=subscription], .reason.mono"
+QUOTED = "tbody .title, code, .mono, details, [lang=en], input, select[name=connection], select[name=subscription], select[name=time_zone], kbd, .reason.mono"
 
 
 def addresses(page: Page) -> dict[str, str]:
