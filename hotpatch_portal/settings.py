@@ -187,7 +187,14 @@ CELERY_BEAT_SCHEDULE = {
         "kwargs": {"lanes": "all"},
         "options": {"expires": 2, "queue": "bulk"},
     },
+    "prune": {
+        "task": "updates.tasks.prune",
+        "schedule": 20 * 60.0,
+        "options": {"expires": 600, "queue": "bulk"},
+    },
 }
+# How long ended operations are kept; pages show 30 days of them.
+KEEP_HISTORY_DAYS = env.int("KEEP_HISTORY_DAYS", default=90)
 
 # --- people ------------------------------------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]

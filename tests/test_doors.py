@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from tests.factories import OperationFactory, VirtualMachineFactory
-from updates.models import Operation
+from updates.models import BulkRequest, Operation
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +52,11 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:install"): OPERATE,
     ("get", "updates:operation"): SEE,
     ("post", "updates:cancel"): redirecting(OPERATE),
+    ("get", "updates:bulk-create"): SIGNED_IN,
+    # a request belongs to who made it (tests/updates/test_bulk.py)
+    ("get", "updates:bulk"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 200, "staff": 200},
+    ("post", "updates:bulk-cancel"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 302, "staff": 302},
+    ("get", "vms:vm-export"): SIGNED_IN,
     ("get", "updates:connections"): IMPORT,
     ("get", "updates:connection-create"): IMPORT,
     ("get", "updates:connection"): IMPORT,
@@ -107,9 +112,20 @@ def cast(outsider: User, reader: User, operator: User, owner: User, chief: User,
 
 
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
+    if name in {"updates:bulk", "updates:bulk-cancel"}:
+        row, _ = BulkRequest.objects.get_or_create(
+            kind="assessment", requested_by=User.objects.filter(username="operator").first()
+        )
+        return reverse(name, args=[row.pk])
     if name in {"updates:operation", "updates:cancel"}:
         return reverse(name, args=[operation.pk])
-    if name in {"updates:connections", "updates:connection-create", "updates:calendar", "updates:ended"}:
+    if name in {
+        "updates:connections",
+        "updates:connection-create",
+        "updates:calendar",
+        "updates:ended",
+        "updates:bulk-create",
+    }:
         return reverse(name)
     if name.startswith("updates:connection"):
         return reverse(name, args=[vm.connection_id])

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from django import forms
+from django.contrib.auth.models import User
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -30,11 +32,13 @@ from patching.terms import (
     HotpatchTrack,
     InstallationPlan,
     InstallationState,
+    OperationKind,
     RebootBehavior,
     RebootSetting,
 )
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
 from updates.selectors.blade import VmPicture
+from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
 from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
 from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, error_text
@@ -374,3 +378,71 @@ class CatalogueImportForm(forms.Form):
         except CatalogueFileError as error:
             self.add_error("file", str(error))
             return None
+
+
+def whole_number(text: str) -> int:
+    """A number in an address; anything else is 0."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+# What of the list's address narrows it, and travels with "all that match".
+FILTERS = (
+    "q",
+    "update_status",
+    "hotpatch_status",
+    "hotpatch_track",
+    "connection",
+    "subscription",
+    "resource_group",
+    "location",
+    "power_state",
+)
+
+
+class BulkWizard:
+    """One page that asks for the same on many VMs: those that were ticked, or all that match the list's filters."""
+
+    def __init__(self, data: QueryDict, *, user: User) -> None:
+        self.kind = OperationKind.INSTALLATION if data.get("kind") == "installation" else OperationKind.ASSESSMENT
+        self.vm_ids = sorted({number for text in data.getlist("vm") if (number := whole_number(text))})
+        self.filters = {name: data[name][:200] for name in FILTERS if data.get(name)}
+        self.selection: dict[str, Any] = {"vm": self.vm_ids} if self.vm_ids else {"filters": self.filters}
+        is_sent = data.get("go") == "start"
+        self.form = InstallForm(data if is_sent else None)
+        if self.kind is OperationKind.ASSESSMENT:
+            for name in [name for name in self.form.fields if name != "request_id"]:
+                del self.form.fields[name]
+            self.form.clean = lambda: self.form.cleaned_data  # type: ignore[method-assign]  # no plan to judge
+        self.count = bounded_count(vms_of_selection(user, self.selection))
+        self.is_confirmed = is_sent and self.form.is_valid() and self.count > 0
+
+    @property
+    def is_count_exact(self) -> bool:
+        """Whether `count` is the number, or only says that there are more."""
+        return self.count <= MAX_COUNT
+
+    @property
+    def is_installation(self) -> bool:
+        """Whether it installs."""
+        return self.kind is OperationKind.INSTALLATION
+
+    @property
+    def request_id(self) -> uuid.UUID:
+        """The id of the request: of a form that was sent twice, the same."""
+        found: uuid.UUID = self.form.cleaned_data["request_id"]
+        return found
+
+    @property
+    def plan(self) -> InstallationPlan | None:
+        """What to install."""
+        return self.form.plan if self.is_installation else None
+
+    @property
+    def visible(self) -> list[forms.BoundField]:
+        """The fields to show."""
+        return [bound for bound in self.form if bound.name not in {"request_id", "guard_overrides"}]
+
+    @property
+    def status(self) -> int:
+        """422 for a form that was sent and is wrong."""
+        return 422 if self.form.is_bound and not self.is_confirmed else 200

@@ -475,6 +475,62 @@ class InstalledPatch(models.Model):
         return f"{self.vm_id}: {self.patch_id}"
 
 
+class BulkRequest(models.Model):
+    """One request for many VMs: what was asked, by whom, for which VMs, and how far it has been handed out.
+
+    Workers hand it out in blocks of VMs in the order of their ids; `cursor` is the last one handed out. `selection` is
+    either {"vm": [ids]} or {"filters": {the list's address}}; who may operate is judged at every block.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    kind = models.CharField(_("kind"), max_length=20, choices=OPERATION_KINDS)
+    plan = models.JSONField(null=True, blank=True)
+    selection = models.JSONField(default=dict)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("requested by"),
+    )
+    created_at = models.DateTimeField(_("requested at"), auto_now_add=True)
+    cursor = models.BigIntegerField(default=0)
+    is_handed_out = models.BooleanField(default=False)
+    error_code = models.CharField(_("error"), max_length=60, blank=True)
+
+    class Meta:
+        verbose_name = _("bulk request")
+        verbose_name_plural = _("bulk requests")
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(fields=["created_at"], condition=Q(is_handed_out=False), name="updates_bulkrequest_open"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class BulkOutcome(models.Model):
+    """What became of a bulk request for one VM: the operation that answers it, or the code that says why not."""
+
+    request = models.ForeignKey(BulkRequest, on_delete=models.CASCADE, related_name="outcomes", db_index=False)
+    vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="+")
+    verdict = models.CharField(max_length=10)
+    operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, related_name="+")
+    code = models.CharField(max_length=60, blank=True)
+
+    class Meta:
+        verbose_name = _("bulk outcome")
+        verbose_name_plural = _("bulk outcomes")
+        constraints = [
+            models.UniqueConstraint(fields=["request", "vm"], name="updates_bulkoutcome_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.vm_id}: {self.verdict}"
+
+
 class ConnectionBudget(models.Model):
     """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
 

@@ -8,7 +8,9 @@ import structlog
 from celery import current_app, shared_task
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
+from updates.services.bulk import hand_out, prune_assessments, prune_operations
 from updates.services.engine import ALL_LANES, INTERACTIVE_LANES
 from updates.services.engine import sweep as sweep_operations
 
@@ -23,7 +25,17 @@ WAKE_UP_TIMEOUT_SECONDS = 0.4
 def sweep(lanes: str = "interactive") -> None:
     """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything."""
     beat()
+    if lanes == "all":
+        hand_out()
     sweep_operations(lanes=LANES[lanes])
+
+
+@shared_task(name="updates.tasks.prune")
+def prune() -> None:
+    """Remove history beyond `KEEP_HISTORY_DAYS`, and of this hour's slice of the fleet all but the last assessments."""
+    removed = prune_operations(keep_days=settings.KEEP_HISTORY_DAYS)
+    removed += prune_assessments(slice_of_day=timezone.now().hour)
+    log.info("history_pruned", removed=removed)
 
 
 def beat() -> None:

@@ -52,6 +52,10 @@ ERRORS: dict[str, ErrorText] = {
     "assessment.failed": ErrorText(
         _("The assessment failed."), _("Check the Windows Update service of the machine, then assess again.")
     ),
+    "bulk.failed": ErrorText(
+        _("The rest of this request could not be handed out."),
+        _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
+    ),
     "connector.silent": ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
         _("Nobody knows what was installed. An assessment has been queued; installations wait until it has answered."),

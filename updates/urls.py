@@ -1,8 +1,8 @@
-"""/virtual-machines/<pk>/, /operations/, /connections/ and /calendar/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /connections/ and /calendar/"""
 
 from django.urls import path
 
-from updates.views import calendar, connection, operation, vm
+from updates.views import bulk, calendar, connection, operation, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -17,6 +17,10 @@ urlpatterns = [
     path("operations/ended/", operation.ended, name="ended"),
     path("operations/<uuid:pk>/", operation.detail, name="operation"),
     path("operations/<uuid:pk>/cancel/", operation.cancel, name="cancel"),
+    # /bulk/
+    path("bulk/", bulk.bulk_create, name="bulk-create"),
+    path("bulk/<uuid:pk>/", bulk.bulk_detail, name="bulk"),
+    path("bulk/<uuid:pk>/cancel/", bulk.bulk_cancel, name="bulk-cancel"),
     # /connections/
     path("connections/", connection.connection_list, name="connections"),
     path("connections/create/", connection.connection_create, name="connection-create"),

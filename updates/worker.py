@@ -10,6 +10,7 @@ from celery.signals import worker_process_init, worker_process_shutdown
 from django.conf import settings
 from django.db import close_old_connections, connection
 
+from updates.services.bulk import hand_out
 from updates.services.engine import sweep
 from updates.tasks import LANES
 
@@ -23,6 +24,8 @@ def _run() -> None:
     while not _stop.wait(PERIOD_SECONDS):
         try:
             close_old_connections()
+            if settings.WORKER_LANES == "all":
+                hand_out()
             sweep(lanes=LANES[settings.WORKER_LANES], seconds=10)
         except Exception:
             log.exception("own_sweep_failed")

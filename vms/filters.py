@@ -48,6 +48,11 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         return str(self.form.cleaned_data.get("q", "")) if self.form.is_valid() or self.form.is_bound else ""
 
     @property
+    def narrowing(self) -> dict[str, str]:
+        """What narrows the list, as it stands in the address."""
+        return {name: value for name in self.filters if (value := str(self.data.get(name, "")).strip())}
+
+    @property
     def is_active(self) -> bool:
         """Whether anything narrows the list."""
         return self.form.is_bound and any(self.form.cleaned_data.values())

@@ -20,7 +20,7 @@ KEPT = re.compile(
     | WindowsServer | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
     | SConfig | Server\sCore | Feature\sPack | Service\sPack | az\svm\slist\s-o\sjson | nextLink | MB | Resource\sManager | manage\.py.* | GB
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
-    | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
+    | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | CSV | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
     | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
@@ -42,7 +42,14 @@ def addresses(page: Page) -> dict[str, str]:
     other = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/connections/")
     connection = page.locator("tbody th a").first.get_attribute("href") or ""
+    page.goto("/bulk/?kind=assessment&q=sql")
+    page.get_by_role("button", name="Assess", exact=True).click()
+    expect(page.locator("#bulk-progress")).to_contain_text("Everything has ended", timeout=60_000)
+    bulk = page.url
     return {
+        "bulk-assess": "/bulk/?kind=assessment",
+        "bulk-install": "/bulk/?kind=installation&q=web",
+        "bulk": bulk,
         "tour": "/tour/",
         "list": "/virtual-machines/",
         "list-empty": "/virtual-machines/?q=nothing-of-this-name",

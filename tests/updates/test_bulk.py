@@ -1,0 +1,295 @@
+"""Bulk requests: every VM its answer, nothing twice, nothing lost; the pages; upkeep; the doctor."""
+
+from __future__ import annotations
+
+import csv
+import io
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKind
+from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
+from updates.models import BulkOutcome, BulkRequest, Operation, VmUpdateState
+from updates.services import bulk
+from updates.services.bulk import cancel_bulk, hand_out, prune_assessments, prune_operations, request_bulk
+from vms.models import ResourceGroup, VirtualMachine
+
+pytestmark = pytest.mark.django_db
+PLAN = InstallationPlan(classifications=CRITICAL_AND_SECURITY)
+
+
+def fleet(group: ResourceGroup, count: int) -> list[VirtualMachine]:
+    row = ConnectionFactory()
+    return [VirtualMachineFactory(resource_group=group, connection=row, name=f"web-{n:03}") for n in range(count)]
+
+
+def ask(user: User, kind: OperationKind = OperationKind.ASSESSMENT, **selection: object) -> BulkRequest:
+    plan = PLAN if kind is OperationKind.INSTALLATION else None
+    return request_bulk(
+        request_id=uuid.uuid4(), kind=kind, selection=selection or {"filters": {}}, plan=plan, requested_by=user
+    )
+
+
+def verdicts(row: BulkRequest) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for outcome in BulkOutcome.objects.filter(request=row):
+        found[outcome.verdict] = found.get(outcome.verdict, 0) + 1
+    return found
+
+
+# --- handing out -------------------------------------------------------------------------------------------------
+
+
+def test_every_machine_gets_its_own_answer(operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 10)
+    VirtualMachine.objects.filter(pk=vms[0].pk).update(update_status="unsupported")
+    VmUpdateState.objects.create(vm=vms[1], is_awaiting_assessment=True)
+    OperationFactory(vm=vms[2], kind="installation")
+    OperationFactory(vm=vms[3], kind="assessment")
+    VirtualMachineFactory(name="not-mine")
+    row = ask(operator, OperationKind.INSTALLATION)
+    assert hand_out() == 10
+    assert verdicts(row) == {"accepted": 7, "refused": 3}
+    codes = dict(BulkOutcome.objects.filter(verdict="refused").values_list("vm_id", "code"))
+    assert codes == {
+        vms[0].pk: "vm.unsupported",
+        vms[1].pk: "vm.awaiting_assessment",
+        vms[2].pk: "conflict.installation_open",
+    }
+    row.refresh_from_db()
+    assert row.is_handed_out
+    assert hand_out() == 0
+
+
+def test_blocks_continue_where_a_dead_worker_stopped(
+    operator: User, resource_group: ResourceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet(resource_group, 7)
+    monkeypatch.setattr(bulk, "BLOCK", 3)
+    row = ask(operator)
+    assert bulk._hand_out_block() == 3  # and then the worker is killed
+    row.refresh_from_db()
+    assert not row.is_handed_out
+    assert hand_out() == 4
+    assert verdicts(row) == {"accepted": 7}
+    assert Operation.objects.count() == 7
+
+
+def test_a_role_that_is_taken_away_meanwhile_counts(
+    operator: User, resource_group: ResourceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet(resource_group, 4)
+    monkeypatch.setattr(bulk, "BLOCK", 2)
+    row = ask(operator)
+    bulk._hand_out_block()
+    operator.roleassignment_set.all().delete()
+    hand_out()
+    assert verdicts(row) == {"accepted": 2}
+
+
+def test_a_request_that_cannot_be_handed_out_blocks_nobody(operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 2)
+    bad = ask(operator, vm=["no number"])
+    good = ask(operator)
+    hand_out()
+    bad.refresh_from_db()
+    assert (bad.error_code, bad.is_handed_out) == ("bulk.failed", True)
+    assert verdicts(good) == {"accepted": 2}
+
+
+def test_the_same_request_twice_is_one(operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 2)
+    pk = uuid.uuid4()
+    for _ in range(2):
+        request_bulk(
+            request_id=pk,
+            kind=OperationKind.ASSESSMENT,
+            selection={"filters": {}},
+            plan=None,
+            requested_by=operator,
+        )
+        hand_out()
+    assert (BulkRequest.objects.count(), Operation.objects.count()) == (1, 2)
+
+
+def test_a_block_costs_the_same_however_many(operator: User, resource_group: ResourceGroup) -> None:
+    costs = []
+    for count in (2, 100):
+        Operation.objects.all().delete()
+        VirtualMachine.objects.all().delete()
+        fleet(resource_group, count)
+        ask(operator, OperationKind.INSTALLATION)
+        with CaptureQueriesContext(connection) as captured:
+            hand_out()
+        costs.append(len(captured))
+    assert costs[0] == costs[1]
+
+
+def test_cancelling_leaves_what_has_started(operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 3)
+    row = ask(operator)
+    hand_out()
+    running = Operation.objects.first()
+    assert running is not None
+    Operation.objects.filter(pk=running.pk).update(state="in_progress")
+    assert cancel_bulk(request_id=row.pk, requested_by=operator) == 2
+    assert sorted(Operation.objects.values_list("state", flat=True)) == ["cancelled", "cancelled", "in_progress"]
+
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+
+def test_from_the_list_to_the_answers(client: Client, operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 3)
+    VirtualMachine.objects.filter(pk=vms[0].pk).update(update_status="unsupported")
+    client.force_login(operator)
+    page = client.get(reverse("updates:bulk-create"), {"kind": "installation", "q": "web"})
+    shown = page.content.decode()
+    assert "3 virtual machines" in shown
+    assert 'name="q" value="web"' in shown
+    form = page.context["wizard"].form
+    fields = {
+        "kind": "installation",
+        "q": "web",
+        "request_id": str(form["request_id"].value()),
+        "classifications": ["Security"],
+        "reboot_setting": "IfRequired",
+        "maximum_minutes": "60",
+        "go": "start",
+    }
+    assert client.post(reverse("updates:bulk-create"), fields | {"maximum_minutes": "9999"}).status_code == 422
+    for _ in range(2):  # a double click
+        answer = client.post(reverse("updates:bulk-create"), fields)
+        assert answer.status_code == 302
+    (row,) = BulkRequest.objects.all()
+    hand_out()
+    shown = client.get(answer["Location"], {"show": "refused"}).content.decode()
+    assert "web-000" in shown
+    assert "web-001" not in shown
+    part = client.get(answer["Location"], headers={"HX-Request": "true", "HX-Target": "bulk-progress"})
+    assert part.content.strip().startswith(b'<div id="bulk-progress"')
+    assert client.post(reverse("updates:bulk-cancel", args=[row.pk])).status_code == 302
+    assert not Operation.objects.filter(state="queued").exists()
+
+
+def test_ticked_machines_alone_and_only_where_one_may(
+    client: Client, operator: User, reader: User, resource_group: ResourceGroup
+) -> None:
+    vms = fleet(resource_group, 3)
+    client.force_login(operator)
+    fields = {"kind": "assessment", "vm": [vms[0].pk, "x", 0], "request_id": str(uuid.uuid4()), "go": "start"}
+    client.post(reverse("updates:bulk-create"), fields)
+    hand_out()
+    assert list(Operation.objects.values_list("vm_id", flat=True)) == [vms[0].pk]
+    row = BulkRequest.objects.get()
+    client.force_login(reader)
+    assert client.get(reverse("updates:bulk", args=[row.pk])).status_code == 404
+    assert client.post(reverse("updates:bulk-cancel", args=[row.pk])).status_code == 404
+    shown = client.get(reverse("updates:bulk-create"), {"kind": "assessment"}).content.decode()
+    assert "No machine here takes an operation from you" in shown
+    assert client.post(reverse("updates:bulk-create"), fields | {"request_id": str(uuid.uuid4())}).status_code == 422
+
+
+def test_answers_page_through(client: Client, operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 60)
+    row = ask(operator)
+    hand_out()
+    client.force_login(operator)
+    url = reverse("updates:bulk", args=[row.pk])
+    first = client.get(url).context["page"]
+    second = client.get(url, {"after": first.next_after}).context["page"]
+    assert (len(first.outcomes), len(second.outcomes), second.next_after) == (50, 10, None)
+    assert {o.vm_id for o in first.outcomes} & {o.vm_id for o in second.outcomes} == set()
+    assert client.get(url, {"after": "x", "show": "everything"}).status_code == 200
+
+
+def test_export_has_what_the_list_has_and_no_formulas(
+    client: Client, reader: User, resource_group: ResourceGroup
+) -> None:
+    fleet(resource_group, 3)
+    VirtualMachineFactory(resource_group=resource_group, name="=cmd|'/c calc'!A1")
+    VirtualMachineFactory(name="web-not-mine")
+    client.force_login(reader)
+    answer = client.get(reverse("vms:vm-export"))
+    rows = list(csv.DictReader(io.StringIO(b"".join(answer).decode())))
+    assert [row["name"] for row in rows][-3:] == ["web-000", "web-001", "web-002"]
+    assert rows[0]["name"].startswith("'=cmd")
+    assert len(rows) == 4
+    found = b"".join(client.get(reverse("vms:vm-export"), {"q": "web"})).decode()
+    assert found.count("\n") == 4
+    assert "attachment" in answer["Content-Disposition"]
+
+
+# --- upkeep ------------------------------------------------------------------------------------------------------
+
+
+def test_history_beyond_the_setting_goes_in_batches_and_the_rest_stays(resource_group: ResourceGroup) -> None:
+    vm = VirtualMachineFactory(resource_group=resource_group)
+    old = timezone.now() - timedelta(days=100)
+    ended = {"state": "succeeded", "finished_at": old, "next_step_at": None}
+    for _ in range(5):
+        Operation.objects.filter(pk=OperationFactory(vm=vm, kind="installation").pk).update(created_at=old, **ended)
+    fresh = OperationFactory(vm=vm, kind="installation")
+    assert prune_operations(keep_days=90, batch=2) == 5
+    assert list(Operation.objects.values_list("pk", flat=True)) == [fresh.pk]
+    Operation.objects.filter(pk=fresh.pk).update(created_at=old)
+    assert prune_operations(keep_days=90) == 0, "what is open stays, however old"
+
+
+def test_the_last_three_assessments_stay_and_the_failed_ones(resource_group: ResourceGroup) -> None:
+    vm = VirtualMachineFactory(resource_group=resource_group)
+    now = timezone.now()
+    made = []
+    for number in range(6):
+        at = now - timedelta(days=number)
+        row = OperationFactory(vm=vm, kind="assessment")
+        state = "failed" if number == 5 else "succeeded"
+        Operation.objects.filter(pk=row.pk).update(created_at=at, finished_at=at, next_step_at=None, state=state)
+        made.append(row.pk)
+    assert prune_assessments(slice_of_day=vm.pk % 24 + 1) == 0
+    assert prune_assessments(slice_of_day=vm.pk % 24) == 2
+    assert set(Operation.objects.values_list("pk", flat=True)) == {*made[:3], made[5]}
+
+
+def test_the_doctor_names_what_is_wrong(resource_group: ResourceGroup, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("doctor")
+    assert "Everything is as it should be" in capsys.readouterr().out
+    vm = VirtualMachineFactory(resource_group=resource_group, critical_and_security_count=4)
+    long_ago = timezone.now() - timedelta(hours=3)
+    VmUpdateState.objects.create(vm=vm, is_awaiting_assessment=True, last_assessed_at=long_ago)
+    stuck = OperationFactory(vm=vm, kind="installation")
+    Operation.objects.filter(pk=stuck.pk).update(next_step_at=long_ago, deadline_at=long_ago)
+    waiting = BulkRequest.objects.create(kind="assessment")
+    BulkRequest.objects.filter(pk=waiting.pk).update(created_at=long_ago)
+    with pytest.raises(CommandError, match="5 kinds of trouble"):
+        call_command("doctor")
+    out = capsys.readouterr().out
+    for code in (
+        "operation_overdue",
+        "operation_past_deadline",
+        "machine_awaits_assessment",
+        "assessed_without_patches",
+        "bulk_request_waits",
+    ):
+        assert code in out
+    assert str(stuck.pk) in out
+
+
+def test_a_summary_that_differs_is_found(resource_group: ResourceGroup, capsys: pytest.CaptureFixture[str]) -> None:
+    from updates.models import PatchSet
+
+    vm = VirtualMachineFactory(resource_group=resource_group, name="odd", critical_and_security_count=4)
+    patch_set = PatchSet.objects.create(digest=b"x" * 32, critical_and_security_count=1)
+    VmUpdateState.objects.create(vm=vm, patch_set=patch_set, last_assessed_at=timezone.now())
+    with pytest.raises(CommandError, match="1 kind of trouble"):
+        call_command("doctor")
+    assert "odd" in capsys.readouterr().out

@@ -1,0 +1,94 @@
+"""What is not as it should be in the data, found in bounded queries and explained (`manage.py doctor`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import connection
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A kind of trouble: how many rows have it (counted up to 1,000), a few of them, what it means and what to do."""
+
+    code: str
+    count: int
+    examples: tuple[str, ...]
+    meaning: str
+    advice: str
+
+
+# Each query gives one text per row that is in trouble.
+_CHECKS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "operation_overdue",
+        """
+        SELECT o.id::text FROM updates_operation o
+        LEFT JOIN vms_connection c ON c.id = o.connection_id
+        WHERE o.next_step_at < clock_timestamp() - interval '10 minutes'
+          AND (o.state <> 'queued' OR c.paused_until IS NULL OR c.paused_until <= clock_timestamp())
+        """,
+        "Operations have been due for more than ten minutes and no worker has taken them.",
+        "Is a worker running? A connection that is full or out of starts per minute keeps its queue waiting, too.",
+    ),
+    (
+        "operation_past_deadline",
+        """
+        SELECT id::text FROM updates_operation
+        WHERE next_step_at IS NOT NULL AND deadline_at < clock_timestamp() - interval '30 minutes'
+        """,
+        "Operations are still open half an hour after their deadline.",
+        "Workers end them as connector.silent when they next look; see operation_overdue.",
+    ),
+    (
+        "machine_awaits_assessment",
+        """
+        SELECT s.vm_id::text FROM updates_vmupdatestate s
+        WHERE s.is_awaiting_assessment AND NOT EXISTS (
+            SELECT 1 FROM updates_operation o
+            WHERE o.vm_id = s.vm_id AND o.kind = 'assessment' AND o.next_step_at IS NOT NULL)
+        """,
+        "Machines take no installation until an assessment has answered, and none is queued.",
+        "Press “Assess now” on them.",
+    ),
+    (
+        "summary_differs",
+        """
+        SELECT v.name FROM updates_vmupdatestate s
+        JOIN updates_patchset p ON p.id = s.patch_set_id
+        JOIN vms_virtualmachine v ON v.id = s.vm_id
+        WHERE (v.critical_and_security_count, v.other_count)
+            IS DISTINCT FROM (p.critical_and_security_count, p.other_count)
+        """,
+        "What lists show differs from what the last assessment found.",
+        "Assess these machines again; please report it, since it should never happen.",
+    ),
+    (
+        "assessed_without_patches",
+        "SELECT vm_id::text FROM updates_vmupdatestate WHERE last_assessed_at IS NOT NULL AND patch_set_id IS NULL",
+        "Machines were assessed, but what they lack is not recorded.",
+        "Assess them again.",
+    ),
+    (
+        "bulk_request_waits",
+        """
+        SELECT id::text FROM updates_bulkrequest
+        WHERE NOT is_handed_out AND created_at < clock_timestamp() - interval '10 minutes'
+        """,
+        "Bulk requests have not been handed out for more than ten minutes.",
+        "Is the bulk worker running?",
+    ),
+)
+
+
+def find_trouble() -> Iterator[Finding]:
+    """Every kind of trouble that is there."""
+    for code, query, meaning, advice in _CHECKS:
+        with connection.cursor() as cursor:
+            cursor.execute(f"{query} LIMIT 1000")
+            rows = [str(row[0]) for row in cursor.fetchall()]
+        if rows:
+            yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)

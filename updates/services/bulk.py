@@ -1,0 +1,185 @@
+"""One request for many VMs, handed out block by block: nothing is lost when a worker dies, no VM is asked twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import structlog
+from django.db import OperationalError, connection, transaction
+
+from patching.terms import InstallationPlan, OperationKind, OperationState
+from updates.models import BulkOutcome, BulkRequest, Operation
+from updates.plans import plan_from_json, plan_to_json
+from updates.selectors.bulk import selected_vms
+from updates.services.operations import (
+    RequestOutcome,
+    cancel_operations,
+    request_assessments,
+    request_installations,
+)
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = structlog.get_logger(__name__)
+BLOCK = 2_000
+
+
+def request_bulk(
+    *,
+    request_id: UUID,
+    kind: OperationKind,
+    selection: Mapping[str, Any],
+    plan: InstallationPlan | None,
+    requested_by: User,
+) -> BulkRequest:
+    """Keep the request; workers hand it out. The same id again is the same request: a second click changes nothing."""
+    row, _is_new = BulkRequest.objects.get_or_create(
+        pk=request_id,
+        defaults={
+            "kind": kind.value,
+            "selection": dict(selection),
+            "plan": plan_to_json(plan) if plan else None,
+            "requested_by": requested_by,
+        },
+    )
+    return row
+
+
+def hand_out(*, seconds: float = 10.0) -> int:
+    """Turn waiting bulk requests into operations, the oldest first, until none wait or the time is over.
+
+    Returns how many VMs got their answer. A block is one transaction; two workers never take the same request.
+    """
+    ends_at = time.monotonic() + seconds
+    answered = 0
+    while time.monotonic() < ends_at:
+        count = _hand_out_block()
+        if count is None:
+            break
+        answered += count
+    return answered
+
+
+@transaction.atomic
+def _hand_out_block() -> int | None:
+    """Answer the next block of the oldest request; None: no request waits (or another worker has it)."""
+    row = (
+        BulkRequest.objects.filter(is_handed_out=False)
+        .order_by("created_at")
+        .select_related("requested_by")
+        .select_for_update(skip_locked=True, of=("self",))
+        .first()
+    )
+    if row is None:
+        return None
+    try:
+        with transaction.atomic():
+            ids = list(selected_vms(row).filter(pk__gt=row.cursor).order_by("pk").values_list("pk", flat=True)[:BLOCK])
+            _keep(row, _ask(row, ids))
+    except OperationalError:
+        raise  # the database's trouble, not the request's: the block is tried again
+    except Exception:
+        # A request that cannot be handed out must not stand in the way of those behind it.
+        log.exception("bulk_request_failed", bulk_request_id=str(row.pk))
+        row.is_handed_out, row.error_code = True, "bulk.failed"
+        row.save(update_fields=["is_handed_out", "error_code"])
+        return 0
+    row.cursor = ids[-1] if ids else row.cursor
+    row.is_handed_out = len(ids) < BLOCK
+    row.save(update_fields=["cursor", "is_handed_out"])
+    return len(ids)
+
+
+def _ask(row: BulkRequest, vm_ids: Sequence[int]) -> list[RequestOutcome]:
+    if row.plan is None:
+        return request_assessments(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True)
+    plan = plan_from_json(row.plan)
+    return request_installations(vm_ids=vm_ids, plan=plan, requested_by=row.requested_by, is_bulk=True)
+
+
+def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_bulkoutcome (request_id, vm_id, verdict, operation_id, code)
+            SELECT %s, r.vm_id, r.verdict, r.operation_id, r.code
+            FROM unnest(%s::bigint[], %s::text[], %s::uuid[], %s::text[]) AS r(vm_id, verdict, operation_id, code)
+            ON CONFLICT DO NOTHING
+            """,
+            [
+                row.pk,
+                [outcome.vm_id for outcome in outcomes],
+                [outcome.verdict.value for outcome in outcomes],
+                [outcome.operation_id for outcome in outcomes],
+                [outcome.code for outcome in outcomes],
+            ],
+        )
+
+
+def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
+    """Hand out no more of it, and cancel what it has queued; what has started is left alone. How many were cancelled."""
+    BulkRequest.objects.filter(pk=request_id).update(is_handed_out=True)
+    cancelled = 0
+    while True:
+        queued = BulkOutcome.objects.filter(
+            request_id=request_id, verdict="accepted", operation__state=OperationState.QUEUED.value
+        )
+        ids = list(queued.values_list("operation_id", flat=True)[:BLOCK])
+        done = cancel_operations(operation_ids=ids, requested_by=requested_by) if ids else set()
+        cancelled += len(done)
+        if not done:
+            return cancelled
+
+
+def prune_operations(*, keep_days: int, seconds: float = 20.0, batch: int = 2_000) -> int:
+    """Remove history that is older than `keep_days`, in bounded batches, the oldest first; how many operations went."""
+    ends_at = time.monotonic() + seconds
+    removed = 0
+    while time.monotonic() < ends_at:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT id FROM updates_operation WHERE finished_at IS NOT NULL"
+                " AND created_at < clock_timestamp() - make_interval(days => %s)"
+                " ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED",
+                [keep_days, batch],
+            )
+            ids = [row[0] for row in cursor.fetchall()]
+            removed += _remove(ids)
+        if len(ids) < batch:
+            break
+    return removed
+
+
+# A slice of the fleet per hour, so that every VM has its turn once a day and no statement reads the whole history.
+_SURPLUS = """
+SELECT o.id FROM (
+    SELECT id, state, row_number() OVER (PARTITION BY vm_id ORDER BY created_at DESC) AS place
+    FROM updates_operation
+    WHERE kind = 'assessment' AND finished_at IS NOT NULL AND vm_id %% 24 = %s
+) o WHERE o.place > %s AND o.state <> 'failed' LIMIT %s
+"""
+
+
+def prune_assessments(*, slice_of_day: int, keep: int = 3, seconds: float = 20.0, batch: int = 5_000) -> int:
+    """Of the VMs of this slice (0 to 23) keep the last `keep` assessments, and those that failed; how many went."""
+    ends_at = time.monotonic() + seconds
+    removed = 0
+    while time.monotonic() < ends_at:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_SURPLUS, [slice_of_day % 24, keep, batch])
+            ids = [row[0] for row in cursor.fetchall()]
+            removed += _remove(ids)
+        if len(ids) < batch:
+            break
+    return removed
+
+
+def _remove(operation_ids: Sequence[UUID]) -> int:
+    """Remove ended operations with their results and lines; what they installed stays, and who did it is forgotten."""
+    if operation_ids:
+        Operation.objects.filter(pk__in=operation_ids).delete()
+    return len(operation_ids)

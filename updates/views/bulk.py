@@ -1,0 +1,54 @@
+"""Assess and install on many VMs: what is meant, what was answered, how far it is."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from ui.http import PortalRequest
+from ui.pages import render_page
+from updates.forms import BulkWizard, whole_number
+from updates.selectors.bulk import bulk_or_404, load_bulk
+from updates.services.bulk import cancel_bulk, request_bulk
+from updates.tasks import wake_up
+
+
+@require_http_methods(["GET", "POST"])
+def bulk_create(request: PortalRequest) -> HttpResponse:
+    """What is asked of which VMs; then the request itself."""
+    wizard = BulkWizard(request.POST if request.method == "POST" else request.GET, user=request.user)
+    if request.method == "POST" and wizard.is_confirmed:
+        row = request_bulk(
+            request_id=wizard.request_id,
+            kind=wizard.kind,
+            selection=wizard.selection,
+            plan=wizard.plan,
+            requested_by=request.user,
+        )
+        wake_up()
+        return redirect("updates:bulk", row.pk)
+    return render_page(request, "updates/bulk_create.html", {"wizard": wizard}, status=wizard.status)
+
+
+@require_GET
+def bulk_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
+    """How far it is, and what became of each VM."""
+    after = whole_number(request.GET.get("after", ""))
+    page = load_bulk(request.user, pk, show=request.GET.get("show", ""), after=after, now=timezone.now())
+    return render_page(request, "updates/bulk.html", {"page": page, "bulk": page.request}, partials={"bulk-progress"})
+
+
+@require_POST
+def bulk_cancel(request: PortalRequest, pk: UUID) -> HttpResponse:
+    """Stop handing it out and cancel what is still queued."""
+    row = bulk_or_404(request.user, pk)
+    count = cancel_bulk(request_id=row.pk, requested_by=request.user)
+    words = ngettext("Cancelled %(count)s queued operation.", "Cancelled %(count)s queued operations.", count)
+    messages.success(request, words % {"count": count})
+    return redirect("updates:bulk", pk)
