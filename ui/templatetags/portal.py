@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -19,7 +20,9 @@ from ui.badges import badge_of
 register = template.Library()
 
 
+# A list has hundreds of icons and badges, and a dozen different ones.
 @register.simple_tag
+@lru_cache(maxsize=512)
 def icon(name: str, size: int = 16, css: str = "") -> SafeString:
     """An inline icon that screen readers skip; the word beside it says the same."""
     svg = _render_icon(str(name) + "", size, **{"aria-hidden": "true", "focusable": "false", "class": css + ""})
@@ -29,6 +32,11 @@ def icon(name: str, size: int = 16, css: str = "") -> SafeString:
 @register.simple_tag
 def badge(kind: str, value: str, label: str) -> SafeString:
     """Icon + word in the status colour of a value, e.g. `{% badge "update_status" vm.update_status label %}`."""
+    return _badge(kind, value, str(label))
+
+
+@lru_cache(maxsize=1_024)
+def _badge(kind: str, value: str, label: str) -> SafeString:
     look = badge_of(kind, value)
     spin = "spin" if look.icon == "loader-circle" else ""
     return format_html(

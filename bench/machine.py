@@ -1,0 +1,158 @@
+"""What every benchmark needs: servers of its own, processes that end with it, figures of the machine, a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "bench" / "results"
+
+
+@contextmanager
+def servers() -> Iterator[dict[str, str]]:
+    """A PostgreSQL and a Redis in a directory that is removed afterwards; the environment that leads to them."""
+    directory = Path(tempfile.mkdtemp(prefix="hp-bench-"))
+    directory.chmod(0o755)
+    postgres, redis = EmbeddedPostgres(directory), EmbeddedRedis(directory)
+    try:
+        postgres.start()
+        redis.start()
+        yield {
+            "DATABASE_URL": postgres.url,
+            "REDIS_URL": redis.url,
+            "SECRET_KEY": "bench-" + "k" * 60,
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "DJANGO_SETTINGS_MODULE": "bench.settings",
+            "PORTAL_DIR": str(directory),
+            "LOG_LEVEL": "WARNING",
+        }
+    finally:
+        redis.stop()
+        postgres.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def manage(environment: dict[str, str], *arguments: str) -> str:
+    """Run a management command; its output."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{arguments[0]} failed: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+@contextmanager
+def process(environment: dict[str, str], *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the portal, stopped at the end."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=(OUT / "stderr.log").open("ab"),
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGTERM)
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def children(pid: int) -> list[int]:
+    """The process and all its descendants."""
+    found = [pid]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (OSError, IndexError):
+                continue
+            if parent in found and int(entry.name) not in found:
+                found.append(int(entry.name))
+    return found
+
+
+def rss_mb(pid: int) -> float:
+    """The largest resident set among a process and its children, in MB."""
+    sizes = []
+    for one in children(pid):
+        try:
+            text = Path(f"/proc/{one}/status").read_text()
+        except OSError:
+            continue
+        sizes += [int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS")]
+    return max(sizes, default=0.0)
+
+
+def machine() -> dict[str, str]:
+    """What the figures were taken on."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) // 1024 // 1024
+    import django
+    import psycopg
+
+    return {
+        "processor": f"{os.cpu_count()} cores, {model}",
+        "memory": f"{memory} GiB",
+        "python": platform.python_version(),
+        "django": django.get_version(),
+        "psycopg": psycopg.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n## {title}\n")
+    print("| " + " | ".join(heads) + " |")
+    print("|" + "---|" * len(heads))
+    for row in rows:
+        print("| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+    sys.stdout.flush()
+
+
+def save(name: str, document: Any) -> None:
+    """Keep the figures as JSON."""
+    OUT.mkdir(exist_ok=True)
+    (OUT / f"{name}.json").write_text(json.dumps({"machine": machine(), "figures": document}, indent=1, default=str))
+    print(f"\nwritten to bench/results/{name}.json")

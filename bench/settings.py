@@ -1,0 +1,13 @@
+"""The portal's settings, with two addresses more: the ceilings that pages are compared with."""
+
+from hotpatch_portal.settings import *  # noqa: F403
+
+ROOT_URLCONF = "bench.urls"
+MIDDLEWARE = ["bench.urls.count_queries", *MIDDLEWARE]  # noqa: F405
+LOGGING["loggers"] = {**LOGGING.get("loggers", {}), "django_structlog": {"level": "WARNING"}}  # noqa: F405
+CELERY_IMPORTS = (*CELERY_IMPORTS, "bench.tasks")  # noqa: F405
+if env.str("BENCH_LEDGER", default=""):  # noqa: F405
+    # Machines that write down what they received, and connectors that misbehave (bench/faults).
+    from connectors import CONNECTORS
+
+    CONNECTORS["simulator"] = "bench.connector.make"

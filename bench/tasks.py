@@ -1,0 +1,8 @@
+"""The floor that operations are compared with: a task that does nothing."""
+
+from celery import shared_task
+
+
+@shared_task(name="bench.tasks.nothing")
+def nothing() -> None:
+    """Do nothing."""

@@ -1,0 +1,64 @@
+"""What pages are compared with: the same template from rows in memory, and a view that says hello."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import connection
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+
+from ui.pages import render_page
+from vms.filters import VmFilter
+from vms.models import VirtualMachine
+from vms.selectors import FilterOptions, VmPage, vm_page
+
+
+@cache
+def _page() -> tuple[VmPage, Any]:
+    page = vm_page(VirtualMachine.objects.all())
+    filters = VmFilter({}, VirtualMachine.objects.none(), options=FilterOptions((), ()))
+    assert filters.qs is not None  # validates it, as the list does
+    return page, filters
+
+
+def ceiling(request: HttpRequest) -> HttpResponse:
+    """The list's template from 50 rows in memory; the session and the user are read as everywhere."""
+    page, filters = _page()
+    context = {"filters": filters, "page": page, "order": "name"}
+    return render_page(request, "vms/list.html", context)  # type: ignore[arg-type]
+
+
+@login_not_required
+def hello(_request: HttpRequest) -> HttpResponse:
+    """Nothing but the middleware."""
+    return HttpResponse("hello")
+
+
+def count_queries(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Say in a header how many statements a page took."""
+
+    def middleware(request: HttpRequest) -> Any:
+        count = 0
+
+        def counting(execute: Any, *args: Any) -> Any:
+            nonlocal count
+            count += 1
+            return execute(*args)
+
+        with connection.execute_wrapper(counting):
+            response = get_response(request)
+        response["X-Queries"] = str(count)
+        return response
+
+    return middleware
+
+
+urlpatterns = [
+    path("bench/ceiling/", ceiling),
+    path("bench/hello/", hello),
+    path("", include("hotpatch_portal.urls")),
+]
