@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for name in python3.11 /usr/bin/python3.11 python3; do command -v $$name >/dev/null && $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$name && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 
-.PHONY: help up test check lint fix types lock messages screenshots clean browser gettext
+.PHONY: help up test check lint fix types lock messages screenshots bench clean browser gettext
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ fix: $(VENV)/.dev ## format, and mend what can be mended
 
 messages: $(VENV)/.dev gettext ## bring new texts into the Japanese catalogue
 	@$(BIN)/python manage.py check_translations --write || true
+
+bench: $(VENV)/.dev ## measure pages, operations and faults (about 40 minutes; docs/performance.md)
+	@$(BIN)/python -m bench.pages && $(BIN)/python -m bench.operations && $(BIN)/python -m bench.faults
 
 screenshots: $(VENV)/.dev browser ## every page, en/ja x light/dark x wide/narrow, into screenshots/
 	@$(BIN)/python manage.py compile_translations

@@ -7,15 +7,26 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
+from typing import Any
 
 from connectors.protocol import VmRef
-from patching.eligibility import Eligibility, EligibilityVerdict, line_of_build
+from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility, line_of_build
 from patching.releases import as_of
-from patching.terms import InstalledUpdate, Platform, ProductLine
+from patching.terms import (
+    AssessmentMode,
+    ImageReference,
+    InstalledUpdate,
+    PatchMode,
+    PatchSettings,
+    Platform,
+    ProductLine,
+    RebootSetting,
+    ScaleSetOrchestration,
+)
 from updates.models import InstalledPatch
 from updates.selectors.catalogue import LoadedCatalogue
 from vms.models import VirtualMachine
-from vms.selectors import eligibilities_of
+from vms.selectors import build_of_image, image_catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +51,120 @@ class VmFacts:
 
 
 _with_version = lru_cache(maxsize=4_096)(replace)
+# Columns instead of model instances: a batch reads thousands of VMs, and most of them are alike.
+_IMAGE = ("image_publisher", "image_offer", "image_sku", "image_version", "image_resource_id")
+_JUDGED = (*_IMAGE, "image_exact_version", "scale_set_orchestration", "connection__platform", "update_state__os_build")
+_SETTINGS = (
+    "provision_vm_agent",
+    "enable_automatic_updates",
+    "patch_mode",
+    "assessment_mode",
+    "enable_hotpatching",
+    "reboot_setting",
+    "bypass_platform_safety_checks",
+)
+_OWN = (
+    "pk",
+    "arm_id",
+    "name",
+    "power_state",
+    "is_reboot_pending",
+    "tags",
+    "connection_id",
+    "connection__catalogue_date",
+    "update_state__last_assessed_at",
+    "update_state__patch_set_id",
+)
 
 
 def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[int, VmFacts]:
     """The facts of these VMs by id; VMs that are gone are left out."""
+    ids = list(vm_ids)
+    installed = _load_installed(ids, catalogue)
+    catalog = image_catalog()
+    eligibilities: dict[tuple[Any, ...], Eligibility] = {}
+    images: dict[tuple[Any, ...], ImageReference] = {}
+    settings: dict[tuple[Any, ...], PatchSettings] = {}
+    found: dict[int, VmFacts] = {}
+    first_settings, first_own = len(_JUDGED), len(_JUDGED) + len(_SETTINGS)
+    for row in VirtualMachine.objects.filter(pk__in=ids).order_by().values_list(*_JUDGED, *_SETTINGS, *_OWN):
+        judged, chosen, own = row[:first_settings], row[first_settings:first_own], row[first_own:]
+        if judged not in eligibilities:
+            images[judged] = _image(judged)
+            eligibilities[judged] = _judge(judged, images[judged], catalog)
+        if chosen not in settings:
+            settings[chosen] = _settings(chosen)
+        pk, arm_id, name, power_state, is_reboot_pending, tags, connection_id, day, assessed_at, patch_set_id = own
+        eligibility = eligibilities[judged]
+        is_eligible = eligibility.verdict is EligibilityVerdict.ELIGIBLE
+        found[pk] = VmFacts(
+            ref=VmRef(
+                vm_id=pk,
+                arm_id=arm_id,
+                name=name,
+                image=images[judged],
+                product_line=eligibility.product_line,
+                settings=settings[chosen],
+                is_hotpatch_enabled=is_eligible and settings[chosen].enable_hotpatching,
+                os_build=judged[-1] or "",
+                power_state=power_state,
+                installed=tuple(installed.get(pk, ())),
+                is_reboot_pending=is_reboot_pending,
+                tags=tuple(sorted((str(key), str(value)) for key, value in tags.items())),
+            ),
+            connection_id=connection_id,
+            platform=Platform(judged[-2]),
+            eligibility=eligibility,
+            catalogue_date=day,
+            last_assessed_at=assessed_at,
+            patch_set_id=patch_set_id,
+        )
+    return found
+
+
+def _load_installed(vm_ids: list[int], catalogue: LoadedCatalogue) -> dict[int, list[InstalledUpdate]]:
     installed: dict[int, list[InstalledUpdate]] = defaultdict(list)
+    known: dict[tuple[int, str, datetime], InstalledUpdate] = {}
     rows = (
         InstalledPatch.objects.filter(vm_id__in=vm_ids)
         .order_by("vm_id", "installed_on", "patch_id")
         .values_list("vm_id", "patch_id", "version", "installed_on")
     )
     for vm_id, patch_id, version, installed_on in rows:
-        patch = catalogue.patches_by_pk[patch_id]
-        if patch.version != version:
-            patch = _with_version(patch, version=version)
-        installed[vm_id].append(InstalledUpdate(patch=patch, installed_on=installed_on))
-    vms = list(VirtualMachine.objects.filter(pk__in=vm_ids).select_related("connection", "update_state"))
-    builds = {vm.pk: state.os_build for vm in vms if (state := getattr(vm, "update_state", None))}
-    eligibilities = eligibilities_of(vms, os_builds=builds)
-    return {vm.pk: _facts(vm, eligibilities[vm.pk], tuple(installed[vm.pk])) for vm in vms}
+        key = (patch_id, version, installed_on)
+        if key not in known:
+            patch = catalogue.patches_by_pk[patch_id]
+            if patch.version != version:
+                patch = _with_version(patch, version=version)
+            known[key] = InstalledUpdate(patch=patch, installed_on=installed_on)
+        installed[vm_id].append(known[key])
+    return installed
 
 
-def _facts(vm: VirtualMachine, eligibility: Eligibility, installed: tuple[InstalledUpdate, ...]) -> VmFacts:
-    state = getattr(vm, "update_state", None)
-    os_build = state.os_build if state else ""
-    is_eligible = eligibility.verdict is EligibilityVerdict.ELIGIBLE
-    return VmFacts(
-        ref=VmRef(
-            vm_id=vm.pk,
-            arm_id=vm.arm_id,
-            name=vm.name,
-            image=vm.image,
-            product_line=eligibility.product_line,
-            settings=vm.patch_settings,
-            is_hotpatch_enabled=is_eligible and vm.enable_hotpatching,
-            os_build=os_build,
-            power_state=vm.power_state,
-            installed=installed,
-            is_reboot_pending=vm.is_reboot_pending,
-            tags=tuple(sorted((str(key), str(value)) for key, value in vm.tags.items())),
-        ),
-        connection_id=vm.connection_id,
-        platform=Platform(vm.connection.platform),
-        eligibility=eligibility,
-        catalogue_date=vm.connection.catalogue_date,
-        last_assessed_at=state.last_assessed_at if state else None,
-        patch_set_id=state.patch_set_id if state else None,
+def _image(judged: tuple[Any, ...]) -> ImageReference:
+    publisher, offer, sku, version, resource_id = judged[: len(_IMAGE)]
+    return ImageReference(publisher=publisher, offer=offer, sku=sku, version=version, resource_id=resource_id)
+
+
+def _judge(judged: tuple[Any, ...], image: ImageReference, catalog: CatalogIndex) -> Eligibility:
+    exact_version, orchestration, platform, os_build = judged[len(_IMAGE) :]
+    return judge_eligibility(
+        image,
+        catalog,
+        Platform(platform),
+        scale_set_orchestration=ScaleSetOrchestration(orchestration),
+        os_build=os_build or build_of_image(exact_version, image.version),
+    )
+
+
+def _settings(chosen: tuple[Any, ...]) -> PatchSettings:
+    agent, automatic, patch_mode, assessment_mode, hotpatch, reboot, bypass = chosen
+    return PatchSettings(
+        provision_vm_agent=agent,
+        enable_automatic_updates=automatic,
+        patch_mode=PatchMode(patch_mode),
+        assessment_mode=AssessmentMode(assessment_mode),
+        enable_hotpatching=hotpatch,
+        reboot_setting=RebootSetting(reboot),
+        bypass_platform_safety_checks=bypass,
     )

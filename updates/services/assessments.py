@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -15,7 +15,7 @@ from patching import terms
 from patching.eligibility import EligibilityVerdict
 from patching.status import judge_update_status
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
-from patching.track import hotpatch_status, judge_track
+from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import InstalledPatch, Patch, PatchSet, PatchSetMember
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
@@ -60,7 +60,8 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
         now,
     )
     _record_installed(found, pks)
-    record_summaries(summaries=[_summary(item, catalogue, now) for item in found])
+    tracks: dict[Hashable, TrackVerdict] = {}
+    record_summaries(summaries=[_summary(item, catalogue, now, tracks) for item in found])
 
 
 def record_failures(*, errors: Mapping[int, str]) -> None:
@@ -258,21 +259,25 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             )
 
 
-def _summary(item: Found, catalogue: LoadedCatalogue, now: datetime) -> VmSummary:
-    """What lists show of a VM after this assessment, by the rules."""
+def _summary(item: Found, catalogue: LoadedCatalogue, now: datetime, tracks: dict[Hashable, TrackVerdict]) -> VmSummary:
+    """What lists show of a VM after this assessment, by the rules. `tracks`: those judged so far, by what decides them."""
     facts = item.facts
     line = facts.line_with(item.os_build)
     urgent = sum(patch.classification in CRITICAL_AND_SECURITY for patch in item.result.available)
     other = len(item.result.available) - urgent
     is_eligible = facts.eligibility.verdict is EligibilityVerdict.ELIGIBLE
-    track = judge_track(
-        catalogue.facts.releases,
-        line,
-        is_hotpatch_on=is_eligible and facts.ref.settings.enable_hotpatching,
-        installed_kbs=frozenset(update.patch.kb_number for update in item.installed),
-        os_build=item.os_build,
-        as_of=facts.as_of(now),
-    )
+    is_hotpatch_on = is_eligible and facts.ref.settings.enable_hotpatching
+    installed_kbs = frozenset(update.patch.kb_number for update in item.installed)
+    key = (line, is_hotpatch_on, installed_kbs, item.os_build, facts.catalogue_date)
+    if (track := tracks.get(key)) is None:
+        track = tracks[key] = judge_track(
+            catalogue.facts.releases,
+            line,
+            is_hotpatch_on=is_hotpatch_on,
+            installed_kbs=installed_kbs,
+            os_build=item.os_build,
+            as_of=facts.as_of(now),
+        )
     return VmSummary(
         vm_id=facts.ref.vm_id,
         update_status=judge_update_status(
