@@ -1,0 +1,158 @@
+"""Availability first: who goes when in a rollout (docs/rules.md). Pure: the same fleet gives the same waves.
+
+Regions go in phases, the two of a pair never in the same one. In a region one zone goes at a time. Of an availability set
+one update domain goes at a time and at most a fifth of the set; where the update domain is not known, or the set has fewer
+than ten machines, one machine at a time. Of a subscription and of an anti-affinity group never all at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+# Azure's pairs of regions that this portal knows; a region without a pair stands alone.
+PAIRED_REGIONS: Mapping[str, str] = {
+    one: other
+    for pair in (
+        ("japaneast", "japanwest"),
+        ("westeurope", "northeurope"),
+        ("eastus", "westus"),
+        ("eastus2", "centralus"),
+        ("northcentralus", "southcentralus"),
+        ("westus2", "westcentralus"),
+        ("australiaeast", "australiasoutheast"),
+        ("southeastasia", "eastasia"),
+        ("uksouth", "ukwest"),
+        ("koreacentral", "koreasouth"),
+        ("francecentral", "francesouth"),
+        ("germanywestcentral", "germanynorth"),
+        ("canadacentral", "canadaeast"),
+        ("centralindia", "southindia"),
+        ("switzerlandnorth", "switzerlandwest"),
+        ("norwayeast", "norwaywest"),
+        ("uaenorth", "uaecentral"),
+        ("southafricanorth", "southafricawest"),
+    )
+    for one, other in (pair, pair[::-1])
+}
+SMALL_SET = 10
+SET_SHARE = 5  # a fifth
+GROUP_SHARE = 4  # of a subscription or an anti-affinity group a quarter at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a VM stands, as far as the order depends on it. Empty texts: it stands in none."""
+
+    vm_id: int
+    region: str
+    zone: str = ""
+    availability_set: str = ""
+    update_domain: int | None = None
+    subscription: str = ""
+    group: str = ""  # the value of the anti-affinity tag
+
+
+def phases_of(regions: Iterable[str]) -> list[list[str]]:
+    """Split regions into two phases so that no pair is in one; a region without its pair goes in the first."""
+    first: list[str] = []
+    second: list[str] = []
+    for region in sorted(set(regions)):
+        (second if PAIRED_REGIONS.get(region) in first else first).append(region)
+    return [phase for phase in (first, second) if phase]
+
+
+def plan_waves(machines: Sequence[Machine]) -> list[list[int]]:
+    """The waves, in order: every VM exactly once, no wave empty."""
+    waves: list[list[int]] = []
+    for phase in phases_of(machine.region for machine in machines):
+        own = sorted((m for m in machines if m.region in phase), key=lambda m: m.vm_id)
+        # Zones go one after the other; the regions of a phase walk through theirs side by side.
+        turn = _turns(own)
+        for number in range(1 + max(turn.values(), default=0)):
+            waves.extend(_batches([m for m in own if turn[m.region, m.zone] == number], machines))
+    return waves
+
+
+def _turns(machines: Sequence[Machine]) -> dict[tuple[str, str], int]:
+    """For each zone of each region, when it has its turn."""
+    zones: dict[str, list[str]] = defaultdict(list)
+    for machine in machines:
+        if machine.zone not in zones[machine.region]:
+            zones[machine.region].append(machine.zone)
+    return {(region, zone): place for region, names in zones.items() for place, zone in enumerate(sorted(names))}
+
+
+@dataclass(slots=True)
+class _Room:
+    """How many of a group go in each wave, and from which wave on there may be room."""
+
+    limit: int
+    taken: dict[int, int]
+    first_free: int = 0
+
+
+def _batches(machines: Sequence[Machine], everybody: Sequence[Machine]) -> list[list[int]]:
+    """Put machines that may go side by side into as few batches as the limits allow."""
+    sizes: dict[tuple[str, str], int] = defaultdict(int)
+    for machine in everybody:
+        for key in _groups(machine):
+            sizes[key] += 1
+    rooms: dict[tuple[str, str], _Room] = {}
+    domains: dict[tuple[str, int], int] = {}  # which update domain of a set goes in a wave
+    waves: dict[int, list[int]] = defaultdict(list)
+    for machine in machines:
+        mine = []
+        for key in _groups(machine):
+            if key not in rooms:
+                rooms[key] = _Room(_limit(key[0], sizes[key], machine.update_domain), {})
+            mine.append(rooms[key])
+        wave = max((room.first_free for room in mine), default=0)
+        while not _fits(machine, wave, mine, domains):
+            wave += 1
+        waves[wave].append(machine.vm_id)
+        if machine.availability_set and machine.update_domain is not None:
+            domains[machine.availability_set, wave] = machine.update_domain
+        for room in mine:
+            room.taken[wave] = room.taken.get(wave, 0) + 1
+            while room.taken.get(room.first_free, 0) >= room.limit:
+                room.first_free += 1
+    return [waves[number] for number in sorted(waves)]
+
+
+def _groups(machine: Machine) -> list[tuple[str, str]]:
+    found = [("set", machine.availability_set), ("subscription", machine.subscription), ("group", machine.group)]
+    return [(kind, name) for kind, name in found if name]
+
+
+def _limit(kind: str, size: int, update_domain: int | None) -> int:
+    if kind == "set":
+        return 1 if size < SMALL_SET or update_domain is None else size // SET_SHARE
+    return max(1, size // GROUP_SHARE)
+
+
+def _fits(machine: Machine, wave: int, rooms: Sequence[_Room], domains: Mapping[tuple[str, int], int]) -> bool:
+    if any(room.taken.get(wave, 0) >= room.limit for room in rooms):
+        return False
+    going = domains.get((machine.availability_set, wave))
+    return going is None or going == machine.update_domain
+
+
+# --- gates -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WaveResult:
+    """What has come of the waves so far."""
+
+    succeeded: int
+    failed: int
+    unhealthy: int
+
+
+def must_pause(result: WaveResult, *, most_failures: int, most_percent: int) -> bool:
+    """Whether failures and unhealthy machines have used up the budget: more than a number and than a share of all ended."""
+    bad = result.failed + result.unhealthy
+    ended = result.succeeded + result.failed
+    return bad > most_failures and 100 * bad > most_percent * max(1, ended)

@@ -1,0 +1,265 @@
+"""Who patches, when windows open, who goes when: the tables of docs/rules.md, and properties."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patching.orchestrator import Patcher, who_patches
+from patching.recurrence import (
+    MOST_OFFSET,
+    ORDINALS,
+    Frequency,
+    Recurrence,
+    RecurrenceError,
+    instant_of,
+    is_off_peak,
+    next_occurrences,
+    parse_recurrence,
+    windows_zones,
+    zone_of,
+)
+from patching.rollout import PAIRED_REGIONS, Machine, WaveResult, must_pause, phases_of, plan_waves
+from patching.terms import PatchMode
+from tests.patching.tables import flag, rows, words
+
+
+def moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%d %H:%M")
+
+
+# --- who patches -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", rows("who-patches"), ids=lambda row: " ".join(row.values()))
+def test_who_patches(row: dict[str, str]) -> None:
+    verdict = who_patches(
+        patch_mode=PatchMode(row["patch mode"]),
+        is_bypassing=flag(row["bypass"]),
+        has_schedule=flag(row["schedule"]),
+        is_portal_in_charge=row["in charge"] == "portal",
+        has_agent=flag(row["agent"]),
+    )
+    assert (verdict.patcher.value, verdict.reason.value) == (row["who"], row["reason"])
+
+
+def test_the_table_has_every_combination_and_the_eight_cases_of_azure() -> None:
+    table = rows("who-patches")
+    keys = [tuple(row[name] for name in ("in charge", "patch mode", "bypass", "schedule", "agent")) for row in table]
+    assert len(set(keys)) == len(keys) == 2 * len(PatchMode) * 2 * 2 * 2
+    by_key = {key: row["who"] for key, row in zip(keys, table, strict=True)}
+    platform = PatchMode.AUTOMATIC_BY_PLATFORM.value
+    eight = {
+        ("yes", "yes"): "portal_by_schedule",
+        ("yes", "no"): "nobody",
+        ("no", "yes"): "nobody",
+        ("no", "no"): "platform",
+    }
+    for (bypass, schedule), who in eight.items():
+        assert by_key["platform", platform, bypass, schedule, "yes"] == who
+        assert by_key["platform", PatchMode.MANUAL.value, bypass, schedule, "yes"] == "nobody"
+    # where Azure is in charge this portal never patches by itself: nothing is done twice
+    assert not [row for row in table if row["in charge"] == "platform" and row["who"] == Patcher.PORTAL_AUTOMATICALLY]
+
+
+# --- when --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", rows("recurrence"), ids=lambda row: row["text"])
+def test_recurrence(row: dict[str, str]) -> None:
+    start = datetime.combine(date.fromisoformat(row["start"]), datetime.min.time())
+    found = next_occurrences(
+        parse_recurrence(row["text"]),
+        start=start,
+        zone=zone_of("UTC"),
+        after=start.replace(tzinfo=UTC) - timedelta(minutes=1),
+        count=3,
+    )
+    assert [instant.date().isoformat() for instant in found] == list(words(row["next dates"]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Hour",
+        "0Days",
+        "999Days",
+        "Day Monday",
+        "Week Someday",
+        "Month",
+        "Month day0",
+        "Month day32",
+        "Month day1,x",
+        "Month Fifth Monday",
+        "Month First",
+        "Month First Monday Offset",
+        "Month First Monday Offset28",
+        "Month First Monday later",
+    ],
+)
+def test_what_is_no_recurrence_says_why(text: str) -> None:
+    with pytest.raises(RecurrenceError) as caught:
+        parse_recurrence(text)
+    assert str(caught.value).endswith(".")
+
+
+recurrences = st.one_of(
+    st.builds(Recurrence, st.just(Frequency.DAY), st.integers(1, 366)),
+    st.builds(
+        Recurrence,
+        st.just(Frequency.WEEK),
+        st.integers(1, 52),
+        weekdays=st.sets(st.integers(0, 6)).map(lambda found: tuple(sorted(found))),
+    ),
+    st.builds(
+        Recurrence,
+        st.just(Frequency.MONTH),
+        st.integers(1, 36),
+        days=st.sets(st.integers(1, 31), min_size=1).map(lambda found: tuple(sorted(found))),
+    ),
+    st.builds(
+        Recurrence,
+        st.just(Frequency.MONTH),
+        st.integers(1, 36),
+        ordinal=st.sampled_from(ORDINALS),
+        weekday=st.integers(0, 6),
+        offset=st.integers(-MOST_OFFSET, MOST_OFFSET),
+    ),
+)
+starts = st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31))
+
+
+@given(recurrences)
+def test_a_recurrence_survives_its_text(recurrence: Recurrence) -> None:
+    assert parse_recurrence(str(recurrence)) == recurrence
+    assert parse_recurrence(f"  {str(recurrence).upper()} ") == recurrence
+
+
+@settings(max_examples=150)
+@given(recurrences, starts, starts, st.sampled_from(windows_zones()))
+def test_occurrences_ascend_begin_with_the_start_and_show_its_time(
+    recurrence: Recurrence, start: datetime, after: datetime, name: str
+) -> None:
+    zone, moment_after = zone_of(name), after.replace(tzinfo=UTC)
+    found = next_occurrences(recurrence, start=start, zone=zone, after=moment_after, count=4)
+    assert found == sorted(set(found))
+    assert all(instant > moment_after for instant in found)
+    for instant in found:
+        shown = instant.astimezone(zone).replace(tzinfo=None)
+        assert shown.date() >= start.date()
+        off = abs(datetime.combine(shown.date(), start.time()) - shown)
+        assert off <= timedelta(hours=2) or off >= timedelta(hours=22), "only a skipped time is shown as another"
+    # looking from just before one of them finds it again: nothing depends on where one looks from
+    if found:
+        again = next_occurrences(
+            recurrence, start=start, zone=zone, after=found[0] - timedelta(seconds=1), count=len(found)
+        )
+        assert again == found
+
+
+@pytest.mark.parametrize("row", rows("wall-clock"), ids=lambda row: f"{row['zone']} {row['wall clock']}")
+def test_wall_clocks_of_both_hemispheres(row: dict[str, str]) -> None:
+    assert instant_of(moment(row["wall clock"]), zone_of(row["zone"])) == moment(row["UTC"]).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("row", rows("off-peak"), ids=lambda row: f"{row['zone']} {row['UTC']}")
+def test_off_peak(row: dict[str, str]) -> None:
+    assert is_off_peak(moment(row["UTC"]).replace(tzinfo=UTC), zone_of(row["zone"])) is flag(row["off-peak"])
+
+
+@pytest.mark.parametrize("name", windows_zones())
+def test_every_windows_zone_has_its_off_peak_hours(name: str) -> None:
+    """Six hours a day, an hour more or less where the clock moves; and never at noon."""
+    zone = zone_of(name)
+    for day in (datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 7, 15, tzinfo=UTC)):
+        quiet = sum(is_off_peak(day + timedelta(minutes=15 * quarter), zone) for quarter in range(96))
+        assert quiet == 24
+        noon = day.astimezone(zone).replace(hour=12)
+        assert not is_off_peak(noon, zone)
+
+
+def test_off_peak_hours_may_lie_within_a_day() -> None:
+    from datetime import time
+
+    zone = zone_of("UTC")
+    at = datetime(2026, 1, 1, 3, tzinfo=UTC)
+    assert is_off_peak(at, zone, begins=time(2), ends=time(5))
+    assert not is_off_peak(at, zone, begins=time(4), ends=time(5))
+
+
+# --- who goes when -----------------------------------------------------------------------------------------------
+
+machines = st.lists(
+    st.builds(
+        Machine,
+        vm_id=st.integers(1, 10**6),
+        region=st.sampled_from(["japaneast", "japanwest", "westeurope", "northeurope", "nowhere"]),
+        zone=st.sampled_from(["", "1", "2", "3"]),
+        availability_set=st.sampled_from(["", "", "small", "large"]),
+        update_domain=st.sampled_from([None, 0, 1, 2]),
+        subscription=st.sampled_from(["", "one", "two"]),
+        group=st.sampled_from(["", "web", "sql"]),
+    ),
+    max_size=120,
+    unique_by=lambda machine: machine.vm_id,
+)
+
+
+@settings(max_examples=200)
+@given(machines)
+def test_waves_keep_every_rule_of_availability(fleet: list[Machine]) -> None:
+    """Judged by counting, not by the planner's own words."""
+    waves = plan_waves(fleet)
+    assert Counter(vm for wave in waves for vm in wave) == Counter(machine.vm_id for machine in fleet)
+    assert all(waves)
+    by_id = {machine.vm_id: machine for machine in fleet}
+    sizes = Counter(machine.availability_set for machine in fleet)
+    totals = {key: Counter(getattr(machine, key) for machine in fleet) for key in ("subscription", "group")}
+    last_seen: dict[str, int] = {}
+    first_seen: dict[str, int] = {}
+    for number, wave in enumerate(waves):
+        going = [by_id[vm] for vm in wave]
+        regions = {machine.region for machine in going}
+        assert not any(PAIRED_REGIONS.get(region) in regions for region in regions)
+        for region in regions:
+            assert len({machine.zone for machine in going if machine.region == region}) == 1
+            first_seen.setdefault(region, number)
+            last_seen[region] = number
+        by_set: dict[str, list[Machine]] = defaultdict(list)
+        for machine in going:
+            by_set[machine.availability_set].append(machine)
+        for name, some in by_set.items():
+            if not name:
+                continue
+            assert len({machine.update_domain for machine in some}) == 1
+            if sizes[name] < 10 or any(machine.update_domain is None for machine in some):
+                assert len(some) == 1
+            assert len(some) <= max(1, sizes[name] * 0.2)
+        for key, counts in totals.items():
+            for name, count in Counter(getattr(machine, key) for machine in going).items():
+                assert not name or count <= max(1, counts[name] // 4)
+    # a region begins only after its pair has ended, or ends before it begins
+    for region, pair in PAIRED_REGIONS.items():
+        if region in first_seen and pair in first_seen:
+            assert last_seen[region] < first_seen[pair] or last_seen[pair] < first_seen[region]
+
+
+def test_phases_hold_no_pair() -> None:
+    found = phases_of([*PAIRED_REGIONS, "nowhere"])
+    assert sorted(region for phase in found for region in phase) == sorted([*PAIRED_REGIONS, "nowhere"])
+    for phase in found:
+        assert not any(PAIRED_REGIONS.get(region) in phase for region in phase)
+    assert plan_waves([]) == []
+
+
+@pytest.mark.parametrize("row", rows("rollout-budget"), ids=lambda row: " ".join(row.values()))
+def test_the_budget(row: dict[str, str]) -> None:
+    result = WaveResult(int(row["succeeded"]), int(row["failed"]), int(row["unhealthy"]))
+    assert must_pause(result, most_failures=int(row["most failures"]), most_percent=int(row["most percent"])) is flag(
+        row["pauses"]
+    )
