@@ -158,6 +158,7 @@ def _make(owner: User) -> int:
                 "seed": seed_,
                 "clock_factor": CLOCK_FACTOR,
                 "paused_until": None,
+                "is_patching_automatically": False,  # or its stories would be over after one night
             },
         )[0]
         for seed_, (name, (platform, day)) in enumerate(CONNECTIONS.items(), start=1)
@@ -213,7 +214,9 @@ def _vm(story: Story, connection: Connection, group: ResourceGroup) -> VirtualMa
         image_resource_id=story.image_resource_id,
         time_zone="Tokyo Standard Time",
         patch_mode=story.patch_mode.value,
-        assessment_mode=AssessmentMode.AUTOMATIC_BY_PLATFORM.value,
+        assessment_mode=(
+            AssessmentMode.AUTOMATIC_BY_PLATFORM if story.is_assessed else AssessmentMode.IMAGE_DEFAULT
+        ).value,
         enable_automatic_updates=story.patch_mode is not PatchMode.MANUAL,
         enable_hotpatching=story.hotpatch,
     )

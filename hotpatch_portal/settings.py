@@ -187,6 +187,16 @@ CELERY_BEAT_SCHEDULE = {
         "kwargs": {"lanes": "all"},
         "options": {"expires": 2, "queue": "bulk"},
     },
+    "schedule": {
+        "task": "updates.tasks.schedule",
+        "schedule": 60.0,
+        "options": {"expires": 50, "queue": "bulk"},
+    },
+    "rollouts": {
+        "task": "updates.tasks.rollouts",
+        "schedule": 5.0,
+        "options": {"expires": 5, "queue": "bulk"},
+    },
     "prune": {
         "task": "updates.tasks.prune",
         "schedule": 20 * 60.0,

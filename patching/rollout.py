@@ -8,7 +8,7 @@ than ten machines, one machine at a time. Of a subscription and of an anti-affin
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # Azure's pairs of regions that this portal knows; a region without a pair stands alone.
@@ -96,9 +96,12 @@ class _Room:
 def _batches(machines: Sequence[Machine], everybody: Sequence[Machine]) -> list[list[int]]:
     """Put machines that may go side by side into as few batches as the limits allow."""
     sizes: dict[tuple[str, str], int] = defaultdict(int)
+    unknown = set()  # sets of which the update domain of some machine is not known
     for machine in everybody:
         for key in _groups(machine):
             sizes[key] += 1
+        if machine.update_domain is None:
+            unknown.add(machine.availability_set)
     rooms: dict[tuple[str, str], _Room] = {}
     domains: dict[tuple[str, int], int] = {}  # which update domain of a set goes in a wave
     waves: dict[int, list[int]] = defaultdict(list)
@@ -106,7 +109,7 @@ def _batches(machines: Sequence[Machine], everybody: Sequence[Machine]) -> list[
         mine = []
         for key in _groups(machine):
             if key not in rooms:
-                rooms[key] = _Room(_limit(key[0], sizes[key], machine.update_domain), {})
+                rooms[key] = _Room(_limit(*key, sizes[key], unknown), {})
             mine.append(rooms[key])
         wave = max((room.first_free for room in mine), default=0)
         while not _fits(machine, wave, mine, domains):
@@ -126,9 +129,9 @@ def _groups(machine: Machine) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in found if name]
 
 
-def _limit(kind: str, size: int, update_domain: int | None) -> int:
+def _limit(kind: str, name: str, size: int, unknown: Collection[str]) -> int:
     if kind == "set":
-        return 1 if size < SMALL_SET or update_domain is None else size // SET_SHARE
+        return 1 if size < SMALL_SET or name in unknown else size // SET_SHARE
     return max(1, size // GROUP_SHARE)
 
 

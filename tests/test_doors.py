@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import date, time
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 
 from tests.factories import OperationFactory, VirtualMachineFactory
-from updates.models import BulkRequest, Operation
+from updates.models import BulkRequest, MaintenanceConfiguration, Operation, Rollout
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -57,6 +59,15 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:bulk"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 200, "staff": 200},
     ("post", "updates:bulk-cancel"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 302, "staff": 302},
     ("get", "vms:vm-export"): SIGNED_IN,
+    ("get", "updates:rollouts"): SIGNED_IN,
+    # a rollout belongs to who made it, and to Owners of everything (tests/updates/test_automation.py)
+    ("get", "updates:rollout"): dict.fromkeys(WHO, 404)
+    | {"anonymous": 302, "operator": 200, "chief": 200, "staff": 200},
+    ("post", "updates:rollout-move"): dict.fromkeys(WHO, 404)
+    | {"anonymous": 302, "operator": 302, "chief": 302, "staff": 302},
+    ("get", "updates:maintenances"): IMPORT,
+    ("get", "updates:maintenance-create"): IMPORT,
+    ("get", "updates:maintenance"): IMPORT,
     ("get", "updates:connections"): IMPORT,
     ("get", "updates:connection-create"): IMPORT,
     ("get", "updates:connection"): IMPORT,
@@ -111,12 +122,36 @@ def cast(outsider: User, reader: User, operator: User, owner: User, chief: User,
     }
 
 
+def maintenance() -> MaintenanceConfiguration:
+    return MaintenanceConfiguration.objects.get_or_create(
+        name="m",
+        defaults={
+            "starts_on": date(2026, 1, 1),
+            "starts_at": time(22),
+            "time_zone": "UTC",
+            "recur_every": "Day",
+            "plan": {},
+        },
+    )[0]
+
+
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
     if name in {"updates:bulk", "updates:bulk-cancel"}:
         row, _ = BulkRequest.objects.get_or_create(
             kind="assessment", requested_by=User.objects.filter(username="operator").first()
         )
         return reverse(name, args=[row.pk])
+    if name in {"updates:rollout", "updates:rollout-move"}:
+        rollout, _ = Rollout.objects.get_or_create(
+            name="r",
+            source="on_demand",
+            plan={},
+            created_by=User.objects.filter(username="operator").first(),
+            defaults={"created_at": timezone.now()},
+        )
+        return reverse(name, args=[rollout.pk])
+    if name == "updates:maintenance":
+        return reverse(name, args=[maintenance().pk])
     if name in {"updates:operation", "updates:cancel"}:
         return reverse(name, args=[operation.pk])
     if name in {
@@ -125,6 +160,9 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:calendar",
         "updates:ended",
         "updates:bulk-create",
+        "updates:rollouts",
+        "updates:maintenances",
+        "updates:maintenance-create",
     }:
         return reverse(name)
     if name.startswith("updates:connection"):

@@ -47,6 +47,12 @@ BADGES: dict[str, dict[str, Badge]] = {
         HotpatchTrack.NOT_ON_TRAIN: Badge("neutral", "circle-minus"),
         HotpatchTrack.UNKNOWN: UNKNOWN,
     },
+    "rollout_state": {
+        "running": Badge("info", "loader-circle"),
+        "paused": Badge("warning", "circle-pause"),
+        "finished": Badge("success", "circle-check"),
+        "ended": Badge("neutral", "circle-stop"),
+    },
     "operation_state": {
         OperationState.QUEUED: Badge("neutral", "clock"),
         OperationState.STARTING: Badge("info", "loader-circle"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from patching.kb_numbers import MAX_KB_NUMBERS, KbNumbersError, KbProblem, parse_kb_numbers
+from patching.recurrence import RecurrenceError, parse_recurrence, windows_zones
 from patching.selection import (
     PatchVerdict,
     RunProspect,
@@ -37,13 +39,16 @@ from patching.terms import (
     RebootSetting,
 )
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
+from updates.models import MaintenanceConfiguration
+from updates.plans import plan_to_json
+from updates.selectors.automation import SCOPE_NAMES, scope_filter
 from updates.selectors.blade import VmPicture
 from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
 from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
 from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
-from vms.models import VirtualMachine
+from vms.models import Subscription, VirtualMachine
 
 # 500 entries of "KB5034129, " and some room; more is no list of KB articles.
 MAX_KB_TEXT = 20_000
@@ -413,7 +418,9 @@ class BulkWizard:
             for name in [name for name in self.form.fields if name != "request_id"]:
                 del self.form.fields[name]
             self.form.clean = lambda: self.form.cleaned_data  # type: ignore[method-assign]  # no plan to judge
-        self.count = bounded_count(vms_of_selection(user, self.selection))
+        self.is_availability_first = data.get("availability_first") == "on"
+        self.vms = vms_of_selection(user, self.selection)
+        self.count = bounded_count(self.vms)
         self.is_confirmed = is_sent and self.form.is_valid() and self.count > 0
 
     @property
@@ -446,3 +453,119 @@ class BulkWizard:
     def status(self) -> int:
         """422 for a form that was sent and is wrong."""
         return 422 if self.form.is_bound and not self.is_confirmed else 200
+
+
+class MaintenanceForm(InstallForm):
+    """When a window opens, what is installed in it, and on which machines."""
+
+    name = forms.CharField(label=_("Name"), max_length=100)
+    starts_on = forms.DateField(label=_("First day"), widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"))
+    starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
+    time_zone = forms.ChoiceField(label=_("Time zone"), choices=[(name, name) for name in windows_zones()])
+    duration_minutes = forms.IntegerField(
+        label=_("Duration (in minutes)"), min_value=90, max_value=235, initial=120, help_text=_("90 to 235.")
+    )
+    recur_every = forms.CharField(
+        label=_("Repeats"),
+        max_length=100,
+        initial="Month Second Tuesday Offset4",
+        help_text=_("As Azure writes it: Day, 3Days, Week Saturday,Sunday, Month day15, Month Second Tuesday Offset4."),
+    )
+    expires_on = forms.DateField(
+        label=_("Last day"), required=False, widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
+    )
+    blackouts = forms.CharField(
+        label=_("Blackout periods"),
+        required=False,
+        max_length=2_000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text=_("One per line, e.g. 2026-12-24 to 2027-01-06."),
+    )
+    is_availability_first = forms.BooleanField(
+        label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
+    )
+    subscription = forms.ModelChoiceField(
+        label=_("Subscription"), queryset=Subscription.objects.order_by("name"), required=False, empty_label=_("All")
+    )
+    resource_group = forms.CharField(label=_("Resource group"), max_length=90, required=False)
+    location = forms.CharField(label=_("Location"), max_length=60, required=False)
+    image_sku = forms.CharField(label=_("SKU"), max_length=100, required=False)
+    tag_name = forms.CharField(label=_("Tag"), max_length=100, required=False)
+    tag_value = forms.CharField(label=_("Value of the tag"), max_length=200, required=False)
+    field_order = (
+        "name",
+        "starts_on",
+        "starts_at",
+        "time_zone",
+        "recur_every",
+        "duration_minutes",
+        "expires_on",
+        "blackouts",
+        "subscription",
+        "resource_group",
+        "location",
+        "image_sku",
+        "tag_name",
+        "tag_value",
+        "is_availability_first",
+    )
+
+    def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(data)
+        for name in ("request_id", "maximum_minutes", "guard_overrides", "max_patch_publish_date"):
+            del self.fields[name]
+
+    def clean_name(self) -> str:
+        """A name is there once."""
+        name = str(self.cleaned_data["name"])
+        if MaintenanceConfiguration.objects.filter(name__iexact=name).exists():
+            raise forms.ValidationError(_("There is a maintenance configuration of this name."))
+        return name
+
+    def clean_recur_every(self) -> str:
+        """The recurrence as Azure writes it."""
+        try:
+            return str(parse_recurrence(self.cleaned_data["recur_every"]))
+        except RecurrenceError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def clean_blackouts(self) -> list[list[str]]:
+        """First and last day of each period."""
+        found = []
+        for line in str(self.cleaned_data["blackouts"]).splitlines():
+            match = re.fullmatch(r"\s*(\d{4}-\d\d-\d\d)\s*(?:to|-|–|から|～)\s*(\d{4}-\d\d-\d\d)\s*", line)
+            if line.strip() and not (match and match[1] <= match[2]):
+                raise forms.ValidationError(
+                    _("“%(line)s” is no period; write 2026-12-24 to 2027-01-06.") % {"line": line}
+                )
+            if match:
+                found.append([match[1], match[2]])
+        return found
+
+    def clean(self) -> dict[str, Any]:
+        """A window needs something to install and somebody to install it on."""
+        fields = self.cleaned_data
+        fields.update(request_id=None, maximum_minutes=fields.get("duration_minutes"), guard_overrides=())
+        fields["max_patch_publish_date"] = None
+        super().clean()
+        if not self.errors and scope_filter(self.scope) is None:
+            self.add_error("tag_name", _("Say which machines: by subscription, resource group, location, SKU or tag."))
+        return fields
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The dynamic scope."""
+        fields = self.cleaned_data
+        found = {name: str(fields[name]) for name in SCOPE_NAMES if fields.get(name) and name != "subscription"}
+        return found | ({"subscription": fields["subscription"].pk} if fields.get("subscription") else {})
+
+    @property
+    def configuration(self) -> MaintenanceConfiguration:
+        """What a valid form asks for, not yet saved."""
+        fields = self.cleaned_data
+        names = ("name", "starts_on", "starts_at", "time_zone", "duration_minutes", "recur_every", "expires_on")
+        return MaintenanceConfiguration(
+            **{name: fields[name] for name in (*names, "blackouts", "is_availability_first")},
+            plan=plan_to_json(self.plan),
+            scope=self.scope,
+        )

@@ -531,6 +531,141 @@ class BulkOutcome(models.Model):
         return f"{self.vm_id}: {self.verdict}"
 
 
+class RolloutSource(models.TextChoices):
+    """Why a rollout is there."""
+
+    AUTOMATIC = "automatic", _("Automatic guest patching")
+    SCHEDULE = "schedule", _("Maintenance configuration")
+    ON_DEMAND = "on_demand", _("On demand, availability first")
+
+
+class RolloutState(models.TextChoices):
+    """Where a rollout is."""
+
+    RUNNING = "running", _("Running")
+    PAUSED = "paused", _("Paused")
+    FINISHED = "finished", _("Finished")
+    ENDED = "ended", _("Ended by a person")
+
+
+class MemberState(models.TextChoices):
+    """Where a VM is in a rollout."""
+
+    WAITING = "waiting", _("Waiting")
+    STARTED = "started", _("Started")
+    SUCCEEDED = "succeeded", _("Succeeded")
+    FAILED = "failed", _("Failed")
+    SKIPPED = "skipped", _("Skipped")
+
+
+class MaintenanceConfiguration(models.Model):
+    """When windows open, what is installed in them, and on which VMs: Azure's maintenance configuration, scope InGuestPatch.
+
+    `starts_on` and `starts_at` are the wall clock of `time_zone` (a Windows id). `scope` narrows the dynamic members by
+    names of the list's filters and `tag_name`/`tag_value`; empty: static members only. `next_run_at` is what the
+    scheduler waits for.
+    """
+
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    is_enabled = models.BooleanField(_("enabled"), default=True)
+    starts_on = models.DateField(_("first day"))
+    starts_at = models.TimeField(_("opens at"))
+    expires_on = models.DateField(_("last day"), null=True, blank=True)
+    duration_minutes = models.PositiveSmallIntegerField(_("duration (in minutes)"), default=120)
+    time_zone = models.CharField(_("time zone"), max_length=80)
+    recur_every = models.CharField(_("repeats"), max_length=100)
+    plan = models.JSONField()
+    scope = models.JSONField(default=dict, blank=True)
+    blackouts = models.JSONField(default=list, blank=True)
+    is_availability_first = models.BooleanField(_("availability first"), default=False)
+    next_run_at = models.DateTimeField(null=True, blank=True, db_index=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    vms = models.ManyToManyField(VirtualMachine, related_name="maintenance_configurations", blank=True)
+
+    class Meta:
+        verbose_name = _("maintenance configuration")
+        verbose_name_plural = _("maintenance configurations")
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(duration_minutes__gte=90, duration_minutes__lte=235), name="updates_maintenance_duration"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Rollout(models.Model):
+    """An installation on many VMs in waves: a frozen plan, gates between the waves, one row of due time.
+
+    `next_step_at` is when the scheduler looks at it again, empty once it has ended. `reason` says why it waits or paused.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(_("name"), max_length=150)
+    source = models.CharField(_("source"), max_length=20, choices=RolloutSource)
+    configuration = models.ForeignKey(
+        MaintenanceConfiguration, on_delete=models.SET_NULL, null=True, blank=True, related_name="rollouts"
+    )
+    plan = models.JSONField()
+    status = models.CharField(_("status"), max_length=20, choices=RolloutState, default=RolloutState.RUNNING)
+    reason = models.CharField(max_length=60, blank=True)
+    is_off_peak_only = models.BooleanField(default=False)
+    window_ends_at = models.DateTimeField(null=True, blank=True)
+    most_failures = models.PositiveIntegerField(default=2)
+    most_percent = models.PositiveSmallIntegerField(default=5)
+    forgiven = models.PositiveIntegerField(default=0)  # failures that a person has seen and resumed in spite of
+    soak_minutes = models.PositiveIntegerField(default=0)
+    wave = models.PositiveIntegerField(default=0)
+    wave_count = models.PositiveIntegerField(default=0)
+    wave_ended_at = models.DateTimeField(null=True, blank=True)
+    next_step_at = models.DateTimeField(null=True, blank=True, db_index=True)
+    created_at = models.DateTimeField(_("created at"))
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        verbose_name = _("rollout")
+        verbose_name_plural = _("rollouts")
+        ordering = ["-created_at"]
+        constraints = [
+            # A configuration's window opens once, whatever worker saw it first.
+            models.UniqueConstraint(
+                fields=["configuration", "created_at"],
+                condition=Q(source="schedule"),
+                name="updates_rollout_one_per_window",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RolloutMember(models.Model):
+    """A VM in a rollout: its wave, and what became of it."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="members", db_index=False)
+    vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="+")
+    wave = models.PositiveIntegerField()
+    status = models.CharField(max_length=20, choices=MemberState, default=MemberState.WAITING)
+    code = models.CharField(max_length=60, blank=True)
+    operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+
+    class Meta:
+        verbose_name = _("rollout member")
+        verbose_name_plural = _("rollout members")
+        indexes = [models.Index(fields=["rollout", "wave", "status"], name="updates_member_wave")]
+        constraints = [models.UniqueConstraint(fields=["rollout", "vm"], name="updates_member_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.vm_id}: {self.status}"
+
+
 class ConnectionBudget(models.Model):
     """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
 

@@ -10,9 +10,12 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from updates.services.automation import tick
 from updates.services.bulk import hand_out, prune_assessments, prune_operations
 from updates.services.engine import ALL_LANES, INTERACTIVE_LANES
 from updates.services.engine import sweep as sweep_operations
+from updates.services.operations import database_now
+from updates.services.rollouts import advance_rollouts
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,18 @@ def sweep(lanes: str = "interactive") -> None:
     if lanes == "all":
         hand_out()
     sweep_operations(lanes=LANES[lanes])
+
+
+@shared_task(name="updates.tasks.schedule")
+def schedule() -> None:
+    """Once a minute: periodic assessments, automatic guest patching, maintenance windows."""
+    tick(now=database_now())
+
+
+@shared_task(name="updates.tasks.rollouts")
+def rollouts() -> None:
+    """Every few seconds: step the rollouts that are due."""
+    advance_rollouts(now=database_now())
 
 
 @shared_task(name="updates.tasks.prune")

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from patching.forecast import RebootCause
+from patching.orchestrator import Patcher, PatcherReason
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
 
 Text = str | Promise
@@ -150,6 +151,41 @@ PROSPECTS: dict[RebootProspect, Text] = {
     RebootProspect.POSSIBLE: _("May reboot"),
     RebootProspect.CERTAIN: _("Will reboot"),
     RebootProspect.REQUIRED_BUT_NOT_ALLOWED: _("A reboot may be needed and will not happen"),
+}
+
+PATCHERS: dict[Patcher, Text] = {
+    Patcher.NOBODY: _("Nobody"),
+    Patcher.GUEST_OS: _("Windows itself"),
+    Patcher.PLATFORM: _("Azure, automatically"),
+    Patcher.PORTAL_AUTOMATICALLY: _("This portal, automatically"),
+    Patcher.PORTAL_BY_SCHEDULE: _("This portal, by schedule"),
+}
+PATCHER_REASONS: dict[PatcherReason, Text] = {
+    PatcherReason.AUTOMATIC_GUEST_PATCHING: _("Critical and Security updates, in off-peak hours."),
+    PatcherReason.SCHEDULE_ATTACHED: _("A maintenance configuration means this machine."),
+    PatcherReason.WINDOWS_AUTOMATIC_UPDATES: _("Windows Automatic Updates are on."),
+    PatcherReason.MANUAL_UPDATES: _("Manual updates: install them from here, or attach a maintenance configuration."),
+    PatcherReason.NO_AGENT: _("The machine has no VM agent."),
+    PatcherReason.SCHEDULE_MISSING: _(
+        "Customer Managed Schedules are chosen and no maintenance configuration means this machine. Make one, or choose "
+        "“Azure Managed - Safe Deployment”."
+    ),
+    PatcherReason.SCHEDULE_NEEDS_BYPASS: _(
+        "A maintenance configuration means this machine and will not run. Choose Customer Managed Schedules; hotpatch has to "
+        "be off for it."
+    ),
+    PatcherReason.SCHEDULE_NEEDS_PLATFORM_MODE: _(
+        "A maintenance configuration means this machine and will not run. Choose Customer Managed Schedules."
+    ),
+}
+ROLLOUT_REASONS: dict[str, Text] = {
+    "rollout.budget_used": _("Too many machines failed or are unhealthy. Look at them, then resume or end it."),
+    "rollout.paused_by_person": _("Paused by a person."),
+    "rollout.ended_by_person": _("Ended by a person."),
+    "rollout.off_peak": _("Waits for off-peak hours (22:00 to 04:00) of the machines of this wave."),
+    "rollout.soaking": _("Waits after the wave, to see whether the machines stay well."),
+    "rollout.window_over": _("The maintenance window was over before its turn."),
+    "vm.not_running": _("The machine was not running."),
 }
 
 # What an open operation is doing, by kind and state; the empty state stands for every other.

@@ -1,8 +1,8 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /connections/ and /calendar/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/ and /calendar/"""
 
 from django.urls import path
 
-from updates.views import bulk, calendar, connection, operation, vm
+from updates.views import bulk, calendar, connection, operation, rollout, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -21,6 +21,13 @@ urlpatterns = [
     path("bulk/", bulk.bulk_create, name="bulk-create"),
     path("bulk/<uuid:pk>/", bulk.bulk_detail, name="bulk"),
     path("bulk/<uuid:pk>/cancel/", bulk.bulk_cancel, name="bulk-cancel"),
+    # /rollouts/, /maintenance/
+    path("rollouts/", rollout.rollout_list, name="rollouts"),
+    path("rollouts/<uuid:pk>/", rollout.rollout_detail, name="rollout"),
+    path("rollouts/<uuid:pk>/move/", rollout.rollout_move, name="rollout-move"),
+    path("maintenance/", rollout.maintenance_list, name="maintenances"),
+    path("maintenance/create/", rollout.maintenance_create, name="maintenance-create"),
+    path("maintenance/<int:pk>/", rollout.maintenance_detail, name="maintenance"),
     # /connections/
     path("connections/", connection.connection_list, name="connections"),
     path("connections/create/", connection.connection_create, name="connection-create"),

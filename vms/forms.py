@@ -409,6 +409,7 @@ class ConnectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic a
             "seed",
             "max_in_flight",
             "starts_per_minute",
+            "is_patching_automatically",
         )
         widgets = {"catalogue_date": forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")}
 

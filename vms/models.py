@@ -120,6 +120,13 @@ class Connection(models.Model):
         help_text=_("How many operations may be started per minute. Empty: no limit."),
     )
     paused_until = models.DateTimeField(_("paused until"), null=True, blank=True)
+    is_patching_automatically = models.BooleanField(
+        _("automatic guest patching"),
+        default=True,
+        help_text=_(
+            "Where this portal is in charge: Critical and Security updates are installed off-peak by themselves."
+        ),
+    )
 
     class Meta:
         verbose_name = _("connection")
@@ -132,6 +139,11 @@ class Connection(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_portal_in_charge(self) -> bool:
+        """Whether this portal orchestrates, because nothing behind the connection does."""
+        return self.kind == "simulator" or self.platform != Platform.AZURE
 
 
 class ImageCatalogEntry(models.Model):

@@ -16,11 +16,13 @@ from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
+from patching.orchestrator import PatcherVerdict
 from patching.releases import as_of, next_planned_baseline_month
 from patching.selection import Guard, guard_for
 from patching.status import judge_update_status
 from patching.terms import (
     CRITICAL_AND_SECURITY,
+    AssessmentMode,
     HotpatchStatus,
     OperationKind,
     OperationState,
@@ -30,6 +32,7 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import InstalledPatch, Operation, Patch, Release
+from updates.selectors.automation import ASSESSMENT_PERIOD, patcher_of, schedules_as_rows, schedules_meaning
 from updates.selectors.polling import poll_seconds
 from vms.access import access_or_404
 from vms.choices import Role
@@ -97,6 +100,23 @@ class VmPicture:
     def may_operate(self) -> bool:
         """Whether the reader may assess, install and cancel."""
         return Role.OPERATOR in self.roles
+
+    @property
+    def schedules(self) -> list[tuple[str, datetime | None]]:
+        """Name and next window of the maintenance configurations that mean this VM, the next first."""
+        return schedules_meaning(self.vm)
+
+    @property
+    def patcher(self) -> PatcherVerdict:
+        """Who patches this VM without anybody asking for it."""
+        return patcher_of(self.vm, has_schedule=bool(self.schedules))
+
+    @property
+    def next_assessment_at(self) -> datetime | None:
+        """When the periodic assessment is due; None where there is none."""
+        if self.vm.assessment_mode != AssessmentMode.AUTOMATIC_BY_PLATFORM or self.last_assessed_at is None:
+            return None
+        return self.last_assessed_at + ASSESSMENT_PERIOD
 
     @property
     def may_own(self) -> bool:
@@ -181,7 +201,9 @@ def load_picture(user: User | AnonymousUser, pk: int, *, now: datetime, role: Ro
             )
         )
     )
-    vms = VirtualMachine.objects.select_related("update_state").annotate(installed_rows=ArraySubquery(installed))
+    vms = VirtualMachine.objects.select_related("update_state").annotate(
+        installed_rows=ArraySubquery(installed), schedule_rows=ArraySubquery(schedules_as_rows())
+    )
     access = access_or_404(user, pk, role, vms=vms)
     return _picture(access.vm, access.roles, now)
 

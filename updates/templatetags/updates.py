@@ -8,12 +8,26 @@ from typing import Any
 from django import template
 
 from patching.forecast import RebootCause
+from patching.orchestrator import Patcher, PatcherReason
 from patching.selection import RebootProspect, SelectionReason
 from patching.terms import RebootBehavior
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
 from updates.models import Operation, OperationEvent
-from updates.texts import CAUSES, EVENTS, PROSPECTS, REASONS, RUNNING, STEPS, ErrorText, Text, error_text
+from updates.texts import (
+    CAUSES,
+    EVENTS,
+    PATCHER_REASONS,
+    PATCHERS,
+    PROSPECTS,
+    REASONS,
+    ROLLOUT_REASONS,
+    RUNNING,
+    STEPS,
+    ErrorText,
+    Text,
+    error_text,
+)
 
 register = template.Library()
 
@@ -55,6 +69,24 @@ def reason_words(reason: str) -> Text:
 def running_words(operation: Operation) -> str:
     """What an open operation is doing, for the title of a tab."""
     return f"● {RUNNING.get((operation.kind, operation.state)) or RUNNING[operation.kind, '']}"
+
+
+@register.filter
+def patcher_words(patcher: Patcher) -> Text:
+    """Who patches a VM."""
+    return PATCHERS[patcher]
+
+
+@register.filter
+def patcher_reason(reason: PatcherReason) -> Text:
+    """Why it is this one, and what to change."""
+    return PATCHER_REASONS[reason]
+
+
+@register.filter
+def rollout_reason(code: str) -> Text:
+    """Why a rollout waits or paused, or why a machine was skipped."""
+    return ROLLOUT_REASONS[code] if code in ROLLOUT_REASONS else error_text(code).title
 
 
 @register.filter

@@ -1,0 +1,525 @@
+"""The scheduler and rollouts: due assessments, off-peak, waves and gates, pause and resume, windows, pages."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patching.orchestrator import Patcher
+from patching.terms import Classification, InstallationPlan
+from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from updates.models import (
+    MaintenanceConfiguration,
+    Operation,
+    PatchSet,
+    PatchSetMember,
+    Rollout,
+    RolloutMember,
+    RolloutSource,
+    VmUpdateState,
+)
+from updates.selectors.automation import members_of, patcher_of, scheduled_vms, scope_means, vms_due_for_assessment
+from updates.selectors.blade import load_picture
+from updates.services.automation import (
+    create_configuration,
+    next_runs,
+    open_windows,
+    plan_next_run,
+    request_due_assessments,
+    start_automatic_patching,
+    switch_configuration,
+    tick,
+)
+from updates.services.rollouts import (
+    RolloutPlan,
+    advance_rollouts,
+    create_rollout,
+    end_rollout,
+    pause_rollout,
+    resume_rollout,
+)
+from vms.models import Connection, ResourceGroup, VirtualMachine
+
+pytestmark = pytest.mark.django_db
+PLAN = InstallationPlan(classifications=frozenset({Classification.SECURITY}))
+NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)  # in Tokyo
+NIGHT = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)  # 22:30 in Tokyo
+
+
+def fleet(group: ResourceGroup, count: int, **facts: Any) -> list[VirtualMachine]:
+    row = facts.pop("connection", None) or ConnectionFactory()
+    values = {
+        "patch_mode": "AutomaticByPlatform",
+        "assessment_mode": "AutomaticByPlatform",
+        "time_zone": "Tokyo Standard Time",
+        "location": "japaneast",
+        "power_state": "running",
+    } | facts
+    return [VirtualMachineFactory(resource_group=group, connection=row, **values) for _ in range(count)]
+
+
+def text_of(response: Any) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
+
+
+def end_operations(state: str = "succeeded", **which: Any) -> None:
+    now = timezone.now()
+    Operation.objects.open().filter(**which).update(
+        state=state, finished_at=now, next_step_at=None, error_code="0x80070643" if state == "failed" else ""
+    )
+
+
+def make(vms: list[VirtualMachine], user: User | None = None, **options: Any) -> Rollout:
+    what = RolloutPlan(name="Test", source=RolloutSource.ON_DEMAND, plan=PLAN, **options)
+    return create_rollout(what=what, vm_ids=[vm.pk for vm in vms], now=NOON, created_by=user)
+
+
+def advance(rollout: Rollout, now: datetime = NOON) -> Rollout:
+    Rollout.objects.filter(pk=rollout.pk, next_step_at__isnull=False).update(next_step_at=now)
+    advance_rollouts(now=now)
+    rollout.refresh_from_db()
+    return rollout
+
+
+# --- periodic assessment -----------------------------------------------------------------------------------------
+
+
+def test_assessments_come_every_day_on_running_machines_only(resource_group: ResourceGroup) -> None:
+    now = timezone.now().replace(minute=0)
+    fresh, old, never, off, manual, tried = fleet(resource_group, 6)
+    for vm, hours in ((fresh, 3), (old, 25), (off, 30), (manual, 40), (tried, 50)):
+        VmUpdateState.objects.create(vm=vm, last_assessed_at=now - timedelta(hours=hours))
+    VirtualMachine.objects.filter(pk=off.pk).update(power_state="deallocated")
+    VirtualMachine.objects.filter(pk=manual.pk).update(assessment_mode="ImageDefault")
+    OperationFactory(vm=tried, kind="assessment")  # failed an hour ago, say: not again today
+    end_operations("failed", vm=tried)
+    assert vms_due_for_assessment(now, limit=10, with_never=True) == [old.pk, never.pk]
+    assert vms_due_for_assessment(now, limit=10, with_never=False) == [old.pk]
+    assert request_due_assessments(now=now) == 2
+    assert request_due_assessments(now=now) == 0, "what is queued is not asked for again"
+    assert set(Operation.objects.open().values_list("vm_id", "is_bulk")) == {(old.pk, True), (never.pk, True)}
+
+
+def test_the_longest_waiting_go_first_and_a_tick_takes_its_share(resource_group: ResourceGroup) -> None:
+    now = timezone.now()
+    vms = fleet(resource_group, 5)
+    for hours, vm in enumerate(vms):
+        VmUpdateState.objects.create(vm=vm, last_assessed_at=now - timedelta(hours=30 + hours))
+    assert vms_due_for_assessment(now, limit=2, with_never=False) == [vms[4].pk, vms[3].pk]
+
+
+# --- rollouts ----------------------------------------------------------------------------------------------------
+
+
+def test_waves_follow_each_other_and_the_plan_is_frozen(operator: User, resource_group: ResourceGroup) -> None:
+    first = fleet(resource_group, 2, location="japaneast", zones=["1"])
+    second = fleet(resource_group, 2, location="japanwest", zones=["1"])
+    rollout = make([*first, *second], operator)
+    assert rollout.wave_count == 4, "a quarter of a subscription at a time"
+    seen = []
+    for _ in range(20):
+        advance(rollout)
+        going = list(Operation.objects.open().values_list("vm_id", flat=True))
+        if going:
+            seen.append(going)
+            end_operations()
+        if rollout.status == "finished":
+            break
+    assert sorted(vm for wave in seen for vm in wave) == sorted(vm.pk for vm in [*first, *second])
+    assert all(len(wave) == 1 for wave in seen)
+    east = {vm.pk for vm in first}
+    assert [wave[0] in east for wave in seen] == [True, True, False, False], "paired regions one after the other"
+    assert (rollout.status, rollout.next_step_at) == ("finished", None)
+    assert advance_rollouts(now=NOON) == 0
+
+
+def test_failures_pause_it_and_a_person_resumes_or_ends(operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 8)
+    rollout = make(vms, operator, is_availability_first=False, most_failures=2)
+    advance(rollout)
+    assert Operation.objects.open().count() == 8
+    end_operations("failed", vm__in=[vm.pk for vm in vms[:3]])
+    advance(rollout)
+    assert (rollout.status, rollout.reason, rollout.next_step_at) == ("paused", "rollout.budget_used", None)
+    assert resume_rollout(rollout_id=rollout.pk, now=NOON, resumed_by=operator)
+    assert not resume_rollout(rollout_id=rollout.pk, now=NOON, resumed_by=operator)
+    end_operations()
+    advance(rollout)
+    assert rollout.status == "finished", "what was seen is forgiven"
+    other = make(vms, operator)
+    advance(other)
+    assert pause_rollout(rollout_id=other.pk, paused_by=operator)
+    started = Operation.objects.open().count()
+    Rollout.objects.filter(pk=other.pk).update(next_step_at=NOON)
+    advance_rollouts(now=NOON)
+    assert Operation.objects.open().count() == started, "nothing further is started"
+    assert end_rollout(rollout_id=other.pk, now=NOON, ended_by=operator)
+    assert not end_rollout(rollout_id=other.pk, now=NOON, ended_by=operator)
+    assert set(RolloutMember.objects.filter(rollout=other).values_list("status", flat=True)) == {"started", "skipped"}
+
+
+def test_an_unhealthy_machine_counts_like_a_failure(operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 3)
+    rollout = make(vms, operator, is_availability_first=False, most_failures=0, most_percent=0)
+    advance(rollout)
+    end_operations()
+    VirtualMachine.objects.filter(pk=vms[0].pk).update(power_state="stopped")  # it did not come back
+    advance(rollout)
+    assert (rollout.status, rollout.reason) == ("paused", "rollout.budget_used")
+
+
+def test_machines_that_cannot_take_it_are_skipped_with_their_reason(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    off, unsupported, busy, good = fleet(resource_group, 4)
+    VirtualMachine.objects.filter(pk=off.pk).update(power_state="deallocated")
+    VirtualMachine.objects.filter(pk=unsupported.pk).update(update_status="unsupported")
+    OperationFactory(vm=busy, kind="installation")
+    rollout = make([off, unsupported, busy, good], operator, is_availability_first=False)
+    advance(rollout)
+    found = dict(RolloutMember.objects.values_list("vm_id", "status"))
+    assert found == {off.pk: "skipped", unsupported.pk: "skipped", busy.pk: "waiting", good.pk: "started"}
+    codes = set(RolloutMember.objects.filter(status="skipped").values_list("code", flat=True))
+    assert codes == {"vm.not_running", "vm.unsupported"}
+    end_operations()
+    advance(rollout)
+    assert RolloutMember.objects.get(vm=busy).status == "started", "a conflict passes by itself"
+
+
+def test_it_waits_for_off_peak_hours(operator: User, resource_group: ResourceGroup) -> None:
+    tokyo = fleet(resource_group, 1)
+    berlin = fleet(resource_group, 1, time_zone="", location="germanywestcentral")  # the region's clock
+    rollout = make([*tokyo, *berlin], operator, is_availability_first=False, is_off_peak_only=True)
+    advance(rollout, NOON)
+    assert (Operation.objects.count(), rollout.reason) == (0, "rollout.off_peak")
+    advance(rollout, NIGHT)
+    assert list(Operation.objects.values_list("vm_id", flat=True)) == [tokyo[0].pk]
+    advance(rollout, NIGHT + timedelta(hours=8))  # 22:30 in Berlin
+    assert Operation.objects.count() == 2
+
+
+def test_a_wave_soaks_before_the_next(operator: User, resource_group: ResourceGroup) -> None:
+    rollout = make(fleet(resource_group, 2), operator, soak_minutes=30)
+    advance(rollout)
+    end_operations()
+    advance(rollout)
+    assert (rollout.wave, rollout.reason) == (0, "rollout.soaking")
+    advance(rollout, NOON + timedelta(minutes=31))
+    assert rollout.wave == 1
+
+
+def test_the_same_request_is_one_rollout(operator: User, resource_group: ResourceGroup) -> None:
+    import uuid
+
+    pk, vms = uuid.uuid4(), fleet(resource_group, 2)
+    what = RolloutPlan(name="x", source=RolloutSource.ON_DEMAND, plan=PLAN)
+    for _ in range(2):
+        create_rollout(what=what, vm_ids=[vm.pk for vm in vms], now=NOON, created_by=operator, rollout_id=pk)
+    assert (Rollout.objects.count(), RolloutMember.objects.count()) == (1, 2)
+
+
+def test_planning_and_stepping_cost_the_same_however_many(operator: User, resource_group: ResourceGroup) -> None:
+    costs = []
+    for count in (3, 60):
+        vms = fleet(resource_group, count)
+        with CaptureQueriesContext(connection) as captured:
+            rollout = make(vms, operator, is_availability_first=False)
+            advance(rollout)
+        costs.append(len(captured))
+    assert costs[0] == costs[1]
+
+
+# --- automatic guest patching ------------------------------------------------------------------------------------
+
+
+def lacking(vms: list[VirtualMachine]) -> None:
+    """These machines lack one security update."""
+    patch = PatchFactory(kb_number="5087424", classification="Security")
+    row = PatchSet.objects.create(digest=b"l" * 32, critical_and_security_count=1)
+    PatchSetMember.objects.create(patch_set=row, patch=patch)
+    for vm in vms:
+        VmUpdateState.objects.create(vm=vm, patch_set=row, last_assessed_at=timezone.now())
+    VirtualMachine.objects.filter(pk__in=[vm.pk for vm in vms]).update(critical_and_security_count=1)
+
+
+def test_it_takes_who_is_eligible_off_peak_and_once(resource_group: ResourceGroup) -> None:
+    good, off, manual, bypassing, complete, scheduled = vms = fleet(resource_group, 6)
+    lacking([good, off, manual, bypassing, scheduled])
+    VirtualMachine.objects.filter(pk=off.pk).update(power_state="deallocated")
+    VirtualMachine.objects.filter(pk=manual.pk).update(patch_mode="Manual")
+    VirtualMachine.objects.filter(pk=bypassing.pk).update(bypass_platform_safety_checks=True)
+    VirtualMachine.objects.filter(pk=scheduled.pk).update(tags={"ring": "one"})
+    configure(scope={"tag_name": "ring"})
+    assert start_automatic_patching(now=NOON) == []
+    (rollout,) = start_automatic_patching(now=NIGHT)
+    assert list(RolloutMember.objects.values_list("vm_id", flat=True)) == [good.pk]
+    assert rollout.plan["kb_numbers_to_include"] == ["5087424"]
+    assert rollout.plan["classifications"] == []
+    assert start_automatic_patching(now=NIGHT) == [], "who is in an open rollout is in no second one"
+    advance(rollout, NIGHT)
+    end_operations("failed")
+    Rollout.objects.filter(pk=rollout.pk).update(status="finished", next_step_at=None)
+    RolloutMember.objects.update(status="failed")
+    (again,) = start_automatic_patching(now=NIGHT + timedelta(days=1))
+    assert again.pk != rollout.pk, "failed ones have another try"
+    Rollout.objects.update(status="finished", next_step_at=None)
+    for _ in range(4):
+        RolloutMember.objects.create(
+            rollout=Rollout.objects.create(name="x", source="automatic", plan={}, status="finished", created_at=NIGHT),
+            vm=good,
+            wave=0,
+            status="failed",
+        )
+    assert start_automatic_patching(now=NIGHT + timedelta(days=2)) == [], "and an end"
+    VirtualMachine.objects.filter(pk=off.pk).update(power_state="running")
+    (late,) = start_automatic_patching(now=NIGHT + timedelta(days=2))
+    assert list(late.members.values_list("vm_id", flat=True)) == [off.pk], "who was off comes later"
+    Connection.objects.update(is_patching_automatically=False)
+    assert start_automatic_patching(now=NIGHT + timedelta(days=3)) == []
+    assert complete in vms
+
+
+def test_the_reboot_setting_of_the_machine_counts(resource_group: ResourceGroup) -> None:
+    vms = [*fleet(resource_group, 1, reboot_setting="Never"), *fleet(resource_group, 1, reboot_setting="Always")]
+    what = RolloutPlan(name="x", source=RolloutSource.AUTOMATIC, plan=PLAN, is_availability_first=False)
+    rollout = create_rollout(what=what, vm_ids=[vm.pk for vm in vms], now=NOON, created_by=None)
+    advance(rollout)
+    found = {row.vm_id: row.plan["reboot_setting"] for row in Operation.objects.all()}
+    assert found == {vms[0].pk: "Never", vms[1].pk: "Always"}
+
+
+# --- maintenance configurations ----------------------------------------------------------------------------------
+
+
+def configure(**fields: Any) -> MaintenanceConfiguration:
+    from updates.plans import plan_to_json
+
+    values: dict[str, Any] = {
+        "name": f"m{MaintenanceConfiguration.objects.count()}",
+        "starts_on": date(2026, 11, 24),
+        "starts_at": time(22),
+        "time_zone": "Tokyo Standard Time",
+        "recur_every": "Month Second Tuesday Offset4",
+        "duration_minutes": 120,
+        "plan": plan_to_json(PLAN),
+    }
+    return MaintenanceConfiguration.objects.create(**(values | fields))
+
+
+def test_second_tuesday_plus_four_in_tokyo() -> None:
+    runs = next_runs(configure(), after=NOON, count=12)
+    assert [run.isoformat() for run in runs[:3]] == [
+        "2026-12-12T13:00:00+00:00",
+        "2027-01-16T13:00:00+00:00",
+        "2027-02-13T13:00:00+00:00",
+    ]
+    assert len(runs) == 12
+    limited = configure(expires_on=date(2027, 2, 1), blackouts=[["2026-12-12", "2026-12-31"]])
+    assert [run.date() for run in next_runs(limited, after=NOON, count=12)] == [date(2027, 1, 16)]
+    assert next_runs(configure(expires_on=date(2026, 1, 1)), after=NOON, count=1) == []
+
+
+def test_a_window_opens_once_and_skips_whose_prerequisites_are_missing(resource_group: ResourceGroup) -> None:
+    ready, wrong_mode = fleet(resource_group, 2, tags={"ring": "one"})
+    VirtualMachine.objects.filter(pk=wrong_mode.pk).update(patch_mode="AutomaticByOS")
+    row = create_configuration(
+        configuration=MaintenanceConfiguration(
+            **{
+                field: getattr(configure(), field)
+                for field in ("starts_on", "starts_at", "time_zone", "recur_every", "duration_minutes", "plan")
+            },
+            name="ring one",
+            scope={"tag_name": "ring", "tag_value": "one"},
+        ),
+        created_by=User.objects.create(username="who"),
+        now=NOON,
+    )
+    opens = datetime(2026, 12, 12, 13, tzinfo=UTC)
+    assert row.next_run_at == opens
+    assert open_windows(now=opens - timedelta(seconds=1)) == []
+    (rollout,) = open_windows(now=opens + timedelta(seconds=20))
+    assert open_windows(now=opens + timedelta(seconds=20)) == []
+    assert list(rollout.members.values_list("vm_id", flat=True)) == [ready.pk]
+    assert rollout.window_ends_at == opens + timedelta(minutes=120)
+    advance(rollout, opens + timedelta(minutes=30))
+    operation = Operation.objects.get(vm=ready)
+    assert operation.plan is not None
+    assert operation.plan["maximum_duration_seconds"] == 90 * 60, "no longer than the window"
+    row.refresh_from_db()
+    assert row.next_run_at == datetime(2027, 1, 16, 13, tzinfo=UTC)
+
+
+def test_what_a_window_did_not_reach_is_skipped_and_a_missed_window_is_no_window(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    vms = fleet(resource_group, 2)
+    OperationFactory(vm=vms[0], kind="installation")
+    rollout = make([vms[0]], operator, window_ends_at=NOON + timedelta(minutes=90))
+    advance(rollout)
+    advance(rollout, NOON + timedelta(minutes=91))
+    assert (rollout.status, rollout.members.get().code) == ("finished", "rollout.window_over")
+    row = configure(scope={"location": "japaneast"})
+    plan_next_run(configuration=row, now=NOON)
+    assert open_windows(now=datetime(2026, 12, 12, 16, tzinfo=UTC)) == []
+    row.refresh_from_db()
+    assert row.next_run_at == datetime(2027, 1, 16, 13, tzinfo=UTC)
+    switch_configuration(configuration_id=row.pk, is_enabled=False, now=NOON)
+    row.refresh_from_db()
+    assert row.next_run_at is None
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "resource_group": st.sampled_from(["RG-ours", "rg-theirs"]),
+            "location": st.sampled_from(["Japan East", "westeurope"]),
+            "image_sku": st.sampled_from(["2022-DATACENTER-azure-edition-core", "other"]),
+            "tag_name": st.sampled_from(["ring", "nothing"]),
+            "tag_value": st.sampled_from(["one", "two"]),
+        },
+    )
+)
+@pytest.mark.usefixtures("db")
+def test_a_scope_means_the_same_in_hand_and_in_the_database(scope: dict[str, str]) -> None:
+    vm = VirtualMachine.objects.select_related("resource_group").filter(name="scoped").first()
+    if vm is None:
+        from tests.factories import ResourceGroupFactory
+
+        group = ResourceGroupFactory(name="rg-ours")
+        vm = VirtualMachineFactory(name="scoped", resource_group=group, location="japaneast", tags={"ring": "one"})
+    row = MaintenanceConfiguration(scope=scope)
+    found = members_of(row, VirtualMachine.objects.filter(pk=vm.pk)).exists()
+    assert scope_means(scope, vm) is found
+
+
+def test_the_blade_says_who_patches_and_what_opens_next(
+    client: Client, reader: User, resource_group: ResourceGroup
+) -> None:
+    (vm,) = fleet(resource_group, 1, tags={"ring": "one"})
+    client.force_login(reader)
+    assert "This portal, automatically" in text_of(client.get(reverse("updates:blade", args=[vm.pk])))
+    row = configure(name="Saturday", scope={"tag_name": "ring"})
+    plan_next_run(configuration=row, now=timezone.now())
+    shown = text_of(client.get(reverse("updates:blade", args=[vm.pk])))
+    assert "This portal, by schedule" in shown
+    assert "Saturday:" in shown
+    static = configure(name="Static")
+    static.vms.add(vm)
+    names = [name for name, _at in load_picture(reader, vm.pk, now=timezone.now()).schedules]
+    assert names == ["Saturday", "Static"]
+    assert list(scheduled_vms(VirtualMachine.objects.all())) == [vm]
+    assert patcher_of(vm, has_schedule=False).patcher is Patcher.PORTAL_AUTOMATICALLY
+
+
+# --- pages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_from_preview_to_runs(client: Client, chief: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 2, tags={"ring": "one"})
+    fleet(resource_group, 1, tags={"ring": "one"}, patch_mode="AutomaticByOS", enable_hotpatching=False)
+    client.force_login(chief)
+    fields = {
+        "name": "Ring one",
+        "starts_on": "2026-11-24",
+        "starts_at": "22:00",
+        "time_zone": "Tokyo Standard Time",
+        "recur_every": "month second tuesday offset4",
+        "duration_minutes": "120",
+        "classifications": ["Critical", "Security"],
+        "reboot_setting": "IfRequired",
+        "tag_name": "ring",
+        "tag_value": "one",
+        "blackouts": "2026-12-24 to 2027-01-06",
+    }
+    url = reverse("updates:maintenance-create")
+    shown = text_of(client.post(url, fields | {"go": "preview"}))
+    assert "3 machines are meant now" in shown
+    assert "2 of them would be patched" in shown
+    assert not MaintenanceConfiguration.objects.exists()
+    for bad in (
+        {"recur_every": "Fortnightly"},
+        {"duration_minutes": "30"},
+        {"tag_name": ""},
+        {"blackouts": "tomorrow"},
+        {"time_zone": "Mars"},
+        {"classifications": []},
+    ):
+        assert client.post(url, fields | {"go": "create"} | bad).status_code == 422, bad
+    answer = client.post(url, fields | {"go": "create"})
+    assert answer.status_code == 302
+    row = MaintenanceConfiguration.objects.get()
+    assert (row.recur_every, row.blackouts) == ("Month Second Tuesday Offset4", [["2026-12-24", "2027-01-06"]])
+    assert client.post(url, fields | {"go": "create"}).status_code == 422, "the name is taken"
+    assert "Ring one" in text_of(client.get(reverse("updates:maintenances")))
+    client.post(answer["Location"], {"go": "disable"})
+    row.refresh_from_db()
+    assert not row.is_enabled
+    client.post(answer["Location"], {"go": "enable"})
+    assert "Next windows" in text_of(client.get(answer["Location"]))
+
+
+def test_a_rollout_is_watched_paused_resumed_and_ended(
+    client: Client, operator: User, outsider: User, resource_group: ResourceGroup
+) -> None:
+    rollout = make(fleet(resource_group, 4), operator)
+    advance(rollout)
+    url, move = reverse("updates:rollout", args=[rollout.pk]), reverse("updates:rollout-move", args=[rollout.pk])
+    client.force_login(operator)
+    assert "Wave 1 of 4" in text_of(client.get(url))
+    for asked, status in (("pause", "paused"), ("resume", "running"), ("end", "ended")):
+        assert client.post(move, {"go": asked}).status_code == 302
+        rollout.refresh_from_db()
+        assert rollout.status == status
+    assert "in another state already" in text_of(client.post(move, {"go": "pause"}, follow=True))
+    part = client.get(url, {"state": "skipped"}, headers={"HX-Request": "true", "HX-Target": "rollout"})
+    assert part.content.strip().startswith(b'<div id="rollout"')
+    assert "Test" in text_of(client.get(reverse("updates:rollouts")))
+    client.force_login(outsider)
+    assert "Test" not in text_of(client.get(reverse("updates:rollouts")))
+    assert client.get(url).status_code == 404
+
+
+def test_availability_first_on_demand_is_a_rollout(
+    client: Client, operator: User, resource_group: ResourceGroup
+) -> None:
+    import uuid
+
+    fleet(resource_group, 3)
+    client.force_login(operator)
+    fields = {
+        "kind": "installation",
+        "request_id": str(uuid.uuid4()),
+        "classifications": ["Security"],
+        "reboot_setting": "IfRequired",
+        "maximum_minutes": "60",
+        "availability_first": "on",
+        "go": "start",
+    }
+    for _ in range(2):
+        assert "/rollouts/" in client.post(reverse("updates:bulk-create"), fields)["Location"]
+    assert Rollout.objects.count() == 1
+
+
+def test_a_tick_does_all_of_it(resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 2)
+    lacking(vms)
+    VmUpdateState.objects.update(last_assessed_at=NIGHT - timedelta(hours=30))
+    tick(now=NIGHT)
+    assert Operation.objects.filter(kind="assessment").count() == 2
+    rollout = Rollout.objects.get()
+    assert rollout.source == "automatic"
+    end_operations()
+    advance(rollout, NIGHT)
+    assert Operation.objects.filter(kind="installation").exists()

@@ -1,0 +1,263 @@
+"""What automation needs to know: who patches which VM, who is off-peak now, who is due."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache, reduce
+from operator import or_
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.db import connection
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import JSONObject
+
+from patching.orchestrator import PatcherVerdict, who_patches
+from patching.recurrence import is_off_peak, zone_of
+from patching.terms import PatchMode, Platform
+from updates.models import MaintenanceConfiguration, MemberState, RolloutMember, RolloutState
+from vms.choices import PowerState
+from vms.models import VirtualMachine, VirtualMachineQuerySet
+
+# The clock of a region, for VMs without a time zone of their own.
+REGION_ZONES: Mapping[str, str] = {
+    "japaneast": "Asia/Tokyo",
+    "japanwest": "Asia/Tokyo",
+    "osaka": "Asia/Tokyo",
+    "koreacentral": "Asia/Seoul",
+    "koreasouth": "Asia/Seoul",
+    "southeastasia": "Asia/Singapore",
+    "eastasia": "Asia/Hong_Kong",
+    "centralindia": "Asia/Kolkata",
+    "southindia": "Asia/Kolkata",
+    "australiaeast": "Australia/Sydney",
+    "australiasoutheast": "Australia/Melbourne",
+    "westeurope": "Europe/Amsterdam",
+    "northeurope": "Europe/Dublin",
+    "uksouth": "Europe/London",
+    "ukwest": "Europe/London",
+    "francecentral": "Europe/Paris",
+    "germanywestcentral": "Europe/Berlin",
+    "switzerlandnorth": "Europe/Zurich",
+    "norwayeast": "Europe/Oslo",
+    "eastus": "America/New_York",
+    "eastus2": "America/New_York",
+    "canadaeast": "America/Toronto",
+    "canadacentral": "America/Toronto",
+    "centralus": "America/Chicago",
+    "northcentralus": "America/Chicago",
+    "southcentralus": "America/Chicago",
+    "westcentralus": "America/Denver",
+    "westus": "America/Los_Angeles",
+    "westus2": "America/Los_Angeles",
+    "brazilsouth": "America/Sao_Paulo",
+    "southafricanorth": "Africa/Johannesburg",
+    "uaenorth": "Asia/Dubai",
+}
+ASSESSMENT_PERIOD = timedelta(hours=24)
+
+
+@lru_cache(maxsize=1_024)
+def clock_of(time_zone: str, location: str) -> ZoneInfo:
+    """The clock of a VM: its Windows time zone, else its region's, else UTC."""
+    try:
+        return zone_of(time_zone)
+    except KeyError:
+        return ZoneInfo(REGION_ZONES.get(location, "UTC"))
+
+
+def off_peak_vms(vm_ids: Collection[int], now: datetime) -> list[int]:
+    """Those of these VMs whose clocks show off-peak hours (one query)."""
+    rows = VirtualMachine.objects.filter(pk__in=list(vm_ids)).order_by("pk").values_list("pk", "time_zone", "location")
+    quiet: dict[tuple[str, str], bool] = {}
+    found = []
+    for pk, time_zone, location in rows:
+        key = (time_zone, location)
+        if key not in quiet:
+            quiet[key] = is_off_peak(now, clock_of(*key))
+        if quiet[key]:
+            found.append(pk)
+    return found
+
+
+# --- maintenance configurations ----------------------------------------------------------------------------------
+
+SCOPE_NAMES = ("subscription", "resource_group", "location", "image_sku", "tag_name", "tag_value")
+
+
+def scope_filter(scope: Mapping[str, Any]) -> Q | None:
+    """The VMs that a dynamic scope means; None: it has none."""
+    found = Q()
+    if value := scope.get("subscription"):
+        found &= Q(resource_group__subscription_id=int(value))
+    if value := scope.get("resource_group"):
+        found &= Q(resource_group__name__iexact=value)
+    if value := scope.get("location"):
+        found &= Q(location=str(value).replace(" ", "").lower())
+    if value := scope.get("image_sku"):
+        found &= Q(image_sku__iexact=value)
+    if name := scope.get("tag_name"):
+        found &= Q(tags__contains={name: scope["tag_value"]}) if scope.get("tag_value") else Q(tags__has_key=name)
+    return found or None
+
+
+def members_of(configuration: MaintenanceConfiguration, vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
+    """Those of these VMs that a configuration means, static and dynamic."""
+    static = (
+        Q(
+            pk__in=configuration.vms.through.objects.filter(maintenanceconfiguration_id=configuration.pk).values(
+                "virtualmachine_id"
+            )
+        )
+        if configuration.pk
+        else Q(pk__in=[])
+    )
+    dynamic = scope_filter(configuration.scope)
+    return vms.filter(static | dynamic if dynamic else static)
+
+
+def scheduled_vms(vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
+    """Those of these VMs that any enabled configuration means."""
+    scopes = [
+        found
+        for scope in MaintenanceConfiguration.objects.filter(is_enabled=True).values_list("scope", flat=True)
+        if (found := scope_filter(scope))
+    ]
+    through = MaintenanceConfiguration.vms.through
+    attached = through.objects.filter(maintenanceconfiguration__is_enabled=True).values("virtualmachine_id")
+    return vms.filter(reduce(or_, scopes, Q(pk__in=attached)))
+
+
+def schedules_as_rows() -> Any:
+    """The enabled configurations as JSON, for a subquery of a VM's row: a page pays no statement for them."""
+    through = MaintenanceConfiguration.vms.through
+    static = Exists(
+        through.objects.filter(maintenanceconfiguration_id=OuterRef("pk"), virtualmachine_id=OuterRef(OuterRef("pk")))
+    )
+    return (
+        MaintenanceConfiguration.objects.filter(is_enabled=True)
+        .order_by("next_run_at", "name")
+        .values(row=JSONObject(name="name", scope="scope", next_run_at="next_run_at", is_static=static))
+    )
+
+
+def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:
+    """Name and next window of those of `schedule_rows` that mean this VM, whose group must be loaded."""
+    found = []
+    for row in vm.schedule_rows:  # type: ignore[attr-defined]  # annotated by the caller
+        if row["is_static"] or scope_means(row["scope"], vm):
+            at = datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None
+            found.append((row["name"], at))
+    return found
+
+
+def scope_means(scope: Mapping[str, Any], vm: VirtualMachine) -> bool:
+    """What `scope_filter` asks the database, for a VM in hand."""
+    wanted = {name: value for name in SCOPE_NAMES if (value := scope.get(name))}
+    if not wanted.keys() - {"tag_value"}:
+        return False
+    tag = wanted.get("tag_name")
+    return (
+        str(wanted.get("subscription", vm.resource_group.subscription_id)) == str(vm.resource_group.subscription_id)
+        and str(wanted.get("resource_group", vm.resource_group.name)).lower() == vm.resource_group.name.lower()
+        and str(wanted.get("location", vm.location)).replace(" ", "").lower() == vm.location
+        and str(wanted.get("image_sku", vm.image_sku)).lower() == vm.image_sku.lower()
+        and (not tag or (tag in vm.tags and wanted.get("tag_value", vm.tags[tag]) == vm.tags[tag]))
+    )
+
+
+def patcher_of(vm: VirtualMachine, *, has_schedule: bool) -> PatcherVerdict:
+    """Who patches this VM."""
+    return who_patches(
+        patch_mode=PatchMode(vm.patch_mode),
+        is_bypassing=vm.bypass_platform_safety_checks,
+        has_schedule=has_schedule,
+        is_portal_in_charge=vm.connection.is_portal_in_charge,
+        has_agent=vm.provision_vm_agent,
+    )
+
+
+# --- who is due --------------------------------------------------------------------------------------------------
+
+# Running VMs whose last assessment, and last try, are a period ago; the longest waiting first.
+_DUE_ASSESSED = """
+SELECT v.id FROM updates_vmupdatestate s JOIN vms_virtualmachine v ON v.id = s.vm_id
+WHERE s.last_assessed_at < %(before)s AND {vm}
+ORDER BY s.last_assessed_at LIMIT %(limit)s
+"""
+_DUE_NEVER = """
+SELECT v.id FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_id = v.id
+WHERE s.last_assessed_at IS NULL AND {vm}
+ORDER BY v.id LIMIT %(limit)s
+"""
+_DUE_VM = """v.assessment_mode = 'AutomaticByPlatform' AND v.provision_vm_agent AND v.power_state IN ('running', 'unknown')
+  AND NOT EXISTS (
+    SELECT 1 FROM updates_operation o
+    WHERE o.vm_id = v.id AND o.created_at > %(before)s
+      AND (o.kind = 'assessment' OR o.finished_at IS NULL))"""
+
+
+def vms_due_for_assessment(now: datetime, *, limit: int, with_never: bool) -> list[int]:
+    """Up to `limit` VMs whose periodic assessment is due. `with_never`: also those that never had one."""
+    found: list[int] = []
+    parameters: dict[str, datetime | int] = {"before": now - ASSESSMENT_PERIOD, "limit": limit}
+    with connection.cursor() as cursor:
+        for query in (_DUE_ASSESSED, *([_DUE_NEVER] if with_never else [])):
+            cursor.execute(query.format(vm=_DUE_VM), parameters)
+            found += [row[0] for row in cursor.fetchall()]
+    return found[:limit]
+
+
+MOST_TRIES, TRIES_WITHIN = 5, timedelta(days=30)
+
+
+def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
+    """VMs of a connection that automatic guest patching takes on now.
+
+    Eligible, running, lacking something, in no open rollout, and not given up on (five failures within 30 days).
+    """
+    tired = (
+        RolloutMember.objects.filter(status=MemberState.FAILED, rollout__created_at__gt=now - TRIES_WITHIN)
+        .values_list("vm_id", flat=True)
+        .order_by("vm_id")
+    )
+    tries: dict[int, int] = defaultdict(int)
+    for vm_id in tired:
+        tries[vm_id] += 1
+    busy = RolloutMember.objects.filter(rollout__status__in=[RolloutState.RUNNING, RolloutState.PAUSED])
+    vms: VirtualMachineQuerySet = VirtualMachine.objects.filter(
+        connection_id=connection_id,
+        connection__is_patching_automatically=True,
+        patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM.value,
+        bypass_platform_safety_checks=False,
+        provision_vm_agent=True,
+        power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
+        critical_and_security_count__gt=0,
+    ).order_by()
+    vms = vms.exclude(pk__in=scheduled_vms(VirtualMachine.objects.order_by()).values("pk"))
+    vms = vms.exclude(pk__in=busy.values("vm_id"))
+    return [pk for pk in vms.order_by("pk").values_list("pk", flat=True) if tries.get(pk, 0) < MOST_TRIES]
+
+
+def kbs_lacking(vm_ids: Iterable[int]) -> tuple[str, ...]:
+    """The Critical and Security KBs that any of these VMs lacks: what a rollout freezes (one query over patch sets)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT DISTINCT p.kb_number FROM (
+                SELECT DISTINCT patch_set_id FROM updates_vmupdatestate WHERE vm_id = ANY(%s)
+            ) s
+            JOIN updates_patchsetmember m ON m.patch_set_id = s.patch_set_id
+            JOIN updates_patch p ON p.id = m.patch_id
+            WHERE p.classification IN ('Critical', 'Security') AND p.kb_number <> '' ORDER BY 1
+            """,
+            [list(vm_ids)],
+        )
+        return tuple(row[0] for row in cursor.fetchall())
+
+
+def platforms_in_charge() -> Q:
+    """Connections on which this portal orchestrates."""
+    return Q(kind="simulator") | ~Q(platform=Platform.AZURE.value)

@@ -1,0 +1,106 @@
+"""Reads of rollouts: which a user may see, their waves and their members."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db.models import Count, QuerySet
+from django.shortcuts import get_object_or_404
+
+from updates.models import MemberState, Rollout, RolloutMember, RolloutState
+from vms.models import VirtualMachine
+from vms.selectors import owns_everything
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+MAX_WAVES, MAX_MEMBERS, MAX_ROLLOUTS = 200, 200, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """A wave with the number of its machines by state."""
+
+    number: int
+    counts: dict[str, int]
+    is_current: bool
+
+    @property
+    def total(self) -> int:
+        """How many machines are in it."""
+        return sum(self.counts.values())
+
+    @property
+    def ended(self) -> int:
+        """How many of them have ended."""
+        return self.total - self.counts.get("waiting", 0) - self.counts.get("started", 0)
+
+    @property
+    def percent(self) -> int:
+        """How far it is."""
+        return 100 * self.ended // max(1, self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """A rollout with its waves and some of its machines, those that need attention first."""
+
+    rollout: Rollout
+    waves: tuple[Wave, ...]
+    members: tuple[RolloutMember, ...]
+    state: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many machines are in each state."""
+        return {state.value: sum(wave.counts.get(state.value, 0) for wave in self.waves) for state in MemberState}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be paused, resumed or ended."""
+        return self.rollout.status in {RolloutState.RUNNING, RolloutState.PAUSED}
+
+    @property
+    def shown_waves(self) -> tuple[Wave, ...]:
+        """The waves around the current one."""
+        first = max(0, min(self.rollout.wave - 20, len(self.waves) - MAX_WAVES))
+        return self.waves[first : first + MAX_WAVES]
+
+    @property
+    def percent(self) -> int:
+        """How far the whole of it is."""
+        total = sum(wave.total for wave in self.waves)
+        return 100 * sum(wave.ended for wave in self.waves) // max(1, total)
+
+
+def rollouts_of(user: User) -> QuerySet[Rollout]:
+    """The latest rollouts that the user may see: Owners of everything all of them, others their own."""
+    rows = Rollout.objects.select_related("created_by", "configuration").order_by("-created_at")
+    return (rows if owns_everything(user) else rows.filter(created_by=user))[:MAX_ROLLOUTS]
+
+
+def rollout_or_404(user: User, pk: UUID) -> Rollout:
+    """A rollout that the user may see."""
+    rows = Rollout.objects.select_related("created_by", "configuration")
+    return get_object_or_404(rows if owns_everything(user) else rows.filter(created_by=user), pk=pk)
+
+
+def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
+    """The rollout, its waves (one query), and its machines in this state that the user still may see."""
+    rollout = rollout_or_404(user, pk)
+    rows = RolloutMember.objects.filter(rollout=rollout)
+    counts: dict[int, dict[str, int]] = defaultdict(dict)
+    for number, member_state, count in rows.values_list("wave", "status").annotate(count=Count("pk")).order_by("wave"):
+        counts[number][member_state] = count
+    state = state if state in MemberState.values else ""
+    shown = rows.filter(status=state) if state else rows.filter(status__in=["failed", "started", "skipped", "waiting"])
+    members = (
+        shown.filter(vm__in=VirtualMachine.objects.visible_to(user))
+        .select_related("vm", "operation")
+        .order_by("status", "wave", "pk")[:MAX_MEMBERS]
+    )
+    waves = tuple(Wave(number, counts[number], number == rollout.wave) for number in sorted(counts))
+    return RolloutPage(rollout, waves, tuple(members), state)

@@ -1,0 +1,211 @@
+"""The scheduler: periodic assessments, automatic guest patching, maintenance windows. One tick, all of it set-based."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+from django.db import transaction
+
+from patching.orchestrator import Patcher, PatcherVerdict
+from patching.recurrence import Recurrence, next_occurrences, parse_recurrence, zone_of
+from patching.terms import InstallationPlan
+from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
+from updates.plans import plan_from_json
+from updates.selectors.automation import (
+    kbs_lacking,
+    members_of,
+    off_peak_vms,
+    patcher_of,
+    platforms_in_charge,
+    vms_due_for_assessment,
+    vms_to_patch_automatically,
+)
+from updates.services.operations import request_assessments
+from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
+from vms.models import Connection, VirtualMachine
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = structlog.get_logger(__name__)
+# A tick comes every minute: 2,000 of them an hour would cover a million VMs a day four times over.
+ASSESSMENTS_PER_TICK = 2_000
+SMALLEST_TICK = 50
+
+
+def tick(*, now: datetime) -> None:
+    """Everything that is due at this minute."""
+    request_due_assessments(now=now)
+    if now.minute % 10 == 0:
+        start_automatic_patching(now=now)
+    open_windows(now=now)
+    advance_rollouts(now=now)
+
+
+def request_due_assessments(*, now: datetime) -> int:
+    """Queue periodic assessments that are due, the longest waiting first; how many.
+
+    Each tick takes no more than its share of the fleet, so that they spread over the day by themselves.
+    """
+    share = max(SMALLEST_TICK, min(ASSESSMENTS_PER_TICK, VirtualMachine.objects.count() // 720))
+    vm_ids = vms_due_for_assessment(now, limit=share, with_never=now.minute % 5 == 0)
+    if vm_ids:
+        request_assessments(vm_ids=vm_ids, requested_by=None, is_bulk=True)
+    return len(vm_ids)
+
+
+# --- automatic guest patching ------------------------------------------------------------------------------------
+
+
+def start_automatic_patching(*, now: datetime) -> list[Rollout]:
+    """For each connection that this portal is in charge of, a rollout for the VMs that lack Critical or Security updates.
+
+    VMs that were off, or failed, are in a later one. Only when off-peak hours have come somewhere for one of them.
+    """
+    made = []
+    for row in Connection.objects.filter(platforms_in_charge(), is_patching_automatically=True).order_by("pk"):
+        with transaction.atomic():
+            # Two schedulers at once: the second finds the VMs in the rollout of the first.
+            Connection.objects.select_for_update(no_key=True).get(pk=row.pk)
+            vm_ids = vms_to_patch_automatically(row.pk, now)
+            if not vm_ids or not off_peak_vms(vm_ids, now):
+                continue
+            kbs = kbs_lacking(vm_ids)
+            if not kbs:
+                continue
+            plan = InstallationPlan(classifications=frozenset(), kb_numbers_to_include=kbs)
+            what = RolloutPlan(
+                name=f"{row.name} · {now:%Y-%m-%d}",
+                source=RolloutSource.AUTOMATIC,
+                plan=plan,
+                is_off_peak_only=True,
+            )
+            made.append(create_rollout(what=what, vm_ids=vm_ids, now=now, created_by=None))
+            log.info("automatic_patching_started", connection_id=row.pk, vms=len(vm_ids))
+    return made
+
+
+# --- maintenance windows -----------------------------------------------------------------------------------------
+
+
+def next_runs(configuration: MaintenanceConfiguration, *, after: datetime, count: int) -> list[datetime]:
+    """The next instants at which its window opens; blackouts and the last day are left out."""
+    recurrence: Recurrence = parse_recurrence(configuration.recur_every)
+    zone = zone_of(configuration.time_zone)
+    start = datetime.combine(configuration.starts_on, configuration.starts_at)
+    found: list[datetime] = []
+    place = after
+    while len(found) < count:
+        batch = next_occurrences(recurrence, start=start, zone=zone, after=place, count=count)
+        if not batch:
+            break
+        for instant in batch:
+            day = instant.astimezone(zone).date()
+            if configuration.expires_on and day > configuration.expires_on:
+                return found
+            if not any(first <= day.isoformat() <= last for first, last in configuration.blackouts):
+                found.append(instant)
+        place = batch[-1]
+    return found[:count]
+
+
+def plan_next_run(*, configuration: MaintenanceConfiguration, now: datetime) -> None:
+    """Write when its window opens next."""
+    runs = next_runs(configuration, after=now, count=1) if configuration.is_enabled else []
+    configuration.next_run_at = runs[0] if runs else None
+    configuration.save(update_fields=["next_run_at"])
+
+
+def open_windows(*, now: datetime) -> list[Rollout]:
+    """Open every window that is due: a rollout over the members whose prerequisites hold.
+
+    A window that ended before anybody looked is skipped.
+    """
+    made = []
+    due = MaintenanceConfiguration.objects.filter(is_enabled=True, next_run_at__lte=now).values_list("pk", flat=True)
+    for pk in list(due):
+        with transaction.atomic():
+            configuration = (
+                MaintenanceConfiguration.objects.select_for_update(skip_locked=True)
+                .filter(pk=pk, is_enabled=True, next_run_at__lte=now)
+                .first()
+            )
+            if configuration is None or configuration.next_run_at is None:
+                continue
+            opened_at = configuration.next_run_at
+            ends_at = opened_at + timedelta(minutes=configuration.duration_minutes)
+            plan_next_run(configuration=configuration, now=now)
+            if ends_at <= now:
+                log.warning("window_missed", configuration_id=pk, opened_at=opened_at.isoformat())
+                continue
+            made.append(_open(configuration, opened_at, ends_at))
+    return made
+
+
+def _open(configuration: MaintenanceConfiguration, opened_at: datetime, ends_at: datetime) -> Rollout:
+    vms = members_of(configuration, VirtualMachine.objects.order_by("pk")).select_related("connection")
+    ready = [vm.pk for vm in vms if patcher_of(vm, has_schedule=True).patcher is Patcher.PORTAL_BY_SCHEDULE]
+    plan = plan_from_json(configuration.plan)
+    what = RolloutPlan(
+        name=f"{configuration.name} · {opened_at:%Y-%m-%d %H:%M}",
+        source=RolloutSource.SCHEDULE,
+        plan=replace(plan, maximum_duration=timedelta(minutes=configuration.duration_minutes)),
+        is_availability_first=configuration.is_availability_first,
+        window_ends_at=ends_at,
+        configuration=configuration,
+    )
+    return create_rollout(what=what, vm_ids=ready, now=opened_at, created_by=configuration.created_by)
+
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+PREVIEWED_RUNS, PREVIEWED_VMS = 12, 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a configuration would do: its next windows, and its members by what stands in the way of a schedule."""
+
+    runs: tuple[datetime, ...]
+    members: tuple[tuple[VirtualMachine, PatcherVerdict], ...]
+
+    @property
+    def ready(self) -> int:
+        """How many would be patched (counted up to 1,000)."""
+        return sum(verdict.patcher is Patcher.PORTAL_BY_SCHEDULE for _vm, verdict in self.members)
+
+    @property
+    def not_ready(self) -> tuple[tuple[VirtualMachine, PatcherVerdict], ...]:
+        """Those that would not, with the reason."""
+        return tuple(pair for pair in self.members if pair[1].patcher is not Patcher.PORTAL_BY_SCHEDULE)[:50]
+
+
+def configuration_preview(*, configuration: MaintenanceConfiguration, now: datetime) -> Preview:
+    """The next 12 windows and the machines it means now."""
+    vms = members_of(configuration, VirtualMachine.objects.order_by("name")).select_related("connection")
+    return Preview(
+        runs=tuple(next_runs(configuration, after=now, count=PREVIEWED_RUNS)),
+        members=tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS]),
+    )
+
+
+def create_configuration(
+    *, configuration: MaintenanceConfiguration, created_by: User, now: datetime
+) -> MaintenanceConfiguration:
+    """Keep a new configuration; its first window is the first that opens after now."""
+    configuration.created_by = created_by
+    configuration.save(force_insert=True)
+    plan_next_run(configuration=configuration, now=now)
+    return configuration
+
+
+@transaction.atomic
+def switch_configuration(*, configuration_id: int, is_enabled: bool, now: datetime) -> None:
+    """Switch it on or off; what has started goes on."""
+    configuration = MaintenanceConfiguration.objects.select_for_update().get(pk=configuration_id)
+    configuration.is_enabled = is_enabled
+    configuration.save(update_fields=["is_enabled"])
+    plan_next_run(configuration=configuration, now=now)

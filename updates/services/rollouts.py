@@ -1,0 +1,311 @@
+"""Rollouts: a frozen plan on many VMs in waves. One way for automatic patching, schedules and on-demand work.
+
+Each step is one transaction over the rollout's row; a worker that dies leaves it due, and the next one goes on. What runs
+on the machines is the engine's: here installations are asked for, never sent.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+from django.db import connection, transaction
+from django.db.models import Count, Q
+
+from patching.rollout import Machine, WaveResult, must_pause, plan_waves
+from patching.terms import InstallationPlan, RebootSetting
+from updates.models import MaintenanceConfiguration, MemberState, Rollout, RolloutMember, RolloutSource, RolloutState
+from updates.plans import plan_from_json, plan_to_json
+from updates.selectors.automation import off_peak_vms
+from updates.services.operations import RequestOutcome, Verdict, request_installations
+from vms.choices import PowerState
+from vms.models import VirtualMachine
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = structlog.get_logger(__name__)
+LOOK_AGAIN = timedelta(seconds=5)
+LOOK_AGAIN_WHILE_WAITING = timedelta(minutes=1)
+# Refusals that pass by themselves: the VM waits for its turn.
+_PASSING = frozenset({"conflict.installation_open", "vm.awaiting_assessment"})
+ANTI_AFFINITY_TAG = "anti-affinity"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPlan:
+    """What a rollout is made of. `most_failures` and `most_percent` are its budget; see docs/rules.md."""
+
+    name: str
+    source: RolloutSource
+    plan: InstallationPlan
+    is_availability_first: bool = True
+    is_off_peak_only: bool = False
+    window_ends_at: datetime | None = None
+    most_failures: int = 2
+    most_percent: int = 5
+    soak_minutes: int = 0
+    configuration: MaintenanceConfiguration | None = None
+
+
+@transaction.atomic
+def create_rollout(
+    *,
+    what: RolloutPlan,
+    vm_ids: Collection[int],
+    now: datetime,
+    created_by: User | None,
+    rollout_id: UUID | None = None,
+) -> Rollout:
+    """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout."""
+    if rollout_id and (existing := Rollout.objects.filter(pk=rollout_id).first()):
+        return existing
+    waves = plan_waves(_machines(vm_ids)) if what.is_availability_first else [list(vm_ids)] if vm_ids else []
+    rollout = Rollout(
+        name=what.name[:150],
+        source=what.source,
+        configuration=what.configuration,
+        plan=plan_to_json(what.plan),
+        is_off_peak_only=what.is_off_peak_only,
+        window_ends_at=what.window_ends_at,
+        most_failures=what.most_failures,
+        most_percent=what.most_percent,
+        soak_minutes=what.soak_minutes,
+        wave_count=len(waves),
+        next_step_at=now,
+        created_at=now,
+        created_by=created_by,
+    )
+    if rollout_id:
+        rollout.pk = rollout_id
+    rollout.save(force_insert=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_rolloutmember (rollout_id, vm_id, wave, status, code)
+            SELECT %s, r.vm_id, r.wave, 'waiting', '' FROM unnest(%s::bigint[], %s::int[]) AS r(vm_id, wave)
+            JOIN vms_virtualmachine v ON v.id = r.vm_id
+            """,
+            [
+                rollout.pk,
+                [vm for wave in waves for vm in wave],
+                [number for number, wave in enumerate(waves) for _vm in wave],
+            ],
+        )
+    return rollout
+
+
+def _machines(vm_ids: Collection[int]) -> list[Machine]:
+    """Where these VMs stand (one query)."""
+    rows = (
+        VirtualMachine.objects.filter(pk__in=list(vm_ids))
+        .order_by("pk")
+        .values_list("pk", "location", "zones", "availability_set", "resource_group__subscription_id", "tags")
+    )
+    return [
+        Machine(
+            vm_id=pk,
+            region=location,
+            zone=str(zones[0]) if zones else "",
+            availability_set=availability_set.lower(),
+            subscription=str(subscription),
+            group=str(tags.get(ANTI_AFFINITY_TAG, "")),
+        )
+        for pk, location, zones, availability_set, subscription, tags in rows
+    ]
+
+
+# --- stepping ----------------------------------------------------------------------------------------------------
+
+
+def advance_rollouts(*, now: datetime) -> int:
+    """Step every rollout that is due; how many were stepped. Two workers never step the same one at once."""
+    due = list(
+        Rollout.objects.filter(next_step_at__lte=now).order_by("next_step_at").values_list("pk", flat=True)[:200]
+    )
+    return sum(_advance(pk, now) for pk in due)
+
+
+_SYNC = """
+UPDATE updates_rolloutmember m
+SET status = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') THEN 'succeeded'
+                 WHEN o.state = 'cancelled' THEN 'skipped' ELSE 'failed' END,
+    code = o.error_code
+FROM updates_operation o
+WHERE m.rollout_id = %s AND m.status = 'started' AND o.id = m.operation_id AND o.finished_at IS NOT NULL
+"""
+
+
+@transaction.atomic
+def _advance(pk: UUID, now: datetime) -> bool:
+    rollout = (
+        Rollout.objects.select_for_update(skip_locked=True)
+        .filter(pk=pk, next_step_at__lte=now, status=RolloutState.RUNNING)
+        .first()
+    )
+    if rollout is None:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(_SYNC, [pk])
+    members = RolloutMember.objects.filter(rollout=rollout)
+    if rollout.window_ends_at and rollout.window_ends_at <= now:
+        members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code="rollout.window_over")
+    counts = _counts(rollout)
+    bad = counts[MemberState.FAILED] + _unhealthy(rollout)
+    result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
+    if must_pause(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent):
+        # What has started goes on; nothing further is started.
+        rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, "rollout.budget_used", None
+        log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
+    elif not counts[MemberState.WAITING] and not counts[MemberState.STARTED]:
+        rollout.status, rollout.reason = RolloutState.FINISHED, ""
+        rollout.finished_at, rollout.next_step_at = now, None
+    else:
+        _work_on(rollout, now)
+    rollout.save()
+    return True
+
+
+def _counts(rollout: Rollout) -> dict[str, int]:
+    rows = dict(
+        RolloutMember.objects.filter(rollout=rollout).values_list("status").annotate(count=Count("pk")).order_by()
+    )
+    return {state.value: rows.get(state.value, 0) for state in MemberState}
+
+
+def _unhealthy(rollout: Rollout) -> int:
+    """VMs that were updated and are not well: not running, or silent since."""
+    return RolloutMember.objects.filter(
+        Q(vm__update_state__is_awaiting_assessment=True)
+        | ~Q(vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value]),
+        rollout=rollout,
+        status=MemberState.SUCCEEDED,
+    ).count()
+
+
+def _work_on(rollout: Rollout, now: datetime) -> None:
+    """Start what the wave still has to start; when it has ended and soaked, go to the next."""
+    here = RolloutMember.objects.filter(rollout=rollout, wave=rollout.wave)
+    if not here.filter(status__in=[MemberState.WAITING, MemberState.STARTED]).exists():
+        rollout.wave_ended_at = rollout.wave_ended_at or now
+        if now < rollout.wave_ended_at + timedelta(minutes=rollout.soak_minutes):
+            rollout.reason, rollout.next_step_at = "rollout.soaking", now + LOOK_AGAIN
+            return
+        rollout.wave, rollout.wave_ended_at = rollout.wave + 1, None
+        rollout.reason, rollout.next_step_at = "", now
+        return
+    started = _start(rollout, here.filter(status=MemberState.WAITING), now)
+    is_waiting = here.filter(status=MemberState.WAITING).exists()
+    is_idle = is_waiting and not started
+    rollout.reason = "rollout.off_peak" if is_idle and rollout.is_off_peak_only else ""
+    rollout.next_step_at = now + (LOOK_AGAIN_WHILE_WAITING if is_idle else LOOK_AGAIN)
+
+
+def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
+    """Ask for the installations of these members; how many were accepted or joined."""
+    assert hasattr(waiting, "values_list")
+    rows = list(waiting.values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
+    off = [vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}]
+    _settle(rollout, dict.fromkeys(off, "vm.not_running"))
+    rest = {vm: reboot for vm, _power, reboot in rows if vm not in set(off)}
+    if rollout.is_off_peak_only:
+        rest = {vm: rest[vm] for vm in off_peak_vms(list(rest), now)}
+    plan = _plan_in_window(rollout, now)
+    by_reboot: dict[str, list[int]] = defaultdict(list)
+    for vm, reboot in rest.items():
+        by_reboot[reboot if rollout.source != RolloutSource.ON_DEMAND else plan.reboot_setting.value].append(vm)
+    outcomes: list[RequestOutcome] = []
+    for reboot, vm_ids in sorted(by_reboot.items()):
+        # The reboot setting of the VM beats that of a configuration.
+        own = replace(plan, reboot_setting=RebootSetting(reboot))
+        outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=rollout.created_by, is_bulk=True)
+    return _record(rollout, outcomes)
+
+
+def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
+    plan = plan_from_json(rollout.plan)
+    if rollout.window_ends_at is None:
+        return plan
+    left = max(timedelta(minutes=1), rollout.window_ends_at - now)
+    return replace(plan, maximum_duration=min(plan.maximum_duration, timedelta(minutes=left // timedelta(minutes=1))))
+
+
+def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
+    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not Verdict.REFUSED}
+    _settle(rollout, {o.vm_id: o.code for o in outcomes if o.verdict is Verdict.REFUSED and o.code not in _PASSING})
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE updates_rolloutmember m SET status = 'started', operation_id = r.operation_id
+            FROM unnest(%s::bigint[], %s::uuid[]) AS r(vm_id, operation_id)
+            WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
+            """,
+            [list(going), list(going.values()), rollout.pk],
+        )
+    return len(going)
+
+
+def _settle(rollout: Rollout, codes: Mapping[int, str]) -> None:
+    """These members are skipped, each for its reason."""
+    if not codes:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE updates_rolloutmember m SET status = 'skipped', code = r.code
+            FROM unnest(%s::bigint[], %s::text[]) AS r(vm_id, code)
+            WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
+            """,
+            [list(codes), list(codes.values()), rollout.pk],
+        )
+
+
+# --- people ------------------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def pause_rollout(*, rollout_id: UUID, paused_by: User) -> bool:
+    """Start nothing further. False: it was not running."""
+    return _move(rollout_id, {RolloutState.RUNNING}, RolloutState.PAUSED, "rollout.paused_by_person", None, paused_by)
+
+
+@transaction.atomic
+def resume_rollout(*, rollout_id: UUID, now: datetime, resumed_by: User) -> bool:
+    """Go on; the failures so far are forgiven, the budget counts anew. False: it was not paused."""
+    rollout = Rollout.objects.filter(pk=rollout_id).first()
+    if rollout is None:
+        return False
+    forgiven = RolloutMember.objects.filter(rollout=rollout, status=MemberState.FAILED).count() + _unhealthy(rollout)
+    Rollout.objects.filter(pk=rollout_id, status=RolloutState.PAUSED).update(forgiven=forgiven)
+    return _move(rollout_id, {RolloutState.PAUSED}, RolloutState.RUNNING, "", now, resumed_by)
+
+
+@transaction.atomic
+def end_rollout(*, rollout_id: UUID, now: datetime, ended_by: User) -> bool:
+    """End it for good: what waits is skipped, what has started goes on. False: it had ended."""
+    open_states = {RolloutState.RUNNING, RolloutState.PAUSED}
+    if not _move(rollout_id, open_states, RolloutState.ENDED, "rollout.ended_by_person", None, ended_by):
+        return False
+    Rollout.objects.filter(pk=rollout_id).update(finished_at=now)
+    waiting = RolloutMember.objects.filter(rollout_id=rollout_id, status=MemberState.WAITING)
+    waiting.update(status=MemberState.SKIPPED, code="rollout.ended_by_person")
+    return True
+
+
+def _move(
+    rollout_id: UUID,
+    from_states: Collection[RolloutState],
+    to_state: RolloutState,
+    reason: str,
+    next_step_at: datetime | None,
+    by: User,
+) -> bool:
+    rows = Rollout.objects.filter(pk=rollout_id, status__in=from_states)
+    moved = rows.update(status=to_state, reason=reason, next_step_at=next_step_at)
+    log.info("rollout_moved", rollout_id=str(rollout_id), to=to_state.value, by=by.get_username())
+    return bool(moved)

@@ -1,0 +1,86 @@
+"""Rollouts and maintenance configurations: waves, progress, why it waits; what opens when and on which machines."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from ui.http import PortalRequest
+from ui.pages import render_page
+from updates.forms import MaintenanceForm
+from updates.models import MaintenanceConfiguration
+from updates.selectors.rollouts import load_rollout, rollout_or_404, rollouts_of
+from updates.services.automation import configuration_preview, create_configuration, switch_configuration
+from updates.services.rollouts import end_rollout, pause_rollout, resume_rollout
+from updates.views.connection import for_owners_of_everything
+
+
+@require_GET
+def rollout_list(request: PortalRequest) -> HttpResponse:
+    """The latest rollouts that the reader may see."""
+    return render_page(request, "updates/rollouts.html", {"rollouts": rollouts_of(request.user)})
+
+
+@require_GET
+def rollout_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
+    """Its waves, its gates, and what became of each machine."""
+    page = load_rollout(request.user, pk, state=request.GET.get("state", ""))
+    return render_page(request, "updates/rollout.html", {"page": page, "rollout": page.rollout}, partials={"rollout"})
+
+
+@require_POST
+def rollout_move(request: PortalRequest, pk: UUID) -> HttpResponse:
+    """Pause, resume or end it."""
+    rollout = rollout_or_404(request.user, pk)
+    now, asked = timezone.now(), request.POST.get("go")
+    moved = (
+        (asked == "pause" and pause_rollout(rollout_id=rollout.pk, paused_by=request.user))
+        or (asked == "resume" and resume_rollout(rollout_id=rollout.pk, now=now, resumed_by=request.user))
+        or (asked == "end" and end_rollout(rollout_id=rollout.pk, now=now, ended_by=request.user))
+    )
+    if not moved:
+        messages.warning(request, _("Nothing was changed: it is in another state already."))
+    return redirect("updates:rollout", pk)
+
+
+@require_GET
+@for_owners_of_everything
+def maintenance_list(request: PortalRequest) -> HttpResponse:
+    """Every maintenance configuration."""
+    rows = MaintenanceConfiguration.objects.order_by("next_run_at", "name")
+    return render_page(request, "updates/maintenance_list.html", {"rows": rows})
+
+
+@require_http_methods(["GET", "POST"])
+@for_owners_of_everything
+def maintenance_create(request: PortalRequest) -> HttpResponse:
+    """A new one, with a preview of its machines and its next windows before it is made."""
+    form = MaintenanceForm(request.POST or None)
+    preview, asked = None, request.POST.get("go")
+    if form.is_bound and form.is_valid():
+        if asked == "create":
+            row = create_configuration(configuration=form.configuration, created_by=request.user, now=timezone.now())
+            return redirect("updates:maintenance", row.pk)
+        preview = configuration_preview(configuration=form.configuration, now=timezone.now())
+    context = {"form": form, "preview": preview}
+    return render_page(request, "updates/maintenance_create.html", context, status=422 if form.errors else 200)
+
+
+@require_http_methods(["GET", "POST"])
+@for_owners_of_everything
+def maintenance_detail(request: PortalRequest, pk: int) -> HttpResponse:
+    """When it opens next, whom it means, what has run; switched on and off."""
+    row = get_object_or_404(MaintenanceConfiguration, pk=pk)
+    if request.method == "POST":
+        is_enabled = request.POST.get("go") == "enable"
+        switch_configuration(configuration_id=pk, is_enabled=is_enabled, now=timezone.now())
+        return redirect("updates:maintenance", pk)
+    preview = configuration_preview(configuration=row, now=timezone.now())
+    context = {"row": row, "preview": preview, "runs": row.rollouts.order_by("-created_at")[:20]}
+    return render_page(request, "updates/maintenance.html", context)
