@@ -26,8 +26,29 @@ MIN_DURATION, MAX_DURATION = timedelta(minutes=90), timedelta(minutes=235)
 OFF_PEAK_BEGINS, OFF_PEAK_ENDS = time(22), time(4)
 
 
+class RecurrenceProblem(StrEnum):
+    """What is wrong with a text that is no recurrence."""
+
+    BAD_HEAD = "bad_head"
+    BAD_NUMBER = "bad_number"
+    SURPLUS = "surplus"
+    BAD_WEEKDAY = "bad_weekday"
+    DAYS_MISSING = "days_missing"
+    BAD_DAY = "bad_day"
+    BAD_ORDINAL = "bad_ordinal"
+    WEEKDAY_MISSING = "weekday_missing"
+    BAD_OFFSET = "bad_offset"
+
+
 class RecurrenceError(ValueError):
-    """The text is no recurrence."""
+    """The text is no recurrence; `entry` is the part that is wrong."""
+
+    def __init__(self, problem: RecurrenceProblem, entry: str = "") -> None:
+        super().__init__(f"{problem}: {entry}")
+        self.problem, self.entry = problem, entry
+
+
+P = RecurrenceProblem
 
 
 class Frequency(StrEnum):
@@ -78,20 +99,20 @@ def parse_recurrence(text: str) -> Recurrence:
         words[:2] = [words[0] + words[1]]
     head = _HEAD.match(words[0]) if words else None
     if head is None:
-        raise RecurrenceError("It begins with Day, Week or Month, with a number before it if it is not every one.")
+        raise RecurrenceError(P.BAD_HEAD, words[0] if words else "")
     frequency, every = Frequency(head[2].lower()), int(head[1] or 1)
     if not 1 <= every <= MOST_EVERY[frequency.value]:
-        raise RecurrenceError(f"Every {every} {frequency.value}s is not possible.")
+        raise RecurrenceError(P.BAD_NUMBER, str(every))
     rest = words[1:]
     if frequency is Frequency.DAY:
         if rest:
-            raise RecurrenceError(f"“{' '.join(rest)}” does not belong after days.")
+            raise RecurrenceError(P.SURPLUS, " ".join(rest))
         return Recurrence(frequency, every)
     if frequency is Frequency.WEEK:
         names = [name for name in "".join(rest).split(",") if name]
         return Recurrence(frequency, every, weekdays=tuple(sorted({_weekday(name) for name in names})))
     if not rest:
-        raise RecurrenceError("A month needs its days (day15) or a weekday (Second Tuesday).")
+        raise RecurrenceError(P.DAYS_MISSING)
     if _DAY.match(rest[0].split(",")[0]):
         return Recurrence(frequency, every, days=_days("".join(rest)))
     return _nth_weekday(every, rest)
@@ -101,7 +122,7 @@ def _weekday(name: str) -> int:
     for number, full in enumerate(WEEKDAYS):
         if name.lower() in {full.lower(), full[:3].lower()}:
             return number
-    raise RecurrenceError(f"“{name}” is no weekday.")
+    raise RecurrenceError(P.BAD_WEEKDAY, name)
 
 
 def _days(text: str) -> tuple[int, ...]:
@@ -109,7 +130,7 @@ def _days(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = _DAY.match(part)
         if match is None or not 1 <= int(match[1]) <= 31:
-            raise RecurrenceError(f"“{part}” is no day of a month; write day1 to day31.")
+            raise RecurrenceError(P.BAD_DAY, part)
         found.add(int(match[1]))
     return tuple(sorted(found))
 
@@ -117,17 +138,17 @@ def _days(text: str) -> tuple[int, ...]:
 def _nth_weekday(every: int, rest: list[str]) -> Recurrence:
     ordinal = rest[0].capitalize()
     if ordinal not in ORDINALS:
-        raise RecurrenceError(f"“{rest[0]}” is neither day1 to day31 nor First, Second, Third, Fourth or Last.")
+        raise RecurrenceError(P.BAD_ORDINAL, rest[0])
     if len(rest) < 2:
-        raise RecurrenceError(f"“{ordinal}” needs a weekday after it.")
+        raise RecurrenceError(P.WEEKDAY_MISSING, ordinal)
     offset = 0
     if len(rest) > 2:
         match = _OFFSET.match("".join(rest[2:]))
         if match is None:
-            raise RecurrenceError(f"“{' '.join(rest[2:])}” is no offset; write Offset4 or Offset-3.")
+            raise RecurrenceError(P.BAD_OFFSET, " ".join(rest[2:]))
         offset = int(match[1])
         if abs(offset) > MOST_OFFSET:
-            raise RecurrenceError(f"An offset is at most {MOST_OFFSET} days.")
+            raise RecurrenceError(P.BAD_OFFSET, " ".join(rest[2:]))
     return Recurrence(Frequency.MONTH, every, ordinal=ordinal, weekday=_weekday(rest[1]), offset=offset)
 
 

@@ -46,7 +46,7 @@ from updates.selectors.blade import VmPicture
 from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
 from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
-from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, error_text
+from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
 
@@ -527,7 +527,8 @@ class MaintenanceForm(InstallForm):
         try:
             return str(parse_recurrence(self.cleaned_data["recur_every"]))
         except RecurrenceError as error:
-            raise forms.ValidationError(str(error)) from None
+            words = str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
+            raise forms.ValidationError(words) from None
 
     def clean_blackouts(self) -> list[list[str]]:
         """First and last day of each period."""

@@ -13,6 +13,7 @@ from django.utils.translation import pgettext_lazy
 
 from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
+from patching.recurrence import RecurrenceProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
 
 Text = str | Promise
@@ -186,6 +187,18 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.soaking": _("Waits after the wave, to see whether the machines stay well."),
     "rollout.window_over": _("The maintenance window was over before its turn."),
     "vm.not_running": _("The machine was not running."),
+}
+
+RECURRENCE_PROBLEMS: dict[RecurrenceProblem, Text] = {
+    RecurrenceProblem.BAD_HEAD: _("Begin with Day, Week or Month, with a number before it if it is not every one."),
+    RecurrenceProblem.BAD_NUMBER: _("“%(entry)s” is too few or too many between two windows."),
+    RecurrenceProblem.SURPLUS: _("“%(entry)s” does not belong after days."),
+    RecurrenceProblem.BAD_WEEKDAY: _("“%(entry)s” is no weekday; write Monday to Sunday in English."),
+    RecurrenceProblem.DAYS_MISSING: _("A month needs its days (day15) or a weekday (Second Tuesday)."),
+    RecurrenceProblem.BAD_DAY: _("“%(entry)s” is no day of a month; write day1 to day31."),
+    RecurrenceProblem.BAD_ORDINAL: _("“%(entry)s” is neither day1 to day31 nor First, Second, Third, Fourth or Last."),
+    RecurrenceProblem.WEEKDAY_MISSING: _("“%(entry)s” needs a weekday after it."),
+    RecurrenceProblem.BAD_OFFSET: _("“%(entry)s” is no offset; write Offset-27 to Offset27."),
 }
 
 # What an open operation is doing, by kind and state; the empty state stands for every other.

@@ -26,6 +26,7 @@ from patching.recurrence import (
 from patching.rollout import PAIRED_REGIONS, Machine, WaveResult, must_pause, phases_of, plan_waves
 from patching.terms import PatchMode
 from tests.patching.tables import flag, rows, words
+from updates.texts import RECURRENCE_PROBLEMS
 
 
 def moment(text: str) -> datetime:
@@ -105,7 +106,8 @@ def test_recurrence(row: dict[str, str]) -> None:
 def test_what_is_no_recurrence_says_why(text: str) -> None:
     with pytest.raises(RecurrenceError) as caught:
         parse_recurrence(text)
-    assert str(caught.value).endswith(".")
+    assert caught.value.problem in RECURRENCE_PROBLEMS, "every problem has its words"
+    assert caught.value.entry in text
 
 
 recurrences = st.one_of(

@@ -1,0 +1,81 @@
+"""`python -m bench.rollout`: planning a rollout and ticks of the scheduler over a fleet of 100,000."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bench.machine import OUT, manage, save, servers, table
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--vms", type=int, default=100_000)
+    options = parser.parse_args()
+    OUT.mkdir(exist_ok=True)
+    with servers() as environment:
+        os.environ.update(environment)
+        manage(environment, "migrate", "-v", "0")
+        print(manage(environment, "seed_fleet", "--vms", str(options.vms)).splitlines()[-1])
+        import django
+
+        django.setup()
+        from django.db import connection
+
+        from patching.rollout import plan_waves
+        from updates.models import Operation, Rollout, VmUpdateState
+        from updates.selectors.automation import vms_to_patch_automatically
+        from updates.services.automation import request_due_assessments, start_automatic_patching, tick
+        from updates.services.rollouts import _machines, advance_rollouts
+        from vms.models import Connection
+
+        rows: list[list[Any]] = []
+
+        def timed(name: str, what: Any) -> Any:
+            statements = 0
+
+            def counting(execute: Any, *args: Any) -> Any:
+                nonlocal statements
+                statements += 1
+                return execute(*args)
+
+            began = time.perf_counter()
+            with connection.execute_wrapper(counting):
+                result = what()
+            rows.append([name, time.perf_counter() - began, statements])
+            return result
+
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE")
+        night = datetime.now(UTC).replace(hour=14, minute=30)
+        first = Connection.objects.order_by("pk").values_list("pk", flat=True)[0]
+        ids = timed("who is to be patched", lambda: vms_to_patch_automatically(first, night))
+        machines = timed("where they stand", lambda: _machines(ids))
+        waves = timed("plan the waves (pure)", lambda: plan_waves(machines))
+        timed("a tick with nothing due", lambda: tick(now=night + timedelta(minutes=1)))
+        VmUpdateState.objects.update(last_assessed_at=night - timedelta(hours=30))
+        timed("a tick: due assessments", lambda: request_due_assessments(now=night))
+        made = timed(
+            "start automatic patching: choose, freeze, plan, write", lambda: start_automatic_patching(now=night)
+        )
+        timed("a step of the rollout: start a wave", lambda: advance_rollouts(now=night))
+        Operation.objects.filter(kind="installation").update(state="succeeded", finished_at=night, next_step_at=None)
+        Rollout.objects.update(next_step_at=night)
+        timed("a step of the rollout: end a wave", lambda: advance_rollouts(now=night))
+        table(
+            f"{options.vms:,} VMs: {len(ids):,} to be patched in {len(waves):,} waves (the rollout has {made[0].wave_count:,})",
+            ["what", "s", "statements"],
+            rows,
+        )
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"\nlargest memory: {memory:.0f} MB")
+        save("rollout", {"vms": options.vms, "rows": rows, "memory_mb": memory})
+
+
+if __name__ == "__main__":
+    main()
