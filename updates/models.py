@@ -605,7 +605,7 @@ class Rollout(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    name = models.CharField(_("name"), max_length=150)
+    name = models.CharField(_("name"), max_length=150, blank=True)
     source = models.CharField(_("source"), max_length=20, choices=RolloutSource)
     configuration = models.ForeignKey(
         MaintenanceConfiguration, on_delete=models.SET_NULL, null=True, blank=True, related_name="rollouts"
@@ -643,7 +643,7 @@ class Rollout(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        return self.name or str(self.get_source_display())
 
 
 class RolloutMember(models.Model):

@@ -20,7 +20,7 @@ KEPT = re.compile(
     | WindowsServer | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
     | SConfig | Server\sCore | Feature\sPack | Service\sPack | az\svm\slist\s-o\sjson | nextLink | MB | Resource\sManager | manage\.py.* | GB
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
-    | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | CSV | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
+    | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | CSV | (Quiet|Tokyo)\sSaturdays | \d?(Day|Week|Month)s?\b | Saturday | Sunday | Second | Tuesday | Offset4 | day15 | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
     | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
@@ -28,6 +28,22 @@ KEPT = re.compile(
 )
 # Texts that come from Microsoft's data, or that are nobody's words.
 QUOTED = "tbody .title, code, .mono, details, [lang=en], input, select[name=connection], select[name=subscription], select[name=time_zone], kbd, .reason.mono"
+
+
+def make_configuration(page: Page, name: str) -> None:
+    """Second Tuesday + 4 days, 22:00 in Tokyo, two hours, for machines with a tag; with its preview."""
+    page.goto("/maintenance/create/")
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("First day").fill("2026-11-24")
+    page.get_by_label("Opens at").fill("22:00")
+    page.get_by_label("Time zone").select_option("Tokyo Standard Time")
+    page.get_by_label("Repeats").fill("Month Second Tuesday Offset4")
+    page.get_by_label("Duration (in minutes)").fill("120")
+    page.get_by_label("Tag", exact=True).fill("simulate")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview")).to_contain_text("Next windows")
+    page.get_by_role("button", name="Create", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
 
 
 def addresses(page: Page) -> dict[str, str]:
@@ -46,7 +62,22 @@ def addresses(page: Page) -> dict[str, str]:
     page.get_by_role("button", name="Assess", exact=True).click()
     expect(page.locator("#bulk-progress")).to_contain_text("Everything has ended", timeout=60_000)
     bulk = page.url
+    page.goto("/maintenance/")
+    if not page.get_by_role("link", name="Quiet Saturdays").count():
+        make_configuration(page, "Quiet Saturdays")
+    page.goto("/maintenance/")
+    maintenance = page.get_by_role("link", name="Quiet Saturdays").get_attribute("href") or ""
+    page.goto("/bulk/?kind=installation&q=lab")
+    page.get_by_role("checkbox", name="Availability first").check()
+    page.get_by_role("button", name="Install", exact=True).click()
+    expect(page.locator("#waves-title")).to_be_visible()
+    rollout = page.url
     return {
+        "rollouts": "/rollouts/",
+        "rollout": rollout,
+        "maintenances": "/maintenance/",
+        "maintenance-create": "/maintenance/create/",
+        "maintenance": maintenance,
         "bulk-assess": "/bulk/?kind=assessment",
         "bulk-install": "/bulk/?kind=installation&q=web",
         "bulk": bulk,

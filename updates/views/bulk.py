@@ -8,7 +8,6 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
-from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -43,7 +42,7 @@ def bulk_create(request: PortalRequest) -> HttpResponse:
 
 def _start_rollout(request: PortalRequest, wizard: BulkWizard) -> Rollout:
     assert wizard.plan is not None
-    what = RolloutPlan(name=_("Installation on demand"), source=RolloutSource.ON_DEMAND, plan=wizard.plan)
+    what = RolloutPlan(name="", source=RolloutSource.ON_DEMAND, plan=wizard.plan)
     vm_ids = list(wizard.vms.order_by("pk").values_list("pk", flat=True))
     return create_rollout(
         what=what, vm_ids=vm_ids, now=timezone.now(), created_by=request.user, rollout_id=wizard.request_id

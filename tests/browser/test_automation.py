@@ -1,0 +1,45 @@
+"""Maintenance configurations and rollouts in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenContext
+from tests.browser.test_accessibility import make_configuration
+from tests.browser.test_journey import RUN_MS, open_updates
+
+pytestmark = pytest.mark.browser
+
+
+def test_second_tuesday_plus_four_days_in_tokyo(new_context: OpenContext) -> None:
+    """The next 12 windows are Saturdays at 22:00 in Tokyo, and the machines' own pages know of them."""
+    page = new_context(timezone_id="Asia/Tokyo").new_page()
+    make_configuration(page, "Tokyo Saturdays")
+    runs = page.locator("ol.runs li")
+    expect(runs).to_have_count(12)
+    # The first ones are 2026-12-12, 2027-01-16, 2027-02-13; the machine's clock says what is still to come.
+    texts = runs.all_inner_texts()
+    assert all(text.endswith("22:00") for text in texts)
+    shown = set(texts)
+    assert {"2027-01-16 22:00", "2027-02-13 22:00", "2027-03-13 22:00"} <= shown or "2026-12-12 22:00" not in shown
+    open_updates(page, "run-failing-kb")
+    expect(page.locator("dl.strip")).to_contain_text("This portal, by schedule")
+    expect(page.locator("dl.strip")).to_contain_text("Tokyo Saturdays")
+    page.goto("/maintenance/")
+    page.get_by_role("link", name="Tokyo Saturdays").click()
+    page.get_by_role("button", name="Switch off").click()
+    expect(page.get_by_role("button", name="Switch on")).to_be_visible()
+
+
+def test_a_rollout_goes_wave_by_wave_is_paused_and_resumed(page: Page) -> None:
+    page.goto("/bulk/?kind=installation&q=sql")
+    page.get_by_role("checkbox", name="Availability first").check()
+    page.get_by_role("button", name="Install", exact=True).click()
+    expect(page.locator("#rollout")).to_contain_text("Wave 1 of")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#rollout")).to_contain_text("Paused by a person")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#members-succeeded .tile-number")).not_to_have_text("0", timeout=2 * RUN_MS)
+    page.get_by_role("button", name="End", exact=True).click()
+    expect(page.locator("#rollout")).to_contain_text("Ended by a person")
