@@ -154,19 +154,62 @@ def test_failures_pause_it_and_a_person_resumes_or_ends(operator: User, resource
     assert (rollout.status, rollout.reason, rollout.next_step_at) == ("paused", "rollout.budget_used", None)
     assert resume_rollout(rollout_id=rollout.pk, now=NOON, resumed_by=operator)
     assert not resume_rollout(rollout_id=rollout.pk, now=NOON, resumed_by=operator)
+    advance(rollout)
+    assert Operation.objects.open().count() == 5, "who had only been queued has another turn"
     end_operations()
     advance(rollout)
     assert rollout.status == "finished", "what was seen is forgiven"
     other = make(vms, operator)
     advance(other)
     assert pause_rollout(rollout_id=other.pk, paused_by=operator)
-    started = Operation.objects.open().count()
+    assert not Operation.objects.open().exists(), "what was queued is taken back"
     Rollout.objects.filter(pk=other.pk).update(next_step_at=NOON)
     advance_rollouts(now=NOON)
-    assert Operation.objects.open().count() == started, "nothing further is started"
+    assert not Operation.objects.open().exists(), "nothing further is started"
+    assert resume_rollout(rollout_id=other.pk, now=NOON, resumed_by=operator)
+    advance(other)
+    Operation.objects.open().update(state="in_progress")
     assert end_rollout(rollout_id=other.pk, now=NOON, ended_by=operator)
     assert not end_rollout(rollout_id=other.pk, now=NOON, ended_by=operator)
     assert set(RolloutMember.objects.filter(rollout=other).values_list("status", flat=True)) == {"started", "skipped"}
+
+
+def test_a_second_wave_that_turns_unhealthy_pauses_within_one_step(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    """Nothing further is started, the machines are named, and a crash of every worker in between changes nothing."""
+    vms = fleet(resource_group, 8)
+    rollout = make(vms, operator, most_failures=1, most_percent=10)
+    advance(rollout)
+    first = set(Operation.objects.open().values_list("vm_id", flat=True))
+    end_operations()
+    advance(rollout)
+    advance(rollout)
+    second = list(Operation.objects.open().values_list("pk", flat=True))
+    assert len(second) == 2
+    end_operations("failed", pk__in=second)
+    advance(rollout)  # whoever takes the row next does the same: nothing was kept in a process
+    assert (rollout.status, rollout.reason) == ("paused", "rollout.budget_used")
+    assert not Operation.objects.open().exists()
+    for later in range(1, 5):
+        advance_rollouts(now=NOON + timedelta(hours=later))
+    assert Operation.objects.count() == 4
+    failed = set(RolloutMember.objects.filter(status="failed").values_list("vm_id", flat=True))
+    assert len(failed) == 2
+    assert not failed & first
+
+
+def test_a_role_that_is_taken_away_stops_the_next_wave(operator: User, resource_group: ResourceGroup) -> None:
+    rollout = make(fleet(resource_group, 4), operator)
+    advance(rollout)
+    operator.roleassignment_set.all().delete()
+    end_operations()
+    for _ in range(10):
+        advance(rollout)
+    assert Operation.objects.count() == 1
+    assert set(RolloutMember.objects.exclude(status="succeeded").values_list("code", flat=True)) == {
+        "rollout.role_missing"
+    }
 
 
 def test_an_unhealthy_machine_counts_like_a_failure(operator: User, resource_group: ResourceGroup) -> None:

@@ -18,12 +18,12 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 
 from patching.rollout import Machine, WaveResult, must_pause, plan_waves
-from patching.terms import InstallationPlan, RebootSetting
+from patching.terms import InstallationPlan, OperationState, RebootSetting
 from updates.models import MaintenanceConfiguration, MemberState, Rollout, RolloutMember, RolloutSource, RolloutState
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import off_peak_vms
-from updates.services.operations import RequestOutcome, Verdict, request_installations
-from vms.choices import PowerState
+from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
+from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def _advance(pk: UUID, now: datetime) -> bool:
     result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
     if must_pause(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent):
         # What has started goes on; nothing further is started.
+        _take_back_queued(rollout.pk)
         rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, "rollout.budget_used", None
         log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
     elif not counts[MemberState.WAITING] and not counts[MemberState.STARTED]:
@@ -210,6 +211,15 @@ def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
     """Ask for the installations of these members; how many were accepted or joined."""
     assert hasattr(waiting, "values_list")
     rows = list(waiting.values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
+    # Who asked for it must still be allowed to, at every wave.
+    asker, is_asked = rollout.created_by, rollout.source == RolloutSource.ON_DEMAND
+    if is_asked:
+        allowed = set[int]()
+        if asker is not None:
+            mine = VirtualMachine.objects.visible_to(asker, Role.OPERATOR)
+            allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
+        _settle(rollout, {vm: "rollout.role_missing" for vm, _p, _r in rows if vm not in allowed})
+        rows = [row for row in rows if row[0] in allowed]
     off = [vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}]
     _settle(rollout, dict.fromkeys(off, "vm.not_running"))
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in set(off)}
@@ -218,7 +228,7 @@ def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
     plan = _plan_in_window(rollout, now)
     by_reboot: dict[str, list[int]] = defaultdict(list)
     for vm, reboot in rest.items():
-        by_reboot[reboot if rollout.source != RolloutSource.ON_DEMAND else plan.reboot_setting.value].append(vm)
+        by_reboot[plan.reboot_setting.value if is_asked else reboot].append(vm)
     outcomes: list[RequestOutcome] = []
     for reboot, vm_ids in sorted(by_reboot.items()):
         # The reboot setting of the VM beats that of a configuration.
@@ -265,13 +275,30 @@ def _settle(rollout: Rollout, codes: Mapping[int, str]) -> None:
         )
 
 
+def _take_back_queued(rollout_id: UUID) -> None:
+    """Cancel what was asked for and has not started on its machine: those members wait again."""
+    queued = RolloutMember.objects.filter(
+        rollout_id=rollout_id, status=MemberState.STARTED, operation__state=OperationState.QUEUED.value
+    )
+    # An operation that somebody else asked for, and that this rollout joined, is not ours to cancel.
+    own = queued.filter(operation__is_bulk=True).values_list("operation_id", flat=True)
+    cancelled = cancel_operations(operation_ids=list(own), requested_by=None)
+    RolloutMember.objects.filter(rollout_id=rollout_id, operation_id__in=cancelled).update(
+        status=MemberState.WAITING, operation=None
+    )
+
+
 # --- people ------------------------------------------------------------------------------------------------------
 
 
 @transaction.atomic
 def pause_rollout(*, rollout_id: UUID, paused_by: User) -> bool:
-    """Start nothing further. False: it was not running."""
-    return _move(rollout_id, {RolloutState.RUNNING}, RolloutState.PAUSED, "rollout.paused_by_person", None, paused_by)
+    """Start nothing further, what is queued included. False: it was not running."""
+    reason = "rollout.paused_by_person"
+    if not _move(rollout_id, {RolloutState.RUNNING}, RolloutState.PAUSED, reason, None, paused_by):
+        return False
+    _take_back_queued(rollout_id)
+    return True
 
 
 @transaction.atomic
@@ -292,6 +319,7 @@ def end_rollout(*, rollout_id: UUID, now: datetime, ended_by: User) -> bool:
     if not _move(rollout_id, open_states, RolloutState.ENDED, "rollout.ended_by_person", None, ended_by):
         return False
     Rollout.objects.filter(pk=rollout_id).update(finished_at=now)
+    _take_back_queued(rollout_id)
     waiting = RolloutMember.objects.filter(rollout_id=rollout_id, status=MemberState.WAITING)
     waiting.update(status=MemberState.SKIPPED, code="rollout.ended_by_person")
     return True
