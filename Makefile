@@ -90,9 +90,9 @@ screenshots: $(VENV)/.dev browser ## every page, en/ja x light/dark x wide/narro
 	@$(BIN)/python manage.py compile_translations
 	@$(BIN)/python -m pytest -q tests/browser/screenshots.py
 
-# --- locking: hashes, and no address of any index
+# --- locking: hashes, no address of any index, and extras: pip looks past the pin of what another package asks for with one
 
-LOCK_FLAGS := --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
+LOCK_FLAGS := --python-version 3.11 --universal --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
 
 lock: | $(VENV)/.made ## resolve the dependencies again
 	@$(PIP) install --target $(VENV)/lock-tools --upgrade uv
