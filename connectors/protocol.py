@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from patching.rollback import RollbackOrder
 from patching.terms import (
     ImageReference,
     InstallationPlan,
@@ -84,6 +85,7 @@ class StartRequest:
     vm: VmRef
     requested_at: datetime
     plan: InstallationPlan | None = None  # installations only
+    rollback: RollbackOrder | None = None  # rollbacks only
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,15 @@ class ObserveRequest:
     handle: str
     started_at: datetime
     plan: InstallationPlan | None = None
+    rollback: RollbackOrder | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a running operation is doing: `step` is one of assessing, downloading, installing, rebooting, verifying."""
+    """What a running operation is doing.
+
+    `step` is one of assessing, downloading, uninstalling, installing, rebooting, verifying.
+    """
 
     step: str
     kb_number: str = ""

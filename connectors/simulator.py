@@ -43,6 +43,7 @@ from patching.releases import (
     next_planned_baseline_month,
     release_order,
 )
+from patching.rollback import INSTALL, REBOOT, UNINSTALL, RollbackOrder
 from patching.selection import guard_for, select
 from patching.terms import (
     HOTPATCH_TYPES,
@@ -210,6 +211,7 @@ class Simulator:
             Capability.FIND_BY_REQUEST,
             Capability.INSTALLED_UPDATES,
             Capability.FINAL_ASSESSMENT,
+            Capability.UNINSTALL,
         }
     )
     _offers_known: dict[object, tuple[Patch, ...]] = field(default_factory=dict, compare=False, repr=False)
@@ -292,6 +294,8 @@ class Simulator:
         machine = self._machine(request.vm, line, moment)
         if request.kind is OperationKind.ASSESSMENT:
             return self._observe_assessment(request, machine, moment, elapsed)
+        if request.rollback is not None:
+            return self._observe_rollback(request, request.rollback, machine, moment, elapsed)
         if request.plan is None:
             return ConnectorError("connector.garbage", "an installation without a plan")
         run = self._run(request, request.plan, machine, moment)
@@ -311,6 +315,45 @@ class Simulator:
                 look_again_after=self._look_again(length - elapsed),
             )
         return Observation(assessment=self._assessment(machine, moment))
+
+    def _observe_rollback(
+        self, request: ObserveRequest, order: RollbackOrder, machine: _Machine, moment: datetime, elapsed: float
+    ) -> Observation:
+        """Uninstall, install the baseline if it is not there, reboot, look."""
+        stretches: list[_Stretch] = []
+        clock = 0.0
+        steps = [
+            *(("uninstalling", kb, UNINSTALL) for kb in order.uninstall_kbs),
+            *([("installing", order.target_kb, INSTALL)] if order.must_install_target else []),
+            ("rebooting", "", REBOOT),
+            ("verifying", "", timedelta(seconds=VERIFY_SECONDS)),
+        ]
+        for step, _kb, length in steps:
+            stretches.append(_Stretch(step, clock, clock + length.total_seconds()))
+            clock = stretches[-1].ends
+        if elapsed >= clock:
+            return Observation(assessment=self._assessment(self._rolled_back(request, order, machine), moment))
+        number = next(place for place, stretch in enumerate(stretches) if elapsed < stretch.ends)
+        return Observation(
+            is_rebooting=stretches[number].step == "rebooting",
+            progress=Progress(
+                step=stretches[number].step,
+                kb_number=steps[number][1],
+                index=number + 1,
+                total=len(steps) - 2,
+                fraction=elapsed / clock,
+                remaining_seconds=(clock - elapsed) / self.clock_factor,
+            ),
+            look_again_after=self._look_again(stretches[number].ends - elapsed),
+        )
+
+    def _rolled_back(self, request: ObserveRequest, order: RollbackOrder, machine: _Machine) -> _Machine:
+        gone = set(order.uninstall_kbs)
+        kept = [update for update in machine.installed if update.patch.kb_number not in gone]
+        target = self.catalogue.release_by_kb.get((machine.line, order.target_kb))
+        if order.must_install_target and target is not None and (patch := self.catalogue.patch_for(target)):
+            kept.append(InstalledUpdate(self._simulated(patch), request.started_at.replace(microsecond=0)))
+        return replace(machine, installed=tuple(kept), os_build=order.target_build, is_reboot_pending=False)
 
     def _assessment(self, machine: _Machine, moment: datetime) -> AssessmentResult:
         return AssessmentResult(

@@ -105,7 +105,7 @@ class Admission(StrEnum):
 
 def admit(kind: OperationKind, open_operations: frozenset[tuple[OperationKind, OperationState]]) -> Admission:
     """Decide what becomes of a request for a VM that has these operations open (docs/rules.md)."""
-    if any(open_kind is OperationKind.INSTALLATION for open_kind, _state in open_operations):
+    if any(open_kind.changes_the_machine for open_kind, _state in open_operations):
         return Admission.CONFLICT
     if kind is OperationKind.ASSESSMENT:
         return Admission.JOIN if open_operations else Admission.ACCEPT

@@ -33,15 +33,10 @@ class PatcherReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PatcherVerdict:
-    """The answer with its reason. `is_prerequisite_missing`: a schedule is attached and will not run."""
+    """The answer with its reason."""
 
     patcher: Patcher
     reason: PatcherReason
-
-    @property
-    def is_prerequisite_missing(self) -> bool:
-        """Whether an attached schedule does nothing."""
-        return self.reason in {PatcherReason.SCHEDULE_NEEDS_BYPASS, PatcherReason.SCHEDULE_NEEDS_PLATFORM_MODE}
 
 
 def who_patches(

@@ -223,7 +223,7 @@ def _monthly(recurrence: Recurrence, start: date, not_before: date) -> Iterator[
     number = start.year * 12 + start.month - 1 - recurrence.every
     behind = (not_before.year * 12 + not_before.month - 1) - number - 1
     number += max(0, behind // recurrence.every) * recurrence.every
-    while number < 9999 * 12:
+    while number < 10_000 * 12:
         year, month = divmod(number, 12)
         yield from _days_of_month(recurrence, year, month + 1)
         number += recurrence.every

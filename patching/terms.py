@@ -184,6 +184,12 @@ class OperationKind(StrEnum):
 
     ASSESSMENT = "assessment"
     INSTALLATION = "installation"
+    ROLLBACK = "rollback"
+
+    @property
+    def changes_the_machine(self) -> bool:
+        """Whether it does more than look."""
+        return self is not OperationKind.ASSESSMENT
 
 
 class OperationState(StrEnum):

@@ -52,6 +52,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:blade"): SEE,
     ("post", "updates:assess"): redirecting(OPERATE),
     ("get", "updates:install"): OPERATE,
+    ("get", "updates:rollback"): OPERATE,
+    ("post", "updates:lift"): redirecting(OPERATE),
     ("get", "updates:operation"): SEE,
     ("post", "updates:cancel"): redirecting(OPERATE),
     ("get", "updates:bulk-create"): SIGNED_IN,

@@ -48,6 +48,7 @@ RELEASE_TYPES = [
 OPERATION_KINDS = [
     (OperationKind.ASSESSMENT.value, _("Assessment")),
     (OperationKind.INSTALLATION.value, _("Installation")),
+    (OperationKind.ROLLBACK.value, _("Rollback")),
 ]
 OPERATION_STATES = [
     (OperationState.QUEUED.value, _("Queued")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from django.utils.translation import ngettext
 
 from patching.kb_numbers import MAX_KB_NUMBERS, KbNumbersError, KbProblem, parse_kb_numbers
 from patching.recurrence import RecurrenceError, parse_recurrence, windows_zones
+from patching.rollback import RollbackOrder
 from patching.selection import (
     PatchVerdict,
     RunProspect,
@@ -46,6 +48,7 @@ from updates.selectors.blade import VmPicture
 from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
 from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
+from updates.services.rollback import request_rollback
 from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
@@ -262,7 +265,10 @@ class InstallWizard:
         form = self.form
         if not form.is_bound:
             form = InstallForm(_as_data(form))
-        return form.plan if form.is_valid() else None
+        if not form.is_valid():
+            return None
+        plan = form.plan
+        return replace(plan, kb_numbers_to_exclude=(*plan.kb_numbers_to_exclude, *self.picture.held_kbs))
 
     @cached_property
     def selection(self) -> Selection | None:
@@ -569,4 +575,33 @@ class MaintenanceForm(InstallForm):
             **{name: fields[name] for name in (*names, "blackouts", "is_availability_first")},
             plan=plan_to_json(self.plan),
             scope=self.scope,
+        )
+
+
+class RollbackForm(RemoveForm):
+    """A rollback takes the machine's name, typed."""
+
+    request_id = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, data: Any = None, *, picture: VmPicture) -> None:
+        super().__init__(data, vm=picture.vm)
+        self.fields["request_id"].initial = uuid.uuid4
+        found = picture.rollback
+        self.order = found if isinstance(found, RollbackOrder) else None
+        self.refusal = None if isinstance(found, RollbackOrder) else error_text(found.value)
+
+    def clean(self) -> dict[str, Any]:
+        """Where there is no way back, no name leads there."""
+        if self.order is None and self.refusal is not None:
+            raise forms.ValidationError(str(self.refusal.title))
+        return self.cleaned_data
+
+    def request(self, user: User) -> RequestOutcome:
+        """Ask for the rollback that a valid form confirms."""
+        assert self.order is not None
+        return request_rollback(
+            vm_id=self.vm.pk,
+            order=self.order,
+            requested_by=user,
+            operation_id=self.cleaned_data["request_id"],
         )

@@ -666,6 +666,24 @@ class RolloutMember(models.Model):
         return f"{self.vm_id}: {self.status}"
 
 
+class KbHold(models.Model):
+    """A KB that is held back on a VM since a rollback, until somebody lifts the hold: no installation takes it."""
+
+    vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="kb_holds", db_index=False)
+    kb_number = models.CharField(_("KB number"), max_length=10)
+    operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        verbose_name = _("held KB")
+        verbose_name_plural = _("held KBs")
+        constraints = [models.UniqueConstraint(fields=["vm", "kb_number"], name="updates_kbhold_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.vm_id}: KB{self.kb_number}"
+
+
 class ConnectionBudget(models.Model):
     """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
 

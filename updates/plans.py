@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
+from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, RebootSetting
 
 
@@ -39,4 +40,24 @@ def plan_from_json(document: Mapping[str, Any]) -> InstallationPlan:
         reboot_setting=RebootSetting(document["reboot_setting"]),
         maximum_duration=timedelta(seconds=document["maximum_duration_seconds"]),
         guard_overrides=tuple(document["guard_overrides"]),
+    )
+
+
+def order_to_json(order: RollbackOrder) -> dict[str, Any]:
+    """The order of a rollback as JSON can hold it."""
+    return {
+        "uninstall_kbs": list(order.uninstall_kbs),
+        "target_kb": order.target_kb,
+        "target_build": order.target_build,
+        "must_install_target": order.must_install_target,
+    }
+
+
+def order_from_json(document: Mapping[str, Any]) -> RollbackOrder:
+    """The order that `order_to_json` wrote."""
+    return RollbackOrder(
+        uninstall_kbs=tuple(document["uninstall_kbs"]),
+        target_kb=document["target_kb"],
+        target_build=document["target_build"],
+        must_install_target=document["must_install_target"],
     )

@@ -58,6 +58,15 @@ ERRORS: dict[str, ErrorText] = {
         _("The rest of this request could not be handed out."),
         _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
     ),
+    "rollback.unknown_state": ErrorText(
+        _("Nobody knows which updates are installed."), _("Assess the machine first; only then there is a way back.")
+    ),
+    "rollback.no_earlier_baseline": ErrorText(
+        _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
+    ),
+    "rollback.nothing_to_uninstall": ErrorText(
+        _("Nothing is installed that could be uninstalled."), _("The machine is at its baseline already.")
+    ),
     "connector.silent": ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
         _("Nobody knows what was installed. An assessment has been queued; installations wait until it has answered."),
@@ -95,7 +104,7 @@ ERRORS: dict[str, ErrorText] = {
         _("Assess the machine first; installations are possible again when it has answered."),
     ),
     "conflict.installation_open": ErrorText(
-        _("An installation is queued or running on this machine."),
+        _("An installation or a rollback is queued or running on this machine."),
         _("Wait until it has ended, or cancel it while it is queued."),
     ),
     "request.id_taken": ErrorText(
@@ -111,6 +120,7 @@ EVENTS: dict[str, Text] = {
     "operation.start_deferred": _("Not sent yet: the machine or its platform refused for now"),
     "operation.recovered": _("Taken over by another worker"),
     "patch.installing": _("Installing %(name)s (%(index)s of %(total)s)"),
+    "patch.uninstalling": _("Uninstalling %(name)s (%(index)s of %(total)s)"),
     "operation.rebooting": _("Rebooting"),
     "operation.rebooted": _("Back from the reboot"),
     "operation.finished": _("Finished"),
@@ -121,6 +131,7 @@ STEPS: dict[str, Text] = {
     "assessing": _("Looking for updates"),
     "downloading": _("Downloading updates"),
     "installing": _("Installing %(name)s, %(index)s of %(total)s"),
+    "uninstalling": _("Uninstalling %(name)s, %(index)s of %(total)s"),
     "rebooting": _("Rebooting"),
     "verifying": _("Looking at what is installed now"),
 }
@@ -209,6 +220,9 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("installation", "queued"): _("Queued"),
     ("installation", "rebooting"): _("Rebooting"),
     ("installation", ""): _("Installing"),
+    ("rollback", "queued"): _("Queued"),
+    ("rollback", "rebooting"): _("Rebooting"),
+    ("rollback", ""): _("Rolling back"),
 }
 
 PLAN_PROBLEMS: dict[PlanProblem, Text] = {

@@ -13,6 +13,8 @@ urlpatterns = [
     path("virtual-machines/<int:pk>/updates/", vm.blade, name="blade"),
     path("virtual-machines/<int:pk>/updates/assess/", vm.assess, name="assess"),
     path("virtual-machines/<int:pk>/updates/install/", vm.install, name="install"),
+    path("virtual-machines/<int:pk>/updates/rollback/", vm.rollback, name="rollback"),
+    path("virtual-machines/<int:pk>/updates/lift/", vm.lift, name="lift"),
     # /operations/
     path("operations/ended/", operation.ended, name="ended"),
     path("operations/<uuid:pk>/", operation.detail, name="operation"),

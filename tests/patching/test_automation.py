@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher, who_patches
@@ -23,8 +24,11 @@ from patching.recurrence import (
     windows_zones,
     zone_of,
 )
+from patching.releases import release_order
+from patching.rollback import RollbackOrder, plan_rollback
 from patching.rollout import PAIRED_REGIONS, Machine, WaveResult, must_pause, phases_of, plan_waves
-from patching.terms import PatchMode
+from patching.terms import PatchMode, ProductLine
+from tests.patching.recorded import releases
 from tests.patching.tables import flag, rows, words
 from updates.texts import RECURRENCE_PROBLEMS
 
@@ -137,9 +141,16 @@ starts = st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31))
 
 
 @given(recurrences)
+@example(Recurrence(Frequency.DAY, 3))
+@example(Recurrence(Frequency.WEEK))
+@example(Recurrence(Frequency.WEEK, 2, weekdays=(5, 6)))
+@example(Recurrence(Frequency.MONTH, days=(1, 31)))
+@example(Recurrence(Frequency.MONTH, ordinal="Last", weekday=6, offset=-3))
+@example(Recurrence(Frequency.MONTH, ordinal="First", weekday=0))
 def test_a_recurrence_survives_its_text(recurrence: Recurrence) -> None:
     assert parse_recurrence(str(recurrence)) == recurrence
     assert parse_recurrence(f"  {str(recurrence).upper()} ") == recurrence
+    assert parse_recurrence(re.sub(r"^(\d+)", r"\1 ", str(recurrence))) == recurrence
 
 
 @settings(max_examples=150)
@@ -162,6 +173,23 @@ def test_occurrences_ascend_begin_with_the_start_and_show_its_time(
             recurrence, start=start, zone=zone, after=found[0] - timedelta(seconds=1), count=len(found)
         )
         assert again == found
+
+
+@pytest.mark.parametrize("text", ["Day", "Week Saturday", "Month day1,day31", "Month Third Sunday Offset6"])
+def test_occurrences_end_with_the_calendar(text: str) -> None:
+    start = datetime(9999, 11, 1, 12)
+    found = next_occurrences(
+        parse_recurrence(text), start=start, zone=zone_of("UTC"), after=start.replace(tzinfo=UTC), count=1_000
+    )
+    assert 1 < len(found) < 62
+    assert found[-1].month in {11, 12}
+    noon = found[0]
+    assert (
+        next_occurrences(
+            parse_recurrence(text), start=start, zone=zone_of("UTC"), after=noon, count=1_000, until=found[-1]
+        )
+        == found[1:-1]
+    )
 
 
 @pytest.mark.parametrize("row", rows("wall-clock"), ids=lambda row: f"{row['zone']} {row['wall clock']}")
@@ -265,3 +293,31 @@ def test_the_budget(row: dict[str, str]) -> None:
     assert must_pause(result, most_failures=int(row["most failures"]), most_percent=int(row["most percent"])) is flag(
         row["pauses"]
     )
+
+
+# --- the way back ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", rows("rollback"), ids=lambda row: " ".join(row.values()))
+def test_rollback(row: dict[str, str]) -> None:
+    found = plan_rollback(
+        releases(),
+        ProductLine(row["line"]) if row["line"] else None,
+        installed_kbs=frozenset(words(row["installed KBs"])),
+        os_build=row["OS build"],
+    )
+    if row["refused"]:
+        assert found == row["refused"]
+        return
+    assert isinstance(found, RollbackOrder)
+    assert found.uninstall_kbs == words(row["uninstall"])
+    assert (found.target_kb, found.must_install_target) == (row["target"], flag(row["install it"]))
+    assert found.duration > timedelta(minutes=10)
+
+
+def test_the_oldest_baseline_has_no_way_back() -> None:
+    oldest = min((r for r in releases() if r.product_line is ProductLine.WS2022 and r.build), key=release_order)
+    found = plan_rollback(
+        releases(), ProductLine.WS2022, installed_kbs=frozenset({oldest.kb_number}), os_build=oldest.build
+    )
+    assert found == "rollback.no_earlier_baseline"

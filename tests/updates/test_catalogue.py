@@ -270,7 +270,7 @@ def test_every_code_has_its_words() -> None:
     assert set(CAUSES) == set(RebootCause)
     assert set(PROSPECTS) == set(RebootProspect)
     assert set(PLAN_PROBLEMS) == set(PlanProblem)
-    assert {"assessing", "downloading", "installing", "rebooting", "verifying"} == set(STEPS)
+    assert {"assessing", "downloading", "installing", "uninstalling", "rebooting", "verifying"} == set(STEPS)
 
 
 def test_an_unknown_code_still_says_something() -> None:

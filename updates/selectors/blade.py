@@ -18,6 +18,7 @@ from patching.forecast import MonthForecast, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
 from patching.orchestrator import PatcherVerdict
 from patching.releases import as_of, next_planned_baseline_month
+from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
 from patching.selection import Guard, guard_for
 from patching.status import judge_update_status
 from patching.terms import (
@@ -31,7 +32,7 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
-from updates.models import InstalledPatch, Operation, Patch, Release
+from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.selectors.automation import ASSESSMENT_PERIOD, patcher_of, schedules_as_rows, schedules_meaning
 from updates.selectors.polling import poll_seconds
 from vms.access import access_or_404
@@ -95,11 +96,26 @@ class VmPicture:
     os_build: str
     error_code: str
     is_awaiting_assessment: bool
+    releases: tuple[terms.Release, ...]
+    line: terms.ProductLine | None
 
     @property
     def may_operate(self) -> bool:
         """Whether the reader may assess, install and cancel."""
         return Role.OPERATOR in self.roles
+
+    @property
+    def held_kbs(self) -> tuple[str, ...]:
+        """What is held back on this VM since a rollback."""
+        return tuple(self.vm.held_kbs)  # type: ignore[attr-defined]  # annotated by load_picture
+
+    @property
+    def rollback(self) -> RollbackOrder | RollbackRefusal:
+        """The way back, or why there is none."""
+        if self.last_assessed_at is None:
+            return RollbackRefusal.UNKNOWN_STATE
+        kbs = frozenset(row.kb_number for row in self.installed)
+        return plan_rollback(self.releases, self.line, installed_kbs=kbs, os_build=self.os_build)
 
     @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
@@ -164,7 +180,7 @@ class VmPicture:
     @property
     def open_installation(self) -> Operation | None:
         """The installation that is queued or running, if there is one."""
-        return next((o for o in self.open_operations if o.kind == OperationKind.INSTALLATION), None)
+        return next((o for o in self.open_operations if o.kind != OperationKind.ASSESSMENT), None)
 
     @property
     def last_assessment(self) -> Operation | None:
@@ -202,7 +218,9 @@ def load_picture(user: User | AnonymousUser, pk: int, *, now: datetime, role: Ro
         )
     )
     vms = VirtualMachine.objects.select_related("update_state").annotate(
-        installed_rows=ArraySubquery(installed), schedule_rows=ArraySubquery(schedules_as_rows())
+        installed_rows=ArraySubquery(installed),
+        schedule_rows=ArraySubquery(schedules_as_rows()),
+        held_kbs=ArraySubquery(KbHold.objects.filter(vm_id=OuterRef("pk")).order_by("kb_number").values("kb_number")),
     )
     access = access_or_404(user, pk, role, vms=vms)
     return _picture(access.vm, access.roles, now)
@@ -262,6 +280,8 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
             as_of=moment,
             months=FORECAST_MONTHS,
         ),
+        releases=tuple(releases),
+        line=line,
         last_assessed_at=last_assessed_at,
         os_build=os_build,
         error_code=state.error_code if state else "",

@@ -11,9 +11,10 @@ from uuid import UUID
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
+from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
 from updates.models import Operation, OperationEvent, PatchResult
-from updates.plans import plan_from_json
+from updates.plans import order_from_json, plan_from_json
 from updates.selectors.polling import poll_seconds
 from vms.access import Access, access_or_404
 from vms.choices import REBOOT_SETTINGS
@@ -44,6 +45,13 @@ class OperationPage:
         return self.operation.kind == OperationKind.INSTALLATION
 
     @property
+    def rollback(self) -> RollbackOrder | None:
+        """What a rollback undoes."""
+        if self.operation.kind != OperationKind.ROLLBACK or not self.operation.plan:
+            return None
+        return order_from_json(self.operation.plan)
+
+    @property
     def is_queued(self) -> bool:
         """Whether it waits."""
         return self.operation.state == OperationState.QUEUED
@@ -52,6 +60,11 @@ class OperationPage:
     def can_cancel(self) -> bool:
         """Whether the reader may cancel it now."""
         return self.is_queued and self.access.may_operate
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether the reader may plan the way back from what it installed."""
+        return self.is_installation and self.operation.installed_count > 0 and self.access.may_operate
 
     @property
     def poll_seconds(self) -> int:
@@ -129,7 +142,9 @@ def load_operation(user: User | AnonymousUser, pk: UUID, *, now: datetime) -> Op
     return OperationPage(
         operation=operation,
         access=access,
-        plan=plan_from_json(operation.plan) if operation.plan else None,
+        plan=plan_from_json(operation.plan)
+        if operation.plan and operation.kind == OperationKind.INSTALLATION
+        else None,
         results=tuple(results),
         events=tuple(OperationEvent.objects.filter(operation=operation)),
         now=now,

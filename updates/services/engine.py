@@ -39,16 +39,18 @@ from patching.lifecycle import (
     retry_delay,
     state_for,
 )
+from patching.rollback import RollbackOrder
 from patching.terms import (
     InstallationPlan,
     InstallationState,
     OperationKind,
     OperationState,
+    RebootStatus,
     RunStatus,
     Verification,
 )
 from updates.models import Lane, Operation, PatchResult
-from updates.plans import plan_from_json
+from updates.plans import order_from_json, plan_from_json
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.selectors.connections import configuration_of
 from updates.selectors.vm_facts import VmFacts, load_vm_facts
@@ -298,7 +300,7 @@ class _Engine:
                     to_state=S.STARTING,
                     event=work.event("operation.starting"),
                     started_at=now,
-                    deadline_at=now + deadline_after(work.kind, work.plan.maximum_duration if work.plan else None),
+                    deadline_at=now + deadline_after(work.kind, work.longest),
                     attempts=work.operation.attempts + 1,
                     build_before=work.facts.ref.os_build or None,
                 )
@@ -321,7 +323,7 @@ class _Engine:
         write_events(
             (work.operation.pk, claim.now, "operation.recovered", S.STARTING, {})
             for work in fresh
-            if work.kind is OperationKind.INSTALLATION
+            if work.kind.changes_the_machine
         )
         _count_attempt([work.operation.pk for work in fresh])
         if claim.may_send:
@@ -440,9 +442,7 @@ class _Engine:
                 now=now,
             )
             doubtful = [
-                work.facts.ref.vm_id
-                for work in works
-                if work.operation.pk in winners and work.kind is OperationKind.INSTALLATION
+                work.facts.ref.vm_id for work in works if work.operation.pk in winners and work.kind.changes_the_machine
             ]
             if doubtful:
                 record_silence(vm_ids=doubtful)
@@ -471,7 +471,7 @@ class _Engine:
         if lost:
             with transaction.atomic():
                 self._fail(lost, now)
-                record_silence(vm_ids=[w.facts.ref.vm_id for w, _e in lost if w.kind is OperationKind.INSTALLATION])
+                record_silence(vm_ids=[w.facts.ref.vm_id for w, _e in lost if w.kind.changes_the_machine])
 
     def _follow(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
         """Write what running operations are doing."""
@@ -508,6 +508,10 @@ class _Engine:
                         operation_id=work.operation.pk,
                         from_state=S(work.operation.state),
                         to_state=state_for(seen.assessment.status),
+                        event=work.event("operation.finished"),
+                        reboot_status=RebootStatus.COMPLETED if work.rollback else None,
+                        verification=work.rolled_back(seen.assessment.os_build),
+                        verification_detail=work.found_instead(seen.assessment.os_build),
                         error_code=error.code if error else None,
                         error_detail=_clean(error.detail) if error else None,
                         build_after=seen.assessment.os_build or None,
@@ -589,16 +593,43 @@ class _Work:
 
     @property
     def plan(self) -> InstallationPlan | None:
-        return plan_from_json(self.operation.plan) if self.operation.plan else None
+        if self.kind is not OperationKind.INSTALLATION or not self.operation.plan:
+            return None
+        return plan_from_json(self.operation.plan)
+
+    @property
+    def longest(self) -> timedelta | None:
+        """How long it may take."""
+        if self.rollback is not None:
+            return 2 * self.rollback.duration
+        return self.plan.maximum_duration if self.plan else None
+
+    @property
+    def rollback(self) -> RollbackOrder | None:
+        if self.kind is not OperationKind.ROLLBACK or not self.operation.plan:
+            return None
+        return order_from_json(self.operation.plan)
+
+    def rolled_back(self, os_build: str) -> Verification | None:
+        """Whether a rollback came where it was to come; nothing to say of other kinds."""
+        if self.rollback is None:
+            return None
+        return Verification.CONFIRMED if os_build == self.rollback.target_build else Verification.CONTRADICTED
+
+    def found_instead(self, os_build: str) -> Mapping[str, str] | None:
+        """What a rollback that did not come where it was to come expected and found."""
+        if self.rollback is None or self.rolled_back(os_build) is Verification.CONFIRMED:
+            return None
+        return {"expected_build": self.rollback.target_build, "found_build": os_build}
 
     @property
     def no_verification(self) -> Verification | None:
         """A run that ended without results has nothing to verify."""
-        return Verification.NOT_VERIFIABLE if self.kind is OperationKind.INSTALLATION else None
+        return Verification.NOT_VERIFIABLE if self.kind.changes_the_machine else None
 
     def event(self, code: str) -> str:
         """The message id for an installation's timeline; a routine assessment has none."""
-        return code if self.kind is OperationKind.INSTALLATION else ""
+        return code if self.kind.changes_the_machine else ""
 
     def starting(self, now: datetime) -> _Work:
         """This work as it is after the transition to `starting`."""
@@ -618,6 +649,7 @@ class _Work:
             vm=self.facts.ref,
             requested_at=self.operation.created_at,
             plan=self.plan,
+            rollback=self.rollback,
         )
 
     def observe_request(self) -> ObserveRequest:
@@ -629,6 +661,7 @@ class _Work:
             handle=operation.handle,
             started_at=operation.started_at or operation.created_at,
             plan=self.plan,
+            rollback=self.rollback,
         )
 
     def in_progress(self, answer: Started, now: datetime) -> Change:
@@ -660,9 +693,13 @@ class _Work:
     def progress_events(
         self, seen: Observation, now: datetime
     ) -> Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]]:
-        """A line when the installation of another patch begins."""
+        """A line when another patch begins to come or to go."""
         progress, before = seen.progress, self.operation.progress or {}
-        if progress is None or progress.step != "installing" or self.kind is OperationKind.ASSESSMENT:
+        if (
+            progress is None
+            or progress.step not in {"installing", "uninstalling"}
+            or self.kind is OperationKind.ASSESSMENT
+        ):
             return
         if (before.get("step"), before.get("index")) == (progress.step, progress.index):
             return
@@ -672,7 +709,7 @@ class _Work:
             "index": progress.index,
             "total": progress.total,
         }
-        yield self.operation.pk, now, "patch.installing", S(self.operation.state), detail
+        yield self.operation.pk, now, f"patch.{progress.step}", S(self.operation.state), detail
 
     def finished(self, result: InstallationResult, catalogue: LoadedCatalogue) -> Change:
         counts = Counter(outcome.state for outcome in result.patches)

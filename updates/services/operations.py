@@ -242,7 +242,7 @@ def request_installations(
     return _request(
         kind=OperationKind.INSTALLATION,
         vm_ids=vm_ids,
-        plan=plan,
+        plan=plan_to_json(plan),
         requested_by=requested_by,
         is_bulk=is_bulk,
         operation_id=operation_id,
@@ -275,11 +275,38 @@ RETURNING vm_id, id, created_at
 """
 
 
+# What is held back on a VM since a rollback joins the exclusions of its plan, for good and visibly.
+_HOLD_BACK = """
+UPDATE updates_operation o
+SET plan = jsonb_set(o.plan, '{kb_numbers_to_exclude}', (o.plan -> 'kb_numbers_to_exclude') || h.kbs)
+FROM (SELECT vm_id, jsonb_agg(kb_number ORDER BY kb_number) AS kbs FROM updates_kbhold GROUP BY vm_id) h
+WHERE o.id = ANY(%s) AND h.vm_id = o.vm_id
+"""
+
+
+@transaction.atomic
+def request_operation(
+    *, kind: OperationKind, vm_id: int, plan: Mapping[str, Any], requested_by: User | None, operation_id: UUID
+) -> RequestOutcome:
+    """Ask for one operation of another kind with a plan of its own; admitted as an installation is."""
+    if Operation.objects.filter(pk=operation_id).exists():
+        return _repeated(operation_id, vm_id)
+    (outcome,) = _request(
+        kind=kind,
+        vm_ids=[vm_id],
+        plan=plan,
+        requested_by=requested_by,
+        is_bulk=False,
+        operation_id=operation_id,
+    )
+    return outcome
+
+
 def _request(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    plan: InstallationPlan | None,
+    plan: Mapping[str, Any] | None,
     requested_by: User | None,
     is_bulk: bool,
     operation_id: UUID | None,
@@ -300,7 +327,7 @@ def _request(
         rows = open_operations.get(vm_id, [])
         verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in rows))
         if verdict is Admission.CONFLICT:
-            blocker = next(row[0] for row in rows if row[1] is OperationKind.INSTALLATION)
+            blocker = next(row[0] for row in rows if row[1].changes_the_machine)
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, "conflict.installation_open")
         elif vm_id in refused:
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
@@ -341,7 +368,7 @@ def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str
 def _insert(
     kind: OperationKind,
     accepted: Mapping[int, UUID],
-    plan: InstallationPlan | None,
+    plan: Mapping[str, Any] | None,
     requested_by: User | None,
     is_bulk: bool,
 ) -> list[tuple[int, UUID]]:
@@ -356,12 +383,14 @@ def _insert(
                 "kind": kind.value,
                 "lane": Lane.BULK if is_bulk else Lane.INTERACTIVE,
                 "is_bulk": is_bulk,
-                "plan": json.dumps(plan_to_json(plan)) if plan else None,
+                "plan": json.dumps(plan) if plan else None,
                 "user": requested_by.pk if requested_by else None,
             },
         )
         rows = cursor.fetchall()
-    if kind is OperationKind.INSTALLATION:
+        if kind is OperationKind.INSTALLATION:
+            cursor.execute(_HOLD_BACK, [list(accepted.values())])
+    if kind.changes_the_machine:
         detail = {"by": requested_by.get_username()} if requested_by else {}
         write_events((pk, at, "operation.requested", S.QUEUED, detail) for _vm, pk, at in rows)
     return [(vm_id, pk) for vm_id, pk, _at in rows]
@@ -384,7 +413,7 @@ def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[U
                 operation_id=pk,
                 from_state=S.QUEUED,
                 to_state=S.CANCELLED,
-                event="operation.cancelled" if kind == OperationKind.INSTALLATION else "",
+                event="operation.cancelled" if OperationKind(kind).changes_the_machine else "",
                 detail=detail,
             )
             for pk, kind in kinds.items()

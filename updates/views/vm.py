@@ -15,11 +15,12 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from ui.watching import watch
 from updates.filters import history_of
-from updates.forms import InstallWizard, RemoveForm
+from updates.forms import InstallWizard, RemoveForm, RollbackForm
 from updates.selectors.activity import load_activity
 from updates.selectors.blade import load_picture
 from updates.services.operations import Verdict, request_assessments, request_installations
 from updates.services.removal import MachineIsBusyError, preview_removal, remove_vm
+from updates.services.rollback import lift_hold
 from updates.tasks import wake_up
 from updates.texts import error_text
 from vms.access import vm_or_404
@@ -106,3 +107,26 @@ def install(request: PortalRequest, pk: int) -> HttpResponse:
         wizard.refuse(outcome)
     context = {"vm": picture.vm, "picture": picture, "wizard": wizard}
     return render_page(request, "updates/install.html", context, partials={"wizard-step"}, status=wizard.status)
+
+
+@require_http_methods(["GET", "POST"])
+def rollback(request: PortalRequest, pk: int) -> HttpResponse:
+    """The way back to the last good baseline: the plan first, then the machine's name, then the run."""
+    picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
+    form = RollbackForm(request.POST or None, picture=picture)
+    outcome = form.request(request.user) if form.is_bound and form.is_valid() else None
+    if outcome is not None and outcome.verdict is not Verdict.REFUSED:
+        wake_up()
+        return watch(request, redirect("updates:operation", outcome.operation_id), outcome.operation_id)
+    status = 409 if outcome else 422 if form.errors else 200
+    context = {"vm": picture.vm, "picture": picture, "form": form, "refused": outcome}
+    return render_page(request, "updates/rollback.html", context, status=status)
+
+
+@require_POST
+def lift(request: PortalRequest, pk: int) -> HttpResponse:
+    """Let installations take a KB again that a rollback holds back."""
+    vm_or_404(request.user, pk, Role.OPERATOR)
+    if lift_hold(vm_id=pk, kb_number=request.POST.get("kb", "")[:10]):
+        messages.success(request, _("It is not held back any more: the next installation may take it."))
+    return redirect("updates:blade", pk)
