@@ -13,8 +13,10 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
+from patching.terms import Classification, InstallationPlan
 from tests.factories import OperationFactory, VirtualMachineFactory
 from updates.models import BulkRequest, MaintenanceConfiguration, Operation, Rollout
+from updates.plans import plan_to_json
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +72,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:maintenances"): IMPORT,
     ("get", "updates:maintenance-create"): IMPORT,
     ("get", "updates:maintenance"): IMPORT,
+    ("get", "updates:maintenance-edit"): IMPORT,
+    ("post", "updates:maintenance-remove"): redirecting(IMPORT),
     ("get", "updates:connections"): IMPORT,
     ("get", "updates:connection-create"): IMPORT,
     ("get", "updates:connection"): IMPORT,
@@ -132,7 +136,7 @@ def maintenance() -> MaintenanceConfiguration:
             "starts_at": time(22),
             "time_zone": "UTC",
             "recur_every": "Day",
-            "plan": {},
+            "plan": plan_to_json(InstallationPlan(classifications=frozenset({Classification.SECURITY}))),
         },
     )[0]
 
@@ -152,7 +156,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
             defaults={"created_at": timezone.now()},
         )
         return reverse(name, args=[rollout.pk])
-    if name == "updates:maintenance":
+    if name in {"updates:maintenance", "updates:maintenance-edit", "updates:maintenance-remove"}:
         return reverse(name, args=[maintenance().pk])
     if name in {"updates:operation", "updates:cancel"}:
         return reverse(name, args=[operation.pk])

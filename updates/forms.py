@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -42,7 +43,7 @@ from patching.terms import (
 )
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
 from updates.models import MaintenanceConfiguration
-from updates.plans import plan_to_json
+from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import SCOPE_NAMES, scope_filter
 from updates.selectors.blade import VmPicture
 from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
@@ -52,6 +53,7 @@ from updates.services.rollback import request_rollback
 from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, error_text
 from vms.choices import REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
+from vms.selectors import vms_by_name
 
 # 500 entries of "KB5034129, " and some room; more is no list of KB articles.
 MAX_KB_TEXT = 20_000
@@ -83,10 +85,15 @@ def _words(error: KbNumbersError) -> str:
             % {"limit": MAX_KB_NUMBERS, "entry": error.first_bad}
         )
     first = str(_("“%(entry)s” is no KB article; write 5034129 or KB5034129.") % {"entry": error.first_bad})
-    if not error.more:
+    return _and_more(first, error.more)
+
+
+def _and_more(first: str, count: int) -> str:
+    """What is wrong with the first entry, and how many more are wrong."""
+    if not count:
         return first
-    more = ngettext("%(count)s more entry is wrong.", "%(count)s more entries are wrong.", error.more)
-    return f"{first} {more % {'count': error.more}}"
+    more = ngettext("%(count)s more entry is wrong.", "%(count)s more entries are wrong.", count)
+    return f"{first} {more % {'count': count}}"
 
 
 class InstallForm(forms.Form):
@@ -461,6 +468,37 @@ class BulkWizard:
         return 422 if self.form.is_bound and not self.is_confirmed else 200
 
 
+_MAINTENANCE_FIELDS = (
+    "name",
+    "starts_on",
+    "starts_at",
+    "time_zone",
+    "duration_minutes",
+    "recur_every",
+    "expires_on",
+    "blackouts",
+    "is_availability_first",
+    "catch_up_hours",
+)
+
+
+def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
+    """What the form shows of a configuration that is there."""
+    plan = plan_from_json(row.plan)
+    static = row.vms.order_by("resource_group__name", "name").values_list("resource_group__name", "name")
+    return {
+        **{name: getattr(row, name) for name in _MAINTENANCE_FIELDS},
+        **row.scope,
+        "blackouts": "\n".join(f"{first} to {last}" for first, last in row.blackouts),
+        "machines": "\n".join(f"{group}/{name}" for group, name in static),
+        "classifications": [name.value for name in plan.classifications],
+        "kb_numbers_to_include": ", ".join(plan.kb_numbers_to_include),
+        "kb_numbers_to_exclude": ", ".join(plan.kb_numbers_to_exclude),
+        "exclude_kbs_requiring_reboot": plan.exclude_kbs_requiring_reboot,
+        "reboot_setting": plan.reboot_setting.value,
+    }
+
+
 class MaintenanceForm(InstallForm):
     """When a window opens, what is installed in it, and on which machines."""
 
@@ -490,6 +528,25 @@ class MaintenanceForm(InstallForm):
     is_availability_first = forms.BooleanField(
         label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
     )
+    catch_up_hours = forms.IntegerField(
+        label=_("Catch up (in hours)"),
+        min_value=0,
+        max_value=168,
+        initial=0,
+        required=False,
+        help_text=_(
+            "A machine that was off is updated if it runs within so many hours after the window. 0: it waits for the next window."
+        ),
+    )
+    machines = forms.CharField(
+        label=_("Machines"),
+        required=False,
+        max_length=50_000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_(
+            "One per line: a name, or resource group/name. Besides these, it means all that the fields below describe."
+        ),
+    )
     subscription = forms.ModelChoiceField(
         label=_("Subscription"), queryset=Subscription.objects.order_by("name"), required=False, empty_label=_("All")
     )
@@ -507,6 +564,8 @@ class MaintenanceForm(InstallForm):
         "duration_minutes",
         "expires_on",
         "blackouts",
+        "catch_up_hours",
+        "machines",
         "subscription",
         "resource_group",
         "location",
@@ -516,17 +575,44 @@ class MaintenanceForm(InstallForm):
         "is_availability_first",
     )
 
-    def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, *, instance: MaintenanceConfiguration | None = None
+    ) -> None:
         super().__init__(data)
+        self.instance = instance
+        self.vm_ids: tuple[int, ...] = ()
         for name in ("request_id", "maximum_minutes", "guard_overrides", "max_patch_publish_date"):
             del self.fields[name]
+        if instance is not None:
+            self.initial = {**self.initial, **_as_initial(instance)}
 
     def clean_name(self) -> str:
         """A name is there once."""
         name = str(self.cleaned_data["name"])
-        if MaintenanceConfiguration.objects.filter(name__iexact=name).exists():
+        others = MaintenanceConfiguration.objects.filter(name__iexact=name)
+        if (others.exclude(pk=self.instance.pk) if self.instance else others).exists():
             raise forms.ValidationError(_("There is a maintenance configuration of this name."))
         return name
+
+    def clean_catch_up_hours(self) -> int:
+        """Empty is 0."""
+        return int(self.cleaned_data["catch_up_hours"] or 0)
+
+    def clean_machines(self) -> str:
+        """Every line names exactly one machine; the first that does not is named, and how many more there are."""
+        text = str(self.cleaned_data["machines"])
+        wanted = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+        found = vms_by_name(wanted)
+        wrong = [line for line in wanted if len(found[line]) != 1]
+        if wrong:
+            words = (
+                _("Several machines are called “%(name)s”; write resource group/name.")
+                if found[wrong[0]]
+                else _("There is no machine “%(name)s”.")
+            )
+            raise forms.ValidationError(_and_more(str(words % {"name": wrong[0]}), len(wrong) - 1))
+        self.vm_ids = tuple(found[line][0] for line in wanted)
+        return text
 
     def clean_recur_every(self) -> str:
         """The recurrence as Azure writes it."""
@@ -555,8 +641,10 @@ class MaintenanceForm(InstallForm):
         fields.update(request_id=None, maximum_minutes=fields.get("duration_minutes"), guard_overrides=())
         fields["max_patch_publish_date"] = None
         super().clean()
-        if not self.errors and scope_filter(self.scope) is None:
-            self.add_error("tag_name", _("Say which machines: by subscription, resource group, location, SKU or tag."))
+        if not self.errors and not self.vm_ids and scope_filter(self.scope) is None:
+            self.add_error(
+                "machines", _("Say which machines: by name, subscription, resource group, location, SKU or tag.")
+            )
         return fields
 
     @property
@@ -570,12 +658,11 @@ class MaintenanceForm(InstallForm):
     def configuration(self) -> MaintenanceConfiguration:
         """What a valid form asks for, not yet saved."""
         fields = self.cleaned_data
-        names = ("name", "starts_on", "starts_at", "time_zone", "duration_minutes", "recur_every", "expires_on")
-        return MaintenanceConfiguration(
-            **{name: fields[name] for name in (*names, "blackouts", "is_availability_first")},
-            plan=plan_to_json(self.plan),
-            scope=self.scope,
-        )
+        row = copy(self.instance) if self.instance else MaintenanceConfiguration()
+        for name in _MAINTENANCE_FIELDS:
+            setattr(row, name, fields[name])
+        row.plan, row.scope = plan_to_json(self.plan), self.scope
+        return row
 
 
 class RollbackForm(RemoveForm):

@@ -556,6 +556,7 @@ class MemberState(models.TextChoices):
     SUCCEEDED = "succeeded", _("Succeeded")
     FAILED = "failed", _("Failed")
     SKIPPED = "skipped", _("Skipped")
+    CATCHING_UP = "catching_up", _("Waits until it runs")
 
 
 class MaintenanceConfiguration(models.Model):
@@ -563,7 +564,7 @@ class MaintenanceConfiguration(models.Model):
 
     `starts_on` and `starts_at` are the wall clock of `time_zone` (a Windows id). `scope` narrows the dynamic members by
     names of the list's filters and `tag_name`/`tag_value`; empty: static members only. `next_run_at` is what the
-    scheduler waits for.
+    scheduler waits for. For `catch_up_hours` after a window machines that were off in it are updated once they run.
     """
 
     name = models.CharField(_("name"), max_length=100, unique=True)
@@ -578,6 +579,7 @@ class MaintenanceConfiguration(models.Model):
     scope = models.JSONField(default=dict, blank=True)
     blackouts = models.JSONField(default=list, blank=True)
     is_availability_first = models.BooleanField(_("availability first"), default=False)
+    catch_up_hours = models.PositiveSmallIntegerField(_("catch up (in hours)"), default=0)
     next_run_at = models.DateTimeField(null=True, blank=True, db_index=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
@@ -615,6 +617,7 @@ class Rollout(models.Model):
     reason = models.CharField(max_length=60, blank=True)
     is_off_peak_only = models.BooleanField(default=False)
     window_ends_at = models.DateTimeField(null=True, blank=True)
+    catch_up_until = models.DateTimeField(null=True, blank=True)
     most_failures = models.PositiveIntegerField(default=2)
     most_percent = models.PositiveSmallIntegerField(default=5)
     forgiven = models.PositiveIntegerField(default=0)  # failures that a person has seen and resumed in spite of

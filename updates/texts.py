@@ -196,6 +196,7 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.ended_by_person": _("Ended by a person."),
     "rollout.off_peak": _("Waits for off-peak hours (22:00 to 04:00) of the machines of this wave."),
     "rollout.soaking": _("Waits after the wave, to see whether the machines stay well."),
+    "rollout.catching_up": _("Waits for machines that were off: each is updated once it runs again."),
     "rollout.window_over": _("The maintenance window was over before its turn."),
     "rollout.role_missing": _("Who asked for it is no Patch operator of the machine any more."),
     "vm.not_running": _("The machine was not running."),

@@ -29,6 +29,8 @@ urlpatterns = [
     path("rollouts/<uuid:pk>/move/", rollout.rollout_move, name="rollout-move"),
     path("maintenance/", rollout.maintenance_list, name="maintenances"),
     path("maintenance/create/", rollout.maintenance_create, name="maintenance-create"),
+    path("maintenance/<int:pk>/edit/", rollout.maintenance_edit, name="maintenance-edit"),
+    path("maintenance/<int:pk>/remove/", rollout.maintenance_remove, name="maintenance-remove"),
     path("maintenance/<int:pk>/", rollout.maintenance_detail, name="maintenance"),
     # /connections/
     path("connections/", connection.connection_list, name="connections"),

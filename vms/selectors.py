@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -123,6 +124,24 @@ class FilterOptions:
 
     connections: tuple[tuple[str, str], ...]
     subscriptions: tuple[tuple[str, str], ...]
+
+
+def vms_by_name(names: Collection[str]) -> dict[str, list[int]]:
+    """The VMs that each of these means: a name, or resource group/name; in any case of letters (one query)."""
+    wanted = {text: text.rpartition("/") for text in names}
+    spellings = {spelled for _g, _s, name in wanted.values() for spelled in (name, name.lower(), name.upper())}
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    rows = (
+        VirtualMachine.objects.filter(name__in=spellings)
+        .order_by("pk")
+        .values_list("name", "resource_group__name", "pk")
+    )
+    for name, group, pk in rows:
+        found[name.lower()].append((group.lower(), pk))
+    return {
+        text: [pk for own, pk in found[name.lower()] if not slash or own == group.lower()]
+        for text, (group, slash, name) in wanted.items()
+    }
 
 
 def filter_options(user: User) -> FilterOptions:

@@ -466,6 +466,142 @@ def test_the_blade_says_who_patches_and_what_opens_next(
     assert patcher_of(vm, has_schedule=False).patcher is Patcher.PORTAL_AUTOMATICALLY
 
 
+# --- machines that were off, static members, overlaps ------------------------------------------------------------
+
+
+def test_a_machine_that_was_off_is_caught_up_once_it_runs(operator: User, resource_group: ResourceGroup) -> None:
+    """It stops no wave, starts after the window with a window of its own, and is given up on when the time is over."""
+    on, back, away = fleet(resource_group, 3)
+    VirtualMachine.objects.filter(pk__in=[back.pk, away.pk]).update(power_state="deallocated")
+    ends = NOON + timedelta(minutes=90)
+    rollout = make(
+        [on, back, away],
+        operator,
+        is_availability_first=False,
+        window_ends_at=ends,
+        catch_up_until=ends + timedelta(hours=8),
+    )
+    advance(rollout)
+    assert list(Operation.objects.open().values_list("vm_id", flat=True)) == [on.pk]
+    end_operations()
+    advance(rollout, ends + timedelta(hours=1))
+    assert (rollout.status, rollout.reason) == ("running", "rollout.catching_up")
+    assert not Operation.objects.open().exists()
+    VirtualMachine.objects.filter(pk=back.pk).update(power_state="running")
+    advance(rollout, ends + timedelta(hours=2))
+    operation = Operation.objects.open().get()
+    assert operation.plan is not None
+    assert (operation.vm_id, operation.plan["maximum_duration_seconds"]) == (back.pk, 120 * 60)
+    end_operations()
+    advance(rollout, ends + timedelta(hours=7))
+    assert rollout.status == "running"
+    advance(rollout, ends + timedelta(hours=8))
+    advance(rollout, ends + timedelta(hours=8))
+    assert rollout.status == "finished"
+    states = dict(rollout.members.values_list("vm_id", "status"))
+    assert states == {on.pk: "succeeded", back.pk: "succeeded", away.pk: "skipped"}
+    assert rollout.members.get(vm=away).code == "vm.not_running"
+
+
+def test_availability_first_catches_up_one_at_a_time(resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 3, power_state="deallocated")
+    row = configure(scope={"location": "japaneast"}, is_availability_first=True, catch_up_hours=24)
+    plan_next_run(configuration=row, now=NOON)
+    assert row.next_run_at is not None
+    (rollout,) = open_windows(now=row.next_run_at)
+    at = row.next_run_at
+    for minute in range(10):  # every wave finds its machines off
+        advance(rollout, at + timedelta(minutes=minute))
+    assert set(rollout.members.values_list("status", flat=True)) == {"catching_up"}
+    VirtualMachine.objects.update(power_state="running")
+    for minute in range(10, 13):
+        advance(rollout, at + timedelta(minutes=minute))
+        assert Operation.objects.open().count() == 1
+        end_operations()
+    advance(rollout, at + timedelta(minutes=14))
+    assert rollout.status == "finished"
+    assert rollout.members.filter(status="succeeded").count() == len(vms)
+
+
+def test_who_ends_it_ends_the_waiting_for_machines_that_are_off(operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 1, power_state="deallocated")
+    rollout = make(vms, operator, catch_up_until=NOON + timedelta(hours=8))
+    advance(rollout)
+    assert rollout.members.get().status == "catching_up"
+    assert end_rollout(rollout_id=rollout.pk, now=NOON, ended_by=operator)
+    assert rollout.members.get().status == "skipped"
+
+
+def test_of_two_windows_that_overlap_the_second_waits_within_its_own(resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 1)
+    rows = [configure(scope={"location": "japaneast"}, starts_at=time(22, minute)) for minute in (0, 30)]
+    for row in rows:
+        plan_next_run(configuration=row, now=NOON)
+    at = rows[0].next_run_at
+    assert at is not None
+    (one,) = open_windows(now=at)
+    advance(one, at)
+    half_past = at + timedelta(minutes=30)
+    (two,) = open_windows(now=half_past)
+    advance(two, half_past)
+    assert Operation.objects.open().count() == 1
+    assert (one.members.get().status, two.members.get().status) == ("started", "waiting")
+    end_operations()
+    advance(two, at + timedelta(minutes=45))
+    assert Operation.objects.open().count() == 1, "what the first window left is the second's, while it lasts"
+    assert two.members.get().status == "started"
+
+
+def test_a_configuration_is_made_with_machines_by_name_changed_and_removed(
+    client: Client, chief: User, resource_group: ResourceGroup
+) -> None:
+    one, two = fleet(resource_group, 2)
+    client.force_login(chief)
+    fields = {
+        "name": "By name",
+        "starts_on": "2030-12-08",
+        "starts_at": "22:00",
+        "time_zone": "Tokyo Standard Time",
+        "duration_minutes": "120",
+        "recur_every": "Month Second Tuesday Offset4",
+        "classifications": ["Security"],
+        "reboot_setting": "IfRequired",
+        "catch_up_hours": "12",
+        "machines": f"{one.name.upper()}\n\n{resource_group.name}/{two.name}",
+        "go": "save",
+    }
+    create = reverse("updates:maintenance-create")
+    refused = client.post(create, fields | {"machines": "nobody\nno-one"})
+    assert refused.status_code == 422
+    assert "There is no machine “nobody”. 1 more entry is wrong." in text_of(refused)
+    VirtualMachineFactory(name=one.name)
+    assert f"Several machines are called “{one.name.upper()}”" in text_of(client.post(create, fields))
+    fields["machines"] = "\n".join(f"{resource_group.name}/{vm.name}" for vm in (one, two))
+    made = client.post(create, fields)
+    row = MaintenanceConfiguration.objects.get()
+    assert made["Location"] == reverse("updates:maintenance", args=[row.pk])
+    assert set(row.vms.all()) == {one, two}
+    edit = reverse("updates:maintenance-edit", args=[row.pk])
+    shown = client.get(edit).content.decode()
+    assert f"{resource_group.name}/{two.name}" in shown
+    assert 'value="12"' in shown
+    changed = fields | {"machines": f"{resource_group.name}/{two.name}", "name": "BY NAME", "starts_at": "23:00"}
+    assert client.post(edit, changed).status_code == 302
+    row.refresh_from_db()
+    assert (row.name, row.starts_at, list(row.vms.all())) == ("BY NAME", time(23), [two])
+    assert row.next_run_at == datetime(2030, 12, 14, 14, tzinfo=UTC)
+    MaintenanceConfiguration.objects.update(next_run_at=timezone.now() + timedelta(minutes=10))
+    late = client.post(edit, changed | {"name": "Late"})
+    assert "A window opens within 15 minutes" in text_of(late)
+    row.refresh_from_db()
+    assert row.name == "BY NAME"
+    rollout = make([one])
+    Rollout.objects.filter(pk=rollout.pk).update(configuration=row)
+    client.post(reverse("updates:maintenance-remove", args=[row.pk]))
+    assert not MaintenanceConfiguration.objects.exists()
+    assert Rollout.objects.filter(pk=rollout.pk).exists()
+
+
 # --- pages -------------------------------------------------------------------------------------------------------
 
 
@@ -499,12 +635,12 @@ def test_a_configuration_from_preview_to_runs(client: Client, chief: User, resou
         {"time_zone": "Mars"},
         {"classifications": []},
     ):
-        assert client.post(url, fields | {"go": "create"} | bad).status_code == 422, bad
-    answer = client.post(url, fields | {"go": "create"})
+        assert client.post(url, fields | {"go": "save"} | bad).status_code == 422, bad
+    answer = client.post(url, fields | {"go": "save"})
     assert answer.status_code == 302
     row = MaintenanceConfiguration.objects.get()
     assert (row.recur_every, row.blackouts) == ("Month Second Tuesday Offset4", [["2026-12-24", "2027-01-06"]])
-    assert client.post(url, fields | {"go": "create"}).status_code == 422, "the name is taken"
+    assert client.post(url, fields | {"go": "save"}).status_code == 422, "the name is taken"
     assert "Ring one" in text_of(client.get(reverse("updates:maintenances")))
     client.post(answer["Location"], {"go": "disable"})
     row.refresh_from_db()

@@ -103,17 +103,12 @@ def scope_filter(scope: Mapping[str, Any]) -> Q | None:
     return found or None
 
 
-def members_of(configuration: MaintenanceConfiguration, vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
-    """Those of these VMs that a configuration means, static and dynamic."""
-    static = (
-        Q(
-            pk__in=configuration.vms.through.objects.filter(maintenanceconfiguration_id=configuration.pk).values(
-                "virtualmachine_id"
-            )
-        )
-        if configuration.pk
-        else Q(pk__in=[])
-    )
+def members_of(
+    configuration: MaintenanceConfiguration, vms: VirtualMachineQuerySet, *, vm_ids: Collection[int] | None = None
+) -> VirtualMachineQuerySet:
+    """Those of these VMs that a configuration means, static and dynamic. `vm_ids` stand in for its static members."""
+    through = MaintenanceConfiguration.vms.through.objects.filter(maintenanceconfiguration_id=configuration.pk)
+    static = Q(pk__in=through.values("virtualmachine_id") if vm_ids is None else list(vm_ids))
     dynamic = scope_filter(configuration.scope)
     return vms.filter(static | dynamic if dynamic else static)
 

@@ -36,7 +36,7 @@ class Wave:
     @property
     def ended(self) -> int:
         """How many of them have ended."""
-        return self.total - self.counts.get("waiting", 0) - self.counts.get("started", 0)
+        return self.total - sum(self.counts.get(state, 0) for state in ("waiting", "started", "catching_up"))
 
     @property
     def percent(self) -> int:
@@ -96,7 +96,11 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
     for number, member_state, count in rows.values_list("wave", "status").annotate(count=Count("pk")).order_by("wave"):
         counts[number][member_state] = count
     state = state if state in MemberState.values else ""
-    shown = rows.filter(status=state) if state else rows.filter(status__in=["failed", "started", "skipped", "waiting"])
+    shown = (
+        rows.filter(status=state)
+        if state
+        else rows.filter(status__in=["failed", "started", "skipped", "waiting", "catching_up"])
+    )
     members = (
         shown.filter(vm__in=VirtualMachine.objects.visible_to(user))
         .select_related("vm", "operation")

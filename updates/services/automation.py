@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -155,6 +156,9 @@ def _open(configuration: MaintenanceConfiguration, opened_at: datetime, ends_at:
         plan=replace(plan, maximum_duration=timedelta(minutes=configuration.duration_minutes)),
         is_availability_first=configuration.is_availability_first,
         window_ends_at=ends_at,
+        catch_up_until=ends_at + timedelta(hours=configuration.catch_up_hours)
+        if configuration.catch_up_hours
+        else None,
         configuration=configuration,
     )
     return create_rollout(what=what, vm_ids=ready, now=opened_at, created_by=configuration.created_by)
@@ -163,6 +167,7 @@ def _open(configuration: MaintenanceConfiguration, opened_at: datetime, ends_at:
 # --- people ------------------------------------------------------------------------------------------------------
 
 PREVIEWED_RUNS, PREVIEWED_VMS = 12, 1_000
+LEAD = timedelta(minutes=15)  # as Azure asks: between a change and the window that it is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +188,59 @@ class Preview:
         return tuple(pair for pair in self.members if pair[1].patcher is not Patcher.PORTAL_BY_SCHEDULE)[:50]
 
 
-def configuration_preview(*, configuration: MaintenanceConfiguration, now: datetime) -> Preview:
-    """The next 12 windows and the machines it means now."""
-    vms = members_of(configuration, VirtualMachine.objects.order_by("name")).select_related("connection")
+def configuration_preview(
+    *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] | None = None
+) -> Preview:
+    """The next 12 windows and the machines it means now. `vm_ids`: its static members, of one that is not kept yet."""
+    everybody = VirtualMachine.objects.order_by("name")
+    vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
     return Preview(
         runs=tuple(next_runs(configuration, after=now, count=PREVIEWED_RUNS)),
         members=tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS]),
     )
 
 
+class WindowIsNearError(ValueError):
+    """The next window opens within 15 minutes: too late to change what it does."""
+
+
+@transaction.atomic
 def create_configuration(
-    *, configuration: MaintenanceConfiguration, created_by: User, now: datetime
+    *,
+    configuration: MaintenanceConfiguration,
+    created_by: User,
+    now: datetime,
+    vm_ids: Collection[int] = (),
 ) -> MaintenanceConfiguration:
-    """Keep a new configuration; its first window is the first that opens after now."""
+    """Keep a new configuration with its static members; its first window opens 15 minutes from now at the earliest."""
     configuration.created_by = created_by
     configuration.save(force_insert=True)
-    plan_next_run(configuration=configuration, now=now)
+    configuration.vms.set(vm_ids)
+    plan_next_run(configuration=configuration, now=now + LEAD)
     return configuration
+
+
+@transaction.atomic
+def change_configuration(
+    *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] = ()
+) -> None:
+    """Keep what was changed; windows that have opened go on as they were.
+
+    Raises WindowIsNearError if a window opens within 15 minutes; nothing is changed then.
+    """
+    kept = MaintenanceConfiguration.objects.select_for_update().get(pk=configuration.pk)
+    if kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD:
+        raise WindowIsNearError
+    configuration.is_enabled = kept.is_enabled
+    configuration.save()
+    configuration.vms.set(vm_ids)
+    plan_next_run(configuration=configuration, now=now + LEAD)
+
+
+@transaction.atomic
+def remove_configuration(*, configuration_id: int) -> None:
+    """Remove it; windows that have opened go on, and their rollouts stay in the history."""
+    MaintenanceConfiguration.objects.filter(pk=configuration_id).delete()
 
 
 @transaction.atomic

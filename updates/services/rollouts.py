@@ -47,6 +47,7 @@ class RolloutPlan:
     is_availability_first: bool = True
     is_off_peak_only: bool = False
     window_ends_at: datetime | None = None
+    catch_up_until: datetime | None = None
     most_failures: int = 2
     most_percent: int = 5
     soak_minutes: int = 0
@@ -73,6 +74,7 @@ def create_rollout(
         plan=plan_to_json(what.plan),
         is_off_peak_only=what.is_off_peak_only,
         window_ends_at=what.window_ends_at,
+        catch_up_until=what.catch_up_until,
         most_failures=what.most_failures,
         most_percent=what.most_percent,
         soak_minutes=what.soak_minutes,
@@ -155,6 +157,8 @@ def _advance(pk: UUID, now: datetime) -> bool:
     members = RolloutMember.objects.filter(rollout=rollout)
     if rollout.window_ends_at and rollout.window_ends_at <= now:
         members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code="rollout.window_over")
+    if rollout.catch_up_until and rollout.catch_up_until <= now:
+        members.filter(status=MemberState.CATCHING_UP).update(status=MemberState.SKIPPED)
     counts = _counts(rollout)
     bad = counts[MemberState.FAILED] + _unhealthy(rollout)
     result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
@@ -164,8 +168,11 @@ def _advance(pk: UUID, now: datetime) -> bool:
         rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, "rollout.budget_used", None
         log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
     elif not counts[MemberState.WAITING] and not counts[MemberState.STARTED]:
-        rollout.status, rollout.reason = RolloutState.FINISHED, ""
-        rollout.finished_at, rollout.next_step_at = now, None
+        if counts[MemberState.CATCHING_UP]:
+            _catch_up(rollout, now)
+        else:
+            rollout.status, rollout.reason = RolloutState.FINISHED, ""
+            rollout.finished_at, rollout.next_step_at = now, None
     else:
         _work_on(rollout, now)
     rollout.save()
@@ -207,6 +214,19 @@ def _work_on(rollout: Rollout, now: datetime) -> None:
     rollout.next_step_at = now + (LOOK_AGAIN_WHILE_WAITING if is_idle else LOOK_AGAIN)
 
 
+def _catch_up(rollout: Rollout, now: datetime) -> None:
+    """All waves have ended: update machines that were off, and run now. Availability first: one at a time."""
+    is_careful = rollout.configuration is None or rollout.configuration.is_availability_first
+    back = RolloutMember.objects.filter(
+        rollout=rollout,
+        status=MemberState.CATCHING_UP,
+        vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
+    ).order_by("wave", "vm_id")
+    _start(rollout, back[:1] if is_careful else back, now)
+    rollout.reason = "rollout.catching_up"
+    rollout.next_step_at = now + LOOK_AGAIN_WHILE_WAITING
+
+
 def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
     """Ask for the installations of these members; how many were accepted or joined."""
     assert hasattr(waiting, "values_list")
@@ -221,7 +241,12 @@ def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
         _settle(rollout, {vm: "rollout.role_missing" for vm, _p, _r in rows if vm not in allowed})
         rows = [row for row in rows if row[0] in allowed]
     off = [vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}]
-    _settle(rollout, dict.fromkeys(off, "vm.not_running"))
+    may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
+    _settle(
+        rollout,
+        dict.fromkeys(off, "vm.not_running"),
+        state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
+    )
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in set(off)}
     if rollout.is_off_peak_only:
         rest = {vm: rest[vm] for vm in off_peak_vms(list(rest), now)}
@@ -239,8 +264,8 @@ def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
 
 def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
     plan = plan_from_json(rollout.plan)
-    if rollout.window_ends_at is None:
-        return plan
+    if rollout.window_ends_at is None or rollout.window_ends_at <= now:
+        return plan  # after a window only those start that catch up: each has a window of its own
     left = max(timedelta(minutes=1), rollout.window_ends_at - now)
     return replace(plan, maximum_duration=min(plan.maximum_duration, timedelta(minutes=left // timedelta(minutes=1))))
 
@@ -251,7 +276,7 @@ def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE updates_rolloutmember m SET status = 'started', operation_id = r.operation_id
+            UPDATE updates_rolloutmember m SET status = 'started', code = '', operation_id = r.operation_id
             FROM unnest(%s::bigint[], %s::uuid[]) AS r(vm_id, operation_id)
             WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
             """,
@@ -260,18 +285,18 @@ def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
     return len(going)
 
 
-def _settle(rollout: Rollout, codes: Mapping[int, str]) -> None:
-    """These members are skipped, each for its reason."""
+def _settle(rollout: Rollout, codes: Mapping[int, str], *, state: MemberState = MemberState.SKIPPED) -> None:
+    """These members are skipped, or wait until they run, each for its reason."""
     if not codes:
         return
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE updates_rolloutmember m SET status = 'skipped', code = r.code
+            UPDATE updates_rolloutmember m SET status = %s, code = r.code
             FROM unnest(%s::bigint[], %s::text[]) AS r(vm_id, code)
             WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
             """,
-            [list(codes), list(codes.values()), rollout.pk],
+            [state.value, list(codes), list(codes.values()), rollout.pk],
         )
 
 
@@ -320,7 +345,9 @@ def end_rollout(*, rollout_id: UUID, now: datetime, ended_by: User) -> bool:
         return False
     Rollout.objects.filter(pk=rollout_id).update(finished_at=now)
     _take_back_queued(rollout_id)
-    waiting = RolloutMember.objects.filter(rollout_id=rollout_id, status=MemberState.WAITING)
+    waiting = RolloutMember.objects.filter(
+        rollout_id=rollout_id, status__in=[MemberState.WAITING, MemberState.CATCHING_UP]
+    )
     waiting.update(status=MemberState.SKIPPED, code="rollout.ended_by_person")
     return True
 

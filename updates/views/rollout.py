@@ -16,7 +16,14 @@ from ui.pages import render_page
 from updates.forms import MaintenanceForm
 from updates.models import MaintenanceConfiguration
 from updates.selectors.rollouts import load_rollout, rollout_or_404, rollouts_of
-from updates.services.automation import configuration_preview, create_configuration, switch_configuration
+from updates.services.automation import (
+    WindowIsNearError,
+    change_configuration,
+    configuration_preview,
+    create_configuration,
+    remove_configuration,
+    switch_configuration,
+)
 from updates.services.rollouts import end_rollout, pause_rollout, resume_rollout
 from updates.views.connection import for_owners_of_everything
 
@@ -62,14 +69,45 @@ def maintenance_list(request: PortalRequest) -> HttpResponse:
 def maintenance_create(request: PortalRequest) -> HttpResponse:
     """A new one, with a preview of its machines and its next windows before it is made."""
     form = MaintenanceForm(request.POST or None)
-    preview, asked = None, request.POST.get("go")
+    if request.POST.get("go") == "save" and form.is_valid():
+        row = create_configuration(
+            configuration=form.configuration, created_by=request.user, now=timezone.now(), vm_ids=form.vm_ids
+        )
+        return redirect("updates:maintenance", row.pk)
+    return _maintenance_form(request, form)
+
+
+@require_http_methods(["GET", "POST"])
+@for_owners_of_everything
+def maintenance_edit(request: PortalRequest, pk: int) -> HttpResponse:
+    """Change one, with the same preview."""
+    form = MaintenanceForm(request.POST or None, instance=get_object_or_404(MaintenanceConfiguration, pk=pk))
+    if request.POST.get("go") == "save" and form.is_valid():
+        try:
+            change_configuration(configuration=form.configuration, now=timezone.now(), vm_ids=form.vm_ids)
+        except WindowIsNearError:
+            form.add_error(None, _("A window opens within 15 minutes. Switch it off first, or change it afterwards."))
+        else:
+            return redirect("updates:maintenance", pk)
+    return _maintenance_form(request, form)
+
+
+def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResponse:
+    preview = None
     if form.is_bound and form.is_valid():
-        if asked == "create":
-            row = create_configuration(configuration=form.configuration, created_by=request.user, now=timezone.now())
-            return redirect("updates:maintenance", row.pk)
-        preview = configuration_preview(configuration=form.configuration, now=timezone.now())
-    context = {"form": form, "preview": preview}
-    return render_page(request, "updates/maintenance_create.html", context, status=422 if form.errors else 200)
+        preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.vm_ids)
+    context = {"form": form, "preview": preview, "row": form.instance}
+    return render_page(request, "updates/maintenance_form.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+@for_owners_of_everything
+def maintenance_remove(request: PortalRequest, pk: int) -> HttpResponse:
+    """Remove it; what has run stays in the history."""
+    row = get_object_or_404(MaintenanceConfiguration, pk=pk)
+    remove_configuration(configuration_id=pk)
+    messages.success(request, _("“%(name)s” was removed; its rollouts stay in the history.") % {"name": row.name})
+    return redirect("updates:maintenances")
 
 
 @require_http_methods(["GET", "POST"])
