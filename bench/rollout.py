@@ -27,7 +27,7 @@ def main() -> None:
         django.setup()
         from django.db import connection
 
-        from patching.rollout import plan_waves
+        from patching.rollout import plan_lanes
         from updates.models import Operation, Rollout, VmUpdateState
         from updates.selectors.automation import vms_to_patch_automatically
         from updates.services.automation import request_due_assessments, start_automatic_patching, tick
@@ -56,7 +56,8 @@ def main() -> None:
         first = Connection.objects.order_by("pk").values_list("pk", flat=True)[0]
         ids = timed("who is to be patched", lambda: vms_to_patch_automatically(first, night))
         machines = timed("where they stand", lambda: _machines(ids))
-        waves = timed("plan the waves (pure)", lambda: plan_waves(machines))
+        lanes = timed("plan the waves (pure)", lambda: plan_lanes(machines))
+        waves = sum(len(lane.waves) for lane in lanes)
         timed("a tick with nothing due", lambda: tick(now=night + timedelta(minutes=1)))
         VmUpdateState.objects.update(last_assessed_at=night - timedelta(hours=30))
         timed("a tick: due assessments", lambda: request_due_assessments(now=night))
@@ -68,7 +69,7 @@ def main() -> None:
         Rollout.objects.update(next_step_at=night)
         timed("a step of the rollout: end a wave", lambda: advance_rollouts(now=night))
         table(
-            f"{options.vms:,} VMs: {len(ids):,} to be patched in {len(waves):,} waves (the rollout has {made[0].wave_count:,})",
+            f"{options.vms:,} VMs: {len(ids):,} to be patched in {waves:,} waves (the rollout has {made[0].wave_count:,})",
             ["what", "s", "statements"],
             rows,
         )

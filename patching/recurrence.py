@@ -251,3 +251,25 @@ def is_off_peak(
     if begins <= ends:
         return begins <= shown < ends
     return shown >= begins or shown < ends
+
+
+def off_peak_left(
+    moment: datetime, zone: ZoneInfo, *, begins: time = OFF_PEAK_BEGINS, ends: time = OFF_PEAK_ENDS
+) -> timedelta:
+    """How much of the off-peak hours is left at this moment; nothing outside of them."""
+    if not is_off_peak(moment, zone, begins=begins, ends=ends):
+        return timedelta(0)
+    shown = moment.astimezone(zone)
+    last = shown.date() + timedelta(days=1 if shown.time() >= ends else 0)
+    return instant_of(datetime.combine(last, ends), zone) - moment
+
+
+# An installation begins only while this much is left, and is given all of it but the last part, for a slow reboot.
+OFF_PEAK_NEEDED = timedelta(minutes=60)
+OFF_PEAK_KEPT = timedelta(minutes=15)
+
+
+def time_off_peak(moment: datetime, zone: ZoneInfo) -> timedelta:
+    """How long an installation that begins now may take so that it ends off-peak; nothing if it must not begin."""
+    left = off_peak_left(moment, zone)
+    return left - OFF_PEAK_KEPT if left >= OFF_PEAK_NEEDED else timedelta(0)

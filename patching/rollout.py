@@ -3,6 +3,9 @@
 Regions go in phases, the two of a pair never in the same one. In a region one zone goes at a time. Of an availability set
 one update domain goes at a time and at most a fifth of the set; where the update domain is not known, or the set has fewer
 than ten machines, one machine at a time. Of a subscription and of an anti-affinity group never all at once.
+
+`plan_lanes` orders one rollout. Several rollouts run at once, each with an order of its own: `may_start` is asked before
+every start, about everything that is going on.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class Machine:
     update_domain: int | None = None
     subscription: str = ""
     group: str = ""  # the value of the anti-affinity tag
+    clock: str = ""  # whose off-peak hours it waits for; empty: it waits for none
 
 
 def phases_of(regions: Iterable[str]) -> list[list[str]]:
@@ -63,16 +67,31 @@ def phases_of(regions: Iterable[str]) -> list[list[str]]:
     return [phase for phase in (first, second) if phase]
 
 
-def plan_waves(machines: Sequence[Machine]) -> list[list[int]]:
-    """The waves, in order: every VM exactly once, no wave empty."""
-    waves: list[list[int]] = []
-    for phase in phases_of(machine.region for machine in machines):
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The waves of one region (and one clock), which go one after the other; lanes of a phase go side by side."""
+
+    phase: int
+    waves: tuple[tuple[int, ...], ...]
+
+
+def plan_lanes(machines: Sequence[Machine]) -> list[Lane]:
+    """The lanes in the order of their phases: every VM in exactly one wave, no wave empty.
+
+    Machines of one region whose clocks differ go in lanes of their own: none waits for another's night.
+    """
+    lanes = []
+    sizes = _Sizes.among(machines)
+    for number, phase in enumerate(phases_of(machine.region for machine in machines)):
         own = sorted((m for m in machines if m.region in phase), key=lambda m: m.vm_id)
-        # Zones go one after the other; the regions of a phase walk through theirs side by side.
-        turn = _turns(own)
-        for number in range(1 + max(turn.values(), default=0)):
-            waves.extend(_batches([m for m in own if turn[m.region, m.zone] == number], machines))
-    return waves
+        for place in sorted({(m.region, m.clock) for m in own}):
+            here = [m for m in own if (m.region, m.clock) == place]
+            turn = _turns(here)
+            waves: list[list[int]] = []
+            for zone in range(1 + max(turn.values())):
+                waves.extend(_batches([m for m in here if turn[m.region, m.zone] == zone], sizes))
+            lanes.append(Lane(number, tuple(map(tuple, waves))))
+    return lanes
 
 
 def _turns(machines: Sequence[Machine]) -> dict[tuple[str, str], int]:
@@ -93,23 +112,35 @@ class _Room:
     first_free: int = 0
 
 
-def _batches(machines: Sequence[Machine], everybody: Sequence[Machine]) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """How large the groups of a fleet are, and the sets of which the update domain of some machine is not known."""
+
+    of: Mapping[tuple[str, str], int]
+    unknown: Collection[str]
+
+    @classmethod
+    def among(cls, machines: Iterable[Machine]) -> _Sizes:
+        of: dict[tuple[str, str], int] = defaultdict(int)
+        unknown = set()
+        for machine in machines:
+            for key in groups_of(machine):
+                of[key] += 1
+            if machine.update_domain is None:
+                unknown.add(machine.availability_set)
+        return cls(of, unknown)
+
+
+def _batches(machines: Sequence[Machine], sizes: _Sizes) -> list[list[int]]:
     """Put machines that may go side by side into as few batches as the limits allow."""
-    sizes: dict[tuple[str, str], int] = defaultdict(int)
-    unknown = set()  # sets of which the update domain of some machine is not known
-    for machine in everybody:
-        for key in _groups(machine):
-            sizes[key] += 1
-        if machine.update_domain is None:
-            unknown.add(machine.availability_set)
     rooms: dict[tuple[str, str], _Room] = {}
     domains: dict[tuple[str, int], int] = {}  # which update domain of a set goes in a wave
     waves: dict[int, list[int]] = defaultdict(list)
     for machine in machines:
         mine = []
-        for key in _groups(machine):
+        for key in groups_of(machine):
             if key not in rooms:
-                rooms[key] = _Room(_limit(*key, sizes[key], unknown), {})
+                rooms[key] = _Room(_limit(*key, sizes.of[key], sizes.unknown), {})
             mine.append(rooms[key])
         wave = max((room.first_free for room in mine), default=0)
         while not _fits(machine, wave, mine, domains):
@@ -124,7 +155,8 @@ def _batches(machines: Sequence[Machine], everybody: Sequence[Machine]) -> list[
     return [waves[number] for number in sorted(waves)]
 
 
-def _groups(machine: Machine) -> list[tuple[str, str]]:
+def groups_of(machine: Machine) -> list[tuple[str, str]]:
+    """The groups of which only a part may go at once, as (kind, name)."""
     found = [("set", machine.availability_set), ("subscription", machine.subscription), ("group", machine.group)]
     return [(kind, name) for kind, name in found if name]
 
@@ -140,6 +172,58 @@ def _fits(machine: Machine, wave: int, rooms: Sequence[_Room], domains: Mapping[
         return False
     going = domains.get((machine.availability_set, wave))
     return going is None or going == machine.update_domain
+
+
+# --- beside what is going on -------------------------------------------------------------------------------------
+
+
+def may_start(
+    candidates: Iterable[Machine], *, going: Iterable[Machine], sizes: Mapping[tuple[str, str], int]
+) -> list[int]:
+    """Those of the candidates that may start now, in their order, beside the machines that are being changed already.
+
+    `sizes`: how many machines each group of `groups_of` has in the whole inventory. A machine without a zone stands in
+    no zone's way.
+    """
+    now_going = _Going()
+    for machine in going:
+        now_going.add(machine)
+    found = []
+    for machine in candidates:
+        if now_going.leaves_room_for(machine, sizes):
+            now_going.add(machine)
+            found.append(machine.vm_id)
+    return found
+
+
+class _Going:
+    """What is going on, counted by what the rules ask for."""
+
+    def __init__(self) -> None:
+        self.zones: dict[str, set[str]] = defaultdict(set)  # by region
+        self.taken: dict[tuple[str, str], int] = defaultdict(int)  # by group
+        self.domains: dict[str, set[int | None]] = defaultdict(set)  # by availability set
+
+    def add(self, machine: Machine) -> None:
+        self.zones[machine.region].add(machine.zone)
+        for key in groups_of(machine):
+            self.taken[key] += 1
+        self.domains[machine.availability_set].add(machine.update_domain)
+
+    def leaves_room_for(self, machine: Machine, sizes: Mapping[tuple[str, str], int]) -> bool:
+        if PAIRED_REGIONS.get(machine.region) in self.zones:
+            return False
+        if machine.zone and self.zones.get(machine.region, set()) - {"", machine.zone}:
+            return False
+        name = machine.availability_set
+        domains = self.domains.get(name, set()) if name else set()
+        if domains - {machine.update_domain}:
+            return False
+        unknown = {name} if machine.update_domain is None else frozenset[str]()
+        return all(
+            self.taken.get((kind, group), 0) < _limit(kind, group, sizes.get((kind, group), 1), unknown)
+            for kind, group in groups_of(machine)
+        )
 
 
 # --- gates -------------------------------------------------------------------------------------------------------

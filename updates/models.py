@@ -622,9 +622,12 @@ class Rollout(models.Model):
     most_percent = models.PositiveSmallIntegerField(default=5)
     forgiven = models.PositiveIntegerField(default=0)  # failures that a person has seen and resumed in spite of
     soak_minutes = models.PositiveIntegerField(default=0)
-    wave = models.PositiveIntegerField(default=0)
+    is_availability_first = models.BooleanField(default=True)
+    wave = models.PositiveIntegerField(default=0)  # the first that is not over
     wave_count = models.PositiveIntegerField(default=0)
-    wave_ended_at = models.DateTimeField(null=True, blank=True)
+    # Its waves in order, split among lanes that go side by side: phase, first and last wave of each, where it is, and
+    # when that wave ended.
+    lanes = models.JSONField(default=list)
     next_step_at = models.DateTimeField(null=True, blank=True, db_index=True)
     created_at = models.DateTimeField(_("created at"))
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)

@@ -195,6 +195,9 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.paused_by_person": _("Paused by a person."),
     "rollout.ended_by_person": _("Ended by a person."),
     "rollout.off_peak": _("Waits for off-peak hours (22:00 to 04:00) of the machines of this wave."),
+    "rollout.beside_others": _(
+        "Waits for machines that must not be changed at the same time: of the paired region, another zone, or one group."
+    ),
     "rollout.soaking": _("Waits after the wave, to see whether the machines stay well."),
     "rollout.catching_up": _("Waits for machines that were off: each is updated once it runs again."),
     "rollout.window_over": _("The maintenance window was over before its turn."),

@@ -20,13 +20,24 @@ from patching.recurrence import (
     instant_of,
     is_off_peak,
     next_occurrences,
+    off_peak_left,
     parse_recurrence,
+    time_off_peak,
     windows_zones,
     zone_of,
 )
 from patching.releases import release_order
 from patching.rollback import RollbackOrder, plan_rollback
-from patching.rollout import PAIRED_REGIONS, Machine, WaveResult, must_pause, phases_of, plan_waves
+from patching.rollout import (
+    PAIRED_REGIONS,
+    Machine,
+    WaveResult,
+    groups_of,
+    may_start,
+    must_pause,
+    phases_of,
+    plan_lanes,
+)
 from patching.terms import PatchMode, ProductLine
 from tests.patching.recorded import releases
 from tests.patching.tables import flag, rows, words
@@ -202,6 +213,12 @@ def test_off_peak(row: dict[str, str]) -> None:
     assert is_off_peak(moment(row["UTC"]).replace(tzinfo=UTC), zone_of(row["zone"])) is flag(row["off-peak"])
 
 
+@pytest.mark.parametrize("row", rows("time-off-peak"), ids=lambda row: f"{row['zone']} {row['UTC']}")
+def test_the_time_of_an_installation_off_peak(row: dict[str, str]) -> None:
+    found = time_off_peak(moment(row["UTC"]).replace(tzinfo=UTC), zone_of(row["zone"]))
+    assert found == timedelta(minutes=int(row["minutes"]))
+
+
 @pytest.mark.parametrize("name", windows_zones())
 def test_every_windows_zone_has_its_off_peak_hours(name: str) -> None:
     """Six hours a day, an hour more or less where the clock moves; and never at noon."""
@@ -220,6 +237,7 @@ def test_off_peak_hours_may_lie_within_a_day() -> None:
     at = datetime(2026, 1, 1, 3, tzinfo=UTC)
     assert is_off_peak(at, zone, begins=time(2), ends=time(5))
     assert not is_off_peak(at, zone, begins=time(4), ends=time(5))
+    assert off_peak_left(at, zone, begins=time(2), ends=time(5)) == timedelta(hours=2)
 
 
 # --- who goes when -----------------------------------------------------------------------------------------------
@@ -242,41 +260,76 @@ machines = st.lists(
 
 @settings(max_examples=200)
 @given(machines)
-def test_waves_keep_every_rule_of_availability(fleet: list[Machine]) -> None:
+def test_lanes_keep_every_rule_of_availability(fleet: list[Machine]) -> None:
     """Judged by counting, not by the planner's own words."""
-    waves = plan_waves(fleet)
-    assert Counter(vm for wave in waves for vm in wave) == Counter(machine.vm_id for machine in fleet)
-    assert all(waves)
+    lanes = plan_lanes(fleet)
+    assert Counter(vm for lane in lanes for wave in lane.waves for vm in wave) == Counter(m.vm_id for m in fleet)
+    assert all(wave for lane in lanes for wave in lane.waves)
+    assert [lane.phase for lane in lanes] == sorted(lane.phase for lane in lanes)
     by_id = {machine.vm_id: machine for machine in fleet}
-    sizes = Counter(machine.availability_set for machine in fleet)
-    totals = {key: Counter(getattr(machine, key) for machine in fleet) for key in ("subscription", "group")}
-    last_seen: dict[str, int] = {}
-    first_seen: dict[str, int] = {}
-    for number, wave in enumerate(waves):
+    places = [{(by_id[vm].region, by_id[vm].clock) for wave in lane.waves for vm in wave} for lane in lanes]
+    assert all(len(place) == 1 for place in places), "a lane is of one region and one clock"
+    regions: dict[int, set[str]] = defaultdict(set)
+    for lane, place in zip(lanes, places, strict=True):
+        regions[lane.phase] |= {region for region, _clock in place}
+    for phase in regions.values():
+        assert not any(PAIRED_REGIONS.get(region) in phase for region in phase)
+    for wave in (wave for lane in lanes for wave in lane.waves):
         going = [by_id[vm] for vm in wave]
-        regions = {machine.region for machine in going}
+        assert len({machine.zone for machine in going}) == 1
+        assert_room(going, fleet)
+
+
+def assert_room(going: list[Machine], fleet: list[Machine]) -> None:
+    """Of no group too many go at once."""
+    sizes = Counter(machine.availability_set for machine in fleet)
+    by_set: dict[str, list[Machine]] = defaultdict(list)
+    for machine in going:
+        by_set[machine.availability_set].append(machine)
+    for name, some in by_set.items():
+        if not name:
+            continue
+        assert len({machine.update_domain for machine in some}) == 1
+        if sizes[name] < 10 or any(machine.update_domain is None for machine in some):
+            assert len(some) == 1
+        assert len(some) <= max(1, sizes[name] * 0.2)
+    for key in ("subscription", "group"):
+        totals = Counter(getattr(machine, key) for machine in fleet)
+        for name, count in Counter(getattr(machine, key) for machine in going).items():
+            assert not name or count <= max(1, totals[name] // 4)
+
+
+@settings(max_examples=200)
+@given(machines, st.data())
+def test_whatever_runs_at_once_keeps_every_rule_and_ends(fleet: list[Machine], data: st.DataObject) -> None:
+    """Any number of rollouts that ask in any order: what is going on keeps the rules, and everybody has a turn."""
+    sizes = Counter(key for machine in fleet for key in groups_of(machine))
+    by_id = {machine.vm_id: machine for machine in fleet}
+    waiting = data.draw(st.permutations(sorted(by_id)))
+    going: list[int] = []
+    for _ in fleet:
+        asking = waiting[: data.draw(st.integers(1, 40))] if going else waiting
+        found = may_start([by_id[vm] for vm in asking], going=[by_id[vm] for vm in going], sizes=sizes)
+        assert found or going or not waiting, "where nothing is going on somebody may start"
+        going += found
+        waiting = [vm for vm in waiting if vm not in set(found)]
+        now = [by_id[vm] for vm in going]
+        assert_room(now, fleet)
+        regions = {machine.region for machine in now}
         assert not any(PAIRED_REGIONS.get(region) in regions for region in regions)
         for region in regions:
-            assert len({machine.zone for machine in going if machine.region == region}) == 1
-            first_seen.setdefault(region, number)
-            last_seen[region] = number
-        by_set: dict[str, list[Machine]] = defaultdict(list)
-        for machine in going:
-            by_set[machine.availability_set].append(machine)
-        for name, some in by_set.items():
-            if not name:
-                continue
-            assert len({machine.update_domain for machine in some}) == 1
-            if sizes[name] < 10 or any(machine.update_domain is None for machine in some):
-                assert len(some) == 1
-            assert len(some) <= max(1, sizes[name] * 0.2)
-        for key, counts in totals.items():
-            for name, count in Counter(getattr(machine, key) for machine in going).items():
-                assert not name or count <= max(1, counts[name] // 4)
-    # a region begins only after its pair has ended, or ends before it begins
-    for region, pair in PAIRED_REGIONS.items():
-        if region in first_seen and pair in first_seen:
-            assert last_seen[region] < first_seen[pair] or last_seen[pair] < first_seen[region]
+            assert len({m.zone for m in now if m.region == region} - {""}) <= 1
+        going = going[data.draw(st.integers(1, max(1, len(going)))) :]
+    assert not waiting
+    assert not going
+
+
+def test_machines_of_one_region_wait_for_nobodys_night_but_their_own() -> None:
+    def machine(vm_id: int, clock: str) -> Machine:
+        return Machine(vm_id, "japaneast", clock=clock)
+
+    lanes = plan_lanes([machine(1, "Asia/Tokyo"), machine(2, "UTC"), machine(3, "Asia/Tokyo")])
+    assert [(lane.phase, lane.waves) for lane in lanes] == [(0, ((1, 3),)), (0, ((2,),))]
 
 
 def test_phases_hold_no_pair() -> None:
@@ -284,7 +337,7 @@ def test_phases_hold_no_pair() -> None:
     assert sorted(region for phase in found for region in phase) == sorted([*PAIRED_REGIONS, "nowhere"])
     for phase in found:
         assert not any(PAIRED_REGIONS.get(region) in phase for region in phase)
-    assert plan_waves([]) == []
+    assert plan_lanes([]) == []
 
 
 @pytest.mark.parametrize("row", rows("rollout-budget"), ids=lambda row: " ".join(row.values()))

@@ -73,8 +73,7 @@ def text_of(response: Any) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
-def end_operations(state: str = "succeeded", **which: Any) -> None:
-    now = timezone.now()
+def end_operations(state: str = "succeeded", *, now: datetime = NIGHT, **which: Any) -> None:
     Operation.objects.open().filter(**which).update(
         state=state, finished_at=now, next_step_at=None, error_code="0x80070643" if state == "failed" else ""
     )
@@ -240,6 +239,42 @@ def test_machines_that_cannot_take_it_are_skipped_with_their_reason(
     assert RolloutMember.objects.get(vm=busy).status == "started", "a conflict passes by itself"
 
 
+def test_regions_of_a_phase_go_side_by_side_and_a_clock_of_its_own_holds_nobody_up(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    tokyo = fleet(resource_group, 2, availability_set="one")
+    berlin = fleet(resource_group, 1, time_zone="", location="germanywestcentral")
+    odd = fleet(resource_group, 1, time_zone="W. Europe Standard Time")  # in Japan, by Europe's clock
+    rollout = make([*tokyo, *berlin, *odd], operator, is_off_peak_only=True)
+    assert sorted((lane["phase"], lane["last"] - lane["first"]) for lane in rollout.lanes) == [(0, 0), (0, 0), (0, 1)]
+    for hour in (0, 1):
+        advance(rollout, NIGHT + timedelta(hours=hour))
+        end_operations()
+    assert set(Operation.objects.values_list("vm_id", flat=True)) == {vm.pk for vm in tokyo}
+    advance(rollout, NIGHT + timedelta(hours=2))
+    assert rollout.reason == "rollout.off_peak"
+    advance(rollout, NIGHT + timedelta(hours=8))
+    assert Operation.objects.count() == 3, "a quarter of the subscription at a time, in the whole world"
+    end_operations()
+    advance(rollout, NIGHT + timedelta(hours=8))
+    assert Operation.objects.count() == 4
+
+
+def test_two_rollouts_never_change_together_what_one_would_not(operator: User, resource_group: ResourceGroup) -> None:
+    (east,), (west,) = fleet(resource_group, 1), fleet(resource_group, 1, location="japanwest")
+    first, second = make([east], operator), make([west], operator)
+    Rollout.objects.filter(pk=second.pk).update(created_at=NOON + timedelta(minutes=1))
+    advance_rollouts(now=NOON)
+    second.refresh_from_db()
+    assert list(Operation.objects.values_list("vm_id", flat=True)) == [east.pk]
+    assert second.reason == "rollout.beside_others"
+    end_operations()
+    advance(second)
+    assert Operation.objects.get(finished_at=None).vm_id == west.pk
+    advance(first)
+    assert first.status == "finished"
+
+
 def test_it_waits_for_off_peak_hours(operator: User, resource_group: ResourceGroup) -> None:
     tokyo = fleet(resource_group, 1)
     berlin = fleet(resource_group, 1, time_zone="", location="germanywestcentral")  # the region's clock
@@ -316,6 +351,7 @@ def test_it_takes_who_is_eligible_off_peak_and_once(resource_group: ResourceGrou
     RolloutMember.objects.update(status="failed")
     (again,) = start_automatic_patching(now=NIGHT + timedelta(days=1))
     assert again.pk != rollout.pk, "failed ones have another try"
+    assert start_automatic_patching(now=NIGHT + timedelta(days=1, hours=2)) == [], "once a day"
     Rollout.objects.update(status="finished", next_step_at=None)
     for _ in range(4):
         RolloutMember.objects.create(
@@ -331,6 +367,31 @@ def test_it_takes_who_is_eligible_off_peak_and_once(resource_group: ResourceGrou
     Connection.objects.update(is_patching_automatically=False)
     assert start_automatic_patching(now=NIGHT + timedelta(days=3)) == []
     assert complete in vms
+
+
+def test_what_would_take_a_machine_off_the_train_is_nothing_it_lacks(resource_group: ResourceGroup) -> None:
+    on_track, off_track = vms = fleet(resource_group, 2)
+    lacking(vms)
+    PatchSetMember.objects.update(patch=PatchFactory(classification="Security", release_type="oob_lcu"))
+    VirtualMachine.objects.filter(pk=on_track.pk).update(hotpatch_track="on_track")
+    (rollout,) = start_automatic_patching(now=NIGHT)
+    assert list(rollout.members.values_list("vm_id", flat=True)) == [off_track.pk]
+
+
+def test_a_machine_is_tried_once_in_a_night(resource_group: ResourceGroup) -> None:
+    (vm,) = fleet(resource_group, 1)
+    lacking([vm])
+    (rollout,) = start_automatic_patching(now=NIGHT)
+    advance(rollout, NIGHT)
+    assert Operation.objects.get().plan["maximum_duration_seconds"] == 7_200
+    end_operations("failed", now=NIGHT + timedelta(minutes=30))
+    advance(rollout, NIGHT + timedelta(hours=1))
+    assert rollout.status == "finished"
+    Rollout.objects.update(created_at=NIGHT - timedelta(days=2))
+    assert start_automatic_patching(now=NIGHT + timedelta(hours=2)) == []
+    (again,) = start_automatic_patching(now=NIGHT + timedelta(days=1, hours=4))  # 02:30: an hour and a half is left
+    advance(again, NIGHT + timedelta(days=1, hours=4))
+    assert Operation.objects.get(finished_at=None).plan["maximum_duration_seconds"] == 75 * 60
 
 
 def test_the_reboot_setting_of_the_machine_counts(resource_group: ResourceGroup) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache, reduce
@@ -15,9 +15,24 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from patching.orchestrator import PatcherVerdict, who_patches
-from patching.recurrence import is_off_peak, zone_of
-from patching.terms import PatchMode, Platform
-from updates.models import MaintenanceConfiguration, MemberState, RolloutMember, RolloutState
+from patching.recurrence import time_off_peak, zone_of
+from patching.terms import (
+    CRITICAL_AND_SECURITY,
+    LCU_TYPES,
+    HotpatchTrack,
+    PatchMode,
+    Platform,
+    Verification,
+)
+from updates.models import (
+    MaintenanceConfiguration,
+    MemberState,
+    PatchSetMember,
+    Rollout,
+    RolloutMember,
+    RolloutSource,
+    RolloutState,
+)
 from vms.choices import PowerState
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 
@@ -68,17 +83,17 @@ def clock_of(time_zone: str, location: str) -> ZoneInfo:
         return ZoneInfo(REGION_ZONES.get(location, "UTC"))
 
 
-def off_peak_vms(vm_ids: Collection[int], now: datetime) -> list[int]:
-    """Those of these VMs whose clocks show off-peak hours (one query)."""
+def times_off_peak(vm_ids: Collection[int], now: datetime) -> dict[int, timedelta]:
+    """How long an installation may take that begins now on these VMs; only those that may begin (one query)."""
     rows = VirtualMachine.objects.filter(pk__in=list(vm_ids)).order_by("pk").values_list("pk", "time_zone", "location")
-    quiet: dict[tuple[str, str], bool] = {}
-    found = []
+    times: dict[tuple[str, str], timedelta] = {}
+    found = {}
     for pk, time_zone, location in rows:
         key = (time_zone, location)
-        if key not in quiet:
-            quiet[key] = is_off_peak(now, clock_of(*key))
-        if quiet[key]:
-            found.append(pk)
+        if key not in times:
+            times[key] = time_off_peak(now, clock_of(*key))
+        if times[key]:
+            found[pk] = times[key]
     return found
 
 
@@ -206,34 +221,73 @@ def vms_due_for_assessment(now: datetime, *, limit: int, with_never: bool) -> li
 
 
 MOST_TRIES, TRIES_WITHIN = 5, timedelta(days=30)
+# Longer than the off-peak hours of one night: a machine is tried once in each.
+NEXT_TRY_AFTER = timedelta(hours=8)
 
 
 def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     """VMs of a connection that automatic guest patching takes on now.
 
-    Eligible, running, lacking something, in no open rollout, and not given up on (five failures within 30 days).
+    Eligible, running, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
+    already, and not given up on (within 30 days five runs failed, or reported what a later look contradicted).
     """
-    tired = (
-        RolloutMember.objects.filter(status=MemberState.FAILED, rollout__created_at__gt=now - TRIES_WITHIN)
-        .values_list("vm_id", flat=True)
-        .order_by("vm_id")
+    tried = RolloutMember.objects.order_by().filter(rollout__source=RolloutSource.AUTOMATIC)
+    bad = Q(status=MemberState.FAILED) | Q(operation__verification=Verification.CONTRADICTED.value)
+    tries = Counter(tried.filter(bad, rollout__created_at__gt=now - TRIES_WITHIN).values_list("vm_id", flat=True))
+    tired = {vm_id for vm_id, count in tries.items() if count >= MOST_TRIES}
+    tired.update(
+        tried.filter(
+            operation__finished_at__gt=now - NEXT_TRY_AFTER,
+            operation__finished_at__lte=now,
+            rollout__created_at__gt=now - TRIES_WITHIN,
+        ).values_list("vm_id", flat=True)
     )
-    tries: dict[int, int] = defaultdict(int)
-    for vm_id in tired:
-        tries[vm_id] += 1
-    busy = RolloutMember.objects.filter(rollout__status__in=[RolloutState.RUNNING, RolloutState.PAUSED])
+    waiting = RolloutMember.objects.filter(
+        rollout__status__in=[RolloutState.RUNNING, RolloutState.PAUSED],
+        status__in=[MemberState.WAITING, MemberState.STARTED],
+    )
     vms: VirtualMachineQuerySet = VirtualMachine.objects.filter(
+        _lacking(),
         connection_id=connection_id,
         connection__is_patching_automatically=True,
         patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM.value,
         bypass_platform_safety_checks=False,
         provision_vm_agent=True,
         power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
+        update_state__is_awaiting_assessment=False,
         critical_and_security_count__gt=0,
     ).order_by()
     vms = vms.exclude(pk__in=scheduled_vms(VirtualMachine.objects.order_by()).values("pk"))
-    vms = vms.exclude(pk__in=busy.values("vm_id"))
-    return [pk for pk in vms.order_by("pk").values_list("pk", flat=True) if tries.get(pk, 0) < MOST_TRIES]
+    vms = vms.exclude(pk__in=waiting.values("vm_id"))
+    return [pk for pk in vms.order_by("pk").values_list("pk", flat=True) if pk not in tired]
+
+
+def _lacking() -> Q:
+    """VMs whose patch set has a Critical or Security KB; on the train, one that does not take them off (two queries)."""
+    urgent = PatchSetMember.objects.filter(patch__classification__in=_CRITICAL_AND_SECURITY).exclude(
+        patch__kb_number=""
+    )
+    for_all = urgent.exclude(patch__release_type__in=_OFF_THE_TRAIN)
+    sets, sets_for_all = (
+        list(rows.values_list("patch_set_id", flat=True).distinct().order_by()) for rows in (urgent, for_all)
+    )
+    off_train = Q(update_state__patch_set_id__in=sets) & ~Q(hotpatch_track=HotpatchTrack.ON_TRACK.value)
+    return Q(update_state__patch_set_id__in=sets_for_all) | off_train
+
+
+_CRITICAL_AND_SECURITY = sorted(name.value for name in CRITICAL_AND_SECURITY)
+_OFF_THE_TRAIN = sorted(name.value for name in LCU_TYPES)
+
+
+def was_patching_lately(connection_id: int, now: datetime) -> bool:
+    """Whether automatic patching took on VMs of this connection within the last day, as its assessments take one."""
+    mine = RolloutMember.objects.filter(rollout_id=OuterRef("pk"), vm__connection_id=connection_id)
+    return Rollout.objects.filter(
+        Exists(mine), source=RolloutSource.AUTOMATIC, created_at__gt=now - AUTOMATIC_EVERY
+    ).exists()
+
+
+AUTOMATIC_EVERY = timedelta(hours=23)
 
 
 def kbs_lacking(vm_ids: Iterable[int]) -> tuple[str, ...]:

@@ -18,11 +18,12 @@ from updates.plans import plan_from_json
 from updates.selectors.automation import (
     kbs_lacking,
     members_of,
-    off_peak_vms,
     patcher_of,
     platforms_in_charge,
+    times_off_peak,
     vms_due_for_assessment,
     vms_to_patch_automatically,
+    was_patching_lately,
 )
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
@@ -37,21 +38,21 @@ ASSESSMENTS_PER_TICK = 2_000
 SMALLEST_TICK = 50
 
 
-def tick(*, now: datetime) -> None:
-    """Everything that is due at this minute."""
-    request_due_assessments(now=now)
+def tick(*, now: datetime, minutes: int = 1) -> None:
+    """Everything that is due at this minute. `minutes`: how long it has been since the tick before."""
+    request_due_assessments(now=now, minutes=minutes)
     if now.minute % 10 == 0:
         start_automatic_patching(now=now)
     open_windows(now=now)
     advance_rollouts(now=now)
 
 
-def request_due_assessments(*, now: datetime) -> int:
+def request_due_assessments(*, now: datetime, minutes: int = 1) -> int:
     """Queue periodic assessments that are due, the longest waiting first; how many.
 
     Each tick takes no more than its share of the fleet, so that they spread over the day by themselves.
     """
-    share = max(SMALLEST_TICK, min(ASSESSMENTS_PER_TICK, VirtualMachine.objects.count() // 720))
+    share = max(SMALLEST_TICK, minutes * min(ASSESSMENTS_PER_TICK, VirtualMachine.objects.count() // 720))
     vm_ids = vms_due_for_assessment(now, limit=share, with_never=now.minute % 5 == 0)
     if vm_ids:
         request_assessments(vm_ids=vm_ids, requested_by=None, is_bulk=True)
@@ -64,15 +65,18 @@ def request_due_assessments(*, now: datetime) -> int:
 def start_automatic_patching(*, now: datetime) -> list[Rollout]:
     """For each connection that this portal is in charge of, a rollout for the VMs that lack Critical or Security updates.
 
-    VMs that were off, or failed, are in a later one. Only when off-peak hours have come somewhere for one of them.
+    VMs that were off, or failed, are in a later one; there is one a day. Only when off-peak hours have come for one of
+    them.
     """
     made = []
     for row in Connection.objects.filter(platforms_in_charge(), is_patching_automatically=True).order_by("pk"):
         with transaction.atomic():
             # Two schedulers at once: the second finds the VMs in the rollout of the first.
             Connection.objects.select_for_update(no_key=True).get(pk=row.pk)
+            if was_patching_lately(row.pk, now):
+                continue
             vm_ids = vms_to_patch_automatically(row.pk, now)
-            if not vm_ids or not off_peak_vms(vm_ids, now):
+            if not vm_ids or not times_off_peak(vm_ids, now):
                 continue
             kbs = kbs_lacking(vm_ids)
             if not kbs:

@@ -7,21 +7,31 @@ on the machines is the engine's: here installations are asked for, never sent.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, Lower
 
-from patching.rollout import Machine, WaveResult, must_pause, plan_waves
-from patching.terms import InstallationPlan, OperationState, RebootSetting
-from updates.models import MaintenanceConfiguration, MemberState, Rollout, RolloutMember, RolloutSource, RolloutState
+from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_lanes
+from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
+from updates.models import (
+    MaintenanceConfiguration,
+    MemberState,
+    Operation,
+    Rollout,
+    RolloutMember,
+    RolloutSource,
+    RolloutState,
+)
 from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.automation import off_peak_vms
+from updates.selectors.automation import clock_of, times_off_peak
 from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -32,8 +42,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 LOOK_AGAIN = timedelta(seconds=5)
 LOOK_AGAIN_WHILE_WAITING = timedelta(minutes=1)
-# Refusals that pass by themselves: the VM waits for its turn.
-_PASSING = frozenset({"conflict.installation_open", "vm.awaiting_assessment"})
+# A refusal that passes by itself: the VM waits for its turn. (A machine that owes an assessment may owe it for days; it
+# is skipped, and a later rollout takes it on.)
+_PASSING = frozenset({"conflict.installation_open"})
 ANTI_AFFINITY_TAG = "anti-affinity"
 
 
@@ -66,7 +77,11 @@ def create_rollout(
     """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout."""
     if rollout_id and (existing := Rollout.objects.filter(pk=rollout_id).first()):
         return existing
-    waves = plan_waves(_machines(vm_ids)) if what.is_availability_first else [list(vm_ids)] if vm_ids else []
+    if what.is_availability_first:
+        lanes = plan_lanes(_machines(vm_ids, with_clocks=what.is_off_peak_only))
+    else:
+        lanes = [Lane(0, (tuple(vm_ids),))] if vm_ids else []
+    waves = [wave for lane in lanes for wave in lane.waves]
     rollout = Rollout(
         name=what.name[:150],
         source=what.source,
@@ -78,7 +93,9 @@ def create_rollout(
         most_failures=what.most_failures,
         most_percent=what.most_percent,
         soak_minutes=what.soak_minutes,
+        is_availability_first=what.is_availability_first,
         wave_count=len(waves),
+        lanes=_lane_rows(lanes),
         next_step_at=now,
         created_at=now,
         created_by=created_by,
@@ -102,12 +119,24 @@ def create_rollout(
     return rollout
 
 
-def _machines(vm_ids: Collection[int]) -> list[Machine]:
+def _lane_rows(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
+    """The lanes as the rollout keeps them: their waves are numbered one after the other."""
+    rows, first = [], 0
+    for lane in lanes:
+        last = first + len(lane.waves) - 1
+        rows.append({"phase": lane.phase, "first": first, "last": last, "wave": first, "ended_at": None})
+        first = last + 1
+    return rows
+
+
+def _machines(vm_ids: Iterable[int], *, with_clocks: bool = False) -> list[Machine]:
     """Where these VMs stand (one query)."""
     rows = (
         VirtualMachine.objects.filter(pk__in=list(vm_ids))
         .order_by("pk")
-        .values_list("pk", "location", "zones", "availability_set", "resource_group__subscription_id", "tags")
+        .values_list(
+            "pk", "location", "zones", "availability_set", "resource_group__subscription_id", "tags", "time_zone"
+        )
     )
     return [
         Machine(
@@ -117,8 +146,9 @@ def _machines(vm_ids: Collection[int]) -> list[Machine]:
             availability_set=availability_set.lower(),
             subscription=str(subscription),
             group=str(tags.get(ANTI_AFFINITY_TAG, "")),
+            clock=clock_of(time_zone, location).key if with_clocks else "",
         )
-        for pk, location, zones, availability_set, subscription, tags in rows
+        for pk, location, zones, availability_set, subscription, tags, time_zone in rows
     ]
 
 
@@ -128,7 +158,10 @@ def _machines(vm_ids: Collection[int]) -> list[Machine]:
 def advance_rollouts(*, now: datetime) -> int:
     """Step every rollout that is due; how many were stepped. Two workers never step the same one at once."""
     due = list(
-        Rollout.objects.filter(next_step_at__lte=now).order_by("next_step_at").values_list("pk", flat=True)[:200]
+        # The oldest first: of two that stand in each other's way, it goes on.
+        Rollout.objects.filter(next_step_at__lte=now)
+        .order_by("created_at", "name", "pk")
+        .values_list("pk", flat=True)[:200]
     )
     return sum(_advance(pk, now) for pk in due)
 
@@ -197,40 +230,48 @@ def _unhealthy(rollout: Rollout) -> int:
 
 
 def _work_on(rollout: Rollout, now: datetime) -> None:
-    """Start what the wave still has to start; when it has ended and soaked, go to the next."""
-    here = RolloutMember.objects.filter(rollout=rollout, wave=rollout.wave)
-    if not here.filter(status__in=[MemberState.WAITING, MemberState.STARTED]).exists():
-        rollout.wave_ended_at = rollout.wave_ended_at or now
-        if now < rollout.wave_ended_at + timedelta(minutes=rollout.soak_minutes):
-            rollout.reason, rollout.next_step_at = "rollout.soaking", now + LOOK_AGAIN
-            return
-        rollout.wave, rollout.wave_ended_at = rollout.wave + 1, None
-        rollout.reason, rollout.next_step_at = "", now
-        return
-    started = _start(rollout, here.filter(status=MemberState.WAITING), now)
-    is_waiting = here.filter(status=MemberState.WAITING).exists()
-    is_idle = is_waiting and not started
-    rollout.reason = "rollout.off_peak" if is_idle and rollout.is_off_peak_only else ""
+    """In each lane of the phase start what its wave still has to start; when it has ended and soaked, go to the next."""
+    members = RolloutMember.objects.filter(rollout=rollout)
+    unfinished = members.filter(status__in=[MemberState.WAITING, MemberState.STARTED])
+    open_waves = set(unfinished.values_list("wave", flat=True).distinct().order_by())
+    for lane in rollout.lanes:
+        _walk(lane, open_waves, timedelta(minutes=rollout.soak_minutes), now)
+    ahead = [lane for lane in rollout.lanes if lane["wave"] <= lane["last"]]
+    here = [lane for lane in ahead if lane["phase"] == min(lane["phase"] for lane in ahead)]
+    rollout.wave = min((lane["wave"] for lane in here), default=rollout.wave_count)
+    current = members.filter(wave__in=[lane["wave"] for lane in here if lane["ended_at"] is None])
+    waiting = current.filter(status=MemberState.WAITING)
+    started, reason = _start(rollout, waiting, now)
+    is_soaking = bool(here) and all(lane["ended_at"] for lane in here)
+    is_idle = not started and not current.filter(status=MemberState.STARTED).exists() and waiting.exists()
+    rollout.reason = "rollout.soaking" if is_soaking else reason if is_idle else ""
     rollout.next_step_at = now + (LOOK_AGAIN_WHILE_WAITING if is_idle else LOOK_AGAIN)
 
 
 def _catch_up(rollout: Rollout, now: datetime) -> None:
-    """All waves have ended: update machines that were off, and run now. Availability first: one at a time."""
-    is_careful = rollout.configuration is None or rollout.configuration.is_availability_first
+    """All waves have ended: update machines that were off, and run now."""
     back = RolloutMember.objects.filter(
         rollout=rollout,
         status=MemberState.CATCHING_UP,
         vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
-    ).order_by("wave", "vm_id")
-    _start(rollout, back[:1] if is_careful else back, now)
+    )
+    _start(rollout, back, now)
     rollout.reason = "rollout.catching_up"
     rollout.next_step_at = now + LOOK_AGAIN_WHILE_WAITING
 
 
-def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
-    """Ask for the installations of these members; how many were accepted or joined."""
-    assert hasattr(waiting, "values_list")
-    rows = list(waiting.values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
+def _walk(lane: dict[str, Any], open_waves: Collection[int], soak: timedelta, now: datetime) -> None:
+    """Bring a lane to its first wave that is not over, or still soaks."""
+    while lane["wave"] <= lane["last"] and lane["wave"] not in open_waves:
+        lane["ended_at"] = lane["ended_at"] or now.isoformat()
+        if now < datetime.fromisoformat(lane["ended_at"]) + soak:
+            return
+        lane["wave"], lane["ended_at"] = lane["wave"] + 1, None
+
+
+def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) -> tuple[int, str]:
+    """Ask for the installations of these members; how many were accepted or joined, and why others wait."""
+    rows = list(waiting.order_by("wave", "vm_id").values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
     # Who asked for it must still be allowed to, at every wave.
     asker, is_asked = rollout.created_by, rollout.source == RolloutSource.ON_DEMAND
     if is_asked:
@@ -240,26 +281,67 @@ def _start(rollout: Rollout, waiting: object, now: datetime) -> int:
             allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
         _settle(rollout, {vm: "rollout.role_missing" for vm, _p, _r in rows if vm not in allowed})
         rows = [row for row in rows if row[0] in allowed]
-    off = [vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}]
+    off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
     may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
     _settle(
         rollout,
-        dict.fromkeys(off, "vm.not_running"),
+        dict.fromkeys(sorted(off), "vm.not_running"),
         state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
     )
-    rest = {vm: reboot for vm, _power, reboot in rows if vm not in set(off)}
-    if rollout.is_off_peak_only:
-        rest = {vm: rest[vm] for vm in off_peak_vms(list(rest), now)}
+    rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
     plan = _plan_in_window(rollout, now)
-    by_reboot: dict[str, list[int]] = defaultdict(list)
-    for vm, reboot in rest.items():
-        by_reboot[plan.reboot_setting.value if is_asked else reboot].append(vm)
+    longest = dict.fromkeys(rest, plan.maximum_duration)
+    reason = ""
+    if rollout.is_off_peak_only and rest:
+        longest = {vm: min(plan.maximum_duration, time) for vm, time in times_off_peak(list(rest), now).items()}
+        reason = "rollout.off_peak"
+    ready = [vm for vm in rest if longest.get(vm)]
+    if rollout.is_availability_first and ready:
+        going = _beside_others(ready)
+        reason = "rollout.beside_others" if not going else reason
+        ready = going
+    alike: dict[tuple[str, timedelta], list[int]] = defaultdict(list)
+    for vm in ready:
+        alike[plan.reboot_setting.value if is_asked else rest[vm], longest[vm]].append(vm)
     outcomes: list[RequestOutcome] = []
-    for reboot, vm_ids in sorted(by_reboot.items()):
+    for (reboot, duration), vm_ids in sorted(alike.items()):
         # The reboot setting of the VM beats that of a configuration.
-        own = replace(plan, reboot_setting=RebootSetting(reboot))
+        own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
         outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=rollout.created_by, is_bulk=True)
-    return _record(rollout, outcomes)
+    return _record(rollout, outcomes), reason
+
+
+# Rollouts that ask at once wait for each other here, until what the first one started is written.
+_START_LOCK = 0x726F6C6C
+
+
+def _beside_others(vm_ids: Sequence[int]) -> list[int]:
+    """Those of these VMs that may start beside everything that changes a machine now, whoever asked for it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_START_LOCK])
+    changing = Operation.objects.open().exclude(kind=OperationKind.ASSESSMENT.value)
+    place = {machine.vm_id: machine for machine in _machines(vm_ids)}
+    candidates = [place[vm] for vm in vm_ids if vm in place]
+    return may_start(candidates, going=_machines(changing.values_list("vm_id", flat=True)), sizes=_sizes(candidates))
+
+
+def _sizes(machines: Iterable[Machine]) -> dict[tuple[str, str], int]:
+    """How many VMs of the inventory are in the groups of these (one query for each kind of group that occurs)."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for machine in machines:
+        for kind, name in groups_of(machine):
+            names[kind].add(name)
+    columns = {
+        "set": Lower("availability_set"),
+        "subscription": Cast("resource_group__subscription_id", TextField()),
+        "group": KeyTextTransform(ANTI_AFFINITY_TAG, "tags"),
+    }
+    sizes = {}
+    for kind, wanted in sorted(names.items()):
+        rows = VirtualMachine.objects.order_by().annotate(of=columns[kind]).filter(of__in=sorted(wanted))
+        for name, count in rows.values_list("of").annotate(count=Count("pk")):
+            sizes[kind, str(name)] = count
+    return sizes
 
 
 def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
