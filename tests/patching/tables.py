@@ -46,6 +46,11 @@ def words(cell: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in cell.split(",") if word.strip())
 
 
+def matches(row: Row, facts: dict[str, str]) -> bool:
+    """Whether these facts are what a row asks for; an empty cell does not matter."""
+    return all(not row[name] or row[name] == value for name, value in facts.items())
+
+
 def flag(cell: str) -> bool:
     """A cell that says yes or no; anything else is an error."""
     return {"yes": True, "no": False, "on": True, "off": False}[cell]

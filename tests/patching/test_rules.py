@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ from patching.terms import (
 )
 from patching.track import hotpatch_status, judge_track
 from tests.patching.recorded import day, moment, month, releases
-from tests.patching.tables import Row, every_table, flag, rows, words
+from tests.patching.tables import Row, every_table, flag, matches, rows, words
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
 
@@ -76,7 +78,7 @@ def table(name: str) -> Callable[[Callable[..., None]], Any]:
 
 def test_every_table_is_checked_by_a_test() -> None:
     source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    checked = set(re.findall(r'(?:@table|"row", rows)\("([a-z-]+)"\)', source))
+    checked = set(re.findall(r'(?:@table|"row", rows|in rows)\("([a-z-]+)"\)', source))
     assert checked == set(every_table())
 
 
@@ -192,6 +194,45 @@ def test_settings_combinations(row: Row) -> None:
     assert tuple(violation.problem.value for violation in found) == words(row["problems"])
     assert {violation.arm_target for violation in found} == set(words(row["ARM target"]))
     assert {violation.arm_code for violation in found} <= {"InvalidParameter"}
+
+
+def test_every_combination_of_settings_has_the_problems_of_the_table() -> None:
+    """3,456 changes: every target, from every mode, on every platform."""
+    yes_no = ("yes", "no")
+    modes, assessments = [mode.value for mode in PatchMode], [mode.value for mode in AssessmentMode]
+    columns = (
+        "agent",
+        "patch mode",
+        "automatic updates",
+        "assessment mode",
+        "hotpatch",
+        "bypass",
+        "eligible",
+        "from mode",
+    )
+    space = itertools.product(yes_no, modes, yes_no, assessments, yes_no, yes_no, yes_no, modes)
+    for facts in (dict(zip(columns, values, strict=True)) for values in space):
+        target = PatchSettings(
+            provision_vm_agent=flag(facts["agent"]),
+            patch_mode=PatchMode(facts["patch mode"]),
+            enable_automatic_updates=flag(facts["automatic updates"]),
+            assessment_mode=AssessmentMode(facts["assessment mode"]),
+            enable_hotpatching=flag(facts["hotpatch"]),
+            bypass_platform_safety_checks=flag(facts["bypass"]),
+        )
+        expected = [row["problem"] for row in rows("settings-problems") if matches(row, facts)]
+        for platform in Platform:
+            found = judge_settings(
+                target,
+                current=replace(target, patch_mode=PatchMode(facts["from mode"])),
+                eligibility=ELIGIBLE if flag(facts["eligible"]) else NOT_ELIGIBLE,
+                platform=platform,
+            )
+            are_facts = platform is Platform.AZURE_STACK_HCI
+            assert [violation.problem.value for violation in found] == ([] if are_facts else expected), (
+                facts,
+                platform,
+            )
 
 
 @table("settings-transitions")

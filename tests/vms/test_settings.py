@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from patching.terms import AssessmentMode, PatchMode, RebootSetting
+from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
-from tests.patching.tables import flag, rows, words
+from tests.patching.tables import flag, matches, rows, words
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
-from vms.services.settings import Refusal, SettingsChange, Verdict, change_settings
+from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict, change_settings
 
 pytestmark = pytest.mark.django_db
 MANUAL = SettingsChange(patch_mode=PatchMode.MANUAL, bypass_platform_safety_checks=False)
@@ -125,6 +126,109 @@ def test_every_combination_of_the_rules_through_the_page(
     shown = text_of(review)
     for violation in outcome.violations:
         assert f"{violation.arm_code}: {violation.arm_target}" in shown
+
+
+ORCHESTRATIONS = {
+    "": {},
+    "AutomaticByPlatform": {"patch mode": "AutomaticByPlatform", "bypass": "no"},
+    "CustomerManaged": {"patch mode": "AutomaticByPlatform", "bypass": "yes"},
+    "AutomaticByOS": {"patch mode": "AutomaticByOS", "bypass": "no"},
+    "Manual": {"patch mode": "Manual", "bypass": "no"},
+}
+CHANGES = [
+    (orchestration, assessment, hotpatch)
+    for orchestration in ORCHESTRATIONS
+    for assessment in ("", "AutomaticByPlatform")
+    for hotpatch in ("", "on", "off")
+    if orchestration or assessment or hotpatch
+]
+
+
+def every_machine(resource_group: ResourceGroup) -> dict[int, dict[str, str]]:
+    """One machine for every combination of what a VM may have; by id, with its facts in the words of the table."""
+    columns = ("agent", "automatic updates", "patch mode", "hotpatch", "bypass", "eligible", "platform")
+    yes_no = ("yes", "no")
+    connections = {platform.value: ConnectionFactory(platform=platform.value) for platform in Platform}
+    space = itertools.product(yes_no, yes_no, PatchMode, yes_no, yes_no, yes_no, connections)
+    all_facts = [dict(zip(columns, values, strict=True)) for values in space]
+    made = VirtualMachine.objects.bulk_create(
+        VirtualMachineFactory.build(
+            resource_group=resource_group,
+            connection=connections[facts["platform"]],
+            provision_vm_agent=flag(facts["agent"]),
+            enable_automatic_updates=flag(facts["automatic updates"]),
+            patch_mode=facts["patch mode"],
+            assessment_mode="ImageDefault",
+            enable_hotpatching=flag(facts["hotpatch"]),
+            bypass_platform_safety_checks=flag(facts["bypass"]),
+            **({} if flag(facts["eligible"]) else {"image_sku": "2019-datacenter"}),
+        )
+        for facts in all_facts
+    )
+    return {vm.pk: facts | {"assessment mode": "ImageDefault"} for vm, facts in zip(made, all_facts, strict=True)}
+
+
+def test_every_change_of_every_machine_through_the_page_and_the_service(
+    client: Client, owner: User, resource_group: ResourceGroup
+) -> None:
+    """288 machines x 29 changes: table, service and page (its review, its answer, its words) agree on each."""
+    machines = every_machine(resource_group)
+    assert len(machines) == 288
+    client.force_login(owner)
+    for orchestration, assessment, hotpatch in CHANGES:
+        fields = {"patch_orchestration": orchestration, "assessment_mode": assessment, "hotpatch": hotpatch}
+        wanted = dict(ORCHESTRATIONS[orchestration])
+        wanted |= {"assessment mode": assessment} if assessment else {}
+        wanted |= {"hotpatch": {"on": "yes", "off": "no"}[hotpatch]} if hotpatch else {}
+        expected = {pk: expected_of(facts, wanted) for pk, facts in machines.items()}
+        with transaction.atomic():
+            by_service = change_settings(vm_ids=machines, change=change_of(wanted), changed_by=owner)
+            transaction.set_rollback(True)
+        sent = {"vm": list(machines), **fields}
+        review = client.post(URL, sent | {"go": "review"})
+        with transaction.atomic():
+            done = client.post(URL, sent | {"go": "apply"})
+            transaction.set_rollback(True)
+        for outcomes in (by_service, review.context["wizard"].outcomes, done.context["wizard"].outcomes):
+            assert {outcome.vm.pk: answer_of(outcome) for outcome in outcomes} == expected, fields
+        problems = [problem for _verdict, problems in expected.values() for problem in problems]
+        for answer in (review, done):
+            shown = answer.content.decode()
+            refused = sum(verdict is Verdict.REFUSED for verdict, _problems in expected.values())
+            assert f'id="refused"><span class="tile-number">{refused}<' in shown
+            assert shown.count("InvalidParameter: ") == len(problems)
+
+
+def change_of(wanted: dict[str, str]) -> SettingsChange:
+    """The words of the table as the service takes them."""
+    return SettingsChange(
+        patch_mode=PatchMode(wanted["patch mode"]) if "patch mode" in wanted else None,
+        bypass_platform_safety_checks=flag(wanted["bypass"]) if "bypass" in wanted else None,
+        assessment_mode=AssessmentMode(wanted["assessment mode"]) if "assessment mode" in wanted else None,
+        enable_hotpatching=flag(wanted["hotpatch"]) if "hotpatch" in wanted else None,
+    )
+
+
+def expected_of(facts: dict[str, str], wanted: dict[str, str]) -> tuple[Verdict, tuple[str, ...]]:
+    """What docs/rules.md says of a change of one machine."""
+    after = facts | wanted
+    if after == facts:
+        return Verdict.UNCHANGED, ()
+    if facts["platform"] == "azure_stack_hci":
+        return Verdict.REFUSED, ()
+    eligible = facts["eligible"] if facts["platform"] == "azure" else "no"  # no other platform can be hotpatched
+    judged = after | {"from mode": facts["patch mode"], "eligible": eligible}
+    del judged["platform"]
+    problems = tuple(row["problem"] for row in rows("settings-problems") if matches(row, judged))
+    return (Verdict.REFUSED if problems else Verdict.CHANGED), problems
+
+
+def answer_of(outcome: SettingsOutcome) -> tuple[Verdict, tuple[str, ...]]:
+    """An outcome in the same words; what is refused as a reported fact names no problem."""
+    assert (outcome.refusal is Refusal.REPORTED_BY_MACHINE) == (
+        outcome.verdict is Verdict.REFUSED and not outcome.violations
+    )
+    return outcome.verdict, tuple(violation.problem.value for violation in outcome.violations)
 
 
 def vm_of(row: dict[str, str], resource_group: ResourceGroup) -> VirtualMachine:
