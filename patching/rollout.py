@@ -73,6 +73,7 @@ class Lane:
 
     phase: int
     waves: tuple[tuple[int, ...], ...]
+    ring: int = 0
 
 
 def plan_lanes(machines: Sequence[Machine]) -> list[Lane]:
@@ -91,6 +92,22 @@ def plan_lanes(machines: Sequence[Machine]) -> list[Lane]:
             for zone in range(1 + max(turn.values())):
                 waves.extend(_batches([m for m in here if turn[m.region, m.zone] == zone], sizes))
             lanes.append(Lane(number, tuple(map(tuple, waves))))
+    return lanes
+
+
+def plan_rings(rings: Sequence[Sequence[Machine]], *, is_availability_first: bool) -> list[Lane]:
+    """The lanes of rings that go one after the other: the phases of a ring come after those of the ring before.
+
+    Without availability first each ring is one wave. A ring without machines has no lanes.
+    """
+    lanes: list[Lane] = []
+    for number, machines in enumerate(rings):
+        if is_availability_first:
+            own = plan_lanes(machines)
+        else:
+            own = [Lane(0, (tuple(machine.vm_id for machine in machines),))] if machines else []
+        base = 1 + max((lane.phase for lane in lanes), default=-1)
+        lanes += [Lane(base + lane.phase, lane.waves, number) for lane in own]
     return lanes
 
 

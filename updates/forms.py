@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -42,15 +43,17 @@ from patching.terms import (
     RebootSetting,
 )
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
-from updates.models import MaintenanceConfiguration
+from updates.models import MaintenanceConfiguration, RolloutSource
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import SCOPE_NAMES, scope_filter
 from updates.selectors.blade import VmPicture
 from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
+from updates.selectors.rollback import rollback_orders
 from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
 from updates.services.rollback import request_rollback
-from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, error_text
+from updates.services.rollouts import RolloutPlan
+from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, ErrorText, error_text
 from vms.choices import REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
 from vms.selectors import vms_by_name
@@ -417,24 +420,103 @@ FILTERS = (
 )
 
 
+class RolloutForm(forms.Form):
+    """In which order machines go, and what stops them."""
+
+    availability_first = forms.BooleanField(
+        label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
+    )
+    rings = forms.CharField(
+        label=_("Rings"),
+        required=False,
+        max_length=500,
+        help_text=_("Values of the tag below, in their order, e.g. pilot, broad. Machines with none of them go last."),
+    )
+    ring_tag = forms.CharField(label=_("Tag of the rings"), required=False, max_length=100, initial="ring")
+    ring_hours = forms.IntegerField(
+        label=_("Wait between rings (in hours)"), required=False, min_value=0, max_value=720, initial=24
+    )
+    soak_minutes = forms.IntegerField(
+        label=_("Wait between waves (in minutes)"), required=False, min_value=0, max_value=1_440, initial=0
+    )
+    most_failures = forms.IntegerField(
+        label=_("Pause at more failures than"), required=False, min_value=0, max_value=10_000, initial=2
+    )
+    most_percent = forms.IntegerField(
+        label=_("and at more percent than"), required=False, min_value=0, max_value=100, initial=5
+    )
+
+    confirm = forms.CharField(label=_("Number of machines"), max_length=20)
+
+    def __init__(self, data: Any = None, *, going_back: int | None = None) -> None:
+        """`going_back`: how many machines a rollback means; None: it is an installation."""
+        super().__init__(data)
+        self.going_back = going_back
+        # A rollback stops at the first failure, follows availability always, and is confirmed by a number.
+        kept = self.fields.keys() - {"confirm"} if going_back is None else {"soak_minutes", "confirm"}
+        self.fields = {name: field for name, field in self.fields.items() if name in kept}
+        if going_back is not None:
+            words = _("Type %(count)s to confirm that so many machines are rolled back.")
+            self.fields["confirm"].help_text = words % {"count": going_back}
+
+    def clean_confirm(self) -> str:
+        """The number of machines that have a way back."""
+        typed = str(self.cleaned_data["confirm"]).strip()
+        if not self.going_back or typed != str(self.going_back):
+            raise forms.ValidationError(_("This is not the number of the machines."))
+        return typed
+
+    def clean_rings(self) -> tuple[str, ...]:
+        """The names in their order, each once."""
+        text = str(self.cleaned_data["rings"]).replace("、", ",").replace("，", ",")
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if len({name.casefold() for name in names}) < len(names):
+            raise forms.ValidationError(_("A ring is named once."))
+        return tuple(names)
+
+    def clean(self) -> dict[str, Any]:
+        """Rings need the tag that they are values of."""
+        if self.cleaned_data.get("rings") and not self.cleaned_data.get("ring_tag"):
+            self.add_error("ring_tag", _("Say which tag has these values."))
+        return self.cleaned_data
+
+    def number(self, name: str, default: int) -> int:
+        """What a number field says; `default` where it is empty or not asked for."""
+        found = self.cleaned_data.get(name)
+        return default if found is None else int(found)
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackGroup:
+    """Machines that go the same way back, or that have none for the same reason."""
+
+    order: RollbackOrder | None
+    refusal: ErrorText | None
+    count: int
+
+
 class BulkWizard:
     """One page that asks for the same on many VMs: those that were ticked, or all that match the list's filters."""
 
     def __init__(self, data: QueryDict, *, user: User) -> None:
-        self.kind = OperationKind.INSTALLATION if data.get("kind") == "installation" else OperationKind.ASSESSMENT
+        asked = data.get("kind", "")
+        self.kind = OperationKind(asked) if asked in set(OperationKind) else OperationKind.ASSESSMENT
         self.vm_ids = sorted({number for text in data.getlist("vm") if (number := whole_number(text))})
         self.filters = {name: data[name][:200] for name in FILTERS if data.get(name)}
         self.selection: dict[str, Any] = {"vm": self.vm_ids} if self.vm_ids else {"filters": self.filters}
         is_sent = data.get("go") == "start"
         self.form = InstallForm(data if is_sent else None)
-        if self.kind is OperationKind.ASSESSMENT:
+        if not self.is_installation:
             for name in [name for name in self.form.fields if name != "request_id"]:
                 del self.form.fields[name]
             self.form.clean = lambda: self.form.cleaned_data  # type: ignore[method-assign]  # no plan to judge
-        self.is_availability_first = data.get("availability_first") == "on"
         self.vms = vms_of_selection(user, self.selection)
         self.count = bounded_count(self.vms)
-        self.is_confirmed = is_sent and self.form.is_valid() and self.count > 0
+        going_back = self.going_back if self.is_rollback else None
+        self.rollout_form = RolloutForm(data if is_sent else None, going_back=going_back)
+        # An assessment asks for none of it.
+        is_ordered = self.kind is OperationKind.ASSESSMENT or self.rollout_form.is_valid()
+        self.is_confirmed = is_sent and self.form.is_valid() and is_ordered and self.count > 0
 
     @property
     def is_count_exact(self) -> bool:
@@ -447,6 +529,30 @@ class BulkWizard:
         return self.kind is OperationKind.INSTALLATION
 
     @property
+    def is_rollback(self) -> bool:
+        """Whether it takes machines back."""
+        return self.kind is OperationKind.ROLLBACK
+
+    @cached_property
+    def way_back(self) -> tuple[RollbackGroup, ...]:
+        """What would become of the machines, the largest group first."""
+        if not self.is_rollback or not self.is_count_exact:
+            return ()
+        plans = rollback_orders(list(self.vms.values_list("pk", flat=True)))
+        groups = [
+            RollbackGroup(plan, None, count)
+            if isinstance(plan, RollbackOrder)
+            else RollbackGroup(None, error_text(plan.value), count)
+            for plan, count in Counter(plans.values()).most_common()
+        ]
+        return tuple(sorted(groups, key=lambda group: group.order is None))
+
+    @property
+    def going_back(self) -> int:
+        """How many machines have a way back."""
+        return sum(group.count for group in self.way_back if group.order)
+
+    @property
     def request_id(self) -> uuid.UUID:
         """The id of the request: of a form that was sent twice, the same."""
         found: uuid.UUID = self.form.cleaned_data["request_id"]
@@ -456,6 +562,35 @@ class BulkWizard:
     def plan(self) -> InstallationPlan | None:
         """What to install."""
         return self.form.plan if self.is_installation else None
+
+    @property
+    def rollout(self) -> RolloutPlan | None:
+        """The rollout that a confirmed form asks for; None: everything at once."""
+        number = self.rollout_form.number
+        if self.is_rollback:
+            return RolloutPlan(
+                name="",
+                source=RolloutSource.ON_DEMAND,
+                plan=None,
+                most_failures=0,
+                most_percent=0,
+                soak_minutes=number("soak_minutes", 0),
+            )
+        fields = self.rollout_form.cleaned_data if self.is_installation else {}
+        if not (fields.get("availability_first") or fields.get("rings")):
+            return None
+        return RolloutPlan(
+            name="",
+            source=RolloutSource.ON_DEMAND,
+            plan=self.plan,
+            is_availability_first=fields["availability_first"],
+            ring_tag=fields["ring_tag"],
+            rings=fields["rings"],
+            ring_soak_minutes=60 * number("ring_hours", 0),
+            soak_minutes=number("soak_minutes", 0),
+            most_failures=number("most_failures", 2),
+            most_percent=number("most_percent", 5),
+        )
 
     @property
     def visible(self) -> list[forms.BoundField]:

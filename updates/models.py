@@ -612,7 +612,10 @@ class Rollout(models.Model):
     configuration = models.ForeignKey(
         MaintenanceConfiguration, on_delete=models.SET_NULL, null=True, blank=True, related_name="rollouts"
     )
-    plan = models.JSONField()
+    kind = models.CharField(
+        _("kind"), max_length=20, choices=OPERATION_KINDS, default=terms.OperationKind.INSTALLATION.value
+    )
+    plan = models.JSONField()  # of a rollback empty: each machine has an order of its own
     status = models.CharField(_("status"), max_length=20, choices=RolloutState, default=RolloutState.RUNNING)
     reason = models.CharField(max_length=60, blank=True)
     is_off_peak_only = models.BooleanField(default=False)
@@ -628,6 +631,13 @@ class Rollout(models.Model):
     # Its waves in order, split among lanes that go side by side: phase, first and last wave of each, where it is, and
     # when that wave ended.
     lanes = models.JSONField(default=list)
+    # Rings are groups of machines in an order that a person chose, by name. Only what was installed without trouble in
+    # the rings before reaches the next one: `proven`, none in the first.
+    rings = models.JSONField(default=list)
+    ring = models.PositiveSmallIntegerField(default=0)
+    ring_ended_at = models.DateTimeField(null=True, blank=True)
+    ring_soak_minutes = models.PositiveIntegerField(default=0)
+    proven = models.JSONField(null=True, blank=True)
     next_step_at = models.DateTimeField(null=True, blank=True, db_index=True)
     created_at = models.DateTimeField(_("created at"))
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)

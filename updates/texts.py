@@ -200,6 +200,8 @@ ROLLOUT_REASONS: dict[str, Text] = {
     ),
     "rollout.soaking": _("Waits after the wave, to see whether the machines stay well."),
     "rollout.catching_up": _("Waits for machines that were off: each is updated once it runs again."),
+    "rollout.ring_soaking": _("Waits before the next ring, to see whether the machines of this one stay well."),
+    "rollout.nothing_proven": _("The rings before installed nothing without trouble, so nothing is proven."),
     "rollout.window_over": _("The maintenance window was over before its turn."),
     "rollout.role_missing": _("Who asked for it is no Patch operator of the machine any more."),
     "vm.not_running": _("The machine was not running."),

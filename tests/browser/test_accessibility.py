@@ -68,6 +68,7 @@ def addresses(page: Page) -> dict[str, str]:
     page.goto("/maintenance/")
     maintenance = page.get_by_role("link", name="Quiet Saturdays").get_attribute("href") or ""
     page.goto("/bulk/?kind=installation&q=lab")
+    page.get_by_text("As a rollout").click()
     page.get_by_role("checkbox", name="Availability first").check()
     page.get_by_role("button", name="Install", exact=True).click()
     expect(page.locator("#waves-title")).to_be_visible()

@@ -34,6 +34,7 @@ def test_second_tuesday_plus_four_days_in_tokyo(new_context: OpenContext) -> Non
 
 def test_a_rollout_goes_wave_by_wave_is_paused_and_resumed(page: Page) -> None:
     page.goto("/bulk/?kind=installation&q=sql")
+    page.get_by_text("As a rollout").click()
     page.get_by_role("checkbox", name="Availability first").check()
     page.get_by_role("button", name="Install", exact=True).click()
     expect(page.locator("#rollout")).to_contain_text("Wave 1 of")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -22,6 +23,8 @@ from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, V
 from updates.models import (
     MaintenanceConfiguration,
     Operation,
+    Patch,
+    PatchResult,
     PatchSet,
     PatchSetMember,
     Rollout,
@@ -525,6 +528,95 @@ def test_the_blade_says_who_patches_and_what_opens_next(
     assert names == ["Saturday", "Static"]
     assert list(scheduled_vms(VirtualMachine.objects.all())) == [vm]
     assert patcher_of(vm, has_schedule=False).patcher is Patcher.PORTAL_AUTOMATICALLY
+
+
+# --- rings -------------------------------------------------------------------------------------------------------
+
+
+def install_result(vm: VirtualMachine, kb: str, state: str = "Installed") -> None:
+    operation = Operation.objects.open().get(vm=vm)
+    patch = Patch.objects.filter(kb_number=kb).first() or PatchFactory(kb_number=kb)
+    PatchResult.objects.create(operation=operation, patch=patch, state=state)
+
+
+def test_only_what_a_ring_proved_reaches_the_next(operator: User, resource_group: ResourceGroup) -> None:
+    pilot = fleet(resource_group, 2, tags={"ring": "Pilot"})
+    (broad,) = fleet(resource_group, 1, tags={"ring": "broad"})
+    (rest,) = fleet(resource_group, 1)
+    rollout = make(
+        [rest, broad, *pilot],
+        operator,
+        is_availability_first=False,
+        ring_tag="ring",
+        rings=("pilot", "broad"),
+        ring_soak_minutes=60,
+    )
+    assert rollout.rings == ["pilot", "broad", ""]
+    advance(rollout)
+    assert set(Operation.objects.open().values_list("vm_id", flat=True)) == {vm.pk for vm in pilot}
+    good, bad, lied = "5000001", "5000002", "5000003"
+    install_result(pilot[0], good)
+    install_result(pilot[0], bad, "Failed")
+    install_result(pilot[1], bad)
+    end_operations(vm=pilot[0])
+    end_operations(vm=pilot[1])
+    contradicted = Operation.objects.get(vm=pilot[1])
+    PatchResult.objects.create(operation=contradicted, patch=PatchFactory(kb_number=lied), state="Installed")
+    Operation.objects.filter(pk=contradicted.pk).update(verification="contradicted")
+    advance(rollout)
+    assert rollout.reason == "rollout.ring_soaking"
+    assert not Operation.objects.open().exists()
+    advance(rollout, NOON + timedelta(minutes=61))
+    operation = Operation.objects.open().get()
+    assert operation.plan is not None
+    assert (operation.vm_id, operation.plan["classifications"]) == (broad.pk, [])
+    assert operation.plan["kb_numbers_to_include"] == [good]
+    install_result(broad, good, "Failed")
+    end_operations()
+    for hours in (3, 5, 7):
+        advance(rollout, NOON + timedelta(hours=hours))
+    assert rollout.members.get(vm=rest).code == "rollout.nothing_proven"
+    assert rollout.status == "finished"
+
+
+def test_rings_follow_availability_inside(operator: User, resource_group: ResourceGroup) -> None:
+    pilot = fleet(resource_group, 2, tags={"ring": "pilot"}, location="japaneast")
+    pilot += fleet(resource_group, 2, tags={"ring": "pilot"}, location="japanwest")
+    rest = fleet(resource_group, 2, location="japaneast")
+    rollout = make([*rest, *pilot], operator, ring_tag="ring", rings=("pilot",))
+    waves = dict(rollout.members.values_list("vm_id", "wave"))
+    assert max(waves[vm.pk] for vm in pilot) < min(waves[vm.pk] for vm in rest)
+    assert [lane["ring"] for lane in rollout.lanes] == [0, 0, 1]
+    assert [lane["phase"] for lane in rollout.lanes] == [0, 1, 2]
+
+
+def test_rings_from_the_page(client: Client, operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 2, tags={"ring": "pilot"})
+    client.force_login(operator)
+    fields = {
+        "kind": "installation",
+        "vm": [vm.pk for vm in vms],
+        "request_id": str(uuid.uuid4()),
+        "classifications": ["Security"],
+        "reboot_setting": "IfRequired",
+        "maximum_minutes": "120",
+        "ring_tag": "ring",
+        "ring_hours": "1",
+        "go": "start",
+    }
+    url = reverse("updates:bulk-create")
+    assert "A ring is named once." in text_of(client.post(url, fields | {"rings": "pilot, Pilot"}))
+    assert "Say which tag has these values." in text_of(client.post(url, fields | {"rings": "pilot", "ring_tag": ""}))
+    assert not Rollout.objects.exists()
+    answer = client.post(url, fields | {"rings": "pilot、broad"})
+    rollout = Rollout.objects.get()
+    assert answer["Location"] == reverse("updates:rollout", args=[rollout.pk])
+    assert (rollout.rings, rollout.ring_soak_minutes, rollout.is_availability_first) == (
+        ["pilot", "broad", ""],
+        60,
+        False,
+    )
+    assert "pilot → broad → the rest" in text_of(client.get(answer["Location"]))
 
 
 # --- machines that were off, static members, overlaps ------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from datetime import timedelta
 from html import unescape
 from io import StringIO
 from typing import Any
@@ -19,11 +20,12 @@ from django.utils import timezone
 from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, VirtualMachineFactory
-from updates.models import InstalledPatch, KbHold, Operation, VmUpdateState
+from updates.models import InstalledPatch, KbHold, Operation, Rollout, RolloutSource, VmUpdateState
 from updates.selectors.blade import load_picture
 from updates.services.engine import sweep
 from updates.services.operations import Verdict, request_assessments, request_installations
 from updates.services.rollback import request_rollback
+from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -156,3 +158,68 @@ def test_no_way_back_says_why(client: Client, operator: User, resource_group: Re
     assert "Nobody knows which updates are installed" in text_of(client.get(url))
     assert client.post(url, {"name": "new", "request_id": str(uuid.uuid4())}).status_code == 422
     assert not InstalledPatch.objects.filter(vm=new).exists()
+
+
+def test_many_go_back_in_waves_and_stop_at_the_first_failure(
+    client: Client, operator: User, vm: VirtualMachine, resource_group: ResourceGroup
+) -> None:
+    others = [
+        VirtualMachineFactory(
+            resource_group=resource_group, connection=vm.connection, enable_hotpatching=True, location=vm.location
+        )
+        for _ in range(2)
+    ]
+    new = VirtualMachineFactory(resource_group=resource_group, connection=vm.connection)
+    VmUpdateState.objects.bulk_create(VmUpdateState(vm=other, os_build="20348.5074") for other in others)
+    request_assessments(vm_ids=[other.pk for other in others], requested_by=None)
+    run()
+    client.force_login(operator)
+    url = reverse("updates:bulk-create")
+    fields = {
+        "kind": "rollback",
+        "vm": [one.pk for one in (vm, *others, new)],
+        "request_id": str(uuid.uuid4()),
+        "go": "start",
+    }
+    shown = text_of(client.get(url, {"kind": "rollback", "vm": fields["vm"]}))
+    assert "3 KB5087424" in shown
+    assert "Nobody knows which updates are installed." in shown
+    refused = client.post(url, fields | {"confirm": "4"})
+    assert refused.status_code == 422
+    assert "This is not the number of the machines." in text_of(refused)
+    assert not Rollout.objects.exists()
+    client.post(url, fields | {"confirm": "3"})
+    client.post(url, fields | {"confirm": "3"})  # a double click
+    rollout = Rollout.objects.get()
+    assert (rollout.kind, rollout.most_failures) == ("rollback", 0)
+    now = timezone.now()
+    advance_rollouts(now=now)
+    assert Operation.objects.filter(kind="rollback").count() == 1, "one at a time of so few"
+    run()
+    first = Operation.objects.get(kind="rollback")
+    assert first.verification == "confirmed"
+    for step in range(1, 3):
+        advance_rollouts(now=now + timedelta(minutes=step))
+    second = Operation.objects.filter(kind="rollback").exclude(pk=first.pk).get()
+    Operation.objects.filter(pk=second.pk).update(
+        state="failed", finished_at=now, next_step_at=None, error_code="agent.not_ready"
+    )
+    advance_rollouts(now=now + timedelta(minutes=5))
+    rollout.refresh_from_db()
+    assert (rollout.status, rollout.reason) == ("paused", "rollout.budget_used")
+    assert KbHold.objects.filter(kb_number="5087424").count() == 2
+    page = text_of(client.get(reverse("updates:rollout", args=[rollout.pk])))
+    assert "Too many machines failed" in page
+
+
+def test_machines_without_a_way_back_are_skipped_with_their_reason(
+    operator: User, vm: VirtualMachine, resource_group: ResourceGroup
+) -> None:
+    new = VirtualMachineFactory(resource_group=resource_group, connection=vm.connection)
+    what = RolloutPlan(name="", source=RolloutSource.ON_DEMAND, plan=None)
+    rollout = create_rollout(what=what, vm_ids=[vm.pk, new.pk], now=timezone.now(), created_by=operator)
+    for step in range(3):
+        advance_rollouts(now=timezone.now() + timedelta(minutes=step))
+        run()
+    states = dict(rollout.members.values_list("vm_id", "code"))
+    assert states == {vm.pk: "", new.pk: "rollback.unknown_state"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Count, QuerySet
 from django.shortcuts import get_object_or_404
 
@@ -108,3 +109,25 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
     )
     waves = tuple(Wave(number, counts[number], number == rollout.wave) for number in sorted(counts))
     return RolloutPage(rollout, waves, tuple(members), state)
+
+
+_PROVEN = """
+WITH runs AS MATERIALIZED (
+    SELECT o.id, o.verification FROM updates_rolloutmember m JOIN updates_operation o ON o.id = m.operation_id
+    WHERE m.rollout_id = %(rollout)s AND m.wave < %(wave)s
+)
+SELECT p.kb_number FROM updates_patchresult r JOIN runs ON runs.id = r.operation_id
+JOIN updates_patch p ON p.id = r.patch_id
+WHERE p.kb_number <> ''
+GROUP BY p.kb_number
+HAVING bool_or(r.state = 'Installed' AND runs.verification <> 'contradicted')
+    AND NOT bool_or(r.state = 'Failed') AND NOT bool_or(r.state = 'Installed' AND runs.verification = 'contradicted')
+ORDER BY 1
+"""
+
+
+def proven_kbs(rollout_id: UUID, *, before_wave: int) -> list[str]:
+    """The KBs that earlier waves installed, that failed nowhere in them and that no later look contradicted (one query)."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PROVEN, {"rollout": rollout_id, "wave": before_wave})
+        return [row[0] for row in cursor.fetchall()]

@@ -233,19 +233,13 @@ def request_installations(
     """
     if problems := validate_plan(plan):
         raise PlanError(problems)
-    if operation_id is not None:
-        if len(set(vm_ids)) != 1:
-            raise ValueError("operation_id names the operation of exactly one VM")
-        (vm_id,) = set(vm_ids)
-        if Operation.objects.filter(pk=operation_id).exists():
-            return [_repeated(operation_id, vm_id)]
-    return _request(
+    return request_with_plan(
         kind=OperationKind.INSTALLATION,
         vm_ids=vm_ids,
         plan=plan_to_json(plan),
         requested_by=requested_by,
-        is_bulk=is_bulk,
         operation_id=operation_id,
+        is_bulk=is_bulk,
     )
 
 
@@ -285,21 +279,25 @@ WHERE o.id = ANY(%s) AND h.vm_id = o.vm_id
 
 
 @transaction.atomic
-def request_operation(
-    *, kind: OperationKind, vm_id: int, plan: Mapping[str, Any], requested_by: User | None, operation_id: UUID
-) -> RequestOutcome:
-    """Ask for one operation of another kind with a plan of its own; admitted as an installation is."""
-    if Operation.objects.filter(pk=operation_id).exists():
-        return _repeated(operation_id, vm_id)
-    (outcome,) = _request(
-        kind=kind,
-        vm_ids=[vm_id],
-        plan=plan,
-        requested_by=requested_by,
-        is_bulk=False,
-        operation_id=operation_id,
+def request_with_plan(
+    *,
+    kind: OperationKind,
+    vm_ids: Collection[int],
+    plan: Mapping[str, Any],
+    requested_by: User | None,
+    operation_id: UUID | None = None,
+    is_bulk: bool = False,
+) -> list[RequestOutcome]:
+    """Ask for operations with this plan; admitted as installations are. `operation_id` as in `request_installations`."""
+    if operation_id is not None:
+        if len(set(vm_ids)) != 1:
+            raise ValueError("operation_id names the operation of exactly one VM")
+        (vm_id,) = set(vm_ids)
+        if Operation.objects.filter(pk=operation_id).exists():
+            return [_repeated(operation_id, vm_id)]
+    return _request(
+        kind=kind, vm_ids=vm_ids, plan=plan, requested_by=requested_by, is_bulk=is_bulk, operation_id=operation_id
     )
-    return outcome
 
 
 def _request(

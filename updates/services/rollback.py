@@ -1,17 +1,20 @@
-"""Rolling a VM back, and what is held back on it afterwards."""
+"""Rolling VMs back, and what is held back on them afterwards."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import transaction
 
-from patching.rollback import RollbackOrder
+from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import OperationKind
 from updates.models import KbHold
 from updates.plans import order_to_json
-from updates.services.operations import RequestOutcome, Verdict, request_operation
+from updates.selectors.rollback import rollback_orders
+from updates.services.operations import RequestOutcome, Verdict, request_with_plan
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -19,23 +22,56 @@ if TYPE_CHECKING:
 
 @transaction.atomic
 def request_rollback(*, vm_id: int, order: RollbackOrder, requested_by: User, operation_id: UUID) -> RequestOutcome:
-    """Ask for the rollback; what it uninstalls is held back on the VM from now on, until somebody lifts the hold."""
-    outcome = request_operation(
+    """Ask for the rollback; what it uninstalls is held back on the VM from now on, until somebody lifts the hold.
+
+    The second click with the same `operation_id` finds what the first one made.
+    """
+    outcomes = request_with_plan(
         kind=OperationKind.ROLLBACK,
-        vm_id=vm_id,
+        vm_ids=[vm_id],
         plan=order_to_json(order),
         requested_by=requested_by,
         operation_id=operation_id,
     )
-    if outcome.verdict is Verdict.ACCEPTED:
-        KbHold.objects.bulk_create(
-            [
-                KbHold(vm_id=vm_id, kb_number=kb, operation_id=outcome.operation_id, created_by=requested_by)
-                for kb in order.uninstall_kbs
-            ],
-            ignore_conflicts=True,
+    _hold(outcomes, {vm_id: order}, requested_by)
+    return outcomes[0]
+
+
+@transaction.atomic
+def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> list[RequestOutcome]:
+    """Ask every VM back to its own last good baseline, planned now; each gets its own answer."""
+    plans = rollback_orders(vm_ids)
+    orders = {vm_id: plan for vm_id, plan in plans.items() if isinstance(plan, RollbackOrder)}
+    outcomes = [
+        RequestOutcome(vm_id, Verdict.REFUSED, None, plan.value)
+        for vm_id, plan in plans.items()
+        if isinstance(plan, RollbackRefusal)
+    ]
+    alike: dict[RollbackOrder, list[int]] = defaultdict(list)
+    for vm_id, order in orders.items():
+        alike[order].append(vm_id)
+    for order, ids in alike.items():  # a fleet stands at few places
+        outcomes += request_with_plan(
+            kind=OperationKind.ROLLBACK,
+            vm_ids=ids,
+            plan=order_to_json(order),
+            requested_by=requested_by,
+            is_bulk=True,
         )
-    return outcome
+    _hold(outcomes, orders, requested_by)
+    return outcomes
+
+
+def _hold(outcomes: Collection[RequestOutcome], orders: Mapping[int, RollbackOrder], requested_by: User | None) -> None:
+    KbHold.objects.bulk_create(
+        [
+            KbHold(vm_id=o.vm_id, kb_number=kb, operation_id=o.operation_id, created_by=requested_by)
+            for o in outcomes
+            if o.verdict is Verdict.ACCEPTED
+            for kb in orders[o.vm_id].uninstall_kbs
+        ],
+        ignore_conflicts=True,
+    )
 
 
 def lift_hold(*, vm_id: int, kb_number: str) -> bool:

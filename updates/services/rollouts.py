@@ -19,7 +19,7 @@ from django.db.models import Count, Q, QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Lower
 
-from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_lanes
+from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
 from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
 from updates.models import (
     MaintenanceConfiguration,
@@ -32,7 +32,9 @@ from updates.models import (
 )
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import clock_of, times_off_peak
+from updates.selectors.rollouts import proven_kbs
 from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
+from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
 
@@ -50,11 +52,14 @@ ANTI_AFFINITY_TAG = "anti-affinity"
 
 @dataclass(frozen=True, slots=True)
 class RolloutPlan:
-    """What a rollout is made of. `most_failures` and `most_percent` are its budget; see docs/rules.md."""
+    """What a rollout is made of. `most_failures` and `most_percent` are its budget; see docs/rules.md.
+
+    Without a plan it rolls back. `rings`: the values of the tag `ring_tag`, in order; machines with none of them go last.
+    """
 
     name: str
     source: RolloutSource
-    plan: InstallationPlan
+    plan: InstallationPlan | None
     is_availability_first: bool = True
     is_off_peak_only: bool = False
     window_ends_at: datetime | None = None
@@ -62,6 +67,9 @@ class RolloutPlan:
     most_failures: int = 2
     most_percent: int = 5
     soak_minutes: int = 0
+    ring_tag: str = ""
+    rings: tuple[str, ...] = ()
+    ring_soak_minutes: int = 0
     configuration: MaintenanceConfiguration | None = None
 
 
@@ -77,16 +85,16 @@ def create_rollout(
     """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout."""
     if rollout_id and (existing := Rollout.objects.filter(pk=rollout_id).first()):
         return existing
-    if what.is_availability_first:
-        lanes = plan_lanes(_machines(vm_ids, with_clocks=what.is_off_peak_only))
-    else:
-        lanes = [Lane(0, (tuple(vm_ids),))] if vm_ids else []
+    lanes = plan_rings(_rings(what, vm_ids), is_availability_first=what.is_availability_first)
     waves = [wave for lane in lanes for wave in lane.waves]
     rollout = Rollout(
         name=what.name[:150],
         source=what.source,
         configuration=what.configuration,
-        plan=plan_to_json(what.plan),
+        kind=(OperationKind.INSTALLATION if what.plan else OperationKind.ROLLBACK).value,
+        plan=plan_to_json(what.plan) if what.plan else {},
+        rings=[*what.rings, ""] if what.rings else [],
+        ring_soak_minutes=what.ring_soak_minutes,
         is_off_peak_only=what.is_off_peak_only,
         window_ends_at=what.window_ends_at,
         catch_up_until=what.catch_up_until,
@@ -124,9 +132,25 @@ def _lane_rows(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
     rows, first = [], 0
     for lane in lanes:
         last = first + len(lane.waves) - 1
-        rows.append({"phase": lane.phase, "first": first, "last": last, "wave": first, "ended_at": None})
+        rows.append(
+            {"phase": lane.phase, "first": first, "last": last, "wave": first, "ended_at": None, "ring": lane.ring}
+        )
         first = last + 1
     return rows
+
+
+def _rings(what: RolloutPlan, vm_ids: Collection[int]) -> list[list[Machine]]:
+    """The machines of each ring in its order, those of no ring last; all in one where there are no rings."""
+    machines = _machines(vm_ids, with_clocks=what.is_off_peak_only)
+    if not what.rings:
+        return [machines]
+    rows = VirtualMachine.objects.filter(pk__in=list(vm_ids), tags__has_key=what.ring_tag).order_by()
+    values = {pk: str(tags[what.ring_tag]).casefold() for pk, tags in rows.values_list("pk", "tags")}
+    places = {name.casefold(): number for number, name in enumerate(what.rings)}
+    rings: list[list[Machine]] = [[] for _ in range(len(what.rings) + 1)]
+    for machine in machines:
+        rings[places.get(values.get(machine.vm_id, ""), -1)].append(machine)
+    return rings
 
 
 def _machines(vm_ids: Iterable[int], *, with_clocks: bool = False) -> list[Machine]:
@@ -239,6 +263,9 @@ def _work_on(rollout: Rollout, now: datetime) -> None:
     ahead = [lane for lane in rollout.lanes if lane["wave"] <= lane["last"]]
     here = [lane for lane in ahead if lane["phase"] == min(lane["phase"] for lane in ahead)]
     rollout.wave = min((lane["wave"] for lane in here), default=rollout.wave_count)
+    ring = here[0].get("ring", 0) if here else rollout.ring
+    if ring > rollout.ring and not _enter_ring(rollout, ring, now):
+        return
     current = members.filter(wave__in=[lane["wave"] for lane in here if lane["ended_at"] is None])
     waiting = current.filter(status=MemberState.WAITING)
     started, reason = _start(rollout, waiting, now)
@@ -246,6 +273,18 @@ def _work_on(rollout: Rollout, now: datetime) -> None:
     is_idle = not started and not current.filter(status=MemberState.STARTED).exists() and waiting.exists()
     rollout.reason = "rollout.soaking" if is_soaking else reason if is_idle else ""
     rollout.next_step_at = now + (LOOK_AGAIN_WHILE_WAITING if is_idle else LOOK_AGAIN)
+
+
+def _enter_ring(rollout: Rollout, ring: int, now: datetime) -> bool:
+    """Go to the next ring with what the rings before have proven. False: it still waits to see whether they stay well."""
+    rollout.ring_ended_at = rollout.ring_ended_at or now
+    if now < rollout.ring_ended_at + timedelta(minutes=rollout.ring_soak_minutes):
+        rollout.reason, rollout.next_step_at = "rollout.ring_soaking", now + LOOK_AGAIN_WHILE_WAITING
+        return False
+    first = min(lane["first"] for lane in rollout.lanes if lane["ring"] == ring)
+    rollout.ring, rollout.ring_ended_at = ring, None
+    rollout.proven = proven_kbs(rollout.pk, before_wave=first)
+    return True
 
 
 def _catch_up(rollout: Rollout, now: datetime) -> None:
@@ -289,7 +328,14 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
         state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
     )
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
+    if rollout.kind == OperationKind.ROLLBACK:
+        ready = _beside_others(list(rest)) if rest else []
+        outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
+        return _record(rollout, outcomes), "" if ready or not rest else "rollout.beside_others"
     plan = _plan_in_window(rollout, now)
+    if rollout.proven == []:
+        _settle(rollout, dict.fromkeys(rest, "rollout.nothing_proven"))
+        rest = {}
     longest = dict.fromkeys(rest, plan.maximum_duration)
     reason = ""
     if rollout.is_off_peak_only and rest:
@@ -303,11 +349,11 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
     alike: dict[tuple[str, timedelta], list[int]] = defaultdict(list)
     for vm in ready:
         alike[plan.reboot_setting.value if is_asked else rest[vm], longest[vm]].append(vm)
-    outcomes: list[RequestOutcome] = []
+    outcomes = []
     for (reboot, duration), vm_ids in sorted(alike.items()):
         # The reboot setting of the VM beats that of a configuration.
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
-        outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=rollout.created_by, is_bulk=True)
+        outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True)
     return _record(rollout, outcomes), reason
 
 
@@ -346,6 +392,8 @@ def _sizes(machines: Iterable[Machine]) -> dict[tuple[str, str], int]:
 
 def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
     plan = plan_from_json(rollout.plan)
+    if rollout.proven is not None:
+        plan = replace(plan, classifications=frozenset(), kb_numbers_to_include=tuple(rollout.proven))
     if rollout.window_ends_at is None or rollout.window_ends_at <= now:
         return plan  # after a window only those start that catch up: each has a window of its own
     left = max(timedelta(minutes=1), rollout.window_ends_at - now)

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms import BulkWizard, whole_number
-from updates.models import Rollout, RolloutSource
+from updates.models import Rollout
 from updates.selectors.bulk import bulk_or_404, load_bulk
 from updates.services.bulk import cancel_bulk, request_bulk
 from updates.services.rollouts import RolloutPlan, create_rollout
@@ -25,24 +25,22 @@ from updates.tasks import wake_up
 def bulk_create(request: PortalRequest) -> HttpResponse:
     """What is asked of which VMs; then the request itself."""
     wizard = BulkWizard(request.POST if request.method == "POST" else request.GET, user=request.user)
-    if request.method == "POST" and wizard.is_confirmed:
-        if wizard.is_availability_first and wizard.plan is not None:
-            return redirect("updates:rollout", _start_rollout(request, wizard).pk)
-        row = request_bulk(
-            request_id=wizard.request_id,
-            kind=wizard.kind,
-            selection=wizard.selection,
-            plan=wizard.plan,
-            requested_by=request.user,
-        )
-        wake_up()
-        return redirect("updates:bulk", row.pk)
-    return render_page(request, "updates/bulk_create.html", {"wizard": wizard}, status=wizard.status)
+    if request.method != "POST" or not wizard.is_confirmed:
+        return render_page(request, "updates/bulk_create.html", {"wizard": wizard}, status=wizard.status)
+    if (what := wizard.rollout) is not None:
+        return redirect("updates:rollout", _start_rollout(request, wizard, what).pk)
+    row = request_bulk(
+        request_id=wizard.request_id,
+        kind=wizard.kind,
+        selection=wizard.selection,
+        plan=wizard.plan,
+        requested_by=request.user,
+    )
+    wake_up()
+    return redirect("updates:bulk", row.pk)
 
 
-def _start_rollout(request: PortalRequest, wizard: BulkWizard) -> Rollout:
-    assert wizard.plan is not None
-    what = RolloutPlan(name="", source=RolloutSource.ON_DEMAND, plan=wizard.plan)
+def _start_rollout(request: PortalRequest, wizard: BulkWizard, what: RolloutPlan) -> Rollout:
     vm_ids = list(wizard.vms.order_by("pk").values_list("pk", flat=True))
     return create_rollout(
         what=what, vm_ids=vm_ids, now=timezone.now(), created_by=request.user, rollout_id=wizard.request_id
