@@ -118,6 +118,7 @@ def cases(vm: int, name: str) -> list[Case]:
         "update status": "update_status=updates_available",
         "hotpatch status": "hotpatch_status=Enabled",
         "hotpatch track": "hotpatch_track=on_track",
+        "who patches": "patcher=portal_automatically",
         "connection": "connection=1",
         "subscription": "subscription=1",
         "resource group": "resource_group=rg-load-0000",

@@ -22,7 +22,7 @@ from updates.services.operations import request_assessments, request_installatio
 from vms.choices import PowerState, Role
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 from vms.services.roles import assign_role
-from vms.services.summaries import refresh_hotpatch_statuses
+from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
 # An assessment of about 3 simulated minutes takes about 3 seconds, an installation 10 to 25.
 CLOCK_FACTOR = 60.0
@@ -178,6 +178,7 @@ def _make(owner: User) -> int:
         VmUpdateState(vm=vm, os_build=story.build) for vm, story in zip(vms, told, strict=True) if story.build
     )
     refresh_hotpatch_statuses(connection_ids=[connection.pk for connection in connections.values()])
+    refresh_patchers(among=VirtualMachine.objects.filter(connection__in=connections.values()))
     by_story = list(zip(vms, told, strict=True))
     for vm, story in by_story:
         if story.install is not None:

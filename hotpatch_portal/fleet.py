@@ -21,7 +21,7 @@ from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from vms.choices import PowerState
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
-from vms.services.summaries import refresh_hotpatch_statuses
+from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
 CATALOGUE_DATE = date(2026, 5, 20)
 PREFIX = "Load test"
@@ -176,6 +176,7 @@ def _make_representatives(count: int, cloud: Connection, site: Connection, group
         VmUpdateState(vm=vm, os_build=kind.build) for vm, kind in zip(vms, kinds, strict=True)
     )
     refresh_hotpatch_statuses(vm_ids=[vm.pk for vm in vms])
+    refresh_patchers(among=VirtualMachine.objects.filter(pk__in=[vm.pk for vm in vms]))
     return vms
 
 

@@ -10,6 +10,7 @@ import factory
 from django.contrib.auth.models import Group, User
 from factory.django import DjangoModelFactory
 
+from patching.orchestrator import Patcher
 from patching.terms import (
     AssessmentMode,
     Classification,
@@ -158,6 +159,7 @@ class VirtualMachineFactory(DjangoModelFactory[VirtualMachine]):
     patch_mode = PatchMode.AUTOMATIC_BY_PLATFORM.value
     assessment_mode = AssessmentMode.AUTOMATIC_BY_PLATFORM.value
     enable_hotpatching = True
+    patcher = Patcher.PORTAL_AUTOMATICALLY.value
 
 
 # --- updates -----------------------------------------------------------------------------------------------------

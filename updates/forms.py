@@ -412,6 +412,7 @@ FILTERS = (
     "update_status",
     "hotpatch_status",
     "hotpatch_track",
+    "patcher",
     "connection",
     "subscription",
     "resource_group",

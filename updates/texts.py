@@ -15,6 +15,7 @@ from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import RecurrenceProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
+from vms import choices
 
 Text = str | Promise
 
@@ -165,13 +166,7 @@ PROSPECTS: dict[RebootProspect, Text] = {
     RebootProspect.REQUIRED_BUT_NOT_ALLOWED: _("A reboot may be needed and will not happen"),
 }
 
-PATCHERS: dict[Patcher, Text] = {
-    Patcher.NOBODY: _("Nobody"),
-    Patcher.GUEST_OS: _("Windows itself"),
-    Patcher.PLATFORM: _("Azure, automatically"),
-    Patcher.PORTAL_AUTOMATICALLY: _("This portal, automatically"),
-    Patcher.PORTAL_BY_SCHEDULE: _("This portal, by schedule"),
-}
+PATCHERS: dict[Patcher, Text] = {Patcher(value): words for value, words in choices.PATCHERS}
 PATCHER_REASONS: dict[PatcherReason, Text] = {
     PatcherReason.AUTOMATIC_GUEST_PATCHING: _("Critical and Security updates, in off-peak hours."),
     PatcherReason.SCHEDULE_ATTACHED: _("A maintenance configuration means this machine."),

@@ -25,7 +25,7 @@ from vms.models import (
 )
 from vms.selectors import search_by_name
 from vms.services.connections import save_connection
-from vms.services.summaries import refresh_hotpatch_statuses
+from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
 
 @admin.register(ImageCatalogEntry)
@@ -128,7 +128,7 @@ class VirtualMachineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gen
         "update_status",
         "hotpatch_status",
     ]
-    list_filter = ["connection", "update_status", "hotpatch_status", "hotpatch_track"]
+    list_filter = ["connection", "update_status", "hotpatch_status", "hotpatch_track", "patcher"]
     list_select_related = ["connection", "resource_group"]
     search_fields = ["name"]
     show_full_result_count = False
@@ -165,6 +165,7 @@ class VirtualMachineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gen
         """Move the VM, and let its statuses follow the other connection's platform."""
         obj.save(update_fields=["connection"])
         refresh_hotpatch_statuses(vm_ids=[obj.pk])
+        refresh_patchers(among=VirtualMachine.objects.filter(pk=obj.pk))
 
 
 @admin.register(RoleAssignment)

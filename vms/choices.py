@@ -5,6 +5,7 @@ from enum import StrEnum
 from django.utils.translation import gettext_lazy as _
 
 from connectors.simulator import Misfortune
+from patching.orchestrator import Patcher
 from patching.terms import (
     AssessmentMode,
     HotpatchStatus,
@@ -108,6 +109,13 @@ HOTPATCH_TRACKS = [
     (HotpatchTrack.OFF_TRACK_SINCE_KB.value, _("Off track")),
     (HotpatchTrack.NOT_ON_TRAIN.value, _("Not on the train")),
     (HotpatchTrack.UNKNOWN.value, _("Unknown")),
+]
+PATCHERS = [
+    (Patcher.NOBODY.value, _("Nobody")),
+    (Patcher.GUEST_OS.value, _("Windows itself")),
+    (Patcher.PLATFORM.value, _("Azure, automatically")),
+    (Patcher.PORTAL_AUTOMATICALLY.value, _("This portal, automatically")),
+    (Patcher.PORTAL_BY_SCHEDULE.value, _("This portal, by schedule")),
 ]
 ROLES = [
     (Role.READER.value, _("Reader")),

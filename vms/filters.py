@@ -7,7 +7,7 @@ from typing import Any
 import django_filters
 from django.utils.translation import gettext_lazy as _
 
-from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, POWER_STATES, UPDATE_STATUSES
+from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, UPDATE_STATUSES
 from vms.models import ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import FilterOptions
 
@@ -23,6 +23,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     hotpatch_track = django_filters.ChoiceFilter(
         label=_("Hotpatch track"), choices=HOTPATCH_TRACKS, empty_label=_("All")
     )
+    patcher = django_filters.ChoiceFilter(label=_("Who patches"), choices=PATCHERS, empty_label=_("All"))
     connection = django_filters.ChoiceFilter(
         label=_("Connection"), field_name="connection_id", choices=[], empty_label=_("All")
     )

@@ -16,6 +16,7 @@ from django.db.models import Func, Q, Value
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
+from patching.orchestrator import Patcher
 from patching.terms import (
     AssessmentMode,
     CatalogImage,
@@ -36,6 +37,7 @@ from vms.choices import (
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
     PATCH_MODES,
+    PATCHERS,
     PLATFORMS,
     POWER_STATES,
     PRODUCT_LINES,
@@ -394,6 +396,10 @@ class VirtualMachine(models.Model):
         choices=HOTPATCH_TRACKS,
         default=HotpatchTrack.UNKNOWN.value,
     )
+    # Whether an enabled maintenance configuration means this VM: told by the floor above, which knows them.
+    is_scheduled = models.BooleanField(_("has a schedule"), default=False)
+    # The default is the answer for the default patch mode.
+    patcher = models.CharField(_("who patches"), max_length=30, choices=PATCHERS, default=Patcher.GUEST_OS.value)
 
     objects = VirtualMachineQuerySet.as_manager()
 
@@ -408,6 +414,7 @@ class VirtualMachine(models.Model):
             models.Index(fields=["update_status", "name", "id"], name="vms_vm_status_name"),
             models.Index(fields=["hotpatch_status", "name", "id"], name="vms_vm_hpstatus_name"),
             models.Index(fields=["hotpatch_track", "name", "id"], name="vms_vm_track_name"),
+            models.Index(fields=["patcher", "name", "id"], name="vms_vm_patcher_name"),
             models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
             models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
             GinIndex(NAME_SEARCH, name="vms_vm_name_search"),

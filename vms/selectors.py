@@ -11,17 +11,28 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.contrib.postgres.search import SearchQuery
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, Func, Q, QuerySet, TextField, Value
+from django.db.models import BooleanField, Exists, ExpressionWrapper, F, Func, JSONField, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast
 from django.db.models.lookups import GreaterThan, LessThan
 from psycopg.errors import QueryCanceled
 
 from patching.eligibility import Eligibility, catalog_index, judge_eligibility
-from patching.terms import CatalogImage, HotpatchStatus, Platform, ScaleSetOrchestration, UpdateStatus
+from patching.orchestrator import Patcher, PatcherVerdict, who_patches
+from patching.terms import (
+    CatalogImage,
+    HotpatchStatus,
+    PatchMode,
+    Platform,
+    ScaleSetOrchestration,
+    UpdateStatus,
+)
 from vms.choices import Role, Scope
 from vms.models import (
     NAME_SEARCH,
@@ -113,6 +124,79 @@ def was_assessed(update_status: str, hotpatch_status: str) -> bool:
         UpdateStatus.UPDATES_AVAILABLE,
         UpdateStatus.REBOOT_REQUIRED,
     } or hotpatch_status in {HotpatchStatus.ENABLED, HotpatchStatus.DISABLED}
+
+
+# --- who patches -------------------------------------------------------------------------------------------------
+
+
+def connections_in_charge() -> Q:
+    """What `Connection.is_portal_in_charge` says, for the database."""
+    return Q(kind="simulator") | ~Q(platform=Platform.AZURE.value)
+
+
+def patcher_of(vm: VirtualMachine, *, has_schedule: bool) -> PatcherVerdict:
+    """Who patches this VM (loaded with its connection)."""
+    return who_patches(
+        patch_mode=PatchMode(vm.patch_mode),
+        is_bypassing=vm.bypass_platform_safety_checks,
+        has_schedule=has_schedule,
+        is_portal_in_charge=vm.connection.is_portal_in_charge,
+        has_agent=vm.provision_vm_agent,
+    )
+
+
+@cache
+def _patchers() -> str:
+    """The rule's answer to every combination of what it depends on, for the database to look up."""
+    answers = {}
+    for mode in PatchMode:
+        for flags in product("ft", repeat=4):  # as PostgreSQL writes booleans
+            is_bypassing, has_agent, is_portal_in_charge, has_schedule = (flag == "t" for flag in flags)
+            verdict = who_patches(
+                patch_mode=mode,
+                is_bypassing=is_bypassing,
+                has_schedule=has_schedule,
+                is_portal_in_charge=is_portal_in_charge,
+                has_agent=has_agent,
+            )
+            answers["".join((mode.value, *flags))] = verdict.patcher.value
+    return json.dumps(answers)
+
+
+def with_patchers(vms: VirtualMachineQuerySet, *, scheduled: Q | None = None) -> VirtualMachineQuerySet:
+    """These VMs with `is_scheduled_now` and `patcher_now`: who patches each, judged afresh by the rule.
+
+    `scheduled`: the VMs that an enabled maintenance configuration means. None: those of which it is recorded.
+    """
+    in_charge = Q(connection__in=Connection.objects.filter(connections_in_charge()).order_by().values("pk"))
+    facts = Func(
+        "patch_mode",
+        "bypass_platform_safety_checks",
+        "provision_vm_agent",
+        ExpressionWrapper(in_charge, output_field=BooleanField()),
+        "is_scheduled_now",
+        function="concat",
+        output_field=TextField(),
+    )
+    answers = Cast(Value(_patchers()), JSONField())
+    return vms.annotate(
+        is_scheduled_now=F("is_scheduled")
+        if scheduled is None
+        else ExpressionWrapper(scheduled, output_field=BooleanField())
+    ).annotate(
+        patcher_now=Func(answers, facts, template="(%(expressions)s)", arg_joiner=" ->> ", output_field=TextField())
+    )
+
+
+def vms_patched_by(patcher: Patcher, vms: VirtualMachineQuerySet, *, scheduled: Q) -> VirtualMachineQuerySet:
+    """Those of these VMs that `patcher` patches, judged afresh; see `with_patchers`."""
+    return with_patchers(vms, scheduled=scheduled).filter(Q(patcher_now=patcher.value))
+
+
+def with_stale_patchers(vms: VirtualMachineQuerySet, *, scheduled: Q | None = None) -> VirtualMachineQuerySet:
+    """Those of these VMs whose recorded answer is not today's; see `with_patchers`."""
+    judged = with_patchers(vms, scheduled=scheduled)
+    return judged.filter(~Q(patcher=F("patcher_now")) | ~Q(is_scheduled=F("is_scheduled_now")))
 
 
 # --- what filters offer ------------------------------------------------------------------------------------------
@@ -357,6 +441,7 @@ EXPORTED = (
     "is_reboot_pending",
     "hotpatch_status",
     "hotpatch_track",
+    "patcher",
     "arm_id",
 )
 EXPORT_BLOCK = 2_000

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from hotpatch_portal.fleet import KINDS
 from updates.models import InstalledPatch, Operation, VmUpdateState
+from updates.services.automation import follow_schedules
 from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from vms.models import Connection, FactsEvent, VirtualMachine
@@ -23,6 +24,7 @@ SUMMARY = (
     "is_reboot_pending",
     "hotpatch_status",
     "hotpatch_track",
+    "patcher",
 )
 
 
@@ -37,6 +39,8 @@ def test_a_copy_says_what_a_fresh_assessment_gives() -> None:
     assert VmUpdateState.objects.exclude(last_assessed_at=None).count() == 400
     before, installed = summaries(), InstalledPatch.objects.count()
     assert len({row[1:] for row in before}) > 6
+    assert {row[-1] for row in before} == {"nobody", "guest_os", "portal_automatically"}
+    assert follow_schedules() == 0
     Connection.objects.update(clock_factor=1e9)
     VirtualMachine.objects.update(power_state="running")
     request_assessments(

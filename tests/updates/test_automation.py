@@ -32,7 +32,7 @@ from updates.models import (
     RolloutSource,
     VmUpdateState,
 )
-from updates.selectors.automation import members_of, patcher_of, scheduled_vms, scope_means, vms_due_for_assessment
+from updates.selectors.automation import members_of, scheduled, scope_means, vms_due_for_assessment
 from updates.selectors.blade import load_picture
 from updates.services.automation import (
     create_configuration,
@@ -53,6 +53,7 @@ from updates.services.rollouts import (
     resume_rollout,
 )
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.selectors import patcher_of
 
 pytestmark = pytest.mark.django_db
 PLAN = InstallationPlan(classifications=frozenset({Classification.SECURITY}))
@@ -526,7 +527,7 @@ def test_the_blade_says_who_patches_and_what_opens_next(
     static.vms.add(vm)
     names = [name for name, _at in load_picture(reader, vm.pk, now=timezone.now()).schedules]
     assert names == ["Saturday", "Static"]
-    assert list(scheduled_vms(VirtualMachine.objects.all())) == [vm]
+    assert list(VirtualMachine.objects.filter(scheduled())) == [vm]
     assert patcher_of(vm, has_schedule=False).patcher is Patcher.PORTAL_AUTOMATICALLY
 
 

@@ -14,14 +14,12 @@ from django.db import connection
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import JSONObject
 
-from patching.orchestrator import PatcherVerdict, who_patches
+from patching.orchestrator import Patcher
 from patching.recurrence import time_off_peak, zone_of
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     LCU_TYPES,
     HotpatchTrack,
-    PatchMode,
-    Platform,
     Verification,
 )
 from updates.models import (
@@ -35,6 +33,7 @@ from updates.models import (
 )
 from vms.choices import PowerState
 from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.selectors import vms_patched_by, with_stale_patchers
 
 # The clock of a region, for VMs without a time zone of their own.
 REGION_ZONES: Mapping[str, str] = {
@@ -128,16 +127,17 @@ def members_of(
     return vms.filter(static | dynamic if dynamic else static)
 
 
-def scheduled_vms(vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
-    """Those of these VMs that any enabled configuration means."""
+def scheduled() -> Q:
+    """The VMs that any enabled configuration means (one query for their scopes)."""
     scopes = [
         found
         for scope in MaintenanceConfiguration.objects.filter(is_enabled=True).values_list("scope", flat=True)
         if (found := scope_filter(scope))
     ]
-    through = MaintenanceConfiguration.vms.through
-    attached = through.objects.filter(maintenanceconfiguration__is_enabled=True).values("virtualmachine_id")
-    return vms.filter(reduce(or_, scopes, Q(pk__in=attached)))
+    attached = MaintenanceConfiguration.vms.through.objects.filter(
+        maintenanceconfiguration__is_enabled=True, virtualmachine_id=OuterRef("pk")
+    )
+    return reduce(or_, scopes, Q(Exists(attached)))
 
 
 def schedules_as_rows() -> Any:
@@ -178,15 +178,9 @@ def scope_means(scope: Mapping[str, Any], vm: VirtualMachine) -> bool:
     )
 
 
-def patcher_of(vm: VirtualMachine, *, has_schedule: bool) -> PatcherVerdict:
-    """Who patches this VM."""
-    return who_patches(
-        patch_mode=PatchMode(vm.patch_mode),
-        is_bypassing=vm.bypass_platform_safety_checks,
-        has_schedule=has_schedule,
-        is_portal_in_charge=vm.connection.is_portal_in_charge,
-        has_agent=vm.provision_vm_agent,
-    )
+def vms_with_stale_patchers() -> VirtualMachineQuerySet:
+    """VMs whose recorded answer to "who patches?" is not what the rule says now."""
+    return with_stale_patchers(VirtualMachine.objects.all(), scheduled=scheduled())
 
 
 # --- who is due --------------------------------------------------------------------------------------------------
@@ -250,14 +244,12 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
         _lacking(),
         connection_id=connection_id,
         connection__is_patching_automatically=True,
-        patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM.value,
-        bypass_platform_safety_checks=False,
-        provision_vm_agent=True,
         power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
         update_state__is_awaiting_assessment=False,
         critical_and_security_count__gt=0,
     ).order_by()
-    vms = vms.exclude(pk__in=scheduled_vms(VirtualMachine.objects.order_by()).values("pk"))
+    # Judged afresh: what is recorded for lists may be some minutes old.
+    vms = vms_patched_by(Patcher.PORTAL_AUTOMATICALLY, vms, scheduled=scheduled())
     vms = vms.exclude(pk__in=waiting.values("vm_id"))
     return [pk for pk in vms.order_by("pk").values_list("pk", flat=True) if pk not in tired]
 
@@ -305,8 +297,3 @@ def kbs_lacking(vm_ids: Iterable[int]) -> tuple[str, ...]:
             [list(vm_ids)],
         )
         return tuple(row[0] for row in cursor.fetchall())
-
-
-def platforms_in_charge() -> Q:
-    """Connections on which this portal orchestrates."""
-    return Q(kind="simulator") | ~Q(platform=Platform.AZURE.value)

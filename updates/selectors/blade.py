@@ -33,12 +33,12 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
-from updates.selectors.automation import ASSESSMENT_PERIOD, patcher_of, schedules_as_rows, schedules_meaning
+from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.polling import poll_seconds
 from vms.access import access_or_404
 from vms.choices import Role
 from vms.models import VirtualMachine
-from vms.selectors import eligibility_of
+from vms.selectors import eligibility_of, patcher_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User

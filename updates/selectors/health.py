@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-SHOWN = 5
+from updates.selectors.automation import vms_with_stale_patchers
+
+SHOWN, MOST = 5, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,16 @@ def find_trouble() -> Iterator[Finding]:
     """Every kind of trouble that is there."""
     for code, query, meaning, advice in _CHECKS:
         with connection.cursor() as cursor:
-            cursor.execute(f"{query} LIMIT 1000")
+            cursor.execute(f"{query} LIMIT {MOST}")
             rows = [str(row[0]) for row in cursor.fetchall()]
         if rows:
             yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)
+    names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
+    if names:
+        yield Finding(
+            "patcher_differs",
+            len(names),
+            tuple(names[:SHOWN]),
+            "What lists show of who patches a machine is not what the rule says now.",
+            "The scheduler corrects it within ten minutes. If it stays: is a worker running, and beat?",
+        )

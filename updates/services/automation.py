@@ -18,8 +18,7 @@ from updates.plans import plan_from_json
 from updates.selectors.automation import (
     kbs_lacking,
     members_of,
-    patcher_of,
-    platforms_in_charge,
+    scheduled,
     times_off_peak,
     vms_due_for_assessment,
     vms_to_patch_automatically,
@@ -28,6 +27,8 @@ from updates.selectors.automation import (
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import Connection, VirtualMachine
+from vms.selectors import connections_in_charge, patcher_of
+from vms.services.summaries import refresh_patchers
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -42,6 +43,7 @@ def tick(*, now: datetime, minutes: int = 1) -> None:
     """Everything that is due at this minute. `minutes`: how long it has been since the tick before."""
     request_due_assessments(now=now, minutes=minutes)
     if now.minute % 10 == 0:
+        follow_schedules()
         start_automatic_patching(now=now)
     open_windows(now=now)
     advance_rollouts(now=now)
@@ -59,6 +61,16 @@ def request_due_assessments(*, now: datetime, minutes: int = 1) -> int:
     return len(vm_ids)
 
 
+def follow_schedules() -> int:
+    """Record who patches each VM, as the enabled configurations and the facts are now; how many VMs changed.
+
+    Changes of a configuration do it at once; so do changes of a VM's settings and connection, by what is recorded of
+    schedules. Whether a dynamic scope means a VM whose tags, location, group or image changed follows at the next tick
+    that does it, within ten minutes.
+    """
+    return refresh_patchers(scheduled=scheduled())
+
+
 # --- automatic guest patching ------------------------------------------------------------------------------------
 
 
@@ -69,7 +81,7 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
     them.
     """
     made = []
-    for row in Connection.objects.filter(platforms_in_charge(), is_patching_automatically=True).order_by("pk"):
+    for row in Connection.objects.filter(connections_in_charge(), is_patching_automatically=True).order_by("pk"):
         with transaction.atomic():
             # Two schedulers at once: the second finds the VMs in the rollout of the first.
             Connection.objects.select_for_update(no_key=True).get(pk=row.pk)
@@ -221,6 +233,7 @@ def create_configuration(
     configuration.save(force_insert=True)
     configuration.vms.set(vm_ids)
     plan_next_run(configuration=configuration, now=now + LEAD)
+    follow_schedules()
     return configuration
 
 
@@ -239,12 +252,14 @@ def change_configuration(
     configuration.save()
     configuration.vms.set(vm_ids)
     plan_next_run(configuration=configuration, now=now + LEAD)
+    follow_schedules()
 
 
 @transaction.atomic
 def remove_configuration(*, configuration_id: int) -> None:
     """Remove it; windows that have opened go on, and their rollouts stay in the history."""
     MaintenanceConfiguration.objects.filter(pk=configuration_id).delete()
+    follow_schedules()
 
 
 @transaction.atomic
@@ -254,3 +269,4 @@ def switch_configuration(*, configuration_id: int, is_enabled: bool, now: dateti
     configuration.is_enabled = is_enabled
     configuration.save(update_fields=["is_enabled"])
     plan_next_run(configuration=configuration, now=now)
+    follow_schedules()

@@ -9,8 +9,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from connectors.simulator import MISFORTUNE_TAG
-from vms.models import Connection
-from vms.services.summaries import refresh_hotpatch_statuses
+from vms.models import Connection, VirtualMachine
+from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
 # "Until somebody resumes it": PostgreSQL keeps it as any other moment.
 UNTIL_RESUMED = datetime(9999, 1, 1, tzinfo=UTC)
@@ -19,10 +19,14 @@ UNTIL_RESUMED = datetime(9999, 1, 1, tzinfo=UTC)
 @transaction.atomic
 def save_connection(*, connection: Connection) -> None:
     """Save a connection, and let its VMs follow a changed platform."""
-    before = Connection.objects.filter(pk=connection.pk).values_list("platform", flat=True).first()
+    before = Connection.objects.filter(pk=connection.pk).first()
     connection.save()
-    if before is not None and before != connection.platform:
+    if before is None:
+        return
+    if before.platform != connection.platform:
         refresh_hotpatch_statuses(connection_ids=[connection.pk])
+    if before.is_portal_in_charge != connection.is_portal_in_charge:
+        refresh_patchers(among=VirtualMachine.objects.filter(connection=connection))
 
 
 def pause_connection(*, connection: Connection, minutes: int | None) -> None:

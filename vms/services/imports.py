@@ -22,7 +22,7 @@ from patching.eligibility import CatalogIndex, judge_eligibility
 from patching.terms import Platform, ScaleSetOrchestration
 from vms.choices import PowerState
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
-from vms.selectors import build_of_image, image_catalog
+from vms.selectors import build_of_image, image_catalog, patcher_of
 from vms.services.inventory_files import InventoryFileError, Row, read_inventory
 from vms.services.inventory_rows import ROW_PROBLEMS, BadRow, RowProblem, VmFacts
 from vms.services.summaries import Statuses, statuses_after
@@ -220,7 +220,7 @@ def _apply(
     catalog: CatalogIndex,
 ) -> tuple[str, ...]:
     """Set these values, let the statuses follow, and name the fields that differ from before."""
-    names = [*values, *_STATUSES, "image_exact_version"]
+    names = [*values, *_STATUSES, "patcher", "image_exact_version"]
     before = {name: getattr(vm, name) for name in names}
     if "image_exact_version" not in values and any(before[name] != values[name] for name in _IMAGE if name in values):
         vm.image_exact_version = ""  # it belonged to the image before
@@ -240,6 +240,7 @@ def _apply(
     )
     vm.update_status, vm.hotpatch_status = after.update_status, after.hotpatch_status
     vm.hotpatch_track = after.hotpatch_track
+    vm.patcher = patcher_of(vm, has_schedule=vm.is_scheduled).patcher.value
     changed = [name for name in before if getattr(vm, name) != before[name]]
     return tuple(name.removesuffix("_id") if name == "resource_group_id" else name for name in changed)
 
@@ -257,6 +258,7 @@ _WRITTEN = [
         "critical_and_security_count",
         "other_count",
         "is_reboot_pending",
+        "is_scheduled",
     }
 ]
 _UPDATE = f"""

@@ -20,7 +20,7 @@ from patching.terms import (
 )
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selectors import build_of_image, image_catalog
-from vms.services.summaries import refresh_hotpatch_statuses
+from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
 
 class VmExistsError(ValueError):
@@ -137,6 +137,7 @@ def create_vm(*, new: NewVm) -> VirtualMachine:
     except IntegrityError as error:
         raise VmExistsError(new.name) from error
     refresh_hotpatch_statuses(vm_ids=[vm.pk])
+    refresh_patchers(among=VirtualMachine.objects.filter(pk=vm.pk))
     return vm
 
 
@@ -172,6 +173,7 @@ def change_record(*, vm_id: int, record: VmRecord) -> VirtualMachine:
     with pghistory.context(source="page"):
         vm.save(update_fields=_WRITTEN)
     refresh_hotpatch_statuses(vm_ids=[vm.pk])
+    refresh_patchers(among=VirtualMachine.objects.filter(pk=vm.pk))
     return vm
 
 

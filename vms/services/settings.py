@@ -14,7 +14,7 @@ from patching.terms import AssessmentMode, PatchMode, PatchSettings, Platform, R
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine
 from vms.selectors import eligibilities_of
-from vms.services.summaries import refresh_hotpatch_statuses
+from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -124,4 +124,5 @@ def change_settings(*, vm_ids: Collection[int], change: SettingsChange, changed_
         values = {name: value.value if isinstance(value, StrEnum) else value for name, value in change.values.items()}
         VirtualMachine.objects.filter(pk__in=changed).update(**values)
         refresh_hotpatch_statuses(vm_ids=changed)
+        refresh_patchers(among=VirtualMachine.objects.filter(pk__in=changed))
     return outcomes

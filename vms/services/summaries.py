@@ -22,8 +22,8 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import hotpatch_status
-from vms.models import VirtualMachine
-from vms.selectors import build_of_image, image_catalog, was_assessed
+from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.selectors import build_of_image, image_catalog, was_assessed, with_stale_patchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +198,24 @@ def _statuses_of_combination(before: Statuses, facts: dict[str, Any], catalog: C
         os_build=build_of_image(facts["image_exact_version"], facts["image_version"]),
     )
     return statuses_after(before, eligibility=eligibility, is_hotpatch_enabled=facts["enable_hotpatching"])
+
+
+@transaction.atomic
+def refresh_patchers(*, among: VirtualMachineQuerySet | None = None, scheduled: Q | None = None) -> int:
+    """Let `patcher` (and `is_scheduled`) of these VMs, or of all, say what the rule says now; how many changed.
+
+    One statement that writes only VMs where a value differs. Call it after the change. `scheduled`: the VMs that an
+    enabled maintenance configuration means; None: as it was last recorded.
+    """
+    vms = VirtualMachine.objects.all() if among is None else among
+    # Locked in the order of their ids; a row that changed meanwhile is judged again as it has become.
+    stale = with_stale_patchers(vms, scheduled=scheduled).order_by("pk").select_for_update(of=("self",), no_key=True)
+    changes = stale.values_list("pk", "is_scheduled_now", "patcher_now")  # type: ignore[misc]  # annotated
+    query, parameters = changes.query.sql_with_params()
+    with database.cursor() as cursor:
+        cursor.execute(
+            f"WITH changed (id, is_scheduled, patcher) AS ({query}) UPDATE vms_virtualmachine vm"  # noqa: S608 (the ORM's)
+            " SET is_scheduled = changed.is_scheduled, patcher = changed.patcher FROM changed WHERE vm.id = changed.id",
+            parameters,
+        )
+        return int(cursor.rowcount)
