@@ -50,6 +50,7 @@ from vms.choices import (
     Role,
     Scope,
 )
+from vms.lookups import AnyOf  # noqa: F401  (importing it makes `any` known to the fields)
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User

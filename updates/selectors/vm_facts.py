@@ -9,6 +9,9 @@ from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
+from django.db.models import TextField
+from django.db.models.functions import Cast
+
 from connectors.protocol import VmRef
 from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility, line_of_build
 from patching.releases import as_of
@@ -87,7 +90,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
     settings: dict[tuple[Any, ...], PatchSettings] = {}
     found: dict[int, VmFacts] = {}
     first_settings, first_own = len(_JUDGED), len(_JUDGED) + len(_SETTINGS)
-    for row in VirtualMachine.objects.filter(pk__in=ids).order_by().values_list(*_JUDGED, *_SETTINGS, *_OWN):
+    for row in VirtualMachine.objects.filter(pk__any=ids).order_by().values_list(*_JUDGED, *_SETTINGS, *_OWN):
         judged, chosen, own = row[:first_settings], row[first_settings:first_own], row[first_own:]
         if judged not in eligibilities:
             images[judged] = _image(judged)
@@ -124,11 +127,11 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
 
 def _load_installed(vm_ids: list[int], catalogue: LoadedCatalogue) -> dict[int, list[InstalledUpdate]]:
     installed: dict[int, list[InstalledUpdate]] = defaultdict(list)
-    known: dict[tuple[int, str, datetime], InstalledUpdate] = {}
+    known: dict[tuple[int, str, str], InstalledUpdate] = {}
     rows = (
-        InstalledPatch.objects.filter(vm_id__in=vm_ids)
+        InstalledPatch.objects.filter(vm__any=vm_ids)
         .order_by("vm_id", "installed_on", "patch_id")
-        .values_list("vm_id", "patch_id", "version", "installed_on")
+        .values_list("vm_id", "patch_id", "version", Cast("installed_on", TextField()))
     )
     for vm_id, patch_id, version, installed_on in rows:
         key = (patch_id, version, installed_on)
@@ -136,7 +139,7 @@ def _load_installed(vm_ids: list[int], catalogue: LoadedCatalogue) -> dict[int, 
             patch = catalogue.patches_by_pk[patch_id]
             if patch.version != version:
                 patch = _with_version(patch, version=version)
-            known[key] = InstalledUpdate(patch=patch, installed_on=installed_on)
+            known[key] = InstalledUpdate(patch=patch, installed_on=datetime.fromisoformat(installed_on))
         installed[vm_id].append(known[key])
     return installed
 

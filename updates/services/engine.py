@@ -6,11 +6,13 @@ left or its time is over. Everything here takes collections; one operation is a 
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -113,13 +115,88 @@ def sweep(
 # --- claiming ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class Claimed:
+    """A row in the engine's hands: what a step needs of it, read once."""
+
+    pk: UUID
+    vm_id: int
+    connection_id: int
+    kind: OperationKind
+    state: OperationState
+    lane: int
+    is_bulk: bool
+    plan: InstallationPlan | None
+    rollback: RollbackOrder | None
+    handle: str
+    created_at: datetime
+    started_at: datetime | None
+    is_past_deadline: bool
+    attempts: int
+    progress: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Claimed:
+        """The row as `_COLUMNS` reads it."""
+        (
+            pk,
+            vm_id,
+            connection_id,
+            kind,
+            state,
+            lane,
+            is_bulk,
+            plan,
+            handle,
+            created,
+            started,
+            is_late,
+            attempts,
+            progress,
+        ) = row
+        return cls(
+            pk=pk,
+            vm_id=vm_id,
+            connection_id=connection_id,
+            kind=OperationKind(kind),
+            state=S(state),
+            lane=lane,
+            is_bulk=is_bulk,
+            plan=_plan(plan) if plan and kind == OperationKind.INSTALLATION else None,
+            rollback=_order(plan) if plan and kind == OperationKind.ROLLBACK else None,
+            handle=handle,
+            created_at=datetime.fromisoformat(created),
+            started_at=datetime.fromisoformat(started) if started else None,
+            is_past_deadline=bool(is_late),
+            attempts=attempts,
+            progress=json.loads(progress) if progress else None,
+        )
+
+
+@lru_cache(maxsize=256)
+def _plan(text: str) -> InstallationPlan:
+    """The plan; all of a bulk request share one."""
+    return plan_from_json(json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _order(text: str) -> RollbackOrder:
+    """The order of a rollback."""
+    return order_from_json(json.loads(text))
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Due operations that this worker alone may step until the lease ends. `now` is the database's clock."""
 
-    operations: tuple[Operation, ...]
+    operations: tuple[Claimed, ...]
     now: datetime
     claimed_at: float  # time.monotonic()
+
+    @property
+    def present(self) -> datetime:
+        """The database's clock as it must be by now."""
+        return self.now + timedelta(seconds=time.monotonic() - self.claimed_at)
 
     @property
     def may_send(self) -> bool:
@@ -141,8 +218,13 @@ WITH due AS MATERIALIZED (
     ORDER BY o.lane, o.next_step_at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED
 )
 UPDATE updates_operation o SET next_step_at = clock_timestamp() + make_interval(secs => %(lease)s)
-FROM due WHERE o.id = due.id RETURNING o.id
+FROM due WHERE o.id = due.id RETURNING {columns}
 """
+# What a step needs of a row; as text what Python reads faster than the driver does.
+_COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.plan::text, o.handle, o.created_at::text,
+    o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text"""
+_CLAIM = _CLAIM.replace("{columns}", _COLUMNS)
+_READ = f"SELECT {_COLUMNS} FROM updates_operation o WHERE o.id = ANY(%s) AND o.next_step_at IS NOT NULL"  # noqa: S608 (columns are ours)
 
 
 @transaction.atomic
@@ -160,10 +242,9 @@ def claim_due(*, lanes: Sequence[int], limit: int = CLAIM_SIZE) -> Claim:
                 "lease": settings.OPERATION_LEASE_SECONDS,
             },
         )
-        ids = [row[0] for row in cursor.fetchall()]
-    claimed_at = time.monotonic()
-    rows = Operation.objects.filter(pk__in=ids).order_by("lane", "created_at", "pk") if ids else ()
-    return Claim(tuple(rows), now, claimed_at)
+        rows = [Claimed.of(row) for row in cursor.fetchall()]
+    rows.sort(key=lambda row: (row.lane, row.created_at, row.pk))
+    return Claim(tuple(rows), now, time.monotonic())
 
 
 _ROOMS = """
@@ -236,14 +317,14 @@ class _Engine:
 
     def step(self, claim: Claim) -> int:
         """Step every claimed operation; one that cannot be stepped stays leased and is due again by itself."""
-        by_connection: dict[int, list[Operation]] = defaultdict(list)
+        by_connection: dict[int, list[Claimed]] = defaultdict(list)
         for operation in claim.operations:
             by_connection[operation.connection_id].append(operation)
         for connection_id, operations in by_connection.items():
             self._step_all_or_each(connection_id, operations, claim)
         return len(claim.operations)
 
-    def _step_all_or_each(self, connection_id: int, operations: Sequence[Operation], claim: Claim) -> None:
+    def _step_all_or_each(self, connection_id: int, operations: Sequence[Claimed], claim: Claim) -> None:
         """Step a connection's operations together; if that fails, one by one, so that one bad row stops no other."""
         try:
             self._step(connection_id, operations, claim)
@@ -252,11 +333,13 @@ class _Engine:
                 log.exception("operation_step_failed", operation_id=str(operations[0].pk))
                 return
             log.exception("operation_batch_failed", connection_id=connection_id, count=len(operations))
-            fresh = {row.pk: row for row in Operation.objects.open().filter(pk__in=[o.pk for o in operations])}
-            for operation in fresh.values():
+            with connection.cursor() as cursor:
+                cursor.execute(_READ, [[operation.pk for operation in operations]])
+                fresh = [Claimed.of(row) for row in cursor.fetchall()]
+            for operation in fresh:
                 self._step_all_or_each(connection_id, [operation], claim)
 
-    def _step(self, connection_id: int, operations: Sequence[Operation], claim: Claim) -> None:
+    def _step(self, connection_id: int, operations: Sequence[Claimed], claim: Claim) -> None:
         connector = self._connector(connection_id)
         facts = load_vm_facts({operation.vm_id for operation in operations}, self._catalogue)
         batches: dict[Step, list[_Work]] = defaultdict(list)
@@ -264,8 +347,8 @@ class _Engine:
             if operation.vm_id not in facts:
                 continue  # the VM was removed, and its operations with it
             step = next_step(
-                S(operation.state),
-                is_past_deadline=operation.deadline_at is not None and operation.deadline_at <= claim.now,
+                operation.state,
+                is_past_deadline=operation.is_past_deadline,
                 can_resend=Capability.IDEMPOTENT_START in connector.capabilities,
                 can_find=Capability.FIND_BY_REQUEST in connector.capabilities,
             )
@@ -317,6 +400,8 @@ class _Engine:
 
     def _resend(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
         """Found in `starting` after its lease: a worker died. The connector starts nothing twice for one request id."""
+        if not works:
+            return
         tired = [work for work in works if work.operation.attempts >= MAX_START_ATTEMPTS]
         self._give_up(tired, "start.unconfirmed", claim.now)
         fresh = [work for work in works if work.operation.attempts < MAX_START_ATTEMPTS]
@@ -332,7 +417,7 @@ class _Engine:
     def _send(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
         if works:
             answers = connector.start([work.start_request() for work in works], now=claim.now)
-            self._record_starts(works, answers, claim.now)
+            self._look_at_once(connector, self._record_starts(works, answers, claim.now), claim)
 
     def _find(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
         """Found in `starting`, and a second start would be a second start: ask whether the first one arrived."""
@@ -341,24 +426,31 @@ class _Engine:
         answers = connector.find([work.start_request() for work in works], now=claim.now)
         never_sent = [(work, timedelta(0)) for work, answer in zip(works, answers, strict=True) if answer is None]
         self._requeue(never_sent, "", claim.now)
-        self._record_starts(
-            *_unzip((work, answer) for work, answer in zip(works, answers, strict=True) if answer is not None),
-            claim.now,
-        )
+        found = _unzip((work, answer) for work, answer in zip(works, answers, strict=True) if answer is not None)
+        self._look_at_once(connector, self._record_starts(*found, claim.now), claim)
 
     def _record_starts(
         self,
         works: Sequence[_Work],
         answers: Sequence[Started | ConnectorError],
         now: datetime,
-    ) -> None:
+    ) -> list[_Work]:
+        """Write what became of starts. Returns those whose connector says that a look is worth it at once.
+
+        Assessments among them are not written yet: the look ends most of them, and one statement then does for both.
+        """
         started: list[Change] = []
+        prompt: list[_Work] = []
         failed: list[tuple[_Work, ConnectorError]] = []
         deferred: dict[str, list[tuple[_Work, timedelta]]] = defaultdict(list)
         unsure: list[_Work] = []
         for work, answer in zip(works, answers, strict=True):
             if isinstance(answer, Started):
-                started.append(work.in_progress(answer, now))
+                is_prompt = answer.look_again_after <= 0
+                if not is_prompt or work.kind is OperationKind.INSTALLATION:
+                    started.append(work.in_progress(answer, None if is_prompt else now))
+                if is_prompt:
+                    prompt.append(work.taken(answer))
             elif answer.is_retryable and work.operation.attempts < MAX_START_ATTEMPTS:
                 delay = retry_delay(work.operation.attempts, answer.retry_after)
                 if answer.nothing_was_sent:
@@ -369,13 +461,34 @@ class _Engine:
                 self._give_up([work], "start.unconfirmed", now)
             else:
                 failed.append((work, answer))
-        transition(changes=started, now=now)
+        winners = transition(changes=started, now=now)
         for code, pairs in deferred.items():
             self._requeue(pairs, code, now)
         # Nobody knows whether these arrived: they stay in `starting` and are recovered like a dead worker's.
         for work in unsure:
             _postpone([work.operation.pk], S.STARTING, now + retry_delay(work.operation.attempts))
         self._fail(failed, now)
+        return [work for work in prompt if work.kind is OperationKind.ASSESSMENT or work.operation.pk in winners]
+
+    def _look_at_once(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
+        """Look at what has just been started, under the same claim."""
+        if not works:
+            return
+        now = claim.present
+        try:
+            looks = _look(connector, works, now)
+        except Exception:
+            log.exception("look_at_once_failed", count=len(works))
+            looks = [look for work in works for look in _look_or_wait(connector, work, now)]
+        running = [
+            work
+            for work, answer in looks
+            if work.kind is OperationKind.ASSESSMENT and not (isinstance(answer, Observation) and answer.is_final)
+        ]
+        transition(changes=[work.in_progress(Started(work.operation.handle), None) for work in running], now=now)
+        for work in running:
+            work.under_way()
+        self._record_looks(looks, now)
 
     def _requeue(self, works: Sequence[tuple[_Work, timedelta]], code: str, now: datetime) -> None:
         """Back to the queue, since it is proven that nothing was sent."""
@@ -403,7 +516,7 @@ class _Engine:
                 changes=[
                     Change(
                         operation_id=work.operation.pk,
-                        from_state=S(work.operation.state),
+                        from_state=work.operation.state,
                         to_state=S.FAILED,
                         event=work.event("operation.finished"),
                         error_code=error.code,
@@ -431,7 +544,7 @@ class _Engine:
                 changes=[
                     Change(
                         operation_id=work.operation.pk,
-                        from_state=S(work.operation.state),
+                        from_state=work.operation.state,
                         to_state=S.FAILED,
                         event=work.event("operation.finished"),
                         error_code=code,
@@ -453,16 +566,18 @@ class _Engine:
     def _observe(self, connector: Connector, works: Sequence[_Work], now: datetime) -> None:
         if not works:
             return
-        answers = connector.observe([work.observe_request() for work in works], now=now)
+        self._record_looks(_look(connector, works, now), now)
+
+    def _record_looks(self, looks: Sequence[_Look], now: datetime) -> None:
         running: list[tuple[_Work, Observation]] = []
         ended: list[tuple[_Work, Observation]] = []
         lost: list[tuple[_Work, ConnectorError]] = []
-        for work, answer in zip(works, answers, strict=True):
+        for work, answer in looks:
             if isinstance(answer, Observation):
                 (ended if answer.is_final else running).append((work, answer))
             elif answer.is_retryable:
                 delay = retry_delay(work.operation.attempts, answer.retry_after)
-                _postpone([work.operation.pk], S(work.operation.state), now + delay)
+                _postpone([work.operation.pk], work.operation.state, now + delay)
             else:
                 lost.append((work, answer))
         self._follow(running, now)
@@ -506,7 +621,8 @@ class _Engine:
                 changes.append(
                     Change(
                         operation_id=work.operation.pk,
-                        from_state=S(work.operation.state),
+                        from_state=work.operation.state,
+                        through=S.IN_PROGRESS if work.operation.state is S.STARTING else None,
                         to_state=state_for(seen.assessment.status),
                         event=work.event("operation.finished"),
                         reboot_status=RebootStatus.COMPLETED if work.rollback else None,
@@ -584,18 +700,16 @@ def _unzip(pairs: Iterable[tuple[A, B]]) -> tuple[list[A], list[B]]:
 class _Work:
     """A claimed operation with the facts of its VM."""
 
-    operation: Operation
+    operation: Claimed
     facts: VmFacts
 
     @property
     def kind(self) -> OperationKind:
-        return OperationKind(self.operation.kind)
+        return self.operation.kind
 
     @property
     def plan(self) -> InstallationPlan | None:
-        if self.kind is not OperationKind.INSTALLATION or not self.operation.plan:
-            return None
-        return plan_from_json(self.operation.plan)
+        return self.operation.plan
 
     @property
     def longest(self) -> timedelta | None:
@@ -606,9 +720,7 @@ class _Work:
 
     @property
     def rollback(self) -> RollbackOrder | None:
-        if self.kind is not OperationKind.ROLLBACK or not self.operation.plan:
-            return None
-        return order_from_json(self.operation.plan)
+        return self.operation.rollback
 
     def rolled_back(self, os_build: str) -> Verification | None:
         """Whether a rollback came where it was to come; nothing to say of other kinds."""
@@ -634,8 +746,18 @@ class _Work:
     def starting(self, now: datetime) -> _Work:
         """This work as it is after the transition to `starting`."""
         operation = self.operation
-        operation.state, operation.started_at = S.STARTING.value, now
+        operation.state, operation.started_at = S.STARTING, now
         return self.attempted()
+
+    def taken(self, answer: Started) -> _Work:
+        """This work as the machine has taken it; an installation's row says so already."""
+        self.operation.handle = _clean(answer.handle)
+        return self.under_way() if self.kind is OperationKind.INSTALLATION else self
+
+    def under_way(self) -> _Work:
+        """This work as it is after the transition to `in_progress`."""
+        self.operation.state = S.IN_PROGRESS
+        return self
 
     def attempted(self) -> _Work:
         """This work with one more attempt counted."""
@@ -664,21 +786,22 @@ class _Work:
             rollback=self.rollback,
         )
 
-    def in_progress(self, answer: Started, now: datetime) -> Change:
+    def in_progress(self, answer: Started, now: datetime | None) -> Change:
+        """Under way; without `now` it stays claimed."""
         return Change(
             operation_id=self.operation.pk,
             from_state=S.STARTING,
             to_state=S.IN_PROGRESS,
             event=self.event("operation.started"),
             handle=_clean(answer.handle),
-            next_step_at=now + timedelta(seconds=answer.look_again_after),
+            next_step_at=now + timedelta(seconds=answer.look_again_after) if now else None,
             lane=Lane.LOOK if self.operation.is_bulk else Lane.INTERACTIVE,
             attempts=0,
         )
 
     def followed(self, seen: Observation, now: datetime) -> Change | None:
         """The transition between `in_progress` and `rebooting`, if the machine made it."""
-        state = S(self.operation.state)
+        state = self.operation.state
         target = S.REBOOTING if seen.is_rebooting else S.IN_PROGRESS
         if state is target:
             return None
@@ -709,7 +832,7 @@ class _Work:
             "index": progress.index,
             "total": progress.total,
         }
-        yield self.operation.pk, now, f"patch.{progress.step}", S(self.operation.state), detail
+        yield self.operation.pk, now, f"patch.{progress.step}", self.operation.state, detail
 
     def finished(self, result: InstallationResult, catalogue: LoadedCatalogue) -> Change:
         counts = Counter(outcome.state for outcome in result.patches)
@@ -717,7 +840,7 @@ class _Work:
         state = state_for(result.status)
         return Change(
             operation_id=self.operation.pk,
-            from_state=S(self.operation.state),
+            from_state=self.operation.state,
             to_state=state,
             event="operation.finished",
             error_code=result.error.code if result.error else None,
@@ -733,6 +856,22 @@ class _Work:
             verification_detail=detail,
             build_after=result.final_assessment.os_build or None if result.final_assessment else None,
         )
+
+
+_Look = tuple[_Work, Observation | ConnectorError]
+
+
+def _look(connector: Connector, works: Sequence[_Work], now: datetime) -> list[_Look]:
+    return list(zip(works, connector.observe([work.observe_request() for work in works], now=now), strict=True))
+
+
+def _look_or_wait(connector: Connector, work: _Work, now: datetime) -> list[_Look]:
+    """A look at this one alone; if the connector chokes on it, it runs, and the next look will tell."""
+    try:
+        return _look(connector, [work], now)
+    except Exception:
+        log.exception("look_failed", operation_id=str(work.operation.pk))
+        return [(work, Observation(look_again_after=retry_delay(1).total_seconds()))]
 
 
 # --- writing what is not state -----------------------------------------------------------------------------------

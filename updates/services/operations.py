@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -69,7 +70,7 @@ class RequestOutcome:
 class Change:
     """One transition of one operation. A field left None keeps what the row has.
 
-    `event` is the message id of the timeline's line; empty: no line (routine assessments write none).
+    `through`: a state that the operation passes on its way without anybody having seen it there. `event` is the message id of the timeline's line; empty: no line (routine assessments write none).
     """
 
     operation_id: UUID
@@ -77,6 +78,7 @@ class Change:
     to_state: OperationState
     event: str = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+    through: OperationState | None = None
     next_step_at: datetime | None = None
     deadline_at: datetime | None = None
     started_at: datetime | None = None
@@ -121,28 +123,35 @@ _OPTIONAL_COLUMNS = {
     "build_before": "text",
     "build_after": "text",
 }
-_KEPT = ", ".join(
-    f"{column} = COALESCE(v.{column}, o.{column})" for column in _OPTIONAL_COLUMNS if column != "next_step_at"
-)
-# The rows are locked in the order of their ids first, so that two writers of overlapping sets never deadlock.
-_TRANSITION = f"""
+# The rows are locked in the order of their ids first, so that two writers of overlapping sets never deadlock: the count
+# is what makes PostgreSQL do that before anything else, without a join of sets whose sizes it can only guess. For the
+# same reason the ids come as an array, too: the rows are then found by their keys.
+_TRANSITION = """
 WITH v AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS r(
-        operation_id uuid, from_state text, to_state text, is_terminal boolean,
-        {", ".join(f"{column} {kind}" for column, kind in _OPTIONAL_COLUMNS.items())}
+        operation_id uuid, from_state text, to_state text, is_terminal boolean, next_step_at timestamptz{types}
     )
 ), locked AS MATERIALIZED (
-    SELECT o.id FROM updates_operation o JOIN v ON v.operation_id = o.id ORDER BY o.id FOR UPDATE OF o
+    SELECT id FROM updates_operation WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 )
 UPDATE updates_operation o
 SET state = v.to_state,
     finished_at = CASE WHEN v.is_terminal THEN %(now)s::timestamptz END,
-    next_step_at = CASE WHEN v.is_terminal THEN NULL ELSE COALESCE(v.next_step_at, o.next_step_at) END,
-    {_KEPT}
-FROM v JOIN locked ON locked.id = v.operation_id
-WHERE o.id = v.operation_id AND o.state = v.from_state
+    next_step_at = CASE WHEN v.is_terminal THEN NULL ELSE COALESCE(v.next_step_at, o.next_step_at) END{kept}
+FROM v
+WHERE (SELECT count(*) FROM locked) > 0
+  AND o.id = ANY(%(ids)s) AND o.id = v.operation_id AND o.state = v.from_state
 RETURNING o.id
-"""  # noqa: S608 (column names are the constants above; values are parameters)
+"""
+
+
+@cache
+def _transition_sql(columns: tuple[str, ...]) -> str:
+    """The statement that writes these columns beside the state."""
+    written = [column for column in columns if column != "next_step_at"]
+    return _TRANSITION.replace(
+        "{types}", "".join(f", {column} {_OPTIONAL_COLUMNS[column]}" for column in written)
+    ).replace("{kept}", "".join(f", {column} = COALESCE(v.{column}, o.{column})" for column in written))
 
 
 def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
@@ -152,10 +161,14 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
     IllegalTransitionError before anything is written if the lifecycle forbids a change.
     """
     for change in changes:
-        if change.to_state not in TRANSITIONS[change.from_state]:
-            raise IllegalTransitionError(f"{change.from_state} -> {change.to_state}")
+        before = change.through or change.from_state
+        if change.through is not None and change.through not in TRANSITIONS[change.from_state]:
+            raise IllegalTransitionError(f"{change.from_state} -> {change.through}")
+        if change.to_state not in TRANSITIONS[before]:
+            raise IllegalTransitionError(f"{before} -> {change.to_state}")
     if not changes:
         return set()
+    columns = tuple(name for name in _OPTIONAL_COLUMNS if any(getattr(change, name) is not None for change in changes))
     rows = [
         {
             "operation_id": change.operation_id,
@@ -163,11 +176,14 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
             "to_state": change.to_state,
             "is_terminal": change.to_state in TERMINAL,
         }
-        | {name: getattr(change, name) for name in _OPTIONAL_COLUMNS if getattr(change, name) is not None}
+        | {name: value for name in columns if (value := getattr(change, name)) is not None}
         for change in changes
     ]
+    ids = [change.operation_id for change in changes]
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_TRANSITION, {"changes": json.dumps(rows, default=_as_json), "now": now})
+        cursor.execute(
+            _transition_sql(columns), {"changes": json.dumps(rows, default=_as_json), "ids": ids, "now": now}
+        )
         winners = {row[0] for row in cursor.fetchall()}
         write_events(
             (change.operation_id, now, change.event, change.to_state, change.detail)
@@ -348,7 +364,7 @@ def _open_operations(
     vm_ids: Sequence[int],
 ) -> dict[int, list[tuple[UUID, OperationKind, OperationState]]]:
     found: dict[int, list[tuple[UUID, OperationKind, OperationState]]] = defaultdict(list)
-    rows = Operation.objects.open().filter(vm_id__in=vm_ids).values_list("vm_id", "pk", "kind", "state")
+    rows = Operation.objects.open().filter(vm__any=vm_ids).values_list("vm_id", "pk", "kind", "state")
     for vm_id, pk, kind, state in rows:
         found[vm_id].append((pk, OperationKind(kind), S(state)))
     return found
@@ -359,7 +375,7 @@ def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str
     if kind is OperationKind.ASSESSMENT:
         return {}
     refused = {vm_id: "vm.unsupported" for vm_id, status in statuses.items() if status == UpdateStatus.UNSUPPORTED}
-    silent = VmUpdateState.objects.filter(vm_id__in=list(statuses), is_awaiting_assessment=True)
+    silent = VmUpdateState.objects.filter(vm__any=list(statuses), is_awaiting_assessment=True)
     return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
 
 
@@ -404,7 +420,7 @@ def cancel_operations(*, operation_ids: Collection[UUID], requested_by: User | N
 
 
 def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[UUID]:
-    kinds = dict(Operation.objects.filter(pk__in=operation_ids, state=S.QUEUED.value).values_list("pk", "kind"))
+    kinds = dict(Operation.objects.filter(pk__any=operation_ids, state=S.QUEUED.value).values_list("pk", "kind"))
     return transition(
         changes=[
             Change(

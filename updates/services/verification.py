@@ -36,7 +36,7 @@ def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCat
     by_vm = {item.facts.ref.vm_id: item for item in found}
     waiting = dict(
         Operation.objects.ended()
-        .filter(vm_id__in=list(by_vm), verification=Verification.PENDING.value)
+        .filter(vm__any=list(by_vm), verification=Verification.PENDING.value)
         .values_list("pk", "vm_id")
     )
     if not waiting:
