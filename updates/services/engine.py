@@ -447,7 +447,7 @@ class _Engine:
         for work, answer in zip(works, answers, strict=True):
             if isinstance(answer, Started):
                 is_prompt = answer.look_again_after <= 0
-                if not is_prompt or work.kind is OperationKind.INSTALLATION:
+                if not is_prompt or work.kind.changes_the_machine:
                     started.append(work.in_progress(answer, None if is_prompt else now))
                 if is_prompt:
                     prompt.append(work.taken(answer))
@@ -752,7 +752,7 @@ class _Work:
     def taken(self, answer: Started) -> _Work:
         """This work as the machine has taken it; an installation's row says so already."""
         self.operation.handle = _clean(answer.handle)
-        return self.under_way() if self.kind is OperationKind.INSTALLATION else self
+        return self.under_way() if self.kind.changes_the_machine else self
 
     def under_way(self) -> _Work:
         """This work as it is after the transition to `in_progress`."""
