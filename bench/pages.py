@@ -1,14 +1,17 @@
 """`python -m bench.pages`: pages at 1,000, 100,000 and 1,000,000 VMs under gunicorn, beside the ceilings.
 
-Ratios first: every page is divided by the ceiling (the same template, 50 rows in memory) of the same run, and by itself
-at the smallest fleet.
+Ratios first: every page is divided by the ceiling (the same template, 50 rows in memory) of the same fleet, and by itself
+at the smallest fleet. All fleets stand beside each other and every page is asked for at one after the other, so that what
+disturbs the machine for a while disturbs both sides of a ratio. A ratio compares the mean time of a request.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import http.client
-import os
+import json
+import re
 import statistics
 import threading
 import time
@@ -16,18 +19,38 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from bench.explain import plans
 from bench.machine import OUT, free_port, manage, process, rss_mb, save, servers, table
 
 CONNECTIONS = 8
 
 
+EVERYTHING = "everything"
+DEPTH = 200  # pages
+
+
 @dataclass(frozen=True)
 class Case:
-    """A page to measure, and as whom."""
+    """A page to measure, and as whom. `depth`: how many times "Next" is followed first."""
 
     name: str
     path: str
-    who: str = "everything"
+    who: str = EVERYTHING
+    depth: int = 0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A database with a fleet of this size, and who looks at it."""
+
+    vms: int
+    environment: dict[str, str]
+    cookies: dict[str, str]
+    vm: int
+    name: str
+    seed_seconds: float
+    database_bytes: int
+    tables: dict[str, int]
 
 
 def measure(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]:
@@ -73,6 +96,7 @@ def measure(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]
         raise RuntimeError(failures[0])
     ordered = sorted(times)
     return {
+        "mean_ms": 1000 * statistics.fmean(ordered),
         "p50_ms": 1000 * statistics.median(ordered),
         "p95_ms": 1000 * ordered[int(len(ordered) * 0.95)],
         "per_second": len(times) / took,
@@ -86,6 +110,7 @@ from importlib import import_module
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
+from django.db import connection
 from vms.models import ResourceGroup, RoleAssignment, VirtualMachine
 engine = import_module(settings.SESSION_ENGINE)
 groups = list(ResourceGroup.objects.order_by("pk").values_list("pk", flat=True)[:50])
@@ -106,13 +131,70 @@ for name, scopes in places.items():
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     session.save()
     cookies[name] = f"{settings.SESSION_COOKIE_NAME}={session.session_key}; timezone=UTC"
-vm = VirtualMachine.objects.order_by("pk")[VirtualMachine.objects.count() // 2]
-print("RESULT " + json.dumps({"cookies": cookies, "vm": vm.pk, "name": vm.name}))
+cursor = connection.cursor()
+for statement in STATEMENTS:
+    cursor.execute(statement)
+cursor.execute("VACUUM ANALYZE")
+cursor.execute("SELECT pg_database_size(current_database())")
+(size,) = cursor.fetchone()
+cursor.execute("SELECT relname, pg_total_relation_size(oid) FROM pg_class WHERE relkind = 'r' ORDER BY 2 DESC LIMIT 8")
+tables = dict(cursor.fetchall())
+vm = VirtualMachine.objects.filter(operations__kind="installation").order_by("pk")[len(vms) // 2]
+print("RESULT " + json.dumps({"cookies": cookies, "vm": vm.pk, "name": vm.name, "database_bytes": size, "tables": tables}))
 """
+# A month behind every machine: three assessments, and on every tenth an installation with what became of each patch.
+_OPERATION = """
+INSERT INTO updates_operation (
+    id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, created_at, started_at, finished_at, attempts,
+    error_code, error_detail, reboot_status, is_maintenance_window_exceeded, installed_count, failed_count,
+    pending_count, excluded_count, not_selected_count, verification, build_before, build_after
+)
+SELECT gen_random_uuid(), v.id, v.connection_id, '{kind}', 'succeeded', 1, true, {plan}, gen_random_uuid()::text,
+    t.at, t.at + interval '5 s', t.at + interval '{length}', 0, '', '', '{reboot}', false, {installed}, 0, 0, 0, 0,
+    '{verification}', '20348.5020', '20348.5074'
+FROM vms_virtualmachine v, LATERAL (
+    SELECT now() - make_interval(days => day, secs => (v.id * 7919) % 86400) AS at FROM unnest(ARRAY[{days}]) AS day
+) t
+WHERE {which}
+"""
+HISTORY = (
+    _OPERATION.format(
+        kind="assessment",
+        plan="NULL",
+        length="3 min",
+        reboot="",
+        installed=0,
+        verification="",
+        days="1, 2, 3",
+        which="true",
+    ),
+    _OPERATION.format(
+        kind="installation",
+        plan="""'{"classifications": ["Critical", "Security"]}'::jsonb""",
+        length="25 min",
+        reboot="NotNeeded",
+        installed=3,
+        verification="confirmed",
+        days="9",
+        which="v.id % 10 = 0",
+    ),
+    """
+    INSERT INTO updates_patchresult (operation_id, patch_id, state, reason, error_code)
+    SELECT o.id, p.patch_id, 'Installed', '', ''
+    FROM updates_operation o JOIN updates_installedpatch p ON p.vm_id = o.vm_id WHERE o.kind = 'installation'
+    """,
+    """
+    INSERT INTO updates_operationevent (operation_id, at, code, state, detail)
+    SELECT o.id, o.created_at, code, 'in_progress', '{}'
+    FROM updates_operation o, unnest(ARRAY['operation.requested', 'operation.starting', 'operation.started',
+        'patch.installing', 'patch.installing', 'patch.installing', 'operation.finished']) AS code
+    WHERE o.kind = 'installation'
+    """,
+)
 
 
 def cases(vm: int, name: str) -> list[Case]:
-    """Every page that DESIGN promises flat, and those beside it."""
+    """Every page that is promised to be flat as each kind of reader, and those beside it."""
     lists = "/virtual-machines/"
     narrowed = {
         "update status": "update_status=updates_available",
@@ -124,33 +206,44 @@ def cases(vm: int, name: str) -> list[Case]:
         "resource group": "resource_group=rg-load-0000",
         "location": "location=japaneast",
         "power state": "power_state=running",
+        "power state, few": "power_state=deallocated",
+        "power state, none": "power_state=stopped",
     }
-    sorts = ("name", "-name", "update_status", "-update_status", "critical", "-critical")
+    sorts = ("-name", "update_status", "-update_status", "critical", "-critical")
+    found = [Case("ceiling", "/bench/ceiling/"), Case("hello", "/bench/hello/")]
+    for who in (EVERYTHING, "1 group", "50 groups", "20 VMs"):
+        found += [
+            Case("list", lists, who),
+            *(Case(f"filter: {words}", f"{lists}?{query}", who) for words, query in narrowed.items()),
+            *(Case(f"sort: {sort}", f"{lists}?sort={sort}", who) for sort in sorts),
+            Case("search: common prefix", f"{lists}?q=we", who),
+            Case("search: one machine", f"{lists}?q={name}", who),
+            Case("ceiling", "/bench/ceiling/"),
+        ]
     return [
-        Case("list", lists),
-        *(Case(f"list, {who}", lists, who) for who in ("1 group", "50 groups", "20 VMs")),
-        *(Case(f"filter: {words}", f"{lists}?{query}") for words, query in narrowed.items()),
-        *(Case(f"sort: {sort}", f"{lists}?sort={sort}") for sort in sorts[1:]),
-        Case("search: common prefix", f"{lists}?q=we"),
-        Case("search: one machine", f"{lists}?q={name}"),
+        *found,
+        Case("deep page", lists, depth=DEPTH),
+        Case("deep page, sort: -critical", f"{lists}?sort=-critical", depth=DEPTH),
+        Case("deep page", lists, "50 groups", depth=DEPTH),
         Case("blade", f"/virtual-machines/{vm}/updates/"),
         Case("blade: compliance", f"/virtual-machines/{vm}/updates/?tab=compliance"),
         Case("blade: history", f"/virtual-machines/{vm}/updates/?tab=history"),
+        Case("blade: installed", f"/virtual-machines/{vm}/updates/?tab=installed"),
+        Case("blade", f"/virtual-machines/{vm}/updates/", "50 groups"),
+        Case("VM overview", f"/virtual-machines/{vm}/"),
+        Case("activity", f"/virtual-machines/{vm}/activity/"),
         Case("calendar", "/calendar/"),
+        Case("connections", "/connections/"),
+        Case("ceiling", "/bench/ceiling/"),
     ]
 
 
-def deep_page(port: int, cookie: str, depth: int) -> str:
+def deep_page(port: int, cookie: str, path: str, depth: int) -> str:
     """The address of a page that is reached by following "Next" so many times."""
-    import html
-    import re
-
-    path = "/virtual-machines/"
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(depth):
         client.request("GET", path, headers={"Cookie": cookie, "Host": "127.0.0.1"})
-        text = client.getresponse().read().decode()
-        found = re.search(r'rel="next" href="([^"]+)"', text)
+        found = re.search(r'rel="next" href="([^"]+)"', client.getresponse().read().decode())
         if found is None:
             break
         path = "/virtual-machines/" + html.unescape(found[1])
@@ -169,82 +262,35 @@ def export(port: int, cookie: str) -> tuple[float, int]:
     return time.perf_counter() - began, size
 
 
-def run_size(environment: dict[str, str], vms: int, seconds: float) -> dict[str, Any]:
-    """Everything at one size of the fleet."""
-    import json
-
+def make_fleet(environment: dict[str, str], vms: int) -> Fleet:
+    """A database of its own with a fleet of this size, a month of history, and people."""
+    shell = ("shell", "-v", "0", "-c")
     database = f"bench_{vms}"
-    manage(
-        environment,
-        "shell",
-        "-v",
-        "0",
-        "-c",
-        f'from django.db import connection; connection.cursor().execute("CREATE DATABASE {database}")',
-    )
+    create = f'from django.db import connection; connection.cursor().execute("CREATE DATABASE {database}")'
+    manage(environment, *shell, create)
     scheme, _, query = environment["DATABASE_URL"].partition("?")
     environment = environment | {"DATABASE_URL": scheme.rpartition("/")[0] + f"/{database}?{query}"}
     manage(environment, "migrate", "-v", "0")
-    manage(environment, "compile_translations")
-    manage(environment, "collectstatic", "--noinput", "-v", "0")
     began = time.perf_counter()
-    print(manage(environment, "seed_fleet", "--vms", str(vms)).splitlines()[-1])
+    print(manage(environment, "seed_fleet", "--vms", str(vms)).splitlines()[-1], flush=True)
     seeded = time.perf_counter() - began
-    manage(
-        environment,
-        "shell",
-        "-v",
-        "0",
-        "-c",
-        'from django.db import connection; connection.cursor().execute("VACUUM ANALYZE")',
-    )
-    said = manage(environment, "shell", "-v", "0", "-c", PEOPLE)
+    said = manage(environment, *shell, f"STATEMENTS = {HISTORY!r}\n{PEOPLE}")
     known = json.loads(next(line for line in said.splitlines() if line.startswith("RESULT "))[7:])
-    size = manage(
-        environment,
-        "shell",
-        "-v",
-        "0",
-        "-c",
-        'from django.db import connection as c; x = c.cursor(); x.execute("SELECT pg_database_size(current_database())"); print("SIZE", x.fetchone()[0])',
-    )
+    return Fleet(vms=vms, environment=environment, seed_seconds=seeded, **known)
+
+
+def serve(stack: ExitStack, fleet: Fleet) -> tuple[int, int]:
+    """A gunicorn as `make up` runs it in front of this fleet: its port and its process."""
     port = free_port()
-    gunicorn = (
-        "gunicorn",
-        "hotpatch_portal.wsgi",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--workers",
-        "2",
-        "--worker-class",
-        "gthread",
-        "--threads",
-        "4",
-        "--log-level",
-        "warning",
-        "--no-control-socket",
+    web = stack.enter_context(
+        process(
+            fleet.environment,
+            *("gunicorn", "hotpatch_portal.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "2"),
+            *("--worker-class", "gthread", "--threads", "4", "--log-level", "warning", "--no-control-socket"),
+        )
     )
-    figures: dict[str, Any] = {}
-    with ExitStack() as stack:
-        web = stack.enter_context(process(environment, *gunicorn))
-        wait_for(port)
-        cookie = known["cookies"]["everything"]
-        figures["hello"] = measure(port, "/bench/hello/", cookie, seconds)
-        figures["ceiling"] = measure(port, "/bench/ceiling/", cookie, seconds)
-        for case in cases(known["vm"], known["name"]):
-            figures[case.name] = measure(port, case.path, known["cookies"][case.who], seconds)
-        depth = min(200, max(1, vms // 50 - 1))
-        figures["deep page"] = measure(port, deep_page(port, cookie, depth), cookie, seconds)
-        took, sent = export(port, cookie)
-        figures["ceiling again"] = measure(port, "/bench/ceiling/", cookie, seconds)
-        extra = {
-            "seed_seconds": seeded,
-            "export_seconds": took,
-            "export_bytes": sent,
-            "web_rss_mb": rss_mb(web.pid),
-            "database_bytes": int(size.rsplit("SIZE", 1)[1]),
-        }
-    return {"pages": figures, "extra": extra, "environment": environment}
+    wait_for(port)
+    return port, web.pid
 
 
 def wait_for(port: int) -> None:
@@ -260,68 +306,105 @@ def wait_for(port: int) -> None:
     raise RuntimeError("gunicorn does not answer")
 
 
+def measure_all(fleets: list[Fleet], seconds: float) -> dict[int, dict[str, Any]]:
+    """Every page at every size, and what is around them."""
+    results: dict[int, dict[str, Any]] = {fleet.vms: {"pages": {}, "ceilings": []} for fleet in fleets}
+    with ExitStack() as stack:
+        webs = [serve(stack, fleet) for fleet in fleets]
+        for number in range(len(cases(0, ""))):
+            for fleet, (port, _pid) in zip(fleets, webs, strict=True):
+                case = cases(fleet.vm, fleet.name)[number]
+                cookie = fleet.cookies[case.who]
+                figures = measure(port, deep_page(port, cookie, case.path, case.depth), cookie, seconds)
+                if case.name == "ceiling":
+                    results[fleet.vms]["ceilings"].append(figures)
+                name = case.name if case.who == EVERYTHING else f"{case.name} · {case.who}"
+                results[fleet.vms]["pages"][name] = figures
+        for fleet, (port, pid) in zip(fleets, webs, strict=True):
+            took, sent = export(port, fleet.cookies[EVERYTHING])
+            results[fleet.vms]["around"] = {
+                "seed_seconds": fleet.seed_seconds,
+                "export_seconds": took,
+                "export_bytes": sent,
+                "web_rss_mb": rss_mb(pid),
+                "database_bytes": fleet.database_bytes,
+                "tables": fleet.tables,
+            }
+    for result in results.values():
+        result["ceiling_ms"] = statistics.fmean(figures["mean_ms"] for figures in result["ceilings"])
+    return results
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="1000,100000,1000000")
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
-    sizes = [int(size) for size in options.sizes.split(",")]
+    sizes = sorted(int(size) for size in options.sizes.split(","))
     OUT.mkdir(exist_ok=True)
-    results: dict[int, Any] = {}
     with servers() as environment:
-        os.environ.update(environment)
-        for vms in sizes:
-            results[vms] = run_size(environment, vms, options.seconds)
-        from bench.explain import plans
+        manage(environment, "compile_translations")
+        manage(environment, "collectstatic", "--noinput", "-v", "0")
+        fleets = [make_fleet(environment, vms) for vms in sizes]
+        results = measure_all(fleets, options.seconds)
+        hot = plans(fleets[-1].environment)
+    report(sizes, results)
+    for name, plan in hot.items():
+        print(f"\n### {name}\n\n```\n{plan}\n```")
+    save("pages", {str(vms): result for vms, result in results.items()} | {"plans": hot})
 
-        hot = plans(results[sizes[-1]].pop("environment"))
-    smallest = results[sizes[0]]["pages"]
+
+def report(sizes: list[int], results: dict[int, dict[str, Any]]) -> None:
+    """Print the tables; ratios stand first."""
+    smallest, largest = sizes[0], sizes[-1]
     heads = [
         "page",
-        *(f"{vms:,}: p50 ms (p95) · ÷ ceiling" for vms in sizes),
-        f"÷ {sizes[0]:,}",
-        "/s",
+        *(f"÷ ceiling at {vms:,}" for vms in sizes),
+        f"{largest:,} ÷ {smallest:,}",
+        *(f"p50 (p95) ms at {vms:,}" for vms in sizes),
+        f"/s at {largest:,}",
         "queries",
         "bytes",
     ]
-    rows = []
-    for name in smallest:
-        row: list[Any] = [name]
-        for vms in sizes:
-            pages = results[vms]["pages"]
-            ceiling = (pages["ceiling"]["p50_ms"] + pages["ceiling again"]["p50_ms"]) / 2
-            row.append(
-                f"{pages[name]['p50_ms']:.0f} ({pages[name]['p95_ms']:.0f}) · {pages[name]['p50_ms'] / ceiling:.2f}"
-            )
-        last = results[sizes[-1]]["pages"][name]
-        row += [last["p50_ms"] / smallest[name]["p50_ms"], f"{last['per_second']:.0f}"]
-        counts = sorted({results[vms]["pages"][name]["queries"] for vms in sizes})
-        row += ["/".join(map(str, counts)), last["bytes"]]
-        rows.append(row)
-    table("Pages under gunicorn, 8 connections", heads, rows)
+    rows: list[list[Any]] = []
+    for name in results[smallest]["pages"]:
+        figures = {vms: results[vms]["pages"][name] for vms in sizes}
+        counts = sorted({figures[vms]["queries"] for vms in sizes})
+        rows.append(
+            [
+                name,
+                *(figures[vms]["mean_ms"] / results[vms]["ceiling_ms"] for vms in sizes),
+                figures[largest]["mean_ms"] / figures[smallest]["mean_ms"],
+                *(f"{figures[vms]['p50_ms']:.0f} ({figures[vms]['p95_ms']:.0f})" for vms in sizes),
+                f"{figures[largest]['per_second']:.0f}",
+                "/".join(map(str, counts)),
+                figures[largest]["bytes"],
+            ]
+        )
+    table(f"Pages under gunicorn, {CONNECTIONS} connections", heads, rows)
     table(
         "Around them",
         ["VMs", "seeding s", "export s", "export MB", "web RSS MB", "database MB", "bytes per VM"],
         [
             [
                 f"{vms:,}",
-                e["seed_seconds"],
-                e["export_seconds"],
-                e["export_bytes"] / 1e6,
-                e["web_rss_mb"],
-                e["database_bytes"] / 1e6,
-                e["database_bytes"] // vms,
+                around["seed_seconds"],
+                around["export_seconds"],
+                around["export_bytes"] / 1e6,
+                around["web_rss_mb"],
+                around["database_bytes"] / 1e6,
+                around["database_bytes"] // vms,
             ]
             for vms in sizes
-            for e in [results[vms]["extra"]]
+            for around in [results[vms]["around"]]
         ],
     )
-    for name, plan in hot.items():
-        print(f"\n### {name}\n\n```\n{plan}\n```")
-    for vms in sizes:
-        results[vms].pop("environment", None)
-    save("pages", {str(vms): result for vms, result in results.items()} | {"plans": hot})
+    table(
+        f"Bytes per VM at {largest:,}, by table with its indexes",
+        ["table", "bytes per VM"],
+        [[name, size // largest] for name, size in results[largest]["around"]["tables"].items()],
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ CATALOGUE_DATE = date(2026, 5, 20)
 PREFIX = "Load test"
 BLOCK = 50_000
 VMS_PER_GROUP, VMS_PER_SUBSCRIPTION = 2_000, 100_000
+FEWEST_GROUPS = 50  # where the fleet is large enough for that
 # Azure's pairs of regions, with a Windows time zone of each.
 REGIONS = (
     ("japaneast", "Tokyo Standard Time"),
@@ -135,7 +136,7 @@ def _make_groups(count: int, seed: int) -> list[int]:
         )
         for number in range(1 + (count - 1) // VMS_PER_SUBSCRIPTION)
     ]
-    wanted = 1 + (count - 1) // VMS_PER_GROUP
+    wanted = max(1 + (count - 1) // VMS_PER_GROUP, min(FEWEST_GROUPS, 1 + count // 20))
     rows = ResourceGroup.objects.bulk_create(
         ResourceGroup(subscription=subscriptions[number % len(subscriptions)], name=f"rg-load-{number:04}")
         for number in range(max(wanted, len(subscriptions)))
@@ -217,11 +218,14 @@ _COPIED = [
     }
 ]
 # i: the number of the machine; its id, its kind's representative and every choice follow from it and the seed.
+# Resource groups are of unequal size: the first ones are the largest, as in a real fleet.
 _BLOCK = f"""
 WITH numbered AS (
     SELECT i, %(base)s + i AS id,
         (%(representatives)s::bigint[])[1 + (%(slots)s::int[])[1 + {_DICE.format(salt=1, sides="%(slot_count)s")}]] AS source,
-        (%(groups)s::bigint[])[1 + {_DICE.format(salt=2, sides="%(group_count)s")}] AS resource_group_id,
+        (%(groups)s::bigint[])[1 + floor(
+            %(group_count)s * power({_DICE.format(salt=2, sides=1_000_003)} / 1000003.0, 2)
+        )::int] AS resource_group_id,
         1 + {_DICE.format(salt=3, sides=len(REGIONS))} AS region,
         1 + {_DICE.format(salt=4, sides=len(ROLES))} AS role,
         1 + {_DICE.format(salt=5, sides=len(ENVIRONMENTS))} AS environment,
