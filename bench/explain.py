@@ -36,7 +36,7 @@ connection.cursor().execute("SET max_parallel_workers_per_gather = 0")
 for name, rows in queries.items():
     found[name] = rows.explain(analyze=True, costs=False, timing=False, buffers=True)
 with connection.cursor() as cursor:
-    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._CLAIM, {"lanes": [0, 1, 2], "startable": [1, 2], "in_flight": engine._IN_FLIGHT, "limit": 500, "lease": 90})
+    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._CLAIM, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": engine._IN_FLIGHT, "limit": 500, "lease": 90})
     found["engine, claim"] = "\\n".join(row[0] for row in cursor.fetchall())
 print("PLANS " + json.dumps(found))
 """

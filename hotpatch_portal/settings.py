@@ -263,6 +263,8 @@ OPERATION_LEASE_SECONDS = 90
 WORKER_HEARTBEAT_FILE = env.str("WORKER_HEARTBEAT_FILE", default="")
 # What a worker's own timer sweeps: "interactive" leaves bulk starts to the bulk worker.
 WORKER_LANES = env.str("WORKER_LANES", default="all")
+# The kinds of connections whose operations a worker takes; empty: all (docs/scaling.md).
+WORKER_KINDS = env.list("WORKER_KINDS", default=[])
 # Whether the menu offers the tour of the demo fleet.
 HAS_DEMO = env.bool("HAS_DEMO", default=False)
 MAX_IMPORT_BYTES = 50 * 1024 * 1024

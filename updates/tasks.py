@@ -30,7 +30,7 @@ def sweep(lanes: str = "interactive") -> None:
     beat()
     if lanes == "all":
         hand_out()
-    sweep_operations(lanes=LANES[lanes])
+    sweep_operations(lanes=LANES[lanes], kinds=settings.WORKER_KINDS)
 
 
 @shared_task(name="updates.tasks.schedule")

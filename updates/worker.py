@@ -26,7 +26,7 @@ def _run() -> None:
             close_old_connections()
             if settings.WORKER_LANES == "all":
                 hand_out()
-            sweep(lanes=LANES[settings.WORKER_LANES], seconds=10)
+            sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10)
         except Exception:
             log.exception("own_sweep_failed")
         finally:

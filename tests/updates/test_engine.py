@@ -49,7 +49,7 @@ from updates.models import (
     VmUpdateState,
 )
 from updates.services.assessments import ensure_patches
-from updates.services.engine import claim_due
+from updates.services.engine import claim_due, sweep
 from updates.services.operations import (
     Change,
     IllegalTransitionError,
@@ -270,6 +270,15 @@ def test_interactive_comes_first_then_looks_then_bulk_starts():
     assert order == [click.pk, look.pk, bulk.pk]
     make_due()
     assert bulk.pk not in {o.vm_id for o in claim_due(lanes=[Lane.INTERACTIVE, Lane.LOOK]).operations}
+
+
+@pytest.mark.django_db
+def test_a_worker_for_other_kinds_of_connections_leaves_an_operation_alone():
+    (vm,) = make_vms(1)
+    assess(vm)
+    connector = ScriptedConnector()
+    assert sweep(kinds=["azure"], connector_factory=lambda _row, _catalogue: connector) == 0
+    assert sweep(kinds=["azure", "simulator"], connector_factory=lambda _row, _catalogue: connector) > 0
 
 
 @pytest.mark.django_db

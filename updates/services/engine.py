@@ -96,15 +96,19 @@ def connector_of(row: Connection, catalogue: LoadedCatalogue) -> Connector:
 def sweep(
     *,
     lanes: Sequence[int] = ALL_LANES,
+    kinds: Sequence[str] = (),
     seconds: float = 30.0,
     connector_factory: ConnectorFactory = connector_of,
 ) -> int:
-    """Work on due operations until none are left or the time is over; returns how many steps were made."""
+    """Work on due operations until none are left or the time is over; returns how many steps were made.
+
+    `kinds`: only those behind connections of these kinds; none named: all.
+    """
     ends_at = time.monotonic() + seconds
     engine: _Engine | None = None
     steps = 0
     while time.monotonic() < ends_at:
-        claim = claim_due(lanes=lanes)
+        claim = claim_due(lanes=lanes, kinds=kinds)
         if not claim.operations:
             break
         engine = engine or _Engine(load_catalogue(), connector_factory)
@@ -209,6 +213,7 @@ _CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT o.id FROM updates_operation o
     WHERE o.next_step_at <= clock_timestamp() AND o.lane = ANY(%(lanes)s)
+      AND (%(kinds)s::text[] = '{}' OR o.connection_id IN (SELECT id FROM vms_connection WHERE kind = ANY(%(kinds)s)))
       AND (o.state <> 'queued' OR (
           o.connection_id = ANY(%(startable)s)
           AND NOT EXISTS (
@@ -228,7 +233,7 @@ _READ = f"SELECT {_COLUMNS} FROM updates_operation o WHERE o.id = ANY(%s) AND o.
 
 
 @transaction.atomic
-def claim_due(*, lanes: Sequence[int], limit: int = CLAIM_SIZE) -> Claim:
+def claim_due(*, lanes: Sequence[int], kinds: Sequence[str] = (), limit: int = CLAIM_SIZE) -> Claim:
     """Take up to `limit` due operations for one lease, in the order of their lanes. No row goes to two workers."""
     now = database_now()
     with connection.cursor() as cursor:
@@ -236,6 +241,7 @@ def claim_due(*, lanes: Sequence[int], limit: int = CLAIM_SIZE) -> Claim:
             _CLAIM,
             {
                 "lanes": [int(lane) for lane in lanes],
+                "kinds": list(kinds),
                 "startable": [pk for pk, room in _rooms(now, lock=None).items() if room > 0],
                 "in_flight": _IN_FLIGHT,
                 "limit": limit,
