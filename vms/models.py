@@ -417,6 +417,7 @@ class VirtualMachine(models.Model):
             models.Index(fields=["hotpatch_track", "name", "id"], name="vms_vm_track_name"),
             models.Index(fields=["patcher", "name", "id"], name="vms_vm_patcher_name"),
             models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
+            models.Index(fields=["power_state", "name", "id"], name="vms_vm_power_name"),
             models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
             GinIndex(NAME_SEARCH, name="vms_vm_name_search"),
             # the simulated machines with a misfortune, which are few

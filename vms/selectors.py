@@ -345,10 +345,13 @@ def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAUL
     place = Cursor.parse(cursor, order)
     found = search_by_name(vms.order_by(), words)
     candidates = found
-    if words.strip():
-        candidates = VirtualMachine.objects.filter(pk__in=found.values("pk")[:MAX_COUNT])
     with _bounded():
-        count = found.values("pk")[: MAX_COUNT + 1].count()
+        if words.strip():
+            ids = list(found.values_list("pk", flat=True)[: MAX_COUNT + 1])
+            count = len(ids)
+            candidates = VirtualMachine.objects.filter(pk__any=ids[:MAX_COUNT])
+        else:
+            count = found.values("pk")[: MAX_COUNT + 1].count()
         rows = list(_rows_beyond(candidates, order, place))
     is_backward = place is not None and place.is_backward
     has_more = len(rows) > PAGE_SIZE
