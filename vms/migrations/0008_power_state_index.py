@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0006_automatic_patching'),
+        ('vms', '0007_who_patches'),
     ]
 
     operations = [
