@@ -28,9 +28,14 @@ def main() -> None:
         from django.db import connection
 
         from patching.rollout import plan_lanes
-        from updates.models import Operation, Rollout, VmUpdateState
+        from updates.models import MaintenanceConfiguration, Operation, Rollout, VmUpdateState
         from updates.selectors.automation import vms_to_patch_automatically
-        from updates.services.automation import request_due_assessments, start_automatic_patching, tick
+        from updates.services.automation import (
+            follow_schedules,
+            request_due_assessments,
+            start_automatic_patching,
+            tick,
+        )
         from updates.services.rollouts import _machines, advance_rollouts
         from vms.models import Connection
 
@@ -54,6 +59,25 @@ def main() -> None:
             cursor.execute("VACUUM ANALYZE")
         night = datetime.now(UTC).replace(hour=14, minute=30)
         first = Connection.objects.order_by("pk").values_list("pk", flat=True)[0]
+        timed("record who patches: nothing changed", follow_schedules)
+        MaintenanceConfiguration.objects.bulk_create(
+            MaintenanceConfiguration(
+                name=f"Ring {number}",
+                scope={"tag_name": "ring", "tag_value": str(number)},
+                starts_on=night.date(),
+                starts_at=night.time(),
+                time_zone="UTC",
+                recur_every="Day",
+                duration_minutes=120,
+                plan={},
+            )
+            for number in range(20)
+        )
+        timed("record who patches: 20 dynamic scopes, nothing changed", follow_schedules)
+        MaintenanceConfiguration.objects.filter(name="Ring 0").update(scope={"tag_name": "role", "tag_value": "web"})
+        moved = timed("record who patches: a scope that means a tenth", follow_schedules)
+        MaintenanceConfiguration.objects.all().delete()
+        timed("record who patches: and back", follow_schedules)
         ids = timed("who is to be patched", lambda: vms_to_patch_automatically(first, night))
         machines = timed("where they stand", lambda: _machines(ids))
         lanes = timed("plan the waves (pure)", lambda: plan_lanes(machines))
@@ -73,6 +97,7 @@ def main() -> None:
             ["what", "s", "statements"],
             rows,
         )
+        print(f"\n{moved:,} VMs changed hands by the scope")
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"\nlargest memory: {memory:.0f} MB")
         save("rollout", {"vms": options.vms, "rows": rows, "memory_mb": memory})
