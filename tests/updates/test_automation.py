@@ -21,6 +21,7 @@ from patching.orchestrator import Patcher
 from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from updates.models import (
+    KbHold,
     MaintenanceConfiguration,
     Operation,
     Patch,
@@ -380,6 +381,15 @@ def test_what_would_take_a_machine_off_the_train_is_nothing_it_lacks(resource_gr
     VirtualMachine.objects.filter(pk=on_track.pk).update(hotpatch_track="on_track")
     (rollout,) = start_automatic_patching(now=NIGHT)
     assert list(rollout.members.values_list("vm_id", flat=True)) == [off_track.pk]
+
+
+def test_what_is_held_back_is_nothing_a_machine_lacks(resource_group: ResourceGroup) -> None:
+    held, free = vms = fleet(resource_group, 2)
+    lacking(vms)
+    KbHold.objects.create(vm=held, kb_number="5087424")
+    KbHold.objects.create(vm=free, kb_number="5000001")
+    (rollout,) = start_automatic_patching(now=NIGHT)
+    assert list(rollout.members.values_list("vm_id", flat=True)) == [free.pk]
 
 
 def test_a_machine_is_tried_once_in_a_night(resource_group: ResourceGroup) -> None:

@@ -23,6 +23,7 @@ from patching.terms import (
     Verification,
 )
 from updates.models import (
+    KbHold,
     MaintenanceConfiguration,
     MemberState,
     PatchSetMember,
@@ -255,7 +256,10 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
 
 
 def _lacking() -> Q:
-    """VMs whose patch set has a Critical or Security KB; on the train, one that does not take them off (two queries)."""
+    """VMs whose patch set has a Critical or Security KB; on the train, one that does not take them off (two queries).
+
+    What is held back since a rollback is nothing that a VM lacks.
+    """
     urgent = PatchSetMember.objects.filter(patch__classification__in=_CRITICAL_AND_SECURITY).exclude(
         patch__kb_number=""
     )
@@ -264,7 +268,10 @@ def _lacking() -> Q:
         list(rows.values_list("patch_set_id", flat=True).distinct().order_by()) for rows in (urgent, for_all)
     )
     off_train = Q(update_state__patch_set_id__in=sets) & ~Q(hotpatch_track=HotpatchTrack.ON_TRACK.value)
-    return Q(update_state__patch_set_id__in=sets_for_all) | off_train
+    holds = KbHold.objects.filter(vm_id=OuterRef("pk"))
+    held = KbHold.objects.filter(vm_id=OuterRef(OuterRef("pk")), kb_number=OuterRef("patch__kb_number"))
+    not_held = urgent.filter(~Exists(held), patch_set_id=OuterRef("update_state__patch_set_id"))
+    return (Q(update_state__patch_set_id__in=sets_for_all) | off_train) & (~Exists(holds) | Exists(not_held))
 
 
 _CRITICAL_AND_SECURITY = sorted(name.value for name in CRITICAL_AND_SECURITY)
