@@ -236,8 +236,9 @@ class Campaign:
         from updates.services.operations import request_assessments
         from vms.models import VirtualMachine
 
-        starts = [line.split() for line in self.ledger.read_text().splitlines() if line.count(" ") == 2]
-        installations = [(request, int(vm)) for request, vm, kind in starts if kind == "installation"]
+        lines = [line.split() for line in self.ledger.read_text().splitlines()]
+        starts = [line for line in lines if len(line) == 5 and line[0] == "start"]
+        installations = [(request, int(vm)) for _start, request, vm, kind, _at in starts if kind == "installation"]
         per_vm = Counter(vm for _request, vm in set(installations))
         per_request = Counter(request for request, _vm in installations)
         operations = Operation.objects.filter(kind="installation")

@@ -70,6 +70,7 @@ DEFENDER_KB = "2267602"
 INSTALL_ERROR = "0x80070643"
 # Lengths in simulated seconds.
 ASSESSMENT_SECONDS = 180.0
+LONGEST_ASSESSMENT = 1.2 * ASSESSMENT_SECONDS
 REBOOT_SECONDS = 240.0
 HANGING_REBOOT_SECONDS = 900.0
 VERIFY_SECONDS = 30.0
@@ -105,37 +106,91 @@ MISFORTUNE_TAG = "simulate"
 # --- what the machines received ----------------------------------------------------------------------------------
 
 
-class Ledger(Protocol):
-    """Where a test or a benchmark has written down what the machines received. Append-only."""
+@dataclass(frozen=True, slots=True)
+class CourseStep:
+    """One thing that a machine went through, from when to when. `what`: downloading, installing, rebooting, …"""
 
-    def record(self, request_id: UUID, vm_id: int, kind: OperationKind) -> None:
+    what: str
+    begins: datetime
+    ends: datetime
+    kb_number: str = ""
+    has_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What one run did to one machine, from its first to its last second."""
+
+    request_id: UUID
+    vm_id: int
+    kind: OperationKind
+    steps: tuple[CourseStep, ...]
+
+    @property
+    def began_at(self) -> datetime:
+        """Its first moment."""
+        return self.steps[0].begins
+
+    @property
+    def ended_at(self) -> datetime:
+        """Its last moment."""
+        return self.steps[-1].ends
+
+
+class Ledger(Protocol):
+    """Where a test, a benchmark or a simulation has written down what the machines went through. Append-only."""
+
+    def record(self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime) -> None:
         """One start arrived at one machine."""
+        ...
+
+    def went_through(self, course: Course) -> None:
+        """What a run that changes a machine did to it; told when it is seen to have ended, and again if that is repeated."""
         ...
 
 
 class MemoryLedger:
-    """A ledger of one process; thread-safe."""
+    """A ledger of one process; thread-safe. A course is kept once, however often it is told."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[UUID, int, OperationKind]] = []
+        self.lines: list[tuple[UUID, int, OperationKind, datetime]] = []
+        self.courses: dict[UUID, Course] = {}
         self._lock = threading.Lock()
 
-    def record(self, request_id: UUID, vm_id: int, kind: OperationKind) -> None:
+    def record(self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime) -> None:
         """Keep the line."""
         with self._lock:
-            self.lines.append((request_id, vm_id, kind))
+            self.lines.append((request_id, vm_id, kind, at))
+
+    def went_through(self, course: Course) -> None:
+        """Keep the course."""
+        with self._lock:
+            self.courses[course.request_id] = course
 
 
 class FileLedger:
-    """A ledger that many processes append to; a line is written whole."""
+    """A ledger that many processes append to; a line is written whole. A step's line begins with the word `step`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def record(self, request_id: UUID, vm_id: int, kind: OperationKind) -> None:
+    def record(self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime) -> None:
         """Append the line."""
+        self._append(f"start {request_id} {vm_id} {kind} {at.isoformat()}\n")
+
+    def went_through(self, course: Course) -> None:
+        """Append a line for each step."""
+        self._append(
+            "".join(
+                f"step {course.request_id} {course.vm_id} {step.what} {step.kb_number or '-'} "
+                f"{step.begins.isoformat()} {step.ends.isoformat()} {'failed' if step.has_failed else 'done'}\n"
+                for step in course.steps
+            )
+        )
+
+    def _append(self, text: str) -> None:
         with self.path.open("a") as file:
-            file.write(f"{request_id} {vm_id} {kind}\n")
+            file.write(text)
 
 
 # --- making one --------------------------------------------------------------------------------------------------
@@ -181,6 +236,11 @@ class _Stretch:
     patch: Patch | None = None
     index: int = 0
     outcome: PatchOutcome | None = None
+    named_kb: str = ""  # where only the KB is known
+
+    @property
+    def kb_number(self) -> str:
+        return self.patch.kb_number if self.patch else self.named_kb
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +265,7 @@ class Simulator:
     catalogue_date: date | None
     clock_factor: float
     ledger: Ledger | None = None
+    is_patient: bool = False  # looks come when something ends, not every few seconds: for clocks that jump
     capabilities: frozenset[Capability] = frozenset(
         {
             Capability.IDEMPOTENT_START,
@@ -233,11 +294,11 @@ class Simulator:
         if refusal is not None and refusal.nothing_was_sent:
             return refusal
         if self.ledger is not None:
-            self.ledger.record(request.request_id, request.vm.vm_id, request.kind)
+            self.ledger.record(request.request_id, request.vm.vm_id, request.kind, now)
         return refusal or self._started(request)
 
     def _started(self, request: StartRequest) -> Started:
-        return Started(handle=str(request.request_id), look_again_after=self._look_again(ASSESSMENT_SECONDS))
+        return Started(handle=str(request.request_id), look_again_after=self._look_again(LONGEST_ASSESSMENT))
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         """Say as if received whatever a start would be taken for now: what it does follows from the request alone.
@@ -299,7 +360,29 @@ class Simulator:
         if request.plan is None:
             return ConnectorError("connector.garbage", "an installation without a plan")
         run = self._run(request, request.plan, machine, moment)
+        if elapsed >= run.length:
+            self._tell(request, run.stretches)
         return self._observe_run(run, elapsed)
+
+    def _tell(self, request: ObserveRequest, stretches: Iterable[_Stretch]) -> None:
+        """Write down what the machine went through."""
+        if self.ledger is None:
+            return
+
+        def at(seconds: float) -> datetime:
+            return request.started_at + timedelta(seconds=seconds / self.clock_factor)
+
+        steps = tuple(
+            CourseStep(
+                what=stretch.step,
+                begins=at(stretch.begins),
+                ends=at(stretch.ends),
+                kb_number=stretch.kb_number,
+                has_failed=stretch.outcome is not None and stretch.outcome.state is InstallationState.FAILED,
+            )
+            for stretch in stretches
+        )
+        self.ledger.went_through(Course(request.request_id, request.vm.vm_id, request.kind, steps))
 
     def _observe_assessment(
         self, request: ObserveRequest, machine: _Machine, moment: datetime, elapsed: float
@@ -328,10 +411,11 @@ class Simulator:
             ("rebooting", "", REBOOT),
             ("verifying", "", timedelta(seconds=VERIFY_SECONDS)),
         ]
-        for step, _kb, length in steps:
-            stretches.append(_Stretch(step, clock, clock + length.total_seconds()))
+        for step, kb_number, length in steps:
+            stretches.append(_Stretch(step, clock, clock + length.total_seconds(), named_kb=kb_number))
             clock = stretches[-1].ends
         if elapsed >= clock:
+            self._tell(request, stretches)
             return Observation(assessment=self._assessment(self._rolled_back(request, order, machine), moment))
         number = next(place for place, stretch in enumerate(stretches) if elapsed < stretch.ends)
         return Observation(
@@ -389,6 +473,8 @@ class Simulator:
 
         At once where the clock is so fast that everything is over by then (benchmarks).
         """
+        if self.is_patient:
+            return 0.01 + simulated_seconds / self.clock_factor  # no look a microsecond too early
         return min(5.0, max(0.5, simulated_seconds / self.clock_factor / 2)) if self.clock_factor < 1e6 else 0.0
 
     # --- a machine

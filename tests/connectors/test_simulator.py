@@ -391,6 +391,42 @@ def test_equal_machines_share_what_they_are_offered() -> None:
     assert first.available is second.available
 
 
+def test_the_ledger_tells_what_a_machine_went_through_once(tmp_path: Path) -> None:
+    ledger, file = MemoryLedger(), FileLedger(tmp_path / "ledger")
+    request = observe_request(_VM, _EVERYTHING)
+    for sink in (ledger, file):
+        world = replace(simulator(clock_factor=1.0), ledger=sink)
+        look(world, request, NOW + timedelta(minutes=1))
+    assert ledger.courses == {}, "while it runs nobody knows how it ends"
+    world = replace(world, ledger=ledger)
+    result = look(world, request, NOW + timedelta(hours=3)).installation
+    look(world, request, NOW + timedelta(hours=4))
+    (course,) = ledger.courses.values()
+    assert (course.request_id, course.vm_id, course.kind) == (request.request_id, _VM.vm_id, request.kind)
+    assert course.began_at == request.started_at
+    ends = [step.ends for step in course.steps]
+    assert ends == sorted(ends)
+    assert [step.begins for step in course.steps] == [course.began_at, *ends[:-1]], "one thing after the other"
+    assert course.ended_at == ends[-1]
+    assert result is not None
+    done = {step.kb_number for step in course.steps if step.what == "installing" and not step.has_failed}
+    assert done == {o.patch.kb_number for o in result.patches if o.state is S.INSTALLED}
+    reboots = sum(step.what == "rebooting" for step in course.steps)
+    assert reboots == (result.reboot_status is RebootStatus.COMPLETED)
+    look(replace(world, ledger=file), request, NOW + timedelta(hours=3))
+    lines = [line.split() for line in (tmp_path / "ledger").read_text().splitlines()]
+    assert [line[0] for line in lines] == ["step"] * len(course.steps)
+
+
+def test_a_patient_simulator_is_looked_at_when_something_ends() -> None:
+    world = replace(simulator(clock_factor=1.0), is_patient=True)
+    request, at, looks = observe_request(_VM, _EVERYTHING), NOW, 0
+    while not (seen := look(world, request, at)).is_final:
+        at, looks = at + timedelta(seconds=seen.look_again_after), looks + 1
+    assert seen.installation is not None
+    assert looks <= 3 + 2 * len(seen.installation.patches), "a look for each stretch"
+
+
 def test_the_file_ledger_appends_whole_lines(tmp_path: Path) -> None:
     world = replace(simulator(), ledger=FileLedger(tmp_path / "ledger"))
     world.start([start_request(machine(), number=number) for number in (1, 2)], now=NOW)
