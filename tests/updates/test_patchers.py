@@ -362,6 +362,15 @@ def test_the_list_filters_by_it_in_both_languages(client: Client, reader: User, 
         assert f'<option value="{value.value}" selected>{word}</option>' in page
 
 
+def test_the_blade_leads_to_those_that_are_patched_alike(
+    client: Client, reader: User, resource_group: ResourceGroup
+) -> None:
+    vm = VirtualMachineFactory(resource_group=resource_group, patch_mode="Manual", patcher="platform")
+    client.force_login(reader)
+    blade = client.get(reverse("updates:blade", args=[vm.pk])).content.decode()
+    assert f'<a href="{reverse("vms:vm-list")}?patcher=nobody">Nobody</a>' in blade, "judged afresh"
+
+
 @pytest.mark.usefixtures("one_of_each")
 def test_a_value_that_is_none_filters_nothing_and_is_named(client: Client, reader: User) -> None:
     client.force_login(reader)
