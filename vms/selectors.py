@@ -163,29 +163,29 @@ def _patchers() -> str:
     return json.dumps(answers)
 
 
-def with_patchers(vms: VirtualMachineQuerySet, *, scheduled: Q | None = None) -> VirtualMachineQuerySet:
-    """These VMs with `is_scheduled_now` and `patcher_now`: who patches each, judged afresh by the rule.
-
-    `scheduled`: the VMs that an enabled maintenance configuration means. None: those of which it is recorded.
-    """
+def _patcher(is_scheduled: F) -> Func:
+    """Who patches a VM, in the database."""
     in_charge = Q(connection__in=Connection.objects.filter(connections_in_charge()).order_by().values("pk"))
     facts = Func(
         "patch_mode",
         "bypass_platform_safety_checks",
         "provision_vm_agent",
         ExpressionWrapper(in_charge, output_field=BooleanField()),
-        "is_scheduled_now",
+        is_scheduled,
         function="concat",
         output_field=TextField(),
     )
     answers = Cast(Value(_patchers()), JSONField())
-    return vms.annotate(
-        is_scheduled_now=F("is_scheduled")
-        if scheduled is None
-        else ExpressionWrapper(scheduled, output_field=BooleanField())
-    ).annotate(
-        patcher_now=Func(answers, facts, template="(%(expressions)s)", arg_joiner=" ->> ", output_field=TextField())
-    )
+    return Func(answers, facts, template="(%(expressions)s)", arg_joiner=" ->> ", output_field=TextField())
+
+
+def with_patchers(vms: VirtualMachineQuerySet, *, scheduled: Q | None = None) -> VirtualMachineQuerySet:
+    """These VMs with `is_scheduled_now` and `patcher_now`: who patches each, judged afresh by the rule.
+
+    `scheduled`: the VMs that an enabled maintenance configuration means. None: those of which it is recorded.
+    """
+    now = F("is_scheduled") if scheduled is None else ExpressionWrapper(scheduled, output_field=BooleanField())
+    return vms.annotate(is_scheduled_now=now).annotate(patcher_now=_patcher(F("is_scheduled_now")))
 
 
 def vms_patched_by(patcher: Patcher, vms: VirtualMachineQuerySet, *, scheduled: Q) -> VirtualMachineQuerySet:
@@ -194,9 +194,12 @@ def vms_patched_by(patcher: Patcher, vms: VirtualMachineQuerySet, *, scheduled: 
 
 
 def with_stale_patchers(vms: VirtualMachineQuerySet, *, scheduled: Q | None = None) -> VirtualMachineQuerySet:
-    """Those of these VMs whose recorded answer is not today's; see `with_patchers`."""
+    """Those of these VMs whose recorded answer is not today's; see `with_patchers`.
+
+    A VM's schedules are asked for once: where nothing changed in them, the answer follows from what is recorded of them.
+    """
     judged = with_patchers(vms, scheduled=scheduled)
-    return judged.filter(~Q(patcher=F("patcher_now")) | ~Q(is_scheduled=F("is_scheduled_now")))
+    return judged.exclude(Q(patcher=_patcher(F("is_scheduled"))) & Q(is_scheduled=F("is_scheduled_now")))
 
 
 # --- what filters offer ------------------------------------------------------------------------------------------
