@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import islice
 from zoneinfo import ZoneInfo
 
-from tzlocal.windows_tz import win_tz
+from tzlocal.windows_tz import tz_win, win_tz
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ORDINALS = ("First", "Second", "Third", "Fourth", "Last")
@@ -163,6 +163,11 @@ def zone_of(windows_id: str) -> ZoneInfo:
 def windows_zones() -> tuple[str, ...]:
     """Every Windows time zone id, sorted."""
     return tuple(sorted(win_tz))
+
+
+def windows_name(zone: str) -> str:
+    """What Windows calls the zone of this IANA name; UTC if it has no name for it."""
+    return tz_win.get(zone, "UTC")
 
 
 def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:

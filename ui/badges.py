@@ -47,6 +47,14 @@ BADGES: dict[str, dict[str, Badge]] = {
         HotpatchTrack.NOT_ON_TRAIN: Badge("neutral", "circle-minus"),
         HotpatchTrack.UNKNOWN: UNKNOWN,
     },
+    "member_state": {
+        "waiting": Badge("neutral", "hourglass"),
+        "started": Badge("info", "loader-circle"),
+        "succeeded": Badge("success", "circle-check"),
+        "failed": Badge("danger", "circle-x"),
+        "skipped": Badge("neutral", "circle-minus"),
+        "catching_up": Badge("info", "clock"),
+    },
     "rollout_state": {
         "running": Badge("info", "loader-circle"),
         "paused": Badge("warning", "circle-pause"),

@@ -15,11 +15,12 @@ from typing import Any
 from django import forms
 from django.contrib.auth.models import User
 from django.http import QueryDict
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from patching.kb_numbers import MAX_KB_NUMBERS, KbNumbersError, KbProblem, parse_kb_numbers
-from patching.recurrence import RecurrenceError, parse_recurrence, windows_zones
+from patching.recurrence import RecurrenceError, parse_recurrence, windows_name, windows_zones
 from patching.rollback import RollbackOrder
 from patching.selection import (
     PatchVerdict,
@@ -53,7 +54,7 @@ from updates.services.catalogue import CatalogueFileError, CatalogueReport, impo
 from updates.services.operations import RequestOutcome
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan
-from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, ErrorText, error_text
+from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, ErrorText, Text, error_text
 from vms.choices import REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
 from vms.selectors import vms_by_name
@@ -635,6 +636,29 @@ def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
     }
 
 
+SCHEDULE_FIELDS = (
+    "name",
+    "time_zone",
+    "starts_on",
+    "starts_at",
+    "recur_every",
+    "duration_minutes",
+    "expires_on",
+    "catch_up_hours",
+    "blackouts",
+)
+MEMBER_FIELDS = (
+    "machines",
+    "subscription",
+    "resource_group",
+    "location",
+    "image_sku",
+    "tag_name",
+    "tag_value",
+    "is_availability_first",
+)
+
+
 class MaintenanceForm(InstallForm):
     """When a window opens, what is installed in it, and on which machines."""
 
@@ -691,25 +715,7 @@ class MaintenanceForm(InstallForm):
     image_sku = forms.CharField(label=_("SKU"), max_length=100, required=False)
     tag_name = forms.CharField(label=_("Tag"), max_length=100, required=False)
     tag_value = forms.CharField(label=_("Value of the tag"), max_length=200, required=False)
-    field_order = (
-        "name",
-        "starts_on",
-        "starts_at",
-        "time_zone",
-        "recur_every",
-        "duration_minutes",
-        "expires_on",
-        "blackouts",
-        "catch_up_hours",
-        "machines",
-        "subscription",
-        "resource_group",
-        "location",
-        "image_sku",
-        "tag_name",
-        "tag_value",
-        "is_availability_first",
-    )
+    field_order = (*SCHEDULE_FIELDS, *MEMBER_FIELDS)
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, *, instance: MaintenanceConfiguration | None = None
@@ -721,6 +727,15 @@ class MaintenanceForm(InstallForm):
             del self.fields[name]
         if instance is not None:
             self.initial = {**self.initial, **_as_initial(instance)}
+        else:
+            self.initial["time_zone"] = windows_name(timezone.get_current_timezone_name())
+
+    @property
+    def sections(self) -> list[tuple[Text, list[forms.BoundField]]]:
+        """The fields under the question they answer: when, on which machines, what."""
+        plan_fields = tuple(name for name in self.fields if name not in self.field_order)
+        titles = ((_("Schedule"), SCHEDULE_FIELDS), (_("Machines"), MEMBER_FIELDS), (_("Updates"), plan_fields))
+        return [(title, [self[name] for name in names]) for title, names in titles]
 
     def clean_name(self) -> str:
         """A name is there once."""

@@ -13,7 +13,7 @@ from django.utils.translation import pgettext_lazy
 
 from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
-from patching.recurrence import RecurrenceProblem
+from patching.recurrence import Frequency, RecurrenceProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
 from vms import choices
 
@@ -212,6 +212,38 @@ RECURRENCE_PROBLEMS: dict[RecurrenceProblem, Text] = {
     RecurrenceProblem.BAD_ORDINAL: _("“%(entry)s” is neither day1 to day31 nor First, Second, Third, Fourth or Last."),
     RecurrenceProblem.WEEKDAY_MISSING: _("“%(entry)s” needs a weekday after it."),
     RecurrenceProblem.BAD_OFFSET: _("“%(entry)s” is no offset; write Offset-27 to Offset27."),
+}
+
+# What a dynamic scope is made of.
+SCOPE_LABELS: dict[str, Text] = {
+    "subscription": _("Subscription"),
+    "resource_group": _("Resource group"),
+    "location": _("Location"),
+    "image_sku": _("SKU"),
+    "tag_name": _("Tag"),
+    "tag_value": _("Value of the tag"),
+}
+
+# How often a window opens: by what it counts in, how the day is named, and whether it is every one.
+RECURRENCES: dict[tuple[Frequency, str, bool], Text] = {
+    (Frequency.DAY, "", True): _("Every day"),
+    (Frequency.DAY, "", False): _("Every %(count)s days"),
+    (Frequency.WEEK, "", True): _("Every week"),
+    (Frequency.WEEK, "", False): _("Every %(count)s weeks"),
+    (Frequency.WEEK, "weekdays", True): _("Every week on %(weekdays)s"),
+    (Frequency.WEEK, "weekdays", False): _("Every %(count)s weeks on %(weekdays)s"),
+    (Frequency.MONTH, "days", True): _("Every month on day %(days)s"),
+    (Frequency.MONTH, "days", False): _("Every %(count)s months on day %(days)s"),
+    (Frequency.MONTH, "ordinal", True): _("Every month on the %(which)s"),
+    (Frequency.MONTH, "ordinal", False): _("Every %(count)s months on the %(which)s"),
+}
+
+ORDINALS: dict[str, Text] = {
+    "First": _("first %(weekday)s"),
+    "Second": _("second %(weekday)s"),
+    "Third": _("third %(weekday)s"),
+    "Fourth": _("fourth %(weekday)s"),
+    "Last": _("last %(weekday)s"),
 }
 
 # What an open operation is doing, by kind and state; the empty state stands for every other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -87,6 +88,12 @@ ORCHESTRATIONS = [
     (PatchMode.AUTOMATIC_BY_OS.value, _("Windows Automatic Updates")),
     (PatchMode.MANUAL.value, _("Manual updates")),
 ]
+
+
+def orchestration_of(vm: VirtualMachine) -> str:
+    """The choice of `ORCHESTRATIONS` that a VM has now."""
+    is_customer_managed = vm.bypass_platform_safety_checks and vm.patch_mode == PatchMode.AUTOMATIC_BY_PLATFORM
+    return CUSTOMER_MANAGED if is_customer_managed else vm.patch_mode
 
 
 class SettingsForm(forms.Form):
@@ -353,11 +360,27 @@ class SettingsWizard:
         self.vm_ids = selected_ids(query.getlist("vm"))
         self.vms, self.owned = selected_vms(user, self.vm_ids)
         self.form = SettingsForm(data)
+        self._say_what_is()
         self.go = data.get("go", "") if data else ""
         self.outcomes: list[SettingsOutcome] = []
         self.is_done = False
         if self.form.is_bound and self.go in {"review", "apply"} and self.form.is_valid():
             self.outcomes = judge_change(vms=self.vms, change=self.form.change, owned=self.owned)
+
+    def _say_what_is(self) -> None:
+        """Under each choice, what the machines have now; of several, how many have what."""
+        choices = {name: dict(field.choices) for name, field in self.form.fields.items()}  # type: ignore[attr-defined]
+        for name, values in (
+            ("patch_orchestration", [orchestration_of(vm) for vm in self.vms]),
+            ("assessment_mode", [vm.assessment_mode for vm in self.vms]),
+            ("hotpatch", ["on" if vm.enable_hotpatching else "off" for vm in self.vms]),
+            ("reboot_setting", [vm.reboot_setting for vm in self.vms]),
+        ):
+            counts = Counter(values).most_common()
+            words = [str(choices[name][value]) + (f" ({count})" if len(counts) > 1 else "") for value, count in counts]
+            help_text = self.form.fields[name].help_text
+            now = _("Now: %(values)s.") % {"values": ", ".join(words)}
+            self.form.fields[name].help_text = f"{now} {help_text}".strip()
 
     @property
     def step(self) -> str:

@@ -27,4 +27,8 @@ def test_take_every_page(
     page = with_preferences(new_context(viewport={"width": width, "height": 900}), stack, language, theme)
     for name in visit(page, pages):
         page.screenshot(path=OUT / f"{name}-{language}-{theme}-{width}.png", full_page=True)
-    assert len(list(OUT.glob(f"*-{language}-{theme}-{width}.png"))) >= len(pages)
+    signed_out = new_context(viewport={"width": width, "height": 900}, storage_state=None)
+    page = with_preferences(signed_out, stack, language, theme)
+    page.goto("/accounts/login/")
+    page.screenshot(path=OUT / f"sign-in-{language}-{theme}-{width}.png", full_page=True)
+    assert len(list(OUT.glob(f"*-{language}-{theme}-{width}.png"))) > len(pages)

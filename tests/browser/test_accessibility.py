@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.urls import resolve
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import OpenContext, Stack
+from tests.test_doors import DOORS
 
 pytestmark = pytest.mark.browser
 
@@ -79,6 +82,7 @@ def addresses(page: Page) -> dict[str, str]:
         "maintenances": "/maintenance/",
         "maintenance-create": "/maintenance/create/",
         "maintenance": maintenance,
+        "maintenance-edit": f"{maintenance}edit/",
         "bulk-assess": "/bulk/?kind=assessment",
         "bulk-install": "/bulk/?kind=installation&q=web",
         "bulk": bulk,
@@ -106,8 +110,26 @@ def addresses(page: Page) -> dict[str, str]:
         "connection-create": "/connections/create/",
         "account": "/accounts/",
         "password": "/accounts/password/change/",
+        "logout": "/accounts/logout/",
+        "rollback": f"{updates}rollback/",
         "404": "/nothing/here/",
     }
+
+
+# What has an address and is no page of somebody who is signed in.
+NO_PAGES = {
+    "home",  # leads to the list
+    "vms:vm-export",  # a file
+    "updates:ended",  # a part: the toasts
+    "account_login",  # looked at signed out
+    "account_set_password",  # for accounts without a password
+}
+
+
+def test_every_page_is_looked_at(pages: dict[str, str]) -> None:
+    """A new page that is not in `addresses` fails here: every look at the pages below would miss it."""
+    looked_at = {resolve(urlsplit(address).path).view_name for name, address in pages.items() if name != "404"}
+    assert looked_at == {name for method, name in DOORS if method == "get"} - NO_PAGES
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +160,11 @@ def visit(page: Page, pages: dict[str, str]) -> Iterator[str]:
                 page.locator(f"button[name=go][value={step}]").last.click()
                 page.wait_for_load_state()
                 yield f"install-{step}"
+        if name == "settings-change":
+            page.locator("select[name=patch_orchestration]").select_option("Manual")
+            page.locator("button[name=go][value=review]").click()
+            page.wait_for_load_state()
+            yield "settings-change-review"
 
 
 @pytest.mark.parametrize(

@@ -43,4 +43,5 @@ def test_a_rollout_goes_wave_by_wave_is_paused_and_resumed(page: Page) -> None:
     page.get_by_role("button", name="Resume").click()
     expect(page.locator("#members-succeeded .tile-number")).not_to_have_text("0", timeout=2 * RUN_MS)
     page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="End the rollout").click()
     expect(page.locator("#rollout")).to_contain_text("Ended by a person")

@@ -23,6 +23,7 @@ from patching.recurrence import (
     off_peak_left,
     parse_recurrence,
     time_off_peak,
+    windows_name,
     windows_zones,
     zone_of,
 )
@@ -374,3 +375,9 @@ def test_the_oldest_baseline_has_no_way_back() -> None:
         releases(), ProductLine.WS2022, installed_kbs=frozenset({oldest.kb_number}), os_build=oldest.build
     )
     assert found == "rollback.no_earlier_baseline"
+
+
+def test_a_zone_by_its_windows_name() -> None:
+    assert windows_name("Asia/Tokyo") == "Tokyo Standard Time"
+    assert windows_name("Nowhere/Land") == "UTC"
+    assert {windows_name(zone_of(name).key) for name in windows_zones()} <= set(windows_zones())

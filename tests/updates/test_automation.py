@@ -14,12 +14,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import override
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher
 from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from updates.forms import MaintenanceForm
 from updates.models import (
     KbHold,
     MaintenanceConfiguration,
@@ -53,6 +55,7 @@ from updates.services.rollouts import (
     pause_rollout,
     resume_rollout,
 )
+from updates.templatetags.updates import recurrence_words
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selectors import patcher_of
 
@@ -769,6 +772,40 @@ def test_a_configuration_is_made_with_machines_by_name_changed_and_removed(
 # --- pages -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("recurrence", "english", "japanese"),
+    [
+        ("Day", "Every day", "毎日"),
+        ("3Days", "Every 3 days", "3 日ごと"),
+        ("Week", "Every week", "毎週"),
+        ("Week Saturday,Sunday", "Every week on Saturday, Sunday", "毎週 土曜日, 日曜日"),
+        ("2Weeks Monday", "Every 2 weeks on Monday", "2 週間ごとの 月曜日"),
+        ("2Weeks", "Every 2 weeks", "2 週間ごと"),
+        ("Month day1,day15", "Every month on day 1, 15", "毎月 1, 15 日"),
+        ("3Months day31", "Every 3 months on day 31", "3 か月ごとの 31 日"),
+        ("Month Last Sunday", "Every month on the last Sunday", "毎月最終日曜日"),
+        ("Month Second Tuesday Offset1", "Every month on the second Tuesday, 1 day later", "毎月第 2 火曜日の 1 日後"),
+        (
+            "2Months First Friday Offset-2",
+            "Every 2 months on the first Friday, 2 days earlier",
+            "2 か月ごとの第 1 金曜日の 2 日前",
+        ),
+    ],
+)
+def test_how_often_a_window_opens_in_words(recurrence: str, english: str, japanese: str) -> None:
+    assert recurrence_words(recurrence) == english
+    with override("ja"):
+        assert recurrence_words(recurrence) == japanese
+
+
+def test_the_form_of_a_configuration_has_every_field_once_and_the_readers_zone() -> None:
+    with timezone.override("Asia/Tokyo"):
+        form = MaintenanceForm()
+    assert form.initial["time_zone"] == "Tokyo Standard Time"
+    names = [bound.name for _title, fields in form.sections for bound in fields]
+    assert sorted(names) == sorted(form.fields)
+
+
 def test_a_configuration_from_preview_to_runs(client: Client, chief: User, resource_group: ResourceGroup) -> None:
     fleet(resource_group, 2, tags={"ring": "one"})
     fleet(resource_group, 1, tags={"ring": "one"}, patch_mode="AutomaticByOS", enable_hotpatching=False)
@@ -806,6 +843,11 @@ def test_a_configuration_from_preview_to_runs(client: Client, chief: User, resou
     assert (row.recur_every, row.blackouts) == ("Month Second Tuesday Offset4", [["2026-12-24", "2027-01-06"]])
     assert client.post(url, fields | {"go": "save"}).status_code == 422, "the name is taken"
     assert "Ring one" in text_of(client.get(reverse("updates:maintenances")))
+    about = text_of(client.get(answer["Location"]))
+    assert "Every month on the second Tuesday, 4 days later" in about
+    assert "Tag: ring" in about
+    assert "Value of the tag: one" in about
+    assert "Reboot if required" in about
     client.post(answer["Location"], {"go": "disable"})
     row.refresh_from_db()
     assert not row.is_enabled

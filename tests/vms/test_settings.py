@@ -300,6 +300,25 @@ def test_customer_managed_schedules_bypass_and_the_others_do_not(
     assert (vm.bypass_platform_safety_checks, vm.enable_hotpatching) == (False, True)
 
 
+def test_the_form_says_what_the_machines_have_now(client: Client, owner: User, resource_group: ResourceGroup) -> None:
+    row = ConnectionFactory()
+    on = VirtualMachineFactory(resource_group=resource_group, connection=row)
+    off = [
+        VirtualMachineFactory(
+            resource_group=resource_group, connection=row, enable_hotpatching=False, bypass_platform_safety_checks=True
+        )
+        for _ in range(2)
+    ]
+    client.force_login(owner)
+    alone = text_of(client.get(URL, {"vm": on.pk}))
+    assert "Now: Azure Managed - Safe Deployment. Hotpatch needs" in alone
+    assert "Now: On." in alone
+    several = text_of(client.get(URL, {"vm": [on.pk, *(vm.pk for vm in off)]}))
+    assert "Now: Customer Managed Schedules (2), Azure Managed - Safe Deployment (1)." in several
+    assert "Now: Off (2), On (1)." in several
+    assert "Now: Reboot if required." in several
+
+
 def test_a_form_that_changes_nothing_or_something_unknown_is_refused(
     client: Client, owner: User, vm: VirtualMachine
 ) -> None:

@@ -32,8 +32,9 @@ from updates.models import (
     RolloutSource,
     RolloutState,
 )
+from updates.texts import SCOPE_LABELS, Text
 from vms.choices import PowerState
-from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.models import Subscription, VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import vms_patched_by, with_stale_patchers
 
 # The clock of a region, for VMs without a time zone of their own.
@@ -116,6 +117,14 @@ def scope_filter(scope: Mapping[str, Any]) -> Q | None:
     if name := scope.get("tag_name"):
         found &= Q(tags__contains={name: scope["tag_value"]}) if scope.get("tag_value") else Q(tags__has_key=name)
     return found or None
+
+
+def scope_lines(scope: Mapping[str, Any]) -> list[tuple[Text, str]]:
+    """What a dynamic scope asks for, in words; the subscription by its name."""
+    values = {name: str(scope[name]) for name in SCOPE_NAMES if scope.get(name)}
+    if pk := values.get("subscription"):
+        values["subscription"] = str(Subscription.objects.filter(pk=pk).first() or pk)
+    return [(SCOPE_LABELS[name], value) for name, value in values.items()]
 
 
 def members_of(

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import template
+from django.utils.dates import WEEKDAYS as DAYS_OF_WEEK
+from django.utils.translation import ngettext
 
 from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
+from patching.recurrence import parse_recurrence
 from patching.selection import RebootProspect, SelectionReason
 from patching.terms import RebootBehavior
 from ui.templatetags.portal import kb_text
@@ -17,10 +20,12 @@ from updates.models import Operation, OperationEvent
 from updates.texts import (
     CAUSES,
     EVENTS,
+    ORDINALS,
     PATCHER_REASONS,
     PATCHERS,
     PROSPECTS,
     REASONS,
+    RECURRENCES,
     ROLLOUT_REASONS,
     RUNNING,
     STEPS,
@@ -28,8 +33,11 @@ from updates.texts import (
     Text,
     error_text,
 )
+from vms.choices import REBOOT_SETTINGS
 
 register = template.Library()
+
+_REBOOT_SETTINGS = dict(REBOOT_SETTINGS)
 
 _CLASSIFICATIONS = dict(CLASSIFICATIONS)
 _REBOOT_BEHAVIORS = dict(REBOOT_BEHAVIORS)
@@ -87,6 +95,33 @@ def patcher_reason(reason: PatcherReason) -> Text:
 def rollout_reason(code: str) -> Text:
     """Why a rollout waits or paused, or why a machine was skipped."""
     return ROLLOUT_REASONS[code] if code in ROLLOUT_REASONS else error_text(code).title
+
+
+@register.filter
+def recurrence_words(text: str) -> str:
+    """How often a window opens, as people say it."""
+    found = parse_recurrence(text)
+    weekdays = ", ".join(str(DAYS_OF_WEEK[day]) for day in found.weekdays)
+    days = ", ".join(str(day) for day in found.days)
+    facts = {"count": found.every, "weekdays": weekdays, "days": days}
+    if found.ordinal:
+        key = "ordinal"
+        facts["which"] = str(ORDINALS[found.ordinal]) % {"weekday": DAYS_OF_WEEK[found.weekday]}
+    else:
+        key = "weekdays" if weekdays else "days" if days else ""
+    words = str(RECURRENCES[found.frequency, key, found.every == 1]) % facts
+    days_off = abs(found.offset)
+    if found.offset > 0:
+        shifted = ngettext("%(words)s, %(days)s day later", "%(words)s, %(days)s days later", days_off)
+    else:
+        shifted = ngettext("%(words)s, %(days)s day earlier", "%(words)s, %(days)s days earlier", days_off)
+    return shifted % {"words": words, "days": days_off} if days_off else words
+
+
+@register.filter
+def reboot_setting_words(value: str) -> Text:
+    """What a plan does about reboots."""
+    return _REBOOT_SETTINGS[value]
 
 
 @register.filter

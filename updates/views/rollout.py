@@ -15,6 +15,7 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms import MaintenanceForm
 from updates.models import MaintenanceConfiguration
+from updates.selectors.automation import scope_lines
 from updates.selectors.rollouts import load_rollout, rollout_or_404, rollouts_of
 from updates.services.automation import (
     WindowIsNearError,
@@ -120,5 +121,11 @@ def maintenance_detail(request: PortalRequest, pk: int) -> HttpResponse:
         switch_configuration(configuration_id=pk, is_enabled=is_enabled, now=timezone.now())
         return redirect("updates:maintenance", pk)
     preview = configuration_preview(configuration=row, now=timezone.now())
-    context = {"row": row, "preview": preview, "runs": row.rollouts.order_by("-created_at")[:20]}
+    context = {
+        "row": row,
+        "preview": preview,
+        "named": row.vms.count(),
+        "scope": scope_lines(row.scope),
+        "runs": row.rollouts.order_by("-created_at")[:20],
+    }
     return render_page(request, "updates/maintenance.html", context)
