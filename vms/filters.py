@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django_filters
 from django.utils.translation import gettext_lazy as _
 
-from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, UPDATE_STATUSES
+from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, UPDATE_STATUSES, Role
 from vms.models import ResourceGroup, VirtualMachine, VirtualMachineQuerySet
-from vms.selectors import FilterOptions
+from vms.selectors import MAX_SELECTED, FilterOptions, filter_options, search_by_name
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 
 class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter ships no types
@@ -74,3 +77,11 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""
         return queryset.filter(location=value.replace(" ", "").lower())
+
+
+def matching_ids(user: User, data: Any) -> list[int]:
+    """The ids of the VMs that match the list's filters and that the user owns; up to one more than a selection takes."""
+    owned = VirtualMachine.objects.visible_to(user, Role.OWNER)
+    filters = VmFilter(data, owned, options=filter_options(user))
+    found = search_by_name(filters.qs.order_by(), filters.words)
+    return list(found.order_by("pk").values_list("pk", flat=True)[: MAX_SELECTED + 1])

@@ -15,7 +15,7 @@ from patching.kb_numbers import KbNumbersError, parse_kb_numbers
 from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
 from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
-from vms.selectors import groups_owned_by
+from vms.selectors import MAX_SELECTED, groups_owned_by
 from vms.services.connections import save_connection
 from vms.services.imports import ImportFileError, ImportReport, check_size, import_vms
 from vms.services.records import (
@@ -349,15 +349,13 @@ class EditForm(RecordForm):
         return True
 
 
-MAX_SELECTED = 1_000
-
-
 class SettingsWizard:
     """Change, review, done: for one machine or a selection. All state is in the form."""
 
-    def __init__(self, data: Any, query: Any, *, user: User) -> None:
-        """`data`: the POST, None for a GET; `query`: where the selection (`vm`, repeated) stands."""
-        self.vm_ids = selected_ids(query.getlist("vm"))
+    def __init__(self, data: Any, vm_ids: list[int], *, user: User, are_matching: bool = False) -> None:
+        """`data`: the POST, None for a GET; `are_matching`: whether they are what the list's filters match, not ticked."""
+        self.vm_ids, self.is_cut = vm_ids[:MAX_SELECTED], len(vm_ids) > MAX_SELECTED
+        self.are_matching = are_matching
         self.vms, self.owned = selected_vms(user, self.vm_ids)
         self.form = SettingsForm(data)
         self._say_what_is()
@@ -412,7 +410,7 @@ class SettingsWizard:
 def selected_ids(texts: list[str]) -> list[int]:
     """The ids of a selection; what is no id selects nothing."""
     numbers = (int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 19)
-    return list(dict.fromkeys(numbers))[:MAX_SELECTED]
+    return list(dict.fromkeys(numbers))
 
 
 # --- connections -------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
 
 PAGE_SIZE = 50
+MAX_SELECTED = 1_000  # machines whose settings are changed at once, each with its row in the review
 MAX_COUNT = 1_000  # also the number of search matches that are sorted
 
 

@@ -14,8 +14,8 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from vms.access import access_or_404
 from vms.choices import Role
-from vms.filters import VmFilter
-from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard
+from vms.filters import VmFilter, matching_ids
+from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard, selected_ids
 from vms.models import VirtualMachine
 from vms.selectors import (
     DEFAULT_ORDER,
@@ -98,7 +98,11 @@ def vm_edit(request: PortalRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def settings_change(request: PortalRequest) -> HttpResponse:
     """Change the settings of one machine or of a selection: change, review, done."""
-    wizard = SettingsWizard(request.POST or None, request.POST or request.GET, user=request.user)
+    asked = request.POST if request.method == "POST" else request.GET
+    # What is sent names its machines; only a look at the first page may mean "all that match".
+    are_matching = request.method == "GET" and "vm" not in asked
+    vm_ids = matching_ids(request.user, asked) if are_matching else selected_ids(asked.getlist("vm"))
+    wizard = SettingsWizard(request.POST or None, vm_ids, user=request.user, are_matching=are_matching)
     if wizard.vm_ids and not wizard.vms:
         raise Http404
     if wizard.vms and not wizard.owned:

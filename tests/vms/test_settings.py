@@ -17,6 +17,7 @@ from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.patching.tables import flag, matches, rows, words
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
+from vms.selectors import MAX_SELECTED
 from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict, change_settings
 
 pytestmark = pytest.mark.django_db
@@ -334,6 +335,40 @@ def test_a_form_that_changes_nothing_or_something_unknown_is_refused(
 def test_a_selection_that_selects_nothing_says_so(client: Client, owner: User, ids: str) -> None:
     client.force_login(owner)
     assert "No virtual machine is selected" in text_of(client.get(URL, {"vm": ids}))
+
+
+def test_without_a_tick_it_means_what_the_list_shows(
+    client: Client, owner: User, resource_group: ResourceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ConnectionFactory()
+    web = [VirtualMachineFactory(name=f"web-{n}", resource_group=resource_group, connection=row) for n in range(3)]
+    VirtualMachineFactory(name="sql-1", resource_group=resource_group, connection=row)
+    VirtualMachineFactory(name="web-theirs")
+    client.force_login(owner)
+    shown = client.get(URL, {"q": "web"})
+    assert "Nothing was ticked" in text_of(shown)
+    assert shown.context["wizard"].vm_ids == [vm.pk for vm in web]
+    assert len(client.get(URL).context["wizard"].vm_ids) == 4
+    assert "No virtual machine is selected" in text_of(client.get(URL, {"q": "nothing"}))
+    # a form that lost its machines changes none
+    lost = client.post(URL, {"q": "web", "go": "apply", "hotpatch": "off"})
+    assert "No virtual machine is selected" in text_of(lost)
+    assert not VirtualMachine.objects.filter(enable_hotpatching=False).exists()
+    monkeypatch.setattr("vms.forms.MAX_SELECTED", 2)
+    cut = client.get(URL, {"q": "web"})
+    assert len(cut.context["wizard"].vm_ids) == 2
+    assert "Only the first 1,000" in text_of(cut)
+
+
+def test_a_thousand_machines_go_in_one_form(client: Client, owner: User, resource_group: ResourceGroup) -> None:
+    row = ConnectionFactory()
+    vms = VirtualMachine.objects.bulk_create(
+        VirtualMachineFactory.build(resource_group=resource_group, connection=row) for _ in range(MAX_SELECTED)
+    )
+    client.force_login(owner)
+    done = post(client, "apply", *vms, hotpatch="off")
+    assert done.status_code == 200
+    assert VirtualMachine.objects.filter(enable_hotpatching=False).count() == MAX_SELECTED
 
 
 def test_who_may_open_it(client: Client, owner: User, operator: User, outsider: User, vm: VirtualMachine) -> None:
