@@ -734,7 +734,7 @@ class MaintenanceForm(InstallForm):
     def sections(self) -> list[tuple[Text, list[forms.BoundField]]]:
         """The fields under the question they answer: when, on which machines, what."""
         plan_fields = tuple(name for name in self.fields if name not in self.field_order)
-        titles = ((_("Schedule"), SCHEDULE_FIELDS), (_("Machines"), MEMBER_FIELDS), (_("Updates"), plan_fields))
+        titles = ((_("Schedule"), SCHEDULE_FIELDS), (_("Scope"), MEMBER_FIELDS), (_("Updates"), plan_fields))
         return [(title, [self[name] for name in names]) for title, names in titles]
 
     def clean_name(self) -> str:
