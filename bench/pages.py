@@ -16,7 +16,8 @@ import statistics
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.explain import plans
@@ -62,8 +63,14 @@ def measure(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]
 
     def ask(client: http.client.HTTPConnection) -> float:
         began = time.perf_counter()
-        client.request("GET", path, headers={"Cookie": cookie, "Accept-Encoding": "gzip", "Host": "127.0.0.1"})
-        answer = client.getresponse()
+        headers = {"Cookie": cookie, "Accept-Encoding": "gzip", "Host": "127.0.0.1"}
+        try:
+            client.request("GET", path, headers=headers)
+            answer = client.getresponse()
+        except (http.client.RemoteDisconnected, ConnectionResetError):  # gunicorn let an idle connection go
+            client.close()
+            client.request("GET", path, headers=headers)
+            answer = client.getresponse()
         body = answer.read()
         took = time.perf_counter() - began
         if answer.status != 200:
@@ -142,7 +149,7 @@ tables = dict(cursor.fetchall())
 vm = VirtualMachine.objects.filter(operations__kind="installation").order_by("pk")[len(vms) // 2]
 print("RESULT " + json.dumps({"cookies": cookies, "vm": vm.pk, "name": vm.name, "database_bytes": size, "tables": tables}))
 """
-# A month behind every machine: three assessments, and on every tenth an installation with what became of each patch.
+# What lies behind every machine: an assessment, and on every tenth an installation with what became of each patch.
 _OPERATION = """
 INSERT INTO updates_operation (
     id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, created_at, started_at, finished_at, attempts,
@@ -229,7 +236,6 @@ def cases(vm: int, name: str) -> list[Case]:
         Case("blade: compliance", f"/virtual-machines/{vm}/updates/?tab=compliance"),
         Case("blade: history", f"/virtual-machines/{vm}/updates/?tab=history"),
         Case("blade: installed", f"/virtual-machines/{vm}/updates/?tab=installed"),
-        Case("blade", f"/virtual-machines/{vm}/updates/", "50 groups"),
         Case("VM overview", f"/virtual-machines/{vm}/"),
         Case("activity", f"/virtual-machines/{vm}/activity/"),
         Case("calendar", "/calendar/"),
@@ -260,6 +266,14 @@ def export(port: int, cookie: str) -> tuple[float, int]:
     while chunk := answer.read(1 << 16):
         size += len(chunk)
     return time.perf_counter() - began, size
+
+
+def fleet_of(environment: dict[str, str], vms: int) -> Fleet:
+    """The fleet of this size that an earlier run left in the directory of the servers, else a new one."""
+    kept = Path(environment["PORTAL_DIR"]) / f"fleet-{vms}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(asdict(make_fleet(environment, vms))))
+    return Fleet(**json.loads(kept.read_text()))
 
 
 def make_fleet(environment: dict[str, str], vms: int) -> Fleet:
@@ -320,6 +334,7 @@ def measure_all(fleets: list[Fleet], seconds: float) -> dict[int, dict[str, Any]
                     results[fleet.vms]["ceilings"].append(figures)
                 name = case.name if case.who == EVERYTHING else f"{case.name} · {case.who}"
                 results[fleet.vms]["pages"][name] = figures
+                print(f"{name} at {fleet.vms:,}: {figures['mean_ms']:.0f} ms", flush=True)
         for fleet, (port, pid) in zip(fleets, webs, strict=True):
             took, sent = export(port, fleet.cookies[EVERYTHING])
             results[fleet.vms]["around"] = {
@@ -340,13 +355,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="1000,100000,1000000")
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--keep", type=Path, help="a directory whose fleets are used, and made where they are missing")
     options = parser.parse_args()
     sizes = sorted(int(size) for size in options.sizes.split(","))
     OUT.mkdir(exist_ok=True)
-    with servers() as environment:
+    with servers(options.keep) as environment:
         manage(environment, "compile_translations")
         manage(environment, "collectstatic", "--noinput", "-v", "0")
-        fleets = [make_fleet(environment, vms) for vms in sizes]
+        fleets = [fleet_of(environment, vms) for vms in sizes]
         results = measure_all(fleets, options.seconds)
         hot = plans(fleets[-1].environment)
     report(sizes, results)

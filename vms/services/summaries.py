@@ -46,7 +46,7 @@ WITH changed AS (
     FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::int[], %s::bool[], %s::text[], %s::text[])
         AS new (vm_id, update_status, critical, other, reboot, hotpatch_status, hotpatch_track)
     JOIN vms_virtualmachine vm ON vm.id = new.vm_id
-    WHERE (vm.update_status, vm.critical_and_security_count, vm.other_count, vm.is_reboot_pending,
+    WHERE vm.id = ANY(%s) AND (vm.update_status, vm.critical_and_security_count, vm.other_count, vm.is_reboot_pending,
            vm.hotpatch_status, vm.hotpatch_track)
         IS DISTINCT FROM
           (new.update_status, new.critical, new.other, new.reboot, new.hotpatch_status, new.hotpatch_track)
@@ -80,6 +80,7 @@ def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
                 [summary.is_reboot_pending for summary in summaries],
                 [summary.hotpatch_status.value for summary in summaries],
                 [summary.hotpatch_track.value for summary in summaries],
+                [summary.vm_id for summary in summaries],
             ],
         )
         return int(cursor.rowcount)
