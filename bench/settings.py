@@ -11,3 +11,9 @@ if env.str("BENCH_LEDGER", default=""):  # noqa: F405
     from connectors import CONNECTORS
 
     CONNECTORS["simulator"] = "bench.connector.make"
+    # As short as the time limit of a task allows, so that a campaign sees leases end.
+    OPERATION_LEASE_SECONDS = CELERY_TASK_TIME_LIMIT + 5  # noqa: F405
+if env.str("BENCH_CLOCK", default=""):  # noqa: F405
+    from bench.clock import follow
+
+    follow(Path(env.str("BENCH_CLOCK")))  # noqa: F405

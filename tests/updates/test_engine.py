@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from connectors.protocol import (
@@ -496,6 +497,139 @@ def test_a_batch_with_one_item_the_connector_chokes_on_ends_all_the_others():
     states = dict(Operation.objects.values_list("vm_id", "state"))
     assert states == {good.pk: S.SUCCEEDED, bad.pk: S.IN_PROGRESS}
     assert run(connector) == 0, "the lease keeps one bad row from spinning"
+
+
+@pytest.mark.django_db
+def test_an_assessment_whose_answer_is_ready_is_written_once():
+    (vm,) = make_vms()
+    (outcome,) = assess(vm)
+    connector = ScriptedConnector()
+    with CaptureQueriesContext(connection) as captured:
+        assert run(connector) == 1
+    assert state_of(outcome.operation_id) == S.SUCCEEDED
+    writes = [query["sql"] for query in captured if "SET state" in query["sql"]]
+    assert len(writes) == 2, "the start and the end"
+
+
+def test_a_state_that_is_passed_on_the_way_must_be_on_the_way():
+    change = Change(uuid4(), S.QUEUED, S.SUCCEEDED, through=S.IN_PROGRESS)
+    with pytest.raises(IllegalTransitionError):
+        transition(changes=[change], now=timezone.now())
+
+
+GARBAGE = {
+    "nothing": lambda answers: [None] * len(answers),
+    "a page": lambda answers: ["\x00<html>"] * len(answers),
+    "too many": lambda answers: [*answers, *answers],
+    "too few": lambda answers: answers[:-1],
+    "no list": lambda _answers: None,
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("spoil", GARBAGE.values(), ids=GARBAGE)
+@pytest.mark.parametrize("is_helpful", [True, False])
+def test_garbage_in_answer_to_a_start_starts_nothing_twice(spoil, is_helpful: bool):
+    vms = make_vms(3)
+    install(*vms)
+    helped = frozenset({Capability.IDEMPOTENT_START}) if is_helpful else frozenset()
+    connector = SpoiltConnector(capabilities=helped, spoil_start=spoil)
+    for _ in range(2):
+        run(connector)
+        make_due()
+    connector.spoil_start = list
+    for _ in range(4):
+        run(connector)
+        make_due()
+    ends = set(Operation.objects.filter(kind="installation").values_list("state", "error_code"))
+    if is_helpful:
+        assert ends == {("succeeded", "")}
+    else:
+        assert ends == {("failed", "start.unconfirmed")}
+        assert {connector.starts[pk] for pk in installations()} == {1}, "never sent again"
+    assert not Operation.objects.open().exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("spoil", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_in_answer_to_a_look_costs_another_look(spoil):
+    vms = make_vms(3)
+    install(*vms)
+    connector = SpoiltConnector(spoil_look=spoil)
+    for _ in range(4):
+        run(connector)
+        make_due()
+    assert set(Operation.objects.values_list("state", flat=True)) == {S.IN_PROGRESS}
+    connector.spoil_look = list
+    run(connector)
+    assert set(Operation.objects.filter(kind="installation").values_list("state", flat=True)) == {S.SUCCEEDED}
+    assert {connector.starts[pk] for pk in installations()} == {1}
+
+
+def installations() -> set[UUID]:
+    return set(Operation.objects.filter(kind="installation").values_list("pk", flat=True))
+
+
+@dataclass
+class SpoiltConnector(ScriptedConnector):
+    """Whatever it answers arrives spoilt."""
+
+    spoil_start: Callable[[list], object] = list
+    spoil_look: Callable[[list], object] = list
+
+    def start(self, requests, *, now):
+        return self.spoil_start(super().start(requests, now=now))
+
+    def observe(self, requests, *, now):
+        return self.spoil_look(super().observe(requests, now=now))
+
+
+@pytest.fixture
+def step_clock(db) -> Callable[[float], None]:
+    """Step the database's clock, the only one that operations are measured by."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE SCHEMA stepping; CREATE TABLE stepping.clock AS SELECT 0.0::double precision AS seconds;"
+            "CREATE FUNCTION stepping.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS"
+            " 'SELECT pg_catalog.clock_timestamp() + make_interval(secs => (SELECT seconds FROM stepping.clock))';"
+            "SET LOCAL search_path = stepping, pg_catalog, public"
+        )
+
+    def step(seconds: float) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE stepping.clock SET seconds = seconds + %s", [seconds])
+
+    return step
+
+
+@pytest.mark.parametrize("seconds", [-3_600.0, -5.0, 5.0, 3_600.0])
+def test_a_clock_that_steps_while_an_installation_runs_neither_loses_nor_doubles_it(step_clock, seconds: float):
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    running = Observation(progress=Progress("installing", index=1, total=1), look_again_after=1)
+    connector = ScriptedConnector(on_observe=lambda _request: running)
+    run(connector)
+    step_clock(seconds)
+    run(connector)
+    assert state_of(outcome.operation_id) == S.IN_PROGRESS
+    step_clock(max(0.0, -seconds) + 2)  # time goes on
+    connector.on_observe = ScriptedConnector().on_observe
+    run(connector)
+    assert state_of(outcome.operation_id) == S.SUCCEEDED
+    assert connector.starts == {outcome.operation_id: 1}
+
+
+@pytest.mark.parametrize("seconds", [-3_600.0, 3_600.0])
+def test_a_clock_that_steps_between_the_request_and_its_start_only_shifts_it(step_clock, seconds: float):
+    (vm,) = make_vms()
+    (outcome,) = install(vm)
+    step_clock(seconds)
+    connector = ScriptedConnector()
+    run(connector)
+    step_clock(max(0.0, -seconds) + 1)
+    run(connector)
+    assert state_of(outcome.operation_id) == S.SUCCEEDED
+    assert connector.starts == {outcome.operation_id: 1}
 
 
 @pytest.mark.django_db

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -18,6 +19,7 @@ from tests.updates.world import make_vms
 from updates.models import Operation, VmUpdateState
 from updates.services.catalogue import import_catalogue
 from updates.services.operations import request_assessments, request_installations
+from updates.tasks import sweep as sweep_task
 from vms.models import VirtualMachine
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stack]
@@ -100,6 +102,56 @@ def test_assess_now_without_a_broker(vm, worker, redis_server, client: Client) -
     redis_server.start()
     request_assessments(vm_ids=[vm.pk], requested_by=None)
     wait_for(lambda: not Operation.objects.open().exists(), "it goes on when the broker is back")
+
+
+def cut_connections() -> None:
+    """Everybody's but this one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+
+
+def is_over(operation: Operation) -> bool:
+    return state_of(operation) not in {"queued", "starting", "in_progress", "rebooting"}
+
+
+def test_connections_that_are_cut_again_and_again(vm, worker, redis_server) -> None:
+    worker(redis_url=redis_server.url)
+    operation = start_installation(vm)
+    wait_for(lambda: state_of(operation) == "in_progress", "the installation runs")
+    for _ in range(5):
+        cut_connections()
+        time.sleep(0.5)
+    wait_for(lambda: is_over(operation), "it ends")
+    assert_ended_once(operation)
+
+
+def test_a_statement_timeout_that_lets_nothing_through_for_a_while(vm, worker, redis_server) -> None:
+    worker(redis_url=redis_server.url)
+    operation = start_installation(vm)
+    wait_for(lambda: state_of(operation) == "in_progress", "the installation runs")
+    name = connection.settings_dict["NAME"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {name} SET statement_timeout = '1ms'")
+        cut_connections()
+        time.sleep(3)
+        cursor.execute(f"ALTER DATABASE {name} RESET statement_timeout")
+        cut_connections()
+    wait_for(lambda: is_over(operation), "it ends")
+    assert_ended_once(operation)
+
+
+def test_a_queue_full_of_wake_ups_and_two_who_send_them(vm, worker, redis_server) -> None:
+    with sweep_task.app.producer_pool.acquire() as producer:
+        for _ in range(2_000):
+            sweep_task.apply_async(queue="interactive", producer=producer, kwargs={"lanes": "interactive"})
+    for _ in range(2):
+        worker(redis_url=redis_server.url)
+    operation = start_installation(vm)
+    wait_for(lambda: is_over(operation), "it ends")
+    assert_ended_once(operation)
 
 
 def test_many_workers_share_the_work_and_do_nothing_twice(worker, redis_server) -> None:
