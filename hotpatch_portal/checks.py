@@ -11,6 +11,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import OperationalError, connections
 
+from patching.probes import read_networks
+
 OLDEST_POSTGRESQL = 14
 BROKER_SCHEMES = {"redis", "rediss", "redis+socket", "unix"}
 
@@ -136,5 +138,20 @@ def lease(**_kwargs: Any) -> list[CheckMessage]:
             "OPERATION_LEASE_SECONDS is not longer than CELERY_TASK_TIME_LIMIT: two workers could make the same step.",
             hint="Keep the lease longer than the time limit of a task (90 and 60 seconds by default).",
             id="portal.E006",
+        )
+    ]
+
+
+@register(Tags.security)
+def probe_networks(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E007: what is no network allows nothing, and its machines would be skipped in every rollout."""
+    _networks, malformed = read_networks(settings.PROBE_NETWORKS)
+    if not malformed:
+        return []
+    return [
+        Error(
+            f"PROBE_NETWORKS has “{malformed[0]}”, which is no network.",
+            hint="Write CIDRs without host bits, separated by commas: 10.0.0.0/8,fd00::/8.",
+            id="portal.E007",
         )
     ]

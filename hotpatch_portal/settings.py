@@ -267,6 +267,8 @@ WORKER_LANES = env.str("WORKER_LANES", default="all")
 WORKER_KINDS = env.list("WORKER_KINDS", default=[])
 # Whether the menu offers the tour of the demo fleet.
 HAS_DEMO = env.bool("HAS_DEMO", default=False)
+# Where health probes may go (CIDRs). Empty: nowhere, and no VM can have one.
+PROBE_NETWORKS = env.list("PROBE_NETWORKS", default=[])
 MAX_IMPORT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_IMPORT_BYTES + 1024 * 1024

@@ -663,7 +663,11 @@ class Rollout(models.Model):
 
 
 class RolloutMember(models.Model):
-    """A VM in a rollout: its wave, and what became of it."""
+    """A VM in a rollout: its wave, and what became of it.
+
+    `probe_due_at` is when its health probe is to be asked, empty while nobody wants to know; the last answer is of
+    `probed_at`, and `probe_failure` is empty if it was well (updates.services.health).
+    """
 
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="members", db_index=False)
     vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="+")
@@ -671,11 +675,20 @@ class RolloutMember(models.Model):
     status = models.CharField(max_length=20, choices=MemberState, default=MemberState.WAITING)
     code = models.CharField(max_length=60, blank=True)
     operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    probe_due_at = models.DateTimeField(null=True, blank=True)
+    probed_at = models.DateTimeField(null=True, blank=True)
+    probe_failure = models.CharField(max_length=40, blank=True, default="", db_default="")
+    probe_detail = models.CharField(max_length=60, blank=True, default="", db_default="")
 
     class Meta:
         verbose_name = _("rollout member")
         verbose_name_plural = _("rollout members")
-        indexes = [models.Index(fields=["rollout", "wave", "status"], name="updates_member_wave")]
+        indexes = [
+            models.Index(fields=["rollout", "wave", "status"], name="updates_member_wave"),
+            models.Index(
+                fields=["probe_due_at"], condition=Q(probe_due_at__isnull=False), name="updates_member_probe_due"
+            ),
+        ]
         constraints = [models.UniqueConstraint(fields=["rollout", "vm"], name="updates_member_unique")]
 
     def __str__(self) -> str:

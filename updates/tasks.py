@@ -14,6 +14,7 @@ from updates.services.automation import tick
 from updates.services.bulk import hand_out, prune_assessments, prune_operations
 from updates.services.engine import ALL_LANES, INTERACTIVE_LANES
 from updates.services.engine import sweep as sweep_operations
+from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
 
@@ -41,7 +42,8 @@ def schedule() -> None:
 
 @shared_task(name="updates.tasks.rollouts")
 def rollouts() -> None:
-    """Every few seconds: step the rollouts that are due."""
+    """Every few seconds: ask the health probes that are due, then step the rollouts that are."""
+    ask_probes(now=database_now())
     advance_rollouts(now=database_now())
 
 

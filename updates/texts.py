@@ -11,6 +11,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from connectors.probe import ProbeFailure
 from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import Frequency, RecurrenceProblem
@@ -200,6 +201,22 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.window_over": _("The maintenance window was over before its turn."),
     "rollout.role_missing": _("Who asked for it is no Patch operator of the machine any more."),
     "vm.not_running": _("The machine was not running."),
+    "health.no_agent": _("The machine has no VM agent."),
+    "health.waiting": _("Updated; its health probe is asked until it answers, for 10 minutes."),
+    "health.unhealthy_before": _("Its health probe was not well before the update, so the machine was left alone."),
+    "health.unhealthy_after": _("Its health probe was still not well 10 minutes after the update."),
+}
+PROBE_FAILURES: dict[ProbeFailure, Text] = {
+    ProbeFailure.MALFORMED: _("What is written as its health probe is none."),
+    ProbeFailure.NO_NETWORKS: _("No network may be asked (PROBE_NETWORKS)."),
+    ProbeFailure.NOT_ALLOWED: _("It leads to %(detail)s, outside of the networks that may be asked (PROBE_NETWORKS)."),
+    ProbeFailure.UNRESOLVED: _("Its host name could not be resolved."),
+    ProbeFailure.REFUSED: _("The connection was refused, or ended before an answer."),
+    ProbeFailure.TIMEOUT: _("No answer came in time."),
+    ProbeFailure.TLS: _("The TLS connection failed: %(detail)s"),
+    ProbeFailure.STATUS: _("It answered with HTTP status %(detail)s."),
+    ProbeFailure.GARBAGE: _("The answer was no HTTP."),
+    ProbeFailure.BROKEN: _("The probe itself failed: %(detail)s"),
 }
 
 RECURRENCE_PROBLEMS: dict[RecurrenceProblem, Text] = {

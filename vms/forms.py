@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
+from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.utils.translation import gettext_lazy as _
 
 from connectors.simulator import Misfortune
 from patching.kb_numbers import KbNumbersError, parse_kb_numbers
+from patching.probes import MOST_CHARACTERS, ProbeError, is_outside, parse_probe, read_networks
 from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
 from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
@@ -30,6 +32,7 @@ from vms.services.records import (
     judge_record,
 )
 from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
+from vms.texts import PROBE_PROBLEMS
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -163,6 +166,35 @@ class ImageField(forms.CharField):
         )
 
 
+class ProbeField(forms.CharField):
+    """Where the VM's application is asked for its health; cleans to the text of a probe that may be asked."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MOST_CHARACTERS, required=False, **kwargs)
+        self.widget.attrs |= {"autocomplete": "off", "spellcheck": "false"}
+        self.kept = ""  # what the VM has already may stay, whatever the networks have become
+
+    def clean(self, value: Any) -> str:
+        """Parse it; the error says how to write it, or that it would never be asked."""
+        text = super().clean(value)
+        if text in {"", self.kept}:
+            return str(text)
+        try:
+            probe = parse_probe(text)
+        except ProbeError as error:
+            raise forms.ValidationError(PROBE_PROBLEMS[error.problem] % {"entry": error.entry[:60]}) from None
+        networks, _malformed = read_networks(settings.PROBE_NETWORKS)
+        if not networks:
+            raise forms.ValidationError(
+                _("This portal asks no probes: its administrator has not named any network in PROBE_NETWORKS.")
+            )
+        if is_outside(probe, networks):
+            raise forms.ValidationError(
+                _("%(host)s is outside of the networks that may be asked (PROBE_NETWORKS).") % {"host": probe.host}
+            )
+        return str(probe)
+
+
 def image_text(image: ImageReference) -> str:
     """An image as `ImageField` reads it."""
     return image.resource_id or ":".join(part for part in (image.publisher, image.offer, image.sku) if part)
@@ -196,6 +228,13 @@ class RecordForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text=_("One per line: name=value."),
     )
+    health_probe = ProbeField(
+        label=_("Health probe"),
+        help_text=_(
+            "Asked before and after the machine in a rollout: tcp://host:port, http://host/path or https://host/path. "
+            "Healthy: the connection is accepted, or the answer is 200 to 299. Empty: not asked."
+        ),
+    )
 
     def clean_tags(self) -> dict[str, str]:
         """Read `name=value` lines; the first that is none is named."""
@@ -228,6 +267,7 @@ class RecordForm(forms.Form):
             availability_set=fields["availability_set"],
             time_zone=fields["time_zone"],
             tags=fields["tags"],
+            health_probe=fields["health_probe"],
         )
 
     @property
@@ -332,9 +372,13 @@ class EditForm(RecordForm):
                 "availability_set": vm.availability_set,
                 "time_zone": vm.time_zone,
                 "tags": "\n".join(f"{name}={value}" for name, value in vm.tags.items()),
+                "health_probe": vm.health_probe,
             },
         )
         self.vm = vm
+        probe = self.fields["health_probe"]
+        assert isinstance(probe, ProbeField)
+        probe.kept = vm.health_probe
 
     def judge(self) -> RecordVerdict:
         """What the rules say of the VM with these facts."""

@@ -373,6 +373,9 @@ class VirtualMachine(models.Model):
     )
     bypass_platform_safety_checks = models.BooleanField(_("platform safety checks bypassed"), default=False)
 
+    # asked before and after each VM of a rollout (patching.probes); empty: not asked
+    health_probe = models.CharField(_("health probe"), max_length=200, blank=True, default="", db_default="")
+
     created_at = models.DateTimeField(_("created at"), auto_now_add=True)
 
     # the summary that lists filter and sort by
@@ -498,6 +501,7 @@ FACT_FIELDS = (
     "scale_set",
     "scale_set_orchestration",
     "time_zone",
+    "health_probe",
 )
 _FactsEvent: Any = pghistory.create_event_model(
     VirtualMachine,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from patching.probes import ProbeProblem
 from patching.settings_rules import SettingsProblem
 
 Text = str | Promise
@@ -44,4 +45,15 @@ SETTING_LABELS: dict[str, Text] = {
     "reboot_setting": _("Reboot setting"),
     "enable_automatic_updates": _("Automatic updates"),
     "provision_vm_agent": _("VM agent"),
+}
+PROBE_PROBLEMS: dict[ProbeProblem, Text] = {
+    ProbeProblem.TOO_LONG: _("A health probe has at most 200 characters."),
+    ProbeProblem.BAD_CHARACTER: _("“%(entry)s” cannot be in a health probe."),
+    ProbeProblem.BAD_SCHEME: _("A health probe begins with tcp://, http:// or https://."),
+    ProbeProblem.CREDENTIALS: _("A health probe carries no user name and no password."),
+    ProbeProblem.HOST_MISSING: _("The host is missing; write tcp://host:port or http://host/path."),
+    ProbeProblem.BAD_HOST: _("“%(entry)s” is no host name and no IP address."),
+    ProbeProblem.PORT_MISSING: _("The port is missing; write tcp://host:port."),
+    ProbeProblem.BAD_PORT: _("“%(entry)s” is no port; write 1 to 65535."),
+    ProbeProblem.PATH_NOT_ALLOWED: _("“%(entry)s” does not belong after the port; write tcp://host:port."),
 }

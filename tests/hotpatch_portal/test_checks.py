@@ -31,6 +31,7 @@ def test_a_sound_installation_has_nothing_to_say() -> None:
         ("REDIS_URL", "amqp://host", "portal.E002"),
         ("REDIS_URL", "", "portal.E002"),
         ("OPERATION_LEASE_SECONDS", 60, "portal.E006"),
+        ("PROBE_NETWORKS", ["10.0.0.0/8", "10.0.0.4/8"], "portal.E007"),
         ("DEBUG", True, "portal.W001"),
         ("ALLOWED_HOSTS", ["portal.example"], "portal.W002"),
     ],
@@ -50,8 +51,9 @@ def test_another_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_finding_has_a_hint(settings: Any) -> None:
     settings.SECRET_KEY, settings.REDIS_URL, settings.DEBUG = "unset", "", True
     settings.ALLOWED_HOSTS, settings.OPERATION_LEASE_SECONDS = ["portal.example"], 1
+    settings.PROBE_NETWORKS = ["everywhere"]
     own = [message for message in run_checks() if str(message.id).startswith("portal.")]
-    assert len(own) == 5
+    assert len(own) == 6
     assert all(message.hint for message in own)
 
 

@@ -213,3 +213,56 @@ def test_an_image_that_its_settings_forbid_is_refused_and_nothing_is_changed(
     assert answer.status_code == 422
     assert "Hotpatch is not available on this machine." in text_of(answer)
     assert VirtualMachine.objects.get().location == vm.location
+
+
+# --- health probes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("probe", "networks", "words"),
+    [
+        ("web-013", ["10.0.0.0/8"], "begins with tcp://, http:// or https://"),
+        ("tcp://web-013", ["10.0.0.0/8"], "The port is missing"),
+        ("tcp://web-013:99999", ["10.0.0.0/8"], "“99999” is no port"),
+        ("http://me:secret@web-013/", ["10.0.0.0/8"], "no user name and no password"),
+        ("http://web 013/", ["10.0.0.0/8"], "cannot be in a health probe"),
+        (f"http://web-013/{'x' * 200}", ["10.0.0.0/8"], "at most 200 characters"),
+        ("http://169.254.169.254/", ["10.0.0.0/8"], "169.254.169.254 is outside of the networks"),
+        ("http://web-013/", [], "This portal asks no probes"),
+        ("http://web-013/", ["nonsense"], "This portal asks no probes"),
+    ],
+)
+def test_a_probe_that_would_never_be_asked_is_refused(
+    client: Client, owner: User, fields: dict[str, Any], settings: Any, probe: str, networks: list[str], words: str
+) -> None:
+    settings.PROBE_NETWORKS = networks
+    client.force_login(owner)
+    answer = client.post(URL, fields | {"health_probe": probe})
+    assert answer.status_code == 422
+    assert words in text_of(answer)
+    assert not VirtualMachine.objects.exists()
+
+
+def test_a_probe_is_kept_shown_changed_and_remembered(
+    client: Client, owner: User, fields: dict[str, Any], settings: Any
+) -> None:
+    settings.PROBE_NETWORKS = ["10.0.0.0/8"]
+    client.force_login(owner)
+    client.post(URL, fields | {"health_probe": " HTTP://Web-013:80/health "})
+    vm = VirtualMachine.objects.get()
+    assert vm.health_probe == "http://web-013/health"
+    assert "http://web-013/health" in text_of(client.get(reverse("updates:vm-overview", args=[vm.pk])))
+    url = reverse("vms:vm-edit", args=[vm.pk])
+    client.post(url, facts_of(client, vm) | {"health_probe": "tcp://10.0.0.4:22", "save": "yes"})
+    vm.refresh_from_db()
+    assert vm.health_probe == "tcp://10.0.0.4:22"
+    activity = text_of(client.get(reverse("updates:activity", args=[vm.pk])))
+    assert "health probe : http://web-013/health → tcp://10.0.0.4:22" in activity
+    settings.PROBE_NETWORKS = []
+    assert client.post(url, facts_of(client, vm) | {"location": "osaka", "save": "yes"}).status_code == 302, (
+        "it may stay"
+    )
+    assert client.post(url, facts_of(client, vm) | {"health_probe": "tcp://a:1", "save": "yes"}).status_code == 422
+    client.post(url, facts_of(client, vm) | {"health_probe": "", "save": "yes"})
+    vm.refresh_from_db()
+    assert (vm.location, vm.health_probe) == ("osaka", "")

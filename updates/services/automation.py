@@ -24,6 +24,7 @@ from updates.selectors.automation import (
     vms_to_patch_automatically,
     was_patching_lately,
 )
+from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import Connection, VirtualMachine
@@ -46,6 +47,7 @@ def tick(*, now: datetime, minutes: int = 1) -> None:
         follow_schedules()
         start_automatic_patching(now=now)
     open_windows(now=now)
+    ask_probes(now=now)
     advance_rollouts(now=now)
 
 

@@ -33,6 +33,7 @@ from updates.models import (
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import clock_of, times_off_peak
 from updates.selectors.rollouts import proven_kbs
+from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
@@ -190,13 +191,19 @@ def advance_rollouts(*, now: datetime) -> int:
     return sum(_advance(pk, now) for pk in due)
 
 
+# What ended well on a machine with a health probe stays started until the probe answers (updates.services.health).
 _SYNC = """
 UPDATE updates_rolloutmember m
-SET status = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') THEN 'succeeded'
-                 WHEN o.state = 'cancelled' THEN 'skipped' ELSE 'failed' END,
-    code = o.error_code
-FROM updates_operation o
-WHERE m.rollout_id = %s AND m.status = 'started' AND o.id = m.operation_id AND o.finished_at IS NOT NULL
+SET status = CASE WHEN o.state = 'cancelled' THEN 'skipped'
+                 WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN 'failed'
+                 WHEN v.health_probe = '' THEN 'succeeded' ELSE m.status END,
+    code = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
+                THEN 'health.waiting' ELSE o.error_code END,
+    probe_due_at = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
+                        THEN %s::timestamptz END
+FROM updates_operation o JOIN vms_virtualmachine v ON v.id = o.vm_id
+WHERE m.rollout_id = %s AND m.status = 'started' AND m.probe_due_at IS NULL
+  AND o.id = m.operation_id AND o.finished_at IS NOT NULL
 """
 
 
@@ -210,7 +217,7 @@ def _advance(pk: UUID, now: datetime) -> bool:
     if rollout is None:
         return False
     with connection.cursor() as cursor:
-        cursor.execute(_SYNC, [pk])
+        cursor.execute(_SYNC, [now, pk])
     members = RolloutMember.objects.filter(rollout=rollout)
     if rollout.window_ends_at and rollout.window_ends_at <= now:
         members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code="rollout.window_over")
@@ -309,7 +316,10 @@ def _walk(lane: dict[str, Any], open_waves: Collection[int], soak: timedelta, no
 
 
 def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) -> tuple[int, str]:
-    """Ask for the installations of these members; how many were accepted or joined, and why others wait."""
+    """Ask for the installations of these members; how many are on their way to one, and why others wait.
+
+    On their way are those accepted or joined, and those whose health probe has to be asked first.
+    """
     rows = list(waiting.order_by("wave", "vm_id").values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
     # Who asked for it must still be allowed to, at every wave.
     asker, is_asked = rollout.created_by, rollout.source == RolloutSource.ON_DEMAND
@@ -329,6 +339,7 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
     )
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
     if rollout.kind == OperationKind.ROLLBACK:
+        # Not asked before: a machine that is not well is why one rolls back.
         ready = _beside_others(list(rest)) if rest else []
         outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
         return _record(rollout, outcomes), "" if ready or not rest else "rollout.beside_others"
@@ -346,15 +357,17 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
         going = _beside_others(ready)
         reason = "rollout.beside_others" if not going else reason
         ready = going
+    health = judge_before(rollout_id=rollout.pk, vm_ids=ready, now=now)
+    _settle(rollout, health.refused)
     alike: dict[tuple[str, timedelta], list[int]] = defaultdict(list)
-    for vm in ready:
+    for vm in health.ready:
         alike[plan.reboot_setting.value if is_asked else rest[vm], longest[vm]].append(vm)
     outcomes = []
     for (reboot, duration), vm_ids in sorted(alike.items()):
         # The reboot setting of the VM beats that of a configuration.
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
         outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True)
-    return _record(rollout, outcomes), reason
+    return _record(rollout, outcomes) + health.asked, reason
 
 
 # Rollouts that ask at once wait for each other here, until what the first one started is written.
@@ -365,10 +378,13 @@ def _beside_others(vm_ids: Sequence[int]) -> list[int]:
     """Those of these VMs that may start beside everything that changes a machine now, whoever asked for it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_START_LOCK])
-    changing = Operation.objects.open().exclude(kind=OperationKind.ASSESSMENT.value)
+    changing = Operation.objects.open().exclude(kind=OperationKind.ASSESSMENT.value).values_list("vm_id", flat=True)
+    # A machine whose probe has not answered yet is not back.
+    watched = RolloutMember.objects.filter(status=MemberState.STARTED, probe_due_at__isnull=False)
+    going = changing.order_by().union(watched.order_by().values_list("vm_id", flat=True))
     place = {machine.vm_id: machine for machine in _machines(vm_ids)}
     candidates = [place[vm] for vm in vm_ids if vm in place]
-    return may_start(candidates, going=_machines(changing.values_list("vm_id", flat=True)), sizes=_sizes(candidates))
+    return may_start(candidates, going=_machines(going), sizes=_sizes(candidates))
 
 
 def _sizes(machines: Iterable[Machine]) -> dict[tuple[str, str], int]:
@@ -406,7 +422,8 @@ def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE updates_rolloutmember m SET status = 'started', code = '', operation_id = r.operation_id
+            UPDATE updates_rolloutmember m
+            SET status = 'started', code = '', operation_id = r.operation_id, probe_due_at = NULL
             FROM unnest(%s::bigint[], %s::uuid[]) AS r(vm_id, operation_id)
             WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
             """,

@@ -9,6 +9,7 @@ from django import template
 from django.utils.dates import WEEKDAYS as DAYS_OF_WEEK
 from django.utils.translation import ngettext
 
+from connectors.probe import ProbeFailure
 from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import parse_recurrence
@@ -16,13 +17,14 @@ from patching.selection import RebootProspect, SelectionReason
 from patching.terms import RebootBehavior
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
-from updates.models import Operation, OperationEvent
+from updates.models import Operation, OperationEvent, RolloutMember
 from updates.texts import (
     CAUSES,
     EVENTS,
     ORDINALS,
     PATCHER_REASONS,
     PATCHERS,
+    PROBE_FAILURES,
     PROSPECTS,
     REASONS,
     RECURRENCES,
@@ -122,6 +124,14 @@ def recurrence_words(text: str) -> str:
 def reboot_setting_words(value: str) -> Text:
     """What a plan does about reboots."""
     return _REBOOT_SETTINGS[value]
+
+
+@register.filter
+def probe_words(member: RolloutMember) -> str:
+    """What the last answer of its health probe was, if it was not well."""
+    if not member.probe_failure:
+        return ""
+    return str(PROBE_FAILURES[ProbeFailure(member.probe_failure)]) % {"detail": member.probe_detail or "–"}
 
 
 @register.filter

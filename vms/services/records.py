@@ -46,6 +46,7 @@ class VmRecord:
     availability_set: str = ""
     time_zone: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    health_probe: str = ""
 
     def write_to(self, vm: VirtualMachine) -> None:
         """Put these facts on the VM. Another image is "latest": its exact version is not known yet."""
@@ -55,6 +56,7 @@ class VmRecord:
         vm.availability_set = self.availability_set
         vm.time_zone = self.time_zone
         vm.tags = self.tags
+        vm.health_probe = self.health_probe
         if not is_same_image(vm.image, self.image):
             vm.image_publisher, vm.image_offer, vm.image_sku = self.image.publisher, self.image.offer, self.image.sku
             vm.image_resource_id = self.image.resource_id
@@ -190,4 +192,5 @@ _WRITTEN = (
     "image_resource_id",
     "availability_set",
     "time_zone",
+    "health_probe",
 )
