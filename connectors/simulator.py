@@ -350,7 +350,7 @@ class Simulator:
         elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
         if Misfortune.SILENT in _wishes(request.vm):
             step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
-            return Observation(progress=Progress(step=step), look_again_after=5.0)
+            return Observation(progress=Progress(step=step), look_again_after=600.0 if self.is_patient else 5.0)
         moment = as_of(self.catalogue_date, request.started_at)
         machine = self._machine(request.vm, line, moment)
         if request.kind is OperationKind.ASSESSMENT:
@@ -372,13 +372,22 @@ class Simulator:
         def at(seconds: float) -> datetime:
             return request.started_at + timedelta(seconds=seconds / self.clock_factor)
 
+        stretches, wishes = list(stretches), _wishes(request.vm)
+        has_hung = Misfortune.REBOOT_HANGS in wishes and any(stretch.step == "rebooting" for stretch in stretches)
+
+        def has_failed(stretch: _Stretch) -> bool:
+            """Whether it came to nothing, whatever the machine reported. A reboot that hangs undoes the whole run."""
+            outcome = stretch.outcome
+            is_lie = outcome is not None and _is_wished(wishes, Misfortune.LIES, outcome.patch)
+            return has_hung or is_lie or (outcome is not None and outcome.state is InstallationState.FAILED)
+
         steps = tuple(
             CourseStep(
                 what=stretch.step,
                 begins=at(stretch.begins),
                 ends=at(stretch.ends),
                 kb_number=stretch.kb_number,
-                has_failed=stretch.outcome is not None and stretch.outcome.state is InstallationState.FAILED,
+                has_failed=has_failed(stretch),
             )
             for stretch in stretches
         )

@@ -235,17 +235,6 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     Eligible, running, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
     already, and not given up on (within 30 days five runs failed, or reported what a later look contradicted).
     """
-    tried = RolloutMember.objects.order_by().filter(rollout__source=RolloutSource.AUTOMATIC)
-    bad = Q(status=MemberState.FAILED) | Q(operation__verification=Verification.CONTRADICTED.value)
-    tries = Counter(tried.filter(bad, rollout__created_at__gt=now - TRIES_WITHIN).values_list("vm_id", flat=True))
-    tired = {vm_id for vm_id, count in tries.items() if count >= MOST_TRIES}
-    tired.update(
-        tried.filter(
-            operation__finished_at__gt=now - NEXT_TRY_AFTER,
-            operation__finished_at__lte=now,
-            rollout__created_at__gt=now - TRIES_WITHIN,
-        ).values_list("vm_id", flat=True)
-    )
     waiting = RolloutMember.objects.filter(
         rollout__status__in=[RolloutState.RUNNING, RolloutState.PAUSED],
         status__in=[MemberState.WAITING, MemberState.STARTED],
@@ -261,7 +250,21 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     # Judged afresh: what is recorded for lists may be some minutes old.
     vms = vms_patched_by(Patcher.PORTAL_AUTOMATICALLY, vms, scheduled=scheduled())
     vms = vms.exclude(pk__in=waiting.values("vm_id"))
-    return [pk for pk in vms.order_by("pk").values_list("pk", flat=True) if pk not in tired]
+    found = list(vms.order_by("pk").values_list("pk", flat=True))
+    if not found:
+        return []
+    tried = RolloutMember.objects.order_by().filter(rollout__source=RolloutSource.AUTOMATIC)
+    bad = Q(status=MemberState.FAILED) | Q(operation__verification=Verification.CONTRADICTED.value)
+    tries = Counter(tried.filter(bad, rollout__created_at__gt=now - TRIES_WITHIN).values_list("vm_id", flat=True))
+    tired = {vm_id for vm_id, count in tries.items() if count >= MOST_TRIES}
+    tired.update(
+        tried.filter(
+            operation__finished_at__gt=now - NEXT_TRY_AFTER,
+            operation__finished_at__lte=now,
+            rollout__created_at__gt=now - TRIES_WITHIN,
+        ).values_list("vm_id", flat=True)
+    )
+    return [pk for pk in found if pk not in tired]
 
 
 def _lacking() -> Q:

@@ -1,0 +1,242 @@
+"""The year in a minute: a small run that breaks no rule, and a checker that sees every rule broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from hotpatch_portal.simulation.checker import Findings, Install, Out, Place, Rule, Work, check
+from hotpatch_portal.simulation.fleet import Befalling, make_events, make_machines
+from hotpatch_portal.simulation.report import judge, words_of
+from hotpatch_portal.simulation.run import first_days, simulate
+from updates.models import Operation, Rollout
+from updates.selectors.catalogue import load_catalogue
+from vms.models import VirtualMachine
+
+BEGINS, ENDS = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 6, 1, tzinfo=UTC)
+NIGHT = datetime(2025, 1, 20, 13, tzinfo=UTC)  # 22:00 in Tokyo
+JANUARY = Out("ws2022", "5049983", "baseline", date(2025, 1, 14))
+FEBRUARY = Out("ws2022", "5052106", "hotpatch", date(2025, 2, 11))
+FEBRUARY_LCU = Out("ws2022", "5051979", "lcu", date(2025, 2, 11))
+APRIL = Out("ws2022", "5055526", "baseline", date(2025, 4, 8))
+RELEASES = (JANUARY, FEBRUARY, FEBRUARY_LCU, APRIL)
+VM = Place(name="one", region="japaneast", clock="Asia/Tokyo", line="ws2022")
+
+
+def fleet(count: int = 2, **facts: Any) -> list[Place]:
+    return [replace(VM, name=f"vm-{number}", **facts) for number in range(count)]
+
+
+def work(machine: int = 0, at: datetime = NIGHT, *kbs: str, minutes: int = 20, reboots: bool = False) -> Work:
+    """A run that installs these one after the other, and reboots at its end."""
+    ends = at + timedelta(minutes=minutes)
+    step = timedelta(minutes=5)
+    installs = tuple(Install(kb, at + n * step, at + (n + 1) * step) for n, kb in enumerate(kbs))
+    return Work(machine, at, ends, installs, ((ends - step, ends),) if reboots else ())
+
+
+def judged(places: list[Place], *works: Work, releases: tuple[Out, ...] = (), off: Any = ()) -> Findings:
+    return check(places, works, releases, off, begins=BEGINS, ends=ENDS)
+
+
+def broken(places: list[Place], *works: Work, **facts: Any) -> list[Rule]:
+    return [violation.rule for violation in judged(places, *works, **facts).violations]
+
+
+# --- the checker sees ---------------------------------------------------------------------------------------------
+
+
+def test_paired_regions_at_the_same_time() -> None:
+    places = [VM, replace(VM, name="two", region="japanwest")]
+    assert broken(places, work(0), work(1)) == [Rule.PAIRED_REGIONS]
+    assert broken(places, work(0), work(1, NIGHT + timedelta(minutes=19))) == [Rule.PAIRED_REGIONS]
+    assert broken(places, work(0), work(1, NIGHT + timedelta(minutes=20))) == []
+    places[1] = replace(VM, name="two", region="koreacentral")
+    assert broken(places, work(0), work(1)) == []
+
+
+def test_two_zones_of_a_region_at_the_same_time() -> None:
+    places = [replace(VM, zone="1"), replace(VM, name="two", zone="2"), VM, replace(VM, name="four", zone="1")]
+    assert broken(places, work(0), work(1)) == [Rule.ZONES]
+    assert broken(places, work(0), work(2), work(3)) == []
+    assert broken([places[0], replace(places[1], region="eastasia")], work(0), work(1)) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "domains", "is_well"),
+    [
+        (9, (1, 1), False),  # below ten one at a time
+        (10, (1, 1), True),
+        (10, (1, 1, 1), False),  # more than a fifth
+        (15, (1, 1, 1), True),
+        (20, (1, 2), False),  # two update domains
+        (20, (None, None), False),  # nobody knows
+    ],
+)
+def test_too_many_of_an_availability_set(size: int, domains: tuple[int | None, ...], is_well: bool) -> None:
+    places = fleet(size, availability_set="set", update_domain=9)
+    for number, domain in enumerate(domains):
+        places[number] = replace(places[number], update_domain=domain)
+    found = broken(places, *(work(number) for number in range(len(domains))))
+    assert (found == []) is is_well
+    assert set(found) <= {Rule.AVAILABILITY_SET}
+
+
+@pytest.mark.parametrize(("name", "rule"), [("subscription", Rule.SUBSCRIPTION), ("group", Rule.GROUP)])
+def test_a_whole_group_at_the_same_time(name: str, rule: Rule) -> None:
+    places = fleet(3, **{name: "all"})
+    assert broken(places, work(0), work(1)) == []
+    assert broken(places, work(0), work(1), work(2)) == [rule]
+    assert broken(fleet(1, **{name: "alone"}), work(0)) == [], "of one machine there is no part"
+
+
+@pytest.mark.parametrize(
+    ("begins", "minutes", "is_well"),
+    [
+        (datetime(2025, 1, 20, 13, tzinfo=UTC), 60, True),
+        (datetime(2025, 1, 20, 12, 59, tzinfo=UTC), 20, False),  # 21:59
+        (datetime(2025, 1, 20, 18, 40, tzinfo=UTC), 20, True),  # 03:40 to 04:00
+        (datetime(2025, 1, 20, 18, 41, tzinfo=UTC), 20, False),  # runs past 04:00
+        (datetime(2025, 1, 20, 3, tzinfo=UTC), 20, False),  # noon
+    ],
+)
+def test_work_outside_off_peak_hours(begins: datetime, minutes: int, is_well: bool) -> None:
+    assert broken([VM], work(0, begins, minutes=minutes)) == ([] if is_well else [Rule.OFF_PEAK])
+
+
+def test_work_on_a_machine_that_nobody_patches_automatically() -> None:
+    assert broken([replace(VM, is_automatic=False)], work(0)) == [Rule.UNASKED]
+
+
+def test_a_reboot_on_the_train_needs_a_baseline_of_its_time_or_a_named_patch() -> None:
+    february, may = datetime(2025, 2, 12, 13, tzinfo=UTC), datetime(2025, 5, 2, 13, tzinfo=UTC)
+    got = work(0, NIGHT, JANUARY.kb_number, reboots=True)
+    assert broken([VM], got, releases=(JANUARY,)) == []
+    assert broken([VM], got, work(0, february, FEBRUARY.kb_number, reboots=True), releases=(JANUARY, FEBRUARY)) == [
+        Rule.REBOOT
+    ]
+    named = judged([VM], got, work(0, february, "5054693", reboots=True), releases=(JANUARY, FEBRUARY_LCU))
+    assert named.violations == []
+    assert named.reboots == {"planned baseline KB5049983": 1, "update KB5054693": 1}
+    assert broken([VM], got, work(0, february, reboots=True), releases=(JANUARY,)) == [Rule.REBOOT]
+    stale = work(0, may, JANUARY.kb_number, reboots=True)
+    assert Rule.REBOOT in broken([VM], got, stale, releases=(JANUARY, APRIL)), (
+        "April's is out: January's is none of now"
+    )
+    unplanned = replace(JANUARY, is_planned=False)
+    assert judged([VM], got, releases=(unplanned,)).reboots == {"unplanned baseline KB5049983": 1}
+
+
+def test_a_machine_taken_off_the_train_and_its_way_back() -> None:
+    february = datetime(2025, 2, 20, 13, tzinfo=UTC)
+    april = datetime(2025, 4, 10, 13, tzinfo=UTC)
+    got = work(0, NIGHT, JANUARY.kb_number, reboots=True)
+    lost = work(0, february, FEBRUARY_LCU.kb_number, reboots=True)
+    back = work(0, april, APRIL.kb_number, reboots=True)
+    found = judged([VM], got, lost, back, releases=(JANUARY, FEBRUARY_LCU, APRIL))
+    assert [violation.rule for violation in found.violations] == [Rule.OFF_TRAIN]
+    (gone,) = found.excursions
+    assert (gone.kb_number, gone.back_by) == (FEBRUARY_LCU.kb_number, APRIL.kb_number)
+    missed = judged([VM], lost, back, releases=(JANUARY, FEBRUARY_LCU, APRIL))
+    assert [v.rule for v in missed.violations] == [Rule.LATE], "it missed the baseline: that alone is to blame"
+    off_train = [replace(VM, has_hotpatch=False)]
+    assert judged(off_train, got, lost, back, releases=(JANUARY, FEBRUARY_LCU, APRIL)).violations == []
+
+
+def test_a_machine_not_patched_within_30_days() -> None:
+    out = JANUARY.out_at
+    assert broken([VM], releases=(JANUARY,)) == [Rule.LATE]
+    assert broken([VM], work(0, NIGHT, JANUARY.kb_number, reboots=True), releases=(JANUARY,)) == []
+    late = datetime(2025, 2, 14, 13, tzinfo=UTC)
+    assert broken([VM], work(0, late, JANUARY.kb_number, reboots=True), releases=(JANUARY,)) == [Rule.LATE]
+    failed = replace(work(0, NIGHT), installs=(Install(JANUARY.kb_number, NIGHT, NIGHT, has_failed=True),))
+    assert broken([VM], failed, releases=(JANUARY,)) == [Rule.LATE]
+    assert broken([VM], releases=(FEBRUARY_LCU,)) == [], "not for machines on the train"
+    assert broken([replace(VM, is_on_train=False)], releases=(FEBRUARY,)) == [], "not for machines off the train"
+    assert broken([replace(VM, is_automatic=False)], releases=(JANUARY,)) == []
+    for days, rules in ((10, [Rule.LATE]), (20, [])):
+        off = [(0, out, out + timedelta(days=days))]
+        found = judged([VM], releases=(JANUARY,), off=off)
+        assert [violation.rule for violation in found.violations] == rules
+    assert found.coverage[0].off == 1
+    soon = replace(JANUARY, released_on=date(2025, 5, 13))
+    assert broken([VM], releases=(soon,)) == [], "its 30 days are not over at the end"
+
+
+# --- a fleet ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(db: None) -> None:
+    call_command("seed_catalogue", stdout=StringIO())
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_fleet_follows_from_its_seed() -> None:
+    releases = load_catalogue().facts.releases
+    machines = make_machines(2_000, seed=3, begins=date(2025, 1, 1), releases=releases)
+    assert machines == make_machines(2_000, seed=3, begins=date(2025, 1, 1), releases=releases)
+    assert machines != make_machines(2_000, seed=4, begins=date(2025, 1, 1), releases=releases)
+    assert len({machine.region for machine in machines}) == 8
+    assert {machine.zone for machine in machines} == {"", "1", "2", "3"}
+    assert any(machine.availability_set for machine in machines)
+    assert any(machine.group for machine in machines)
+    first, last = first_days(date(2025, 1, 1), 12)
+    assert (first, last) == (BEGINS, datetime(2026, 1, 1, tzinfo=UTC))
+    events = make_events(machines, seed=3, begins=first, ends=last)
+    assert events == make_events(machines, seed=3, begins=first, ends=last)
+    misfortunes = sum(event.what is Befalling.MISFORTUNE for event in events)
+    assert 0.015 < misfortunes / (12 * len(machines)) < 0.025
+
+
+# --- the real thing -----------------------------------------------------------------------------------------------
+
+
+def report_of(seed: int) -> tuple[str, Findings]:
+    outcome = simulate(vms=48, begins=date(2025, 1, 10), months=1, seed=seed, tell=lambda _words: None)
+    findings = judge(outcome)
+    return words_of(outcome, findings), findings
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_month_breaks_no_rule_and_the_same_seed_gives_the_same_report() -> None:
+    from django.db import connection, transaction
+
+    reports = []
+    for _ in range(2):
+        with transaction.atomic():
+            words, findings = report_of(seed=5)
+            reports.append(words)
+            assert findings.violations == []
+            assert findings.reboots, "a baseline month"
+            assert Operation.objects.filter(kind="installation", state="succeeded").exists()
+            assert Rollout.objects.filter(status="finished").exists()
+            transaction.set_rollback(True)
+    assert reports[0] == reports[1]
+    assert "planned baseline KB5049983" in reports[0]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT abs(extract(epoch FROM clock_timestamp() - now())) < 3600, current_schemas(false)")
+        assert cursor.fetchone() == (True, ["public"]), "afterwards the database tells its own time again"
+
+
+@pytest.mark.usefixtures("recorded")
+def test_it_refuses_a_database_that_is_in_use() -> None:
+    from tests.factories import VirtualMachineFactory
+
+    VirtualMachineFactory()
+    with pytest.raises(CommandError, match="without machines"):
+        call_command("simulate", "--here", vms=10, months=1, stdout=StringIO(), stderr=StringIO())
+    assert VirtualMachine.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"vms": 0}, {"months": 0}, {"seed": -1}, {"begins": "yesterday"}, {"begins": "2025-01-31"}]
+)
+def test_it_says_what_is_wrong_with_an_option(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CommandError, match="must be"):
+        call_command("simulate", stdout=StringIO(), **wrong)
