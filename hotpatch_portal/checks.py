@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import OperationalError, connections
 
 from patching.probes import read_networks
+from patching.recurrence import parse_hours
 
 OLDEST_POSTGRESQL = 14
 BROKER_SCHEMES = {"redis", "rediss", "redis+socket", "unix"}
@@ -155,3 +156,19 @@ def probe_networks(**_kwargs: Any) -> list[CheckMessage]:
             id="portal.E007",
         )
     ]
+
+
+@register()
+def off_peak(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E008: hours that cannot be read, or too short for an installation, would stop automatic guest patching."""
+    try:
+        parse_hours(settings.OFF_PEAK)
+    except ValueError:
+        return [
+            Error(
+                f"OFF_PEAK is “{settings.OFF_PEAK}”, which is no two hours of a day.",
+                hint="Write when they begin and end, at least two hours apart: 22:00-04:00.",
+                id="portal.E008",
+            )
+        ]
+    return []

@@ -268,6 +268,7 @@ WORKER_KINDS = env.list("WORKER_KINDS", default=[])
 # Whether the menu offers the tour of the demo fleet.
 HAS_DEMO = env.bool("HAS_DEMO", default=False)
 # Where health probes may go (CIDRs). Empty: nowhere, and no VM can have one.
+OFF_PEAK = env("OFF_PEAK", default="22:00-04:00")
 PROBE_NETWORKS = env.list("PROBE_NETWORKS", default=[])
 MAX_IMPORT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it

@@ -274,7 +274,22 @@ OFF_PEAK_NEEDED = timedelta(minutes=60)
 OFF_PEAK_KEPT = timedelta(minutes=15)
 
 
-def time_off_peak(moment: datetime, zone: ZoneInfo) -> timedelta:
+def time_off_peak(
+    moment: datetime, zone: ZoneInfo, *, begins: time = OFF_PEAK_BEGINS, ends: time = OFF_PEAK_ENDS
+) -> timedelta:
     """How long an installation that begins now may take so that it ends off-peak; nothing if it must not begin."""
-    left = off_peak_left(moment, zone)
+    left = off_peak_left(moment, zone, begins=begins, ends=ends)
     return left - OFF_PEAK_KEPT if left >= OFF_PEAK_NEEDED else timedelta(0)
+
+
+def parse_hours(text: str) -> tuple[time, time]:
+    """`22:00-04:00` as two times of day. Raises ValueError naming the text if it is none, or shorter than two hours."""
+    match = re.fullmatch(r"(\d\d:\d\d)-(\d\d:\d\d)", text.strip())
+    try:
+        begins, ends = time.fromisoformat(match[1]), time.fromisoformat(match[2])  # type: ignore[index]  # caught below
+    except (TypeError, ValueError):
+        raise ValueError(text) from None
+    minutes = (ends.hour - begins.hour) * 60 + ends.minute - begins.minute
+    if minutes % 1_440 < 120:
+        raise ValueError(text)
+    return begins, ends

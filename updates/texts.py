@@ -16,6 +16,7 @@ from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import Frequency, RecurrenceProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
+from patching.status import StaleCause
 from vms import choices
 
 Text = str | Promise
@@ -273,6 +274,14 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("rollback", "queued"): _("Queued"),
     ("rollback", "rebooting"): _("Rebooting"),
     ("rollback", ""): _("Rolling back"),
+}
+
+STALE_CAUSES: dict[StaleCause, Text] = {
+    StaleCause.FAILED: _("The last try failed."),
+    StaleCause.NOT_RUNNING: _("The machine does not run; it is assessed once it does."),
+    StaleCause.PAUSED: _("Its connection is paused."),
+    StaleCause.NOT_PERIODIC: _("Periodic assessment is off."),
+    StaleCause.WAITING: _("It waits for its turn."),
 }
 
 PLAN_PROBLEMS: dict[PlanProblem, Text] = {

@@ -31,6 +31,7 @@ def test_a_sound_installation_has_nothing_to_say() -> None:
         ("REDIS_URL", "amqp://host", "portal.E002"),
         ("REDIS_URL", "", "portal.E002"),
         ("OPERATION_LEASE_SECONDS", 60, "portal.E006"),
+        ("OFF_PEAK", "22:00-23:00", "portal.E008"),
         ("PROBE_NETWORKS", ["10.0.0.0/8", "10.0.0.4/8"], "portal.E007"),
         ("DEBUG", True, "portal.W001"),
         ("ALLOWED_HOSTS", ["portal.example"], "portal.W002"),

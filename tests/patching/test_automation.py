@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from hypothesis import example, given, settings
@@ -21,6 +21,7 @@ from patching.recurrence import (
     is_off_peak,
     next_occurrences,
     off_peak_left,
+    parse_hours,
     parse_recurrence,
     time_off_peak,
     windows_name,
@@ -232,13 +233,19 @@ def test_every_windows_zone_has_its_off_peak_hours(name: str) -> None:
 
 
 def test_off_peak_hours_may_lie_within_a_day() -> None:
-    from datetime import time
-
     zone = zone_of("UTC")
     at = datetime(2026, 1, 1, 3, tzinfo=UTC)
     assert is_off_peak(at, zone, begins=time(2), ends=time(5))
     assert not is_off_peak(at, zone, begins=time(4), ends=time(5))
     assert off_peak_left(at, zone, begins=time(2), ends=time(5)) == timedelta(hours=2)
+
+
+def test_hours_are_two_times_of_day_at_least_two_hours_apart() -> None:
+    assert parse_hours(" 22:00-04:00 ") == (time(22), time(4))
+    assert parse_hours("01:30-05:00") == (time(1, 30), time(5))
+    for text in ("", "22-04", "25:00-04:00", "22:00", "22:00-23:59", "22:00-22:00"):
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            parse_hours(text)
 
 
 # --- who goes when -----------------------------------------------------------------------------------------------

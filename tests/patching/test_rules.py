@@ -42,7 +42,7 @@ from patching.releases import (
 )
 from patching.selection import Guard, PatchVerdict, Selection, SelectionReason, prospect, select, validate_plan
 from patching.settings_rules import judge_settings
-from patching.status import judge_update_status
+from patching.status import judge_update_status, why_stale
 from patching.terms import (
     AssessmentMode,
     CatalogImage,
@@ -422,6 +422,18 @@ def test_update_status(row: Row) -> None:
         available_count=int(row["available"]),
     )
     assert status == row["status"]
+
+
+@pytest.mark.parametrize("row", rows("stale"), ids=str)
+def test_stale(row: Row) -> None:
+    cause = why_stale(
+        timedelta(hours=int(row["hours"])),
+        has_failed=flag(row["failed"]),
+        is_running=flag(row["running"]),
+        is_paused=flag(row["paused"]),
+        is_periodic=flag(row["periodic"]),
+    )
+    assert (cause or "") == row["cause"]
 
 
 # --- forecast ----------------------------------------------------------------------------------------------------

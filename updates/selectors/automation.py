@@ -10,12 +10,13 @@ from operator import or_
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.conf import settings
 from django.db import connection
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from patching.orchestrator import Patcher
-from patching.recurrence import time_off_peak, zone_of
+from patching.recurrence import parse_hours, time_off_peak, zone_of
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     LCU_TYPES,
@@ -87,12 +88,13 @@ def clock_of(time_zone: str, location: str) -> ZoneInfo:
 def times_off_peak(vm_ids: Collection[int], now: datetime) -> dict[int, timedelta]:
     """How long an installation may take that begins now on these VMs; only those that may begin (one query)."""
     rows = VirtualMachine.objects.filter(pk__in=list(vm_ids)).order_by("pk").values_list("pk", "time_zone", "location")
+    begins, ends = parse_hours(settings.OFF_PEAK)
     times: dict[tuple[str, str], timedelta] = {}
     found = {}
     for pk, time_zone, location in rows:
         key = (time_zone, location)
         if key not in times:
-            times[key] = time_off_peak(now, clock_of(*key))
+            times[key] = time_off_peak(now, clock_of(*key), begins=begins, ends=ends)
         if times[key]:
             found[pk] = times[key]
     return found

@@ -20,7 +20,7 @@ from patching.orchestrator import PatcherVerdict
 from patching.releases import as_of, next_planned_baseline_month
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
 from patching.selection import Guard, guard_for
-from patching.status import judge_update_status
+from patching.status import StaleCause, judge_update_status, why_stale
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     AssessmentMode,
@@ -36,7 +36,7 @@ from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.polling import poll_seconds
 from vms.access import access_or_404
-from vms.choices import Role
+from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
 from vms.selectors import eligibility_of, patcher_of
 
@@ -133,6 +133,19 @@ class VmPicture:
         if self.vm.assessment_mode != AssessmentMode.AUTOMATIC_BY_PLATFORM or self.last_assessed_at is None:
             return None
         return self.last_assessed_at + ASSESSMENT_PERIOD
+
+    @property
+    def stale_cause(self) -> StaleCause | None:
+        """Why what is shown of this VM is old; None while it is fresh, or was never known."""
+        if self.last_assessed_at is None:
+            return None
+        return why_stale(
+            self.now - self.last_assessed_at,
+            has_failed=bool(self.error_code),
+            is_running=self.vm.power_state in {PowerState.RUNNING, PowerState.UNKNOWN},
+            is_paused=self.paused_until is not None,
+            is_periodic=self.next_assessment_at is not None,
+        )
 
     @property
     def may_own(self) -> bool:

@@ -14,6 +14,7 @@ from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import parse_recurrence
 from patching.selection import RebootProspect, SelectionReason
+from patching.status import StaleCause
 from patching.terms import RebootBehavior
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
@@ -30,6 +31,7 @@ from updates.texts import (
     RECURRENCES,
     ROLLOUT_REASONS,
     RUNNING,
+    STALE_CAUSES,
     STEPS,
     ErrorText,
     Text,
@@ -132,6 +134,12 @@ def probe_words(member: RolloutMember) -> str:
     if not member.probe_failure:
         return ""
     return str(PROBE_FAILURES[ProbeFailure(member.probe_failure)]) % {"detail": member.probe_detail or "–"}
+
+
+@register.filter
+def stale_words(cause: StaleCause) -> Text:
+    """Why what is shown of a VM is old."""
+    return STALE_CAUSES[cause]
 
 
 @register.filter
