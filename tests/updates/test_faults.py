@@ -16,9 +16,10 @@ from django.urls import reverse
 from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_vms
-from updates.models import Operation, VmUpdateState
+from updates.models import Operation, Rollout, RolloutSource, VmUpdateState
 from updates.services.catalogue import import_catalogue
-from updates.services.operations import request_assessments, request_installations
+from updates.services.operations import database_now, request_assessments, request_installations
+from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from updates.tasks import sweep as sweep_task
 from vms.models import VirtualMachine
 
@@ -76,6 +77,43 @@ def test_a_worker_killed_in_the_middle_of_an_installation(vm, worker, redis_serv
     worker(redis_url=redis_server.url)
     wait_for(lambda: state_of(operation) not in {"queued", "starting", "in_progress", "rebooting"}, "it ends")
     assert_ended_once(operation)
+
+
+def test_a_rollout_in_whose_second_wave_every_worker_dies(vm, worker, redis_server) -> None:
+    """Each machine is asked once, whoever goes on; a wave that fails then pauses it, and nothing further starts."""
+    others = [
+        VirtualMachineFactory(connection=vm.connection, resource_group=vm.resource_group, tags={"simulate": wish})
+        for wish in ("", "fail:KB5087424", "")
+    ]
+    VmUpdateState.objects.bulk_create(VmUpdateState(vm=other, os_build="20348.5020") for other in others)
+    what = RolloutPlan(name="", source=RolloutSource.SCHEDULE, plan=EVERYTHING, most_failures=0, most_percent=0)
+    rollout = create_rollout(
+        what=what, vm_ids=[vm.pk, *(other.pk for other in others)], now=database_now(), created_by=None
+    )
+
+    def advanced(condition: Callable[[], bool]) -> bool:
+        Rollout.objects.filter(pk=rollout.pk, next_step_at__isnull=False).update(next_step_at=database_now())
+        advance_rollouts(now=database_now())
+        return condition()
+
+    second = others[0]
+    running = Operation.objects.filter(vm=second, state__in=["in_progress", "rebooting"])
+    first_worker = worker(redis_url=redis_server.url)
+    wait_for(lambda: advanced(running.exists), "the second wave runs")
+    first_worker.kill()
+    for _ in range(3):
+        advanced(bool)
+    worker(redis_url=redis_server.url)
+    wait_for(lambda: advanced(lambda: Rollout.objects.get(pk=rollout.pk).status != "running"), "it pauses")
+    wait_for(lambda: not Operation.objects.open().exists(), "what has started ends")
+    rollout.refresh_from_db()
+    assert (rollout.status, rollout.reason) == ("paused", "rollout.budget_used")
+    for _ in range(3):
+        advanced(bool)
+    states = list(rollout.members.order_by("wave").values_list("status", flat=True))
+    assert states == ["succeeded", "succeeded", "failed", "waiting"]
+    installed = Operation.objects.filter(kind="installation").values_list("vm_id", flat=True)
+    assert sorted(installed) == sorted([vm.pk, others[0].pk, others[1].pk]), "each was asked once"
 
 
 def test_a_broker_that_forgets_everything(vm, worker, redis_server) -> None:

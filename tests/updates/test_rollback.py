@@ -149,6 +149,28 @@ def test_the_page_plans_confirms_and_shows_the_run(client: Client, operator: Use
     assert "Rollback" in history
 
 
+def test_a_window_that_ends_before_the_work_leaves_the_rest_pending(vm: VirtualMachine) -> None:
+    """A configuration's window has 25 minutes left: 10 for an update, 10 for the reboot, and no more fits."""
+    now = timezone.now()
+    what = RolloutPlan(
+        name="late",
+        source=RolloutSource.SCHEDULE,
+        plan=EVERYTHING,
+        is_availability_first=False,
+        window_ends_at=now + timedelta(minutes=25),
+    )
+    rollout = create_rollout(what=what, vm_ids=[vm.pk], now=now, created_by=None)
+    advance_rollouts(now=now)
+    run()
+    advance_rollouts(now=now + timedelta(minutes=26))
+    operation = Operation.objects.get(vm=vm, is_bulk=True, kind="installation")
+    assert operation.is_maintenance_window_exceeded
+    assert (operation.state, operation.error_code) == ("failed", "window.exceeded")
+    assert set(operation.results.values_list("state", flat=True)) == {"Installed", "Pending"}
+    member = rollout.members.get()
+    assert (member.status, member.code) == ("failed", "window.exceeded")
+
+
 def test_no_way_back_says_why(client: Client, operator: User, resource_group: ResourceGroup) -> None:
     call_command("seed_catalogue", verbosity=0)
     new = VirtualMachineFactory(name="new", resource_group=resource_group)
