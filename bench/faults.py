@@ -149,12 +149,14 @@ class Campaign:
         running: dict[str, threading.Thread] = {}
         for kind in order:
             if kind in running:
-                running[kind].join()
+                running[kind].join(2 * PATIENCE_SECONDS)
             running[kind] = threading.Thread(target=self._befall_one, args=(kind, faults[kind]), daemon=True)
             running[kind].start()
             time.sleep(self.dice.uniform(0.3, 1.5))
-        for thread in running.values():
-            thread.join()
+        for kind, thread in running.items():
+            thread.join(2 * PATIENCE_SECONDS)
+            if thread.is_alive():
+                print(f"  {kind}: does not come to an end", flush=True)
 
     def _befall_one(self, kind: str, fault: Callable[[], object]) -> None:
         """One fault; what it hits may be down already, then it waits until it is back."""

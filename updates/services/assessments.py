@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -16,7 +18,7 @@ from patching.eligibility import EligibilityVerdict
 from patching.status import judge_update_status
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
 from patching.track import TrackVerdict, hotpatch_status, judge_track
-from updates.models import InstalledPatch, Patch, PatchSet, PatchSetMember
+from updates.models import Patch, PatchSet, PatchSetMember
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from vms.services.summaries import VmSummary, record_summaries
@@ -215,7 +217,7 @@ def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
 
 def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
     """Write the difference between what was recorded as installed and what is; nothing where nothing changed."""
-    new: list[InstalledPatch] = []
+    new: list[dict[str, Any]] = []
     gone: list[tuple[int, int]] = []
     moved: list[tuple[int, int, str, datetime]] = []
     for item in found:
@@ -226,18 +228,28 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
         for key, update in after.items():
             if key not in before:
                 new.append(
-                    InstalledPatch(
-                        vm_id=vm_id,
-                        patch_id=pks[key],
-                        version=update.patch.version,
-                        installed_on=update.installed_on,
-                        installed_by_id=item.installation_id if key in item.installed_keys else None,
-                    )
+                    {
+                        "vm_id": vm_id,
+                        "patch_id": pks[key],
+                        "version": update.patch.version,
+                        "installed_on": update.installed_on.isoformat(),
+                        "installed_by_id": str(item.installation_id) if key in item.installed_keys else None,
+                    }
                 )
             elif before[key].patch.version != update.patch.version:
                 moved.append((vm_id, pks[key], update.patch.version, update.installed_on))
-    InstalledPatch.objects.bulk_create(new, batch_size=2_000, ignore_conflicts=True)
     with connection.cursor() as cursor:
+        if new:
+            cursor.execute(
+                """
+                INSERT INTO updates_installedpatch (vm_id, patch_id, version, installed_on, installed_by_id)
+                SELECT vm_id, patch_id, version, installed_on, installed_by_id FROM jsonb_to_recordset(%s::jsonb)
+                    AS r(vm_id bigint, patch_id bigint, version text, installed_on timestamptz, installed_by_id uuid)
+                ORDER BY vm_id, patch_id
+                ON CONFLICT DO NOTHING
+                """,
+                [json.dumps(new)],
+            )
         if moved:
             cursor.execute(
                 """

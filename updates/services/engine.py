@@ -51,7 +51,7 @@ from patching.terms import (
     RunStatus,
     Verification,
 )
-from updates.models import Lane, Operation, PatchResult
+from updates.models import Lane, Operation
 from updates.plans import order_from_json, plan_from_json
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.selectors.connections import configuration_of
@@ -923,20 +923,24 @@ def _record_results(rows: Sequence[tuple[UUID, Sequence[PatchOutcome]]]) -> None
     if not rows:
         return
     pks = ensure_patches(outcome.patch for _pk, outcomes in rows for outcome in outcomes)
-    PatchResult.objects.bulk_create(
-        [
-            PatchResult(
-                operation_id=operation_id,
-                patch_id=pks[outcome.patch.key],
-                state=outcome.state.value,
-                reason=outcome.reason,
-                error_code=outcome.error_code,
-            )
-            for operation_id, outcomes in sorted(rows, key=lambda row: row[0])
-            for outcome in {o.patch.key: o for o in outcomes}.values()
-        ],
-        update_conflicts=True,
-        unique_fields=["operation", "patch"],
-        update_fields=["state", "reason", "error_code"],
-        batch_size=2_000,
-    )
+    results = [
+        (str(operation_id), pks[outcome.patch.key], outcome.state.value, outcome.reason, outcome.error_code)
+        for operation_id, outcomes in sorted(rows, key=lambda row: row[0])
+        for outcome in {o.patch.key: o for o in outcomes}.values()
+    ]
+    if not results:
+        return
+    names = ("operation_id", "patch_id", "state", "reason", "error_code")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_patchresult AS p (operation_id, patch_id, state, reason, error_code)
+            SELECT operation_id, patch_id, state, reason, error_code FROM jsonb_to_recordset(%s::jsonb)
+                AS r(operation_id uuid, patch_id bigint, state text, reason text, error_code text)
+            ON CONFLICT (operation_id, patch_id) DO UPDATE
+                SET state = EXCLUDED.state, reason = EXCLUDED.reason, error_code = EXCLUDED.error_code
+                WHERE (p.state, p.reason, p.error_code)
+                    IS DISTINCT FROM (EXCLUDED.state, EXCLUDED.reason, EXCLUDED.error_code)
+            """,
+            [json.dumps([dict(zip(names, result, strict=True)) for result in results])],
+        )

@@ -24,7 +24,7 @@ from patching.terms import (
     UpdateStatus,
     Verification,
 )
-from updates.models import Lane, Operation, OperationEvent, VmUpdateState
+from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_to_json
 
 if TYPE_CHECKING:
@@ -203,13 +203,19 @@ def write_events(
     events: Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]],
 ) -> None:
     """Add lines (operation, at, message id, state, detail) to timelines."""
-    OperationEvent.objects.bulk_create(
-        [
-            OperationEvent(operation_id=operation_id, at=at, code=code, state=state.value, detail=dict(detail))
-            for operation_id, at, code, state, detail in events
-        ],
-        batch_size=2_000,
-    )
+    names = ("operation_id", "at", "code", "state", "detail")
+    rows = [dict(zip(names, event, strict=True)) for event in events]
+    if not rows:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO updates_operationevent (operation_id, at, code, state, detail)
+            SELECT operation_id, at, code, state, detail FROM jsonb_to_recordset(%s::jsonb)
+                AS r(operation_id uuid, at timestamptz, code text, state text, detail jsonb)
+            """,
+            [json.dumps(rows, default=_as_json)],
+        )
 
 
 # --- asking for them ---------------------------------------------------------------------------------------------
