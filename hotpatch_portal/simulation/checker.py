@@ -324,14 +324,13 @@ class _Baselines:
 
 
 def _cause(found: Sequence[tuple[Install, Out | None]], newest: Out | None) -> str | None:
-    """What a reboot was for, in words: the line's newest baseline, or a named patch that is no hotpatch."""
-    for install, release in found:
-        if release is None:
-            return f"update KB{install.kb_number}"
-        if release.kind in _TAKES_OFF:
-            return f"{release.kind} KB{install.kb_number}"
-        if release.kind == "baseline" and release == newest:
+    """What a reboot was for, in words: the line's newest baseline, else a named patch that is no hotpatch."""
+    for _install, release in found:
+        if release is not None and release.kind == "baseline" and release == newest:
             return f"{'planned' if release.is_planned else 'unplanned'} baseline KB{release.kb_number}"
+    for install, release in found:
+        if release is None or release.kind in _TAKES_OFF:
+            return f"{'update' if release is None else release.kind} KB{install.kb_number}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -69,27 +70,26 @@ def first_days(begins: date, months: int) -> tuple[datetime, datetime]:
     return datetime.combine(begins, time(), UTC), datetime.combine(ends, time(), UTC)
 
 
-def simulate(*, vms: int, begins: date, months: int, seed: int, tell: Callable[[str], None]) -> Outcome:
-    """Run it in the configured database, which must hold the catalogue and no machines.
+def simulate(*, vms: int, begins: datetime, ends: datetime, seed: int, tell: Callable[[str], None]) -> Outcome:
+    """Run it from one midnight (UTC) to another in the configured database, which must hold the catalogue and no machines.
 
     Raises ValueError if there are machines.
     """
     if VirtualMachine.objects.exists():
         raise ValueError("A simulation needs a database without machines.")
-    first, last = first_days(begins, months)
-    with simulated_clock(first) as clock:
+    with simulated_clock(begins) as clock:
         catalogue = load_catalogue()
-        machines = make_machines(vms, seed=seed, begins=begins, releases=catalogue.facts.releases)
+        machines = make_machines(vms, seed=seed, begins=begins.date(), releases=catalogue.facts.releases)
         ids = record(machines, seed=seed, tell=tell)
         outcome = Outcome(
             machines=machines,
             places={pk: number for number, pk in enumerate(ids)},
             releases=tuple(catalogue.facts.releases),
-            begins=first,
-            ends=last,
+            begins=begins,
+            ends=ends,
             ledger=MemoryLedger(),
         )
-        events = make_events(machines, seed=seed, begins=first, ends=last)
+        events = make_events(machines, seed=seed, begins=begins, ends=ends)
         _Run(clock, outcome, ids, events, tell).go()
         return outcome
 
@@ -147,8 +147,7 @@ class _Run:
         return latest if due is None else min(latest, max(due, now + SHORTEST_STEP))
 
     def _sweep(self) -> None:
-        while sweep(connector_factory=self._connector):
-            pass
+        sweep(connector_factory=self._connector, seconds=math.inf)
 
     def _connector(self, row: ConnectionRow, catalogue: LoadedCatalogue) -> Connector:
         """The simulator of the connection; kept, since it remembers what it has worked out."""

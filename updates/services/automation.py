@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
 from patching.orchestrator import Patcher, PatcherVerdict
 from patching.recurrence import Recurrence, next_occurrences, parse_recurrence, zone_of
@@ -83,7 +84,9 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
     them.
     """
     made = []
-    for row in Connection.objects.filter(connections_in_charge(), is_patching_automatically=True).order_by("pk"):
+    somebody = VirtualMachine.objects.filter(connection_id=OuterRef("pk"), critical_and_security_count__gt=0)
+    in_charge = Connection.objects.filter(connections_in_charge(), Exists(somebody), is_patching_automatically=True)
+    for row in in_charge.order_by("pk"):
         with transaction.atomic():
             # Two schedulers at once: the second finds the VMs in the rollout of the first.
             Connection.objects.select_for_update(no_key=True).get(pk=row.pk)

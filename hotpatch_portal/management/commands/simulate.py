@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from hotpatch_portal.simulation.database import own_database
 from hotpatch_portal.simulation.report import judge, words_of
-from hotpatch_portal.simulation.run import simulate
+from hotpatch_portal.simulation.run import first_days, simulate
 from hotpatch_portal.stack.embedded import StackError
 
 MOST_VMS, MOST_MONTHS = 100_000, 36
@@ -54,11 +54,12 @@ class Command(BaseCommand):
             raise SystemExit(self._in_a_database_of_its_own(options))
         logging.getLogger().setLevel(logging.ERROR)  # a year of routine says nothing
         call_command("seed_catalogue", if_empty=True, stdout=self.stderr)
+        first, last = first_days(begins, options["months"])
         try:
             outcome = simulate(
                 vms=options["vms"],
-                begins=begins,
-                months=options["months"],
+                begins=first,
+                ends=last,
                 seed=options["seed"],
                 tell=self.stderr.write,
             )
