@@ -61,6 +61,7 @@ class Campaign:
         """Everything, and what came of it."""
         self.clock.write_text("0")
         self.ledger.touch()
+        self.ledger.with_suffix(".calm").touch()
         environment = os.environ | {
             "PORT": str(free_port()),
             "PORTAL_DIR": str(self.directory / "portal"),
@@ -126,6 +127,7 @@ class Campaign:
             request_bulk(
                 request_id=pk, kind=OperationKind.INSTALLATION, selection={"vm": ids}, plan=plan, requested_by=user
             )
+        self.ledger.with_suffix(".calm").unlink()
         self._befall()
 
         def is_over() -> bool:
