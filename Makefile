@@ -83,7 +83,7 @@ fix: $(VENV)/.dev ## format, and mend what can be mended
 messages: $(VENV)/.dev gettext ## bring new texts into the Japanese catalogue
 	@$(BIN)/python manage.py check_translations --write || true
 
-bench: $(VENV)/.dev ## measure pages, operations and faults (about 40 minutes; docs/performance.md)
+bench: $(VENV)/.dev ## measure pages, operations and faults (some hours; docs/performance.md)
 	@$(BIN)/python -m bench.pages && $(BIN)/python -m bench.operations && $(BIN)/python -m bench.faults
 
 screenshots: $(VENV)/.dev browser ## every page, en/ja x light/dark x wide/narrow, into screenshots/
