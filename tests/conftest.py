@@ -18,9 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hypothesis
 import pytest
 
 from hotpatch_portal.stack.embedded import EmbeddedRedis, die_with_parent
+
+# How fast a machine is decides no test.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = ["tests.fixtures"]
 

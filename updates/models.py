@@ -288,8 +288,8 @@ class OperationQuerySet(models.QuerySet["Operation"]):
     """Operations by where they are."""
 
     def open(self) -> OperationQuerySet:
-        """Operations that have not ended."""
-        return self.exclude(state__in=_TERMINAL)
+        """Operations that have not ended: those that are due one day, which a partial index holds (and a constraint)."""
+        return self.filter(next_step_at__isnull=False)
 
     def in_flight(self) -> OperationQuerySet:
         """Operations that a machine may be working on."""
