@@ -265,6 +265,7 @@ class Simulator:
     catalogue_date: date | None
     clock_factor: float
     ledger: Ledger | None = None
+    assessment_seconds: float = ASSESSMENT_SECONDS  # how long one takes, about; 0: its answer is there at once
     is_patient: bool = False  # looks come when something ends, not every few seconds: for clocks that jump
     capabilities: frozenset[Capability] = frozenset(
         {
@@ -298,7 +299,9 @@ class Simulator:
         return refusal or self._started(request)
 
     def _started(self, request: StartRequest) -> Started:
-        return Started(handle=str(request.request_id), look_again_after=self._look_again(LONGEST_ASSESSMENT))
+        is_over = request.kind is OperationKind.ASSESSMENT and not self.assessment_seconds
+        wait = 0.0 if is_over else self._look_again(LONGEST_ASSESSMENT)
+        return Started(handle=str(request.request_id), look_again_after=wait)
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         """Say as if received whatever a start would be taken for now: what it does follows from the request alone.
@@ -396,7 +399,7 @@ class Simulator:
     def _observe_assessment(
         self, request: ObserveRequest, machine: _Machine, moment: datetime, elapsed: float
     ) -> Observation:
-        length = ASSESSMENT_SECONDS * (0.8 + 0.4 * self._dice(request.vm, "assessment"))
+        length = self.assessment_seconds * (0.8 + 0.4 * self._dice(request.vm, "assessment"))
         if elapsed < length:
             return Observation(
                 progress=Progress(

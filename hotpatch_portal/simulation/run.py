@@ -153,7 +153,7 @@ class _Run:
         """The simulator of the connection; kept, since it remembers what it has worked out."""
         if self._simulator is None:
             made = make(configuration_of(row), catalogue.facts, ledger=self._outcome.ledger)
-            self._simulator = replace(made, is_patient=True)
+            self._simulator = replace(made, is_patient=True, assessment_seconds=0.0)
         return cast("Connector", self._simulator)  # a frozen connector: nobody sets its capabilities
 
     def _every_day(self, now: datetime) -> None:

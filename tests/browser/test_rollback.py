@@ -52,7 +52,7 @@ def test_a_hotpatch_is_rolled_back_and_held(page: Page, stack: Stack) -> None:
 
 
 def test_a_baseline_is_rolled_back_in_japanese(new_context: OpenContext, stack: Stack) -> None:
-    name = "web-009"
+    name = "web-003"
     page = new_context(locale="ja-JP").new_page()
     page.goto(f"/virtual-machines/?q={name}")
     page.get_by_role("link", name=name, exact=True).click()
