@@ -32,6 +32,16 @@ pytest_plugins = ["tests.fixtures"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def own_language() -> Iterator[None]:
+    """A request leaves its reader's language and time zone behind in the thread; no other test sees them."""
+    from django.utils import timezone, translation
+
+    yield
+    translation.deactivate()
+    timezone.deactivate()
+
+
 class RedisServer(EmbeddedRedis):
     """A Redis that a test may stop, start and flush."""
 

@@ -39,6 +39,7 @@ from patching.rollout import (
     must_pause,
     phases_of,
     plan_lanes,
+    plan_rings,
 )
 from patching.terms import PatchMode, ProductLine
 from tests.patching.recorded import releases
@@ -338,6 +339,32 @@ def test_machines_of_one_region_wait_for_nobodys_night_but_their_own() -> None:
 
     lanes = plan_lanes([machine(1, "Asia/Tokyo"), machine(2, "UTC"), machine(3, "Asia/Tokyo")])
     assert [(lane.phase, lane.waves) for lane in lanes] == [(0, ((1, 3),)), (0, ((2,),))]
+
+
+def test_a_full_wave_is_passed_over() -> None:
+    """Of an availability set of ten two at a time, and never two update domains; of the subscription two, too."""
+    fleet = [
+        Machine(n, "nowhere", availability_set="x", update_domain=0 if n == 1 else 1, subscription="s")
+        for n in range(1, 11)
+    ]
+    (lane,) = plan_lanes(fleet)
+    assert lane.waves == ((1,), (2, 3), (4, 5), (6, 7), (8, 9), (10,))
+
+
+@pytest.mark.parametrize("is_availability_first", [True, False])
+def test_rings_go_one_after_the_other(is_availability_first: bool) -> None:
+    rings = [
+        [Machine(1, "japaneast"), Machine(2, "japanwest")],
+        [],
+        [Machine(3, "japaneast"), Machine(4, "japaneast")],
+    ]
+    lanes = plan_rings(rings, is_availability_first=is_availability_first)
+    phases = [(lane.ring, lane.phase, lane.waves) for lane in lanes]
+    if is_availability_first:
+        assert phases == [(0, 0, ((1,),)), (0, 1, ((2,),)), (2, 2, ((3, 4),))]
+    else:
+        assert phases == [(0, 0, ((1, 2),)), (2, 1, ((3, 4),))]
+    assert plan_rings([], is_availability_first=is_availability_first) == []
 
 
 def test_phases_hold_no_pair() -> None:
