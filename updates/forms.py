@@ -14,6 +14,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.auth.models import User
+from django.db.models.fields.json import KeyTextTransform
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -516,9 +517,24 @@ class BulkWizard:
         self.count = bounded_count(self.vms)
         going_back = self.going_back if self.is_rollback else None
         self.rollout_form = RolloutForm(data if is_sent else None, going_back=going_back)
+        if is_sent and self.is_installation and self.rollout_form.is_valid():
+            self._check_rings()
         # An assessment asks for none of it.
         is_ordered = self.kind is OperationKind.ASSESSMENT or self.rollout_form.is_valid()
         self.is_confirmed = is_sent and self.form.is_valid() and is_ordered and self.count > 0
+
+    def _check_rings(self) -> None:
+        """A ring that no machine is in is a slip of the pen: its machines would all go last, at once."""
+        fields = self.rollout_form.cleaned_data
+        if not fields["rings"]:
+            return
+        value = KeyTextTransform(fields["ring_tag"], "tags")
+        values = self.vms.order_by().annotate(ring_value=value).values_list("ring_value", flat=True).distinct()
+        known = {str(text).casefold() for text in values}
+        for name in fields["rings"]:
+            if name.casefold() not in known:
+                words = _("None of these machines has the tag %(tag)s with the value %(value)s.")
+                self.rollout_form.add_error("rings", words % {"tag": fields["ring_tag"], "value": name})
 
     @property
     def is_count_exact(self) -> bool:

@@ -593,6 +593,15 @@ def test_only_what_a_ring_proved_reaches_the_next(operator: User, resource_group
     assert rollout.status == "finished"
 
 
+def test_a_ring_without_machines_stops_nobody(operator: User, resource_group: ResourceGroup) -> None:
+    (vm,) = fleet(resource_group, 1)
+    rollout = make([vm], operator, ring_tag="ring", rings=("pilot", "broad"), ring_soak_minutes=60)
+    advance(rollout)
+    operation = Operation.objects.open().get()
+    assert operation.plan is not None
+    assert operation.plan["classifications"] == ["Security"], "the plan as it was asked for"
+
+
 def test_rings_follow_availability_inside(operator: User, resource_group: ResourceGroup) -> None:
     pilot = fleet(resource_group, 2, tags={"ring": "pilot"}, location="japaneast")
     pilot += fleet(resource_group, 2, tags={"ring": "pilot"}, location="japanwest")
@@ -621,7 +630,11 @@ def test_rings_from_the_page(client: Client, operator: User, resource_group: Res
     url = reverse("updates:bulk-create")
     assert "A ring is named once." in text_of(client.post(url, fields | {"rings": "pilot, Pilot"}))
     assert "Say which tag has these values." in text_of(client.post(url, fields | {"rings": "pilot", "ring_tag": ""}))
+    assert "None of these machines has the tag ring with the value broad." in text_of(
+        client.post(url, fields | {"rings": "pilot、broad"})
+    )
     assert not Rollout.objects.exists()
+    fields["vm"] += [vm.pk for vm in fleet(resource_group, 1, tags={"ring": "Broad"})]
     answer = client.post(url, fields | {"rings": "pilot、broad"})
     rollout = Rollout.objects.get()
     assert answer["Location"] == reverse("updates:rollout", args=[rollout.pk])

@@ -95,6 +95,7 @@ def create_rollout(
         kind=(OperationKind.INSTALLATION if what.plan else OperationKind.ROLLBACK).value,
         plan=plan_to_json(what.plan) if what.plan else {},
         rings=[*what.rings, ""] if what.rings else [],
+        ring=min((lane.ring for lane in lanes), default=0),  # rings without machines prove nothing and stop nobody
         ring_soak_minutes=what.ring_soak_minutes,
         is_off_peak_only=what.is_off_peak_only,
         window_ends_at=what.window_ends_at,
