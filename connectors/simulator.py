@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID, uuid5
@@ -399,8 +399,8 @@ class Simulator:
     def _observe_assessment(
         self, request: ObserveRequest, machine: _Machine, moment: datetime, elapsed: float
     ) -> Observation:
-        length = self.assessment_seconds * (0.8 + 0.4 * self._dice(request.vm, "assessment"))
-        if elapsed < length:
+        longest = 1.2 * self.assessment_seconds
+        if elapsed < longest and elapsed < (length := longest * (2 + self._dice(request.vm, "assessment")) / 3):
             return Observation(
                 progress=Progress(
                     step="assessing",
@@ -804,6 +804,7 @@ def _line(vm: VmRef) -> ProductLine | None:
     return next((line for line in ProductLine if line.value.removeprefix("ws") in sku), None)
 
 
+@lru_cache(maxsize=64)
 def _offer_period(moment: datetime) -> tuple[date, bool]:
     """A stretch of time in which Windows Update offers the same: releases come at 10:00 Pacific time."""
     local = moment.astimezone(PACIFIC)
@@ -812,7 +813,9 @@ def _offer_period(moment: datetime) -> tuple[date, bool]:
 
 def _wishes(vm: VmRef) -> frozenset[str]:
     """The misfortunes that the VM's tag asks for."""
-    text = dict(vm.tags).get(MISFORTUNE_TAG, "")
+    text = next((value for key, value in vm.tags if key == MISFORTUNE_TAG), "")
+    if not text:
+        return frozenset()
     return frozenset(word.strip().lower() for word in text.replace(",", " ").split())
 
 

@@ -321,6 +321,7 @@ class Operation(models.Model):
         VirtualMachine,
         on_delete=models.CASCADE,
         related_name="operations",
+        db_index=False,  # the history's index begins with it
         verbose_name=_("virtual machine"),
     )
     connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="+", db_index=False)

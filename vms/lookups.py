@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Field, ForeignObject, Lookup
+
+
+def array(members: Iterable[int | UUID | str]) -> str:
+    """PostgreSQL's text of an array of numbers or UUIDs (or of their texts), for `%s::bigint[]` or `%s::uuid[]`.
+
+    A driver would look at each member by itself, which for thousands takes longer than the query.
+    """
+    return "{" + ",".join(map(str, members)) + "}"
 
 
 @Field.register_lookup
 @ForeignObject.register_lookup
 class AnyOf(Lookup):
-    """`filter(pk__any=ids)`. The members must be of the column's own type; nothing is converted."""
+    """`filter(pk__any=ids)`, with numbers or UUIDs of the column's own type; nothing is converted."""
 
     lookup_name = "any"
     prepare_rhs = False
@@ -18,4 +28,5 @@ class AnyOf(Lookup):
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
         """The comparison with one array."""
         column, params = self.process_lhs(compiler, connection)
-        return f"{column} = ANY(%s)", (*params, list(self.rhs))
+        kind = self.lhs.output_field.db_type(connection) or "text"
+        return f"{column} = ANY(%s::{kind}[])", (*params, array(self.rhs))

@@ -12,7 +12,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -49,6 +49,7 @@ from updates.models import (
     PatchSet,
     VmUpdateState,
 )
+from updates.selectors.vm_facts import load_vm_facts
 from updates.services.assessments import ensure_patches
 from updates.services.engine import claim_due, sweep
 from updates.services.operations import (
@@ -479,6 +480,23 @@ def test_six_workers_start_each_of_two_hundred_operations_once_and_end_them_all(
 
 
 # --- looking and ending ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_batch_that_failed_before_anything_was_sent_is_sent_one_by_one(monkeypatch):
+    """Also by a connector that can neither send twice nor be asked: this worker knows that it sent nothing."""
+    outcomes = install(*make_vms(3, connection=make_connection()))
+
+    def stumbles(vm_ids, catalogue):
+        if len(vm_ids) > 1:
+            raise OperationalError("terminating connection")
+        return load_vm_facts(vm_ids, catalogue)
+
+    monkeypatch.setattr("updates.services.engine.load_vm_facts", stumbles)
+    connector = ScriptedConnector()
+    run(connector)
+    assert connector.starts == {outcome.operation_id: 1 for outcome in outcomes}
+    assert {state_of(outcome.operation_id) for outcome in outcomes} == {S.SUCCEEDED}
 
 
 @pytest.mark.django_db

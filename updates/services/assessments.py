@@ -52,9 +52,12 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
     """Write what successful assessments found. A fixed number of statements; unchanged rows are not rewritten."""
     if not found:
         return
-    seen = {patch.key: patch for item in found for patch in item.result.available}
+    # Equal VMs share the very same objects: hundreds of VMs mean some tens of patches.
+    offers = {id(item.result.available): item.result.available for item in found}
+    seen = {id(patch): patch for available in offers.values() for patch in available}
     for item in found:
-        seen |= {update.patch.key: update.patch for update in (*item.facts.ref.installed, *item.installed)}
+        for update in (*item.facts.ref.installed, *item.installed):
+            seen[id(update.patch)] = update.patch
     pks = ensure_patches(seen.values())
     sets = _ensure_patch_sets([item.result.available for item in found], pks)
     _record_states(
@@ -199,19 +202,19 @@ def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
 
 
 def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
-    ordered = sorted(rows)
+    names = ("vm_id", "patch_set_id", "os_build")
     with connection.cursor() as cursor:
         cursor.execute(
             """
             INSERT INTO updates_vmupdatestate
                 (vm_id, patch_set_id, os_build, last_assessed_at, error_code, is_awaiting_assessment)
             SELECT r.vm_id, r.patch_set_id, r.os_build, %s, '', false
-            FROM unnest(%s::bigint[], %s::bigint[], %s::text[]) AS r(vm_id, patch_set_id, os_build)
+            FROM jsonb_to_recordset(%s::jsonb) AS r(vm_id bigint, patch_set_id bigint, os_build text)
             ON CONFLICT (vm_id) DO UPDATE SET
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
                 last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
             """,
-            [now, [row[0] for row in ordered], [row[1] for row in ordered], [row[2] for row in ordered]],
+            [now, json.dumps([dict(zip(names, row, strict=True)) for row in sorted(rows)])],
         )
 
 
@@ -221,6 +224,8 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
     gone: list[tuple[int, int]] = []
     moved: list[tuple[int, int, str, datetime]] = []
     for item in found:
+        if item.installed == item.facts.ref.installed:
+            continue
         before = {update.patch.key: update for update in item.facts.ref.installed}
         after = {update.patch.key: update for update in item.installed}
         vm_id = item.facts.ref.vm_id

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -107,16 +109,10 @@ def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:
             """
             INSERT INTO updates_bulkoutcome (request_id, vm_id, verdict, operation_id, code)
             SELECT %s, r.vm_id, r.verdict, r.operation_id, r.code
-            FROM unnest(%s::bigint[], %s::text[], %s::uuid[], %s::text[]) AS r(vm_id, verdict, operation_id, code)
+            FROM jsonb_to_recordset(%s::jsonb) AS r(vm_id bigint, verdict text, operation_id uuid, code text)
             ON CONFLICT DO NOTHING
             """,
-            [
-                row.pk,
-                [outcome.vm_id for outcome in outcomes],
-                [outcome.verdict.value for outcome in outcomes],
-                [outcome.operation_id for outcome in outcomes],
-                [outcome.code for outcome in outcomes],
-            ],
+            [row.pk, json.dumps([asdict(outcome) for outcome in outcomes], default=str)],
         )
 
 

@@ -71,6 +71,7 @@ from updates.services.operations import (
     write_events,
 )
 from updates.services.verification import conclude, verify_earlier_installations
+from vms.lookups import array
 from vms.models import Connection
 
 log = structlog.get_logger(__name__)
@@ -78,7 +79,7 @@ log = structlog.get_logger(__name__)
 S = OperationState
 INTERACTIVE_LANES = (Lane.INTERACTIVE, Lane.LOOK)
 ALL_LANES = (Lane.INTERACTIVE, Lane.LOOK, Lane.BULK)
-CLAIM_SIZE = 500
+CLAIM_SIZE = 1_000
 # A start that could not be sent within this long after its claim goes back to the queue instead (lease: 90 s).
 SEND_WITHIN_SECONDS = 20.0
 _IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
@@ -138,6 +139,24 @@ class Claimed:
     is_past_deadline: bool
     attempts: int
     progress: Mapping[str, Any] | None
+    os_build: str
+    is_unsent: bool = False  # this worker has moved it to `starting` and has not asked the connector yet
+
+    @property
+    def longest(self) -> timedelta | None:
+        """How long it may take."""
+        if self.rollback is not None:
+            return 2 * self.rollback.duration
+        return self.plan.maximum_duration if self.plan else None
+
+    def event(self, code: str) -> str:
+        """The message id for an installation's timeline; a routine assessment has none."""
+        return code if self.kind.changes_the_machine else ""
+
+    def starting(self, now: datetime) -> None:
+        """Follow the transition to `starting`, which this worker has just made."""
+        self.state, self.started_at, self.attempts = S.STARTING, now, self.attempts + 1
+        self.is_unsent = True
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Claimed:
@@ -157,6 +176,7 @@ class Claimed:
             is_late,
             attempts,
             progress,
+            os_build,
         ) = row
         return cls(
             pk=pk,
@@ -174,6 +194,7 @@ class Claimed:
             is_past_deadline=bool(is_late),
             attempts=attempts,
             progress=json.loads(progress) if progress else None,
+            os_build=os_build or "",
         )
 
 
@@ -208,49 +229,86 @@ class Claim:
         return time.monotonic() - self.claimed_at < SEND_WITHIN_SECONDS
 
 
-# A paused or full connection keeps its queued rows out of the claim, and so does a VM with something in flight.
-_CLAIM = """
-WITH due AS MATERIALIZED (
-    SELECT o.id FROM updates_operation o
-    WHERE o.next_step_at <= clock_timestamp() AND o.lane = ANY(%(lanes)s)
-      AND (%(kinds)s::text[] = '{}' OR o.connection_id IN (SELECT id FROM vms_connection WHERE kind = ANY(%(kinds)s)))
-      AND (o.state <> 'queued' OR (
-          o.connection_id = ANY(%(startable)s)
-          AND NOT EXISTS (
-              SELECT 1 FROM updates_operation b WHERE b.vm_id = o.vm_id AND b.state = ANY(%(in_flight)s)
-          )
-      ))
-    ORDER BY o.lane, o.next_step_at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED
-)
-UPDATE updates_operation o SET next_step_at = clock_timestamp() + make_interval(secs => %(lease)s)
-FROM due WHERE o.id = due.id RETURNING {columns}
-"""
 # What a step needs of a row; as text what Python reads faster than the driver does.
 _COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.plan::text, o.handle, o.created_at::text,
-    o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text"""
-_CLAIM = _CLAIM.replace("{columns}", _COLUMNS)
-_READ = f"SELECT {_COLUMNS} FROM updates_operation o WHERE o.id = ANY(%s) AND o.next_step_at IS NOT NULL"  # noqa: S608 (columns are ours)
+    o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text, s.os_build"""
+_FROM = "updates_operation o LEFT JOIN updates_vmupdatestate s ON s.vm_id = o.vm_id"
+# A paused or full connection keeps its queued rows out of the claim, and so does a VM with something in flight.
+_DUE = f"""
+SELECT {_COLUMNS} FROM {_FROM}
+WHERE o.next_step_at <= clock_timestamp() AND o.lane = ANY(%(lanes)s)
+  AND (%(kinds)s::text[] = '{{}}' OR o.connection_id IN (SELECT id FROM vms_connection WHERE kind = ANY(%(kinds)s)))
+  AND (o.state <> 'queued' OR (
+      o.connection_id = ANY(%(startable)s)
+      AND NOT EXISTS (SELECT 1 FROM updates_operation b WHERE b.vm_id = o.vm_id AND b.state = ANY(%(in_flight)s))
+  ))
+ORDER BY o.lane, o.next_step_at LIMIT %(limit)s FOR UPDATE OF o SKIP LOCKED
+"""  # noqa: S608 (columns are ours)
+_LEASE = """
+UPDATE updates_operation SET next_step_at = clock_timestamp() + make_interval(secs => %s) WHERE id = ANY(%s::uuid[])
+"""
+_READ = f"SELECT {_COLUMNS} FROM {_FROM} WHERE o.id = ANY(%s::uuid[]) AND o.next_step_at IS NOT NULL"  # noqa: S608 (columns are ours)
 
 
 @transaction.atomic
 def claim_due(*, lanes: Sequence[int], kinds: Sequence[str] = (), limit: int = CLAIM_SIZE) -> Claim:
-    """Take up to `limit` due operations for one lease, in the order of their lanes. No row goes to two workers."""
+    """Take up to `limit` due operations for one lease, in the order of their lanes. No row goes to two workers.
+
+    What comes from the queue is in `starting` when this returns, `is_unsent`, and within its connection's room: once
+    the claim is committed it may be sent. Where there was no room after all the rest is due again in 2 s.
+    """
     now = database_now()
     with connection.cursor() as cursor:
         cursor.execute(
-            _CLAIM,
+            _DUE,
             {
                 "lanes": [int(lane) for lane in lanes],
                 "kinds": list(kinds),
                 "startable": [pk for pk, room in _rooms(now, lock=None).items() if room > 0],
                 "in_flight": _IN_FLIGHT,
                 "limit": limit,
-                "lease": settings.OPERATION_LEASE_SECONDS,
             },
         )
         rows = [Claimed.of(row) for row in cursor.fetchall()]
-    rows.sort(key=lambda row: (row.lane, row.created_at, row.pk))
-    return Claim(tuple(rows), now, time.monotonic())
+        if under_way := [row.pk for row in rows if row.state is not S.QUEUED]:
+            cursor.execute(_LEASE, [settings.OPERATION_LEASE_SECONDS, array(under_way)])
+    going = _move_to_starting([row for row in rows if row.state is S.QUEUED], now)
+    taken = [row for row in rows if row.state is not S.QUEUED or row.pk in going]
+    for row in taken:
+        if row.pk in going:
+            row.starting(now)
+    taken.sort(key=lambda row: (row.lane, row.created_at, row.pk))
+    return Claim(tuple(taken), now, time.monotonic())
+
+
+def _move_to_starting(queued: Sequence[Claimed], now: datetime) -> set[UUID]:
+    """Move to `starting` what the connections have room for (the rows are locked), and spend the room; who goes."""
+    by_connection: dict[int, list[Claimed]] = defaultdict(list)
+    for row in queued:
+        by_connection[row.connection_id].append(row)
+    going: list[Claimed] = []
+    for connection_id, rows in sorted(by_connection.items()):
+        room = _rooms(now, lock=connection_id).get(connection_id, 0)
+        going += rows[:room]
+        _spend(connection_id, len(rows[:room]), now)
+        if waiting := rows[room:]:
+            _postpone([row.pk for row in waiting], S.QUEUED, now + timedelta(seconds=2))
+    lease = now + timedelta(seconds=settings.OPERATION_LEASE_SECONDS)
+    changes = [
+        Change(
+            operation_id=row.pk,
+            from_state=S.QUEUED,
+            to_state=S.STARTING,
+            event=row.event("operation.starting"),
+            next_step_at=lease,
+            started_at=now,
+            deadline_at=now + deadline_after(row.kind, row.longest),
+            attempts=row.attempts + 1,
+            build_before=row.os_build or None,
+        )
+        for row in going
+    ]
+    return transition(changes=changes, now=now)
 
 
 _ROOMS = """
@@ -339,10 +397,12 @@ class _Engine:
                 log.exception("operation_step_failed", operation_id=str(operations[0].pk))
                 return
             log.exception("operation_batch_failed", connection_id=connection_id, count=len(operations))
+            unsent = {operation.pk for operation in operations if operation.is_unsent}
             with connection.cursor() as cursor:
-                cursor.execute(_READ, [[operation.pk for operation in operations]])
+                cursor.execute(_READ, [array(operation.pk for operation in operations)])
                 fresh = [Claimed.of(row) for row in cursor.fetchall()]
             for operation in fresh:
+                operation.is_unsent = operation.state is S.STARTING and operation.pk in unsent
                 self._step_all_or_each(connection_id, [operation], claim)
 
     def _step(self, connection_id: int, operations: Sequence[Claimed], claim: Claim) -> None:
@@ -353,13 +413,14 @@ class _Engine:
             if operation.vm_id not in facts:
                 continue  # the VM was removed, and its operations with it
             step = next_step(
-                operation.state,
+                S.QUEUED if operation.is_unsent else operation.state,
                 is_past_deadline=operation.is_past_deadline,
                 can_resend=Capability.IDEMPOTENT_START in connector.capabilities,
                 can_find=Capability.FIND_BY_REQUEST in connector.capabilities,
             )
             batches[step].append(_Work(operation, facts[operation.vm_id]))
-        self._start(connector, connection_id, batches[Step.START], claim)
+        # One that is back in the queue after a batch that failed is due again by itself.
+        self._start(connector, [work for work in batches[Step.START] if work.operation.is_unsent], claim)
         self._resend(connector, batches[Step.RECOVER_BY_RESEND], claim)
         self._find(connector, batches[Step.RECOVER_BY_FIND], claim)
         self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], "start.unconfirmed", claim.now)
@@ -374,35 +435,12 @@ class _Engine:
 
     # --- starting
 
-    def _start(self, connector: Connector, connection_id: int, works: Sequence[_Work], claim: Claim) -> None:
-        """Move to `starting` what the connection has room for, commit, and only then send."""
-        if not works:
-            return
-        now = claim.now
-        with transaction.atomic():
-            room = _rooms(now, lock=connection_id).get(connection_id, 0)
-            going, waiting = works[:room], works[room:]
-            changes = [
-                Change(
-                    operation_id=work.operation.pk,
-                    from_state=S.QUEUED,
-                    to_state=S.STARTING,
-                    event=work.event("operation.starting"),
-                    started_at=now,
-                    deadline_at=now + deadline_after(work.kind, work.longest),
-                    attempts=work.operation.attempts + 1,
-                    build_before=work.facts.ref.os_build or None,
-                )
-                for work in going
-            ]
-            winners = transition(changes=changes, now=now)
-            _spend(connection_id, len(winners), now)
-            _postpone([work.operation.pk for work in waiting], S.QUEUED, now + timedelta(seconds=2))
-        started = [work.starting(now) for work in going if work.operation.pk in winners]
+    def _start(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
+        """Send what the claim moved to `starting`, if enough of the lease is left; else the queue may have it back."""
         if claim.may_send:
-            self._send(connector, started, claim)
-        else:  # nothing was sent: the queue may have them back
-            self._requeue([(work, timedelta(0)) for work in started], "", now)
+            self._send(connector, works, claim)
+        else:
+            self._requeue([(work, timedelta(0)) for work in works], "", claim.now)
 
     def _resend(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
         """Found in `starting` after its lease: a worker died. The connector starts nothing twice for one request id."""
@@ -422,6 +460,8 @@ class _Engine:
 
     def _send(self, connector: Connector, works: Sequence[_Work], claim: Claim) -> None:
         if works:
+            for work in works:
+                work.operation.is_unsent = False
             answers = connector.start([work.start_request() for work in works], now=claim.now)
             self._look_at_once(connector, self._record_starts(works, answers, claim.now), claim)
 
@@ -718,13 +758,6 @@ class _Work:
         return self.operation.plan
 
     @property
-    def longest(self) -> timedelta | None:
-        """How long it may take."""
-        if self.rollback is not None:
-            return 2 * self.rollback.duration
-        return self.plan.maximum_duration if self.plan else None
-
-    @property
     def rollback(self) -> RollbackOrder | None:
         return self.operation.rollback
 
@@ -747,13 +780,7 @@ class _Work:
 
     def event(self, code: str) -> str:
         """The message id for an installation's timeline; a routine assessment has none."""
-        return code if self.kind.changes_the_machine else ""
-
-    def starting(self, now: datetime) -> _Work:
-        """This work as it is after the transition to `starting`."""
-        operation = self.operation
-        operation.state, operation.started_at = S.STARTING, now
-        return self.attempted()
+        return self.operation.event(code)
 
     def taken(self, answer: Started) -> _Work:
         """This work as the machine has taken it; an installation's row says so already."""
@@ -890,7 +917,9 @@ def _postpone(operation_ids: Sequence[UUID], state: OperationState, until: datet
 
 def _count_attempt(operation_ids: Sequence[UUID]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE updates_operation SET attempts = attempts + 1 WHERE id = ANY(%s)", [list(operation_ids)])
+        cursor.execute(
+            "UPDATE updates_operation SET attempts = attempts + 1 WHERE id = ANY(%s::uuid[])", [array(operation_ids)]
+        )
 
 
 def _write_progress(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -26,6 +27,7 @@ from patching.terms import (
 )
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_to_json
+from vms.lookups import array
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -132,7 +134,7 @@ WITH v AS MATERIALIZED (
         operation_id uuid, from_state text, to_state text, is_terminal boolean, next_step_at timestamptz{types}
     )
 ), locked AS MATERIALIZED (
-    SELECT id FROM updates_operation WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+    SELECT id FROM updates_operation WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE
 )
 UPDATE updates_operation o
 SET state = v.to_state,
@@ -140,7 +142,7 @@ SET state = v.to_state,
     next_step_at = CASE WHEN v.is_terminal THEN NULL ELSE COALESCE(v.next_step_at, o.next_step_at) END{kept}
 FROM v
 WHERE (SELECT count(*) FROM locked) > 0
-  AND o.id = ANY(%(ids)s) AND o.id = v.operation_id AND o.state = v.from_state
+  AND o.id = ANY(%(ids)s::uuid[]) AND o.id = v.operation_id AND o.state = v.from_state
 RETURNING o.id
 """
 
@@ -168,18 +170,26 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
             raise IllegalTransitionError(f"{before} -> {change.to_state}")
     if not changes:
         return set()
-    columns = tuple(name for name in _OPTIONAL_COLUMNS if any(getattr(change, name) is not None for change in changes))
+    values = zip(*map(attrgetter(*_OPTIONAL_COLUMNS), changes), strict=True)
+    written = {
+        name: column
+        for name, column in zip(_OPTIONAL_COLUMNS, values, strict=True)
+        if any(value is not None for value in column)
+    }
+    columns = tuple(written)
     rows = [
         {
-            "operation_id": change.operation_id,
+            "operation_id": str(change.operation_id),
             "from_state": change.from_state,
             "to_state": change.to_state,
             "is_terminal": change.to_state in TERMINAL,
+            **dict(zip(columns, optional, strict=True)),
         }
-        | {name: value for name in columns if (value := getattr(change, name)) is not None}
-        for change in changes
+        for change, optional in zip(
+            changes, list(zip(*written.values(), strict=True)) or [()] * len(changes), strict=True
+        )
     ]
-    ids = [change.operation_id for change in changes]
+    ids = array(row["operation_id"] for row in rows)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             _transition_sql(columns), {"changes": json.dumps(rows, default=_as_json), "ids": ids, "now": now}
@@ -274,7 +284,7 @@ def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
 _LOCK_VMS = """
-SELECT id, update_status FROM vms_virtualmachine WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE
+SELECT id, update_status FROM vms_virtualmachine WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
 WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(vms)s::bigint[]) AS r(id, vm_id))
@@ -296,7 +306,7 @@ _HOLD_BACK = """
 UPDATE updates_operation o
 SET plan = jsonb_set(o.plan, '{kb_numbers_to_exclude}', (o.plan -> 'kb_numbers_to_exclude') || h.kbs)
 FROM (SELECT vm_id, jsonb_agg(kb_number ORDER BY kb_number) AS kbs FROM updates_kbhold GROUP BY vm_id) h
-WHERE o.id = ANY(%s) AND h.vm_id = o.vm_id
+WHERE o.id = ANY(%s::uuid[]) AND h.vm_id = o.vm_id
 """
 
 
@@ -333,7 +343,7 @@ def _request(
 ) -> list[RequestOutcome]:
     ids = sorted(set(vm_ids))
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK_VMS, [ids])
+        cursor.execute(_LOCK_VMS, [array(ids)])
         statuses = dict(cursor.fetchall())
     if operation_id is not None and Operation.objects.filter(pk=operation_id).exists():
         # The first click committed while this one waited for the VM.
@@ -370,8 +380,11 @@ def _open_operations(
     vm_ids: Sequence[int],
 ) -> dict[int, list[tuple[UUID, OperationKind, OperationState]]]:
     found: dict[int, list[tuple[UUID, OperationKind, OperationState]]] = defaultdict(list)
-    rows = Operation.objects.open().filter(vm__any=vm_ids).values_list("vm_id", "pk", "kind", "state")
-    for vm_id, pk, kind, state in rows:
+    # Two partial indexes hold nothing but these; by its VM alone an operation is one of a long history.
+    here = Operation.objects.filter(vm__any=vm_ids).order_by()
+    columns = ("vm_id", "pk", "kind", "state")
+    queued = here.filter(state=S.QUEUED.value).values_list(*columns)
+    for vm_id, pk, kind, state in here.in_flight().values_list(*columns).union(queued, all=True):
         found[vm_id].append((pk, OperationKind(kind), S(state)))
     return found
 
@@ -398,8 +411,8 @@ def _insert(
         cursor.execute(
             _INSERT,
             {
-                "ids": list(accepted.values()),
-                "vms": list(accepted),
+                "ids": array(accepted.values()),
+                "vms": array(accepted),
                 "kind": kind.value,
                 "lane": Lane.BULK if is_bulk else Lane.INTERACTIVE,
                 "is_bulk": is_bulk,
@@ -409,7 +422,7 @@ def _insert(
         )
         rows = cursor.fetchall()
         if kind is OperationKind.INSTALLATION:
-            cursor.execute(_HOLD_BACK, [list(accepted.values())])
+            cursor.execute(_HOLD_BACK, [array(accepted.values())])
     if kind.changes_the_machine:
         detail = {"by": requested_by.get_username()} if requested_by else {}
         write_events((pk, at, "operation.requested", S.QUEUED, detail) for _vm, pk, at in rows)

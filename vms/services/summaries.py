@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from django.db import connection as database
@@ -22,6 +23,7 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import hotpatch_status
+from vms.lookups import array
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import build_of_image, image_catalog, was_assessed, with_stale_patchers
 
@@ -39,25 +41,29 @@ class VmSummary:
     hotpatch_track: HotpatchTrack
 
 
+_SUMMARY = tuple(field.name for field in fields(VmSummary))
 # The rows are locked in the order of their ids, so that two writers with the same VMs wait instead of deadlocking.
 _RECORD = """
 WITH changed AS (
     SELECT vm.id, new.*
-    FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::int[], %s::bool[], %s::text[], %s::text[])
-        AS new (vm_id, update_status, critical, other, reboot, hotpatch_status, hotpatch_track)
+    FROM jsonb_to_recordset(%s::jsonb) AS new (
+        vm_id bigint, update_status text, critical_and_security_count int, other_count int, is_reboot_pending bool,
+        hotpatch_status text, hotpatch_track text
+    )
     JOIN vms_virtualmachine vm ON vm.id = new.vm_id
-    WHERE vm.id = ANY(%s) AND (vm.update_status, vm.critical_and_security_count, vm.other_count, vm.is_reboot_pending,
-           vm.hotpatch_status, vm.hotpatch_track)
+    WHERE vm.id = ANY(%s::bigint[]) AND (vm.update_status, vm.critical_and_security_count, vm.other_count,
+           vm.is_reboot_pending, vm.hotpatch_status, vm.hotpatch_track)
         IS DISTINCT FROM
-          (new.update_status, new.critical, new.other, new.reboot, new.hotpatch_status, new.hotpatch_track)
+          (new.update_status, new.critical_and_security_count, new.other_count,
+           new.is_reboot_pending, new.hotpatch_status, new.hotpatch_track)
     ORDER BY vm.id
     FOR NO KEY UPDATE OF vm
 )
 UPDATE vms_virtualmachine vm
 SET update_status = changed.update_status,
-    critical_and_security_count = changed.critical,
-    other_count = changed.other,
-    is_reboot_pending = changed.reboot,
+    critical_and_security_count = changed.critical_and_security_count,
+    other_count = changed.other_count,
+    is_reboot_pending = changed.is_reboot_pending,
     hotpatch_status = changed.hotpatch_status,
     hotpatch_track = changed.hotpatch_track
 FROM changed
@@ -73,14 +79,8 @@ def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
         cursor.execute(
             _RECORD,
             [
-                [summary.vm_id for summary in summaries],
-                [summary.update_status.value for summary in summaries],
-                [summary.critical_and_security_count for summary in summaries],
-                [summary.other_count for summary in summaries],
-                [summary.is_reboot_pending for summary in summaries],
-                [summary.hotpatch_status.value for summary in summaries],
-                [summary.hotpatch_track.value for summary in summaries],
-                [summary.vm_id for summary in summaries],
+                json.dumps([{name: getattr(summary, name) for name in _SUMMARY} for summary in summaries]),
+                array(summary.vm_id for summary in summaries),
             ],
         )
         return int(cursor.rowcount)
