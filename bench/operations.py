@@ -115,7 +115,7 @@ def run_bulk(kind: str, place: str, size: int, pids: list[int], interactive: lis
         plan=plan,
         requested_by=user,
     )
-    wake_up()
+    wake_up(is_bulk=True)
     sampler.start()
     while True:
         time.sleep(0.05)

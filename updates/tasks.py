@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ from updates.services.rollouts import advance_rollouts
 log = structlog.get_logger(__name__)
 
 LANES = {"interactive": INTERACTIVE_LANES, "all": ALL_LANES}
+QUEUES = {"interactive": "interactive", "all": "bulk"}
 # With Redis away a click must still answer within a second: the sweep is the safety net.
 WAKE_UP_TIMEOUT_SECONDS = 0.4
 
@@ -61,12 +63,12 @@ def beat() -> None:
         Path(settings.WORKER_HEARTBEAT_FILE).touch()
 
 
-def wake_up() -> None:
+def wake_up(*, is_bulk: bool = False) -> None:
     """Once the transaction has committed, tell a worker that something is due. Never raises, never takes a second."""
-    transaction.on_commit(_send_wake_up)
+    transaction.on_commit(partial(_send_wake_up, "all" if is_bulk else "interactive"))
 
 
-def _send_wake_up() -> None:
+def _send_wake_up(lanes: str) -> None:
     timeouts = {
         "socket_connect_timeout": WAKE_UP_TIMEOUT_SECONDS,
         "socket_timeout": WAKE_UP_TIMEOUT_SECONDS,
@@ -80,6 +82,6 @@ def _send_wake_up() -> None:
             connect_timeout=WAKE_UP_TIMEOUT_SECONDS,
             transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS | timeouts,
         ) as broker:
-            sweep.apply_async(connection=broker, retry=False, expires=30, queue="interactive")  # type: ignore[call-arg]  # the stubs miss it
+            sweep.apply_async((lanes,), connection=broker, retry=False, expires=30, queue=QUEUES[lanes])  # type: ignore[call-arg]  # the stubs miss it
     except Exception as error:  # whatever the broker's trouble is, the click has already been recorded
         log.warning("wake_up_not_sent", error=type(error).__name__)

@@ -17,8 +17,16 @@ from django.urls import reverse
 from django.utils import timezone
 
 from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKind
-from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
-from updates.models import BulkOutcome, BulkRequest, Operation, VmUpdateState
+from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from updates.models import (
+    BulkOutcome,
+    BulkRequest,
+    InstalledPatch,
+    Operation,
+    OperationEvent,
+    PatchResult,
+    VmUpdateState,
+)
 from updates.services import bulk
 from updates.services.bulk import cancel_bulk, hand_out, prune_assessments, prune_operations, request_bulk
 from vms.models import ResourceGroup, VirtualMachine
@@ -239,7 +247,15 @@ def test_history_beyond_the_setting_goes_in_batches_and_the_rest_stays(resource_
     for _ in range(5):
         Operation.objects.filter(pk=OperationFactory(vm=vm, kind="installation").pk).update(created_at=old, **ended)
     fresh = OperationFactory(vm=vm, kind="installation")
+    gone = Operation.objects.exclude(pk=fresh.pk).first()
+    OperationEvent.objects.create(operation=gone, at=old, code="operation.requested", state="queued")
+    patch = PatchFactory()
+    PatchResult.objects.create(operation=gone, patch=patch, state="Installed")
+    InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=old, installed_by=gone)
     assert prune_operations(keep_days=90, batch=2) == 5
+    assert not PatchResult.objects.exists()
+    assert not OperationEvent.objects.exists()
+    assert InstalledPatch.objects.get().installed_by is None, "what it installed stays"
     assert list(Operation.objects.values_list("pk", flat=True)) == [fresh.pk]
     Operation.objects.filter(pk=fresh.pk).update(created_at=old)
     assert prune_operations(keep_days=90) == 0, "what is open stays, however old"

@@ -36,7 +36,7 @@ def bulk_create(request: PortalRequest) -> HttpResponse:
         plan=wizard.plan,
         requested_by=request.user,
     )
-    wake_up()
+    wake_up(is_bulk=True)
     return redirect("updates:bulk", row.pk)
 
 
