@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
@@ -14,20 +15,20 @@ from django.urls import include, path
 from ui.pages import render_page
 from vms.filters import VmFilter
 from vms.models import VirtualMachine
-from vms.selectors import FilterOptions, VmPage, vm_page
+from vms.selectors import VmPage, filter_options, vm_page
 
 
 @cache
-def _page() -> tuple[VmPage, Any]:
+def _page(user: User) -> tuple[VmPage, Any]:
     page = vm_page(VirtualMachine.objects.all())
-    filters = VmFilter({}, VirtualMachine.objects.none(), options=FilterOptions((), ()))
+    filters = VmFilter({}, VirtualMachine.objects.none(), options=filter_options(user))
     assert filters.qs is not None  # validates it, as the list does
     return page, filters
 
 
 def ceiling(request: HttpRequest) -> HttpResponse:
-    """The list's template from 50 rows in memory; the session and the user are read as everywhere."""
-    page, filters = _page()
+    """The list's template from rows and filters in memory; the session and the user are read as everywhere."""
+    page, filters = _page(cast("User", request.user))
     context = {"filters": filters, "page": page, "order": "name"}
     return render_page(request, "vms/list.html", context)  # type: ignore[arg-type]
 
