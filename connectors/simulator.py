@@ -821,6 +821,8 @@ def _wishes(vm: VmRef) -> frozenset[str]:
 
 def _is_wished(wishes: frozenset[str], misfortune: Misfortune, patch: Patch) -> bool:
     """Whether the tag asks for this misfortune with this patch: `fail:any`, `fail:5087424`, `fail:KB5087424`."""
+    if not wishes:
+        return False
     names = {f"{misfortune}:any", f"{misfortune}:{patch.kb_number}", f"{misfortune}:kb{patch.kb_number}"}
     return bool(names & wishes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 
 from patching.terms import (
     Classification,
@@ -154,6 +155,7 @@ def _is_still_offered(installed: Patch, offered: Patch | None) -> bool:
     return installed.version == offered.version
 
 
+@lru_cache(maxsize=1_024)
 def build_order(build: str) -> tuple[int, ...]:
     """Sort key of a build such as 20348.5074."""
     return tuple(int(part) if part.isdecimal() else 0 for part in build.split("."))

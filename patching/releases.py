@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from patching.terms import (
@@ -73,6 +74,7 @@ def newest_baseline(releases: Iterable[Release], line: ProductLine, moment: date
     return max(baselines, key=release_order, default=None)
 
 
+@lru_cache(maxsize=1_024)
 def next_planned_baseline_month(moment: datetime) -> date:
     """The first day of the month of the next planned baseline, by the rule of the calendar quarters.
 
