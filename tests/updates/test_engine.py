@@ -27,6 +27,7 @@ from connectors.protocol import (
 )
 from patching.lifecycle import MAX_START_ATTEMPTS
 from patching.terms import OperationKind, OperationState, ProductLine, RunStatus, Verification
+from tests.factories import OperationFactory
 from tests.updates.world import (
     DEFENDER,
     DOT_NET,
@@ -257,6 +258,17 @@ def test_six_threads_claim_two_hundred_rows_and_none_twice_until_the_lease_ends(
     assert len(set(taken)) == 200
     make_due()
     assert len(claim_due(lanes=[0, 1, 2], limit=500).operations) == 200
+
+
+@pytest.mark.django_db
+def test_of_two_queued_operations_of_one_vm_one_is_claimed_and_holds_up_nobody():
+    vm, other = make_vms(2)
+    for kind, machine in (("assessment", vm), ("rollback", vm), ("assessment", other)):
+        OperationFactory(vm=machine, kind=kind, created_at=timezone.now(), next_step_at=timezone.now())
+    claimed = claim_due(lanes=[0, 1, 2]).operations
+    assert sorted(row.vm_id for row in claimed) == sorted([vm.pk, other.pk])
+    assert Operation.objects.filter(vm=vm, state="queued").count() == 1
+    assert not claim_due(lanes=[0, 1, 2]).operations
 
 
 @pytest.mark.django_db
