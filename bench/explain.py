@@ -11,7 +11,7 @@ import json
 from django.contrib.auth.models import User
 from django.db import connection
 from vms.models import VirtualMachine, Grants
-from vms.selectors import ORDERS, PAGE_SIZE, search_by_name, _rows_beyond, Cursor
+from vms.selectors import search_by_name, _bounded, _rows_beyond, Cursor
 from updates.models import InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
@@ -26,17 +26,23 @@ queries = {
     "list, sorted by Critical and Security": _rows_beyond(everything, "-critical", None),
     "list, 50 resource groups": _rows_beyond(groups, "name", None),
     "list, 20 single VMs": _rows_beyond(singles, "name", None),
-    "list, searched": VirtualMachine.objects.filter(pk__in=search_by_name(everything, "web-0000").values("pk")[:1000]).order_by("name", "id")[:51],
     "blade, VM": VirtualMachine.objects.filter(pk=vm.pk).select_related("connection", "resource_group__subscription"),
     "blade, history": Operation.objects.filter(vm=vm).order_by("-created_at")[:50],
     "blade, installed updates": InstalledPatch.objects.filter(vm=vm),
 }
 found = {}
+def explain(queries):
+    for name, rows in queries.items():
+        found[name] = rows.explain(analyze=True, costs=False, timing=False, buffers=True)
 connection.cursor().execute("SET max_parallel_workers_per_gather = 0")
-for name, rows in queries.items():
-    found[name] = rows.explain(analyze=True, costs=False, timing=False, buffers=True)
+explain(queries)
+for words in ("we", "web-0000"):
+    with _bounded(is_search=True):
+        matches = search_by_name(everything.order_by(), words).values_list("pk", flat=True)[:1001]
+        page = _rows_beyond(VirtualMachine.objects.filter(pk__any=list(matches)[:1000]), "name", None)
+        explain({f"list, matches of {words}": matches, f"list, page of {words}": page})
 with connection.cursor() as cursor:
-    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._CLAIM, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": engine._IN_FLIGHT, "limit": 500, "lease": 90})
+    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": engine._IN_FLIGHT, "limit": engine.CLAIM_SIZE})
     found["engine, claim"] = "\\n".join(row[0] for row in cursor.fetchall())
 print("PLANS " + json.dumps(found))
 """
