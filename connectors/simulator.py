@@ -140,8 +140,10 @@ class Course:
 class Ledger(Protocol):
     """Where a test, a benchmark or a simulation has written down what the machines went through. Append-only."""
 
-    def record(self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime) -> None:
-        """One start arrived at one machine."""
+    def record(
+        self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime, longest: timedelta | None
+    ) -> None:
+        """One start arrived at one machine. `longest`: how long it was told to take at most, where it was told."""
         ...
 
     def went_through(self, course: Course) -> None:
@@ -153,14 +155,16 @@ class MemoryLedger:
     """A ledger of one process; thread-safe. A course is kept once, however often it is told."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[UUID, int, OperationKind, datetime]] = []
+        self.lines: list[tuple[UUID, int, OperationKind, datetime, timedelta | None]] = []
         self.courses: dict[UUID, Course] = {}
         self._lock = threading.Lock()
 
-    def record(self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime) -> None:
+    def record(
+        self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime, longest: timedelta | None
+    ) -> None:
         """Keep the line."""
         with self._lock:
-            self.lines.append((request_id, vm_id, kind, at))
+            self.lines.append((request_id, vm_id, kind, at, longest))
 
     def went_through(self, course: Course) -> None:
         """Keep the course."""
@@ -174,9 +178,11 @@ class FileLedger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def record(self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime) -> None:
+    def record(
+        self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime, longest: timedelta | None
+    ) -> None:
         """Append the line."""
-        self._append(f"start {request_id} {vm_id} {kind} {at.isoformat()}\n")
+        self._append(f"start {request_id} {vm_id} {kind} {at.isoformat()} {longest or '-'}\n")
 
     def went_through(self, course: Course) -> None:
         """Append a line for each step."""
@@ -295,7 +301,8 @@ class Simulator:
         if refusal is not None and refusal.nothing_was_sent:
             return refusal
         if self.ledger is not None:
-            self.ledger.record(request.request_id, request.vm.vm_id, request.kind, now)
+            longest = request.plan.maximum_duration if request.plan else None
+            self.ledger.record(request.request_id, request.vm.vm_id, request.kind, now, longest)
         return refusal or self._started(request)
 
     def _started(self, request: StartRequest) -> Started:

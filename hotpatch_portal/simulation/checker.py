@@ -18,7 +18,7 @@ PATCHED_WITHIN = timedelta(days=30)
 ENOUGH_NIGHTS = 15  # whole nights on, of the 30 days, that make a machine "running"
 QUIET_FROM, QUIET_TO = time(22), time(4)
 SMALL_SET, SET_SHARE = 10, 5  # below ten machines one at a time, else a fifth
-UNFINISHED = timedelta(hours=2)  # how long a machine that was told to start and never answered counts as at work
+UNFINISHED = timedelta(hours=2)  # how long a machine that never answered counts as at work, where it was told no end
 _PACIFIC = ZoneInfo("America/Los_Angeles")
 _ON_TRAIN = frozenset({"baseline", "hotpatch", "oob_hotpatch"})
 _OFF_TRAIN = frozenset({"baseline", "lcu", "oob_lcu"})

@@ -78,12 +78,13 @@ def works_of(outcome: Outcome) -> Iterator[Work]:
             reboots=tuple((step.begins, step.ends) for step in course.steps if step.what == "rebooting"),
         )
     silent = {
-        request_id: (vm_id, at)
-        for request_id, vm_id, kind, at in reversed(ledger.lines)
+        request_id: (vm_id, at, longest)
+        for request_id, vm_id, kind, at, longest in reversed(ledger.lines)
         if kind is not OperationKind.ASSESSMENT and request_id not in ledger.courses
     }
-    for vm_id, at in silent.values():
-        yield Work(machine=outcome.places[vm_id], begins=at, ends=at + UNFINISHED)
+    for vm_id, at, longest in silent.values():
+        # It may have worked for as long as it was told, and no longer: that is what a window that ends means.
+        yield Work(machine=outcome.places[vm_id], begins=at, ends=at + (longest or UNFINISHED))
 
 
 def words_of(outcome: Outcome, findings: Findings) -> str:

@@ -6,15 +6,18 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
+from connectors.simulator import MemoryLedger
 from hotpatch_portal.simulation.checker import Findings, Install, Out, Place, Rule, Work, check
 from hotpatch_portal.simulation.fleet import Befalling, make_events, make_machines
-from hotpatch_portal.simulation.report import judge, words_of
-from hotpatch_portal.simulation.run import first_days, simulate
+from hotpatch_portal.simulation.report import judge, words_of, works_of
+from hotpatch_portal.simulation.run import Outcome, first_days, simulate
+from patching.terms import OperationKind
 from updates.models import Rollout
 from updates.selectors.catalogue import load_catalogue
 from vms.models import VirtualMachine
@@ -47,6 +50,22 @@ def judged(places: list[Place], *works: Work, releases: tuple[Out, ...] = (), of
 
 def broken(places: list[Place], *works: Work, **facts: Any) -> list[Rule]:
     return [violation.rule for violation in judged(places, *works, **facts).violations]
+
+
+# --- what the ledger means ----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_never_answered_is_work_for_as_long_as_the_machine_was_told() -> None:
+    ledger = MemoryLedger()
+    for vm_id, longest in ((7, timedelta(minutes=75)), (8, None)):
+        for at in (NIGHT, NIGHT + timedelta(minutes=1)):  # the second time it was sent again
+            ledger.record(UUID(int=vm_id), vm_id, OperationKind.INSTALLATION, at, longest)
+    ledger.record(UUID(int=9), 7, OperationKind.ASSESSMENT, NIGHT, None)
+    outcome = Outcome(machines=(), places={7: 0, 8: 1}, releases=(), begins=BEGINS, ends=ENDS, ledger=ledger)
+    assert sorted(works_of(outcome), key=lambda work: work.machine) == [
+        Work(0, NIGHT, NIGHT + timedelta(minutes=75)),
+        Work(1, NIGHT, NIGHT + timedelta(hours=2)),
+    ]
 
 
 # --- the checker sees ---------------------------------------------------------------------------------------------
