@@ -197,11 +197,12 @@ def vms_with_stale_patchers() -> VirtualMachineQuerySet:
 
 # --- who is due --------------------------------------------------------------------------------------------------
 
-# Running VMs whose last assessment, and last try, are a period ago; the longest waiting first.
+# Running VMs whose last assessment, and last try, are a period ago; the longest waiting first, and of those that were
+# assessed together always the same ones: a simulation repeats itself to the last machine.
 _DUE_ASSESSED = """
 SELECT v.id FROM updates_vmupdatestate s JOIN vms_virtualmachine v ON v.id = s.vm_id
 WHERE s.last_assessed_at < %(before)s AND {vm}
-ORDER BY s.last_assessed_at LIMIT %(limit)s
+ORDER BY s.last_assessed_at, s.vm_id LIMIT %(limit)s
 """
 _DUE_NEVER = """
 SELECT v.id FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_id = v.id
