@@ -821,8 +821,6 @@ def _offer_period(moment: datetime) -> tuple[date, bool]:
 def _wishes(vm: VmRef) -> frozenset[str]:
     """The misfortunes that the VM's tag asks for."""
     text = next((value for key, value in vm.tags if key == MISFORTUNE_TAG), "")
-    if not text:
-        return frozenset()
     return frozenset(word.strip().lower() for word in text.replace(",", " ").split())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +17,16 @@ def array(members: Iterable[int | UUID | str]) -> str:
     A driver would look at each member by itself, which for thousands takes longer than the query.
     """
     return "{" + ",".join(map(str, members)) + "}"
+
+
+def records(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The JSON of these rows for `jsonb_to_recordset(%s::jsonb)`: one parameter, of any length."""
+    return json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=as_json)
+
+
+def as_json(value: object) -> str:
+    """What JSON has no word for, as PostgreSQL reads it: instants and UUIDs."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 @Field.register_lookup

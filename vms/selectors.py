@@ -349,8 +349,9 @@ def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAUL
     place = Cursor.parse(cursor, order)
     found = search_by_name(vms.order_by(), words)
     candidates = found
-    with _bounded(is_search=bool(words.strip())):
-        if words.strip():
+    is_search = bool(words.strip())
+    with _bounded(is_search=is_search):
+        if is_search:
             ids = list(found.values_list("pk", flat=True)[: MAX_COUNT + 1])
             count = len(ids)
             candidates = VirtualMachine.objects.filter(pk__any=ids[:MAX_COUNT])
@@ -368,7 +369,7 @@ def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAUL
         vms=tuple(rows),
         count=min(count, MAX_COUNT),
         is_count_exact=count <= MAX_COUNT,
-        is_search_cut=bool(words.strip()) and count > MAX_COUNT,
+        is_search_cut=is_search and count > MAX_COUNT,
         previous=str(Cursor.at(rows[0], order, is_backward=True)) if rows and has_previous else "",
         next=str(Cursor.at(rows[-1], order, is_backward=False)) if rows and has_next else "",
     )

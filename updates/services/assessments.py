@@ -21,6 +21,7 @@ from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import Patch, PatchSet, PatchSetMember
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
+from vms.lookups import records
 from vms.services.summaries import VmSummary, record_summaries
 
 
@@ -214,7 +215,7 @@ def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
                 last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
             """,
-            [now, json.dumps([dict(zip(names, row, strict=True)) for row in sorted(rows)])],
+            [now, records(names, sorted(rows))],
         )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,13 +22,14 @@ from updates.services.operations import (
     request_assessments,
     request_installations,
 )
-from vms.lookups import array
+from vms.lookups import array, records
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 log = structlog.get_logger(__name__)
 BLOCK = 2_000
+_OUTCOME = ("vm_id", "verdict", "operation_id", "code")
 
 
 def request_bulk(
@@ -114,7 +114,7 @@ def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:
             FROM jsonb_to_recordset(%s::jsonb) AS r(vm_id bigint, verdict text, operation_id uuid, code text)
             ON CONFLICT DO NOTHING
             """,
-            [row.pk, json.dumps([asdict(outcome) for outcome in outcomes], default=str)],
+            [row.pk, records(_OUTCOME, map(attrgetter(*_OUTCOME), outcomes))],
         )
 
 

@@ -72,7 +72,7 @@ from updates.services.operations import (
     write_events,
 )
 from updates.services.verification import conclude, verify_earlier_installations
-from vms.lookups import array
+from vms.lookups import array, records
 from vms.models import Connection
 
 log = structlog.get_logger(__name__)
@@ -273,17 +273,14 @@ def claim_due(*, lanes: Sequence[int], kinds: Sequence[str] = (), limit: int = C
         rows = [Claimed.of(row) for row in cursor.fetchall()]
         if under_way := [row.pk for row in rows if row.state is not S.QUEUED]:
             cursor.execute(_LEASE, [settings.OPERATION_LEASE_SECONDS, array(under_way)])
-    going = _move_to_starting([row for row in rows if row.state is S.QUEUED], now)
-    taken = [row for row in rows if row.state is not S.QUEUED or row.pk in going]
-    for row in taken:
-        if row.pk in going:
-            row.starting(now)
+    _move_to_starting([row for row in rows if row.state is S.QUEUED], now)
+    taken = [row for row in rows if row.state is not S.QUEUED]
     taken.sort(key=lambda row: (row.lane, row.created_at, row.pk))
     return Claim(tuple(taken), now, time.monotonic())
 
 
-def _move_to_starting(queued: Sequence[Claimed], now: datetime) -> set[UUID]:
-    """Move to `starting` what the connections have room for (the rows are locked), and spend the room; who goes."""
+def _move_to_starting(queued: Sequence[Claimed], now: datetime) -> None:
+    """Move to `starting` what the connections have room for (the rows are locked), and spend the room."""
     by_connection: dict[int, list[Claimed]] = defaultdict(list)
     for row in queued:
         by_connection[row.connection_id].append(row)
@@ -309,18 +306,20 @@ def _move_to_starting(queued: Sequence[Claimed], now: datetime) -> set[UUID]:
         )
         for row in going
     ]
+    won: set[UUID] = set()
     try:
         with transaction.atomic():
-            return transition(changes=changes, now=now)
+            won = transition(changes=changes, now=now)
     except IntegrityError:
         # Of two operations of one VM another worker has just started one. Nobody admits two; should there be, the
         # index decides between them, and no other operation waits for it.
         log.exception("claim_one_by_one", count=len(changes))
-    won: set[UUID] = set()
-    for change in changes:
-        with suppress(IntegrityError), transaction.atomic():
-            won |= transition(changes=[change], now=now)
-    return won
+        for change in changes:
+            with suppress(IntegrityError), transaction.atomic():
+                won |= transition(changes=[change], now=now)
+    for row in going:
+        if row.pk in won:
+            row.starting(now)
 
 
 _ROOMS = """
@@ -983,5 +982,5 @@ def _record_results(rows: Sequence[tuple[UUID, Sequence[PatchOutcome]]]) -> None
                 WHERE (p.state, p.reason, p.error_code)
                     IS DISTINCT FROM (EXCLUDED.state, EXCLUDED.reason, EXCLUDED.error_code)
             """,
-            [json.dumps([dict(zip(names, result, strict=True)) for result in results])],
+            [records(names, results)],
         )

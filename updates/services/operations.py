@@ -27,7 +27,7 @@ from patching.terms import (
 )
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_to_json
-from vms.lookups import array
+from vms.lookups import array, as_json, records
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -191,9 +191,7 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
     ]
     ids = array(row["operation_id"] for row in rows)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            _transition_sql(columns), {"changes": json.dumps(rows, default=_as_json), "ids": ids, "now": now}
-        )
+        cursor.execute(_transition_sql(columns), {"changes": json.dumps(rows, default=as_json), "ids": ids, "now": now})
         winners = {row[0] for row in cursor.fetchall()}
         write_events(
             (change.operation_id, now, change.event, change.to_state, change.detail)
@@ -203,19 +201,13 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
     return winners
 
 
-def _as_json(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value)
-
-
 def write_events(
     events: Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]],
 ) -> None:
     """Add lines (operation, at, message id, state, detail) to timelines."""
     names = ("operation_id", "at", "code", "state", "detail")
-    rows = [dict(zip(names, event, strict=True)) for event in events]
-    if not rows:
+    lines = list(events)
+    if not lines:
         return
     with connection.cursor() as cursor:
         cursor.execute(
@@ -224,7 +216,7 @@ def write_events(
             SELECT operation_id, at, code, state, detail FROM jsonb_to_recordset(%s::jsonb)
                 AS r(operation_id uuid, at timestamptz, code text, state text, detail jsonb)
             """,
-            [json.dumps(rows, default=_as_json)],
+            [records(names, lines)],
         )
 
 

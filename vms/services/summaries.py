@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from django.db import connection as database
@@ -23,7 +23,7 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import hotpatch_status
-from vms.lookups import array
+from vms.lookups import array, records
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import build_of_image, image_catalog, was_assessed, with_stale_patchers
 
@@ -79,7 +79,7 @@ def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
         cursor.execute(
             _RECORD,
             [
-                json.dumps([{name: getattr(summary, name) for name in _SUMMARY} for summary in summaries]),
+                records(_SUMMARY, map(attrgetter(*_SUMMARY), summaries)),
                 array(summary.vm_id for summary in summaries),
             ],
         )
