@@ -27,6 +27,7 @@ from typing import Any
 from bench.machine import OUT, ROOT, children, free_port, manage, save, table
 
 PATIENCE_SECONDS = 60.0  # how long a fault waits for something to befall
+APART_SECONDS = 40.0  # on average between two faults of one kind; some of them take 30 s
 WORKER, BEAT = "celery -A hotpatch_portal --quiet worker", "celery -A hotpatch_portal --quiet beat"
 # The database's clock is the only one that operations are measured by. This one can be stepped.
 STEPPING_CLOCK = """
@@ -56,6 +57,7 @@ class Campaign:
         self.ledger = self.directory / "ledger"
         self.clock = self.directory / "clock"
         self.done: Counter[str] = Counter()
+        self.idle = 0  # faults that came when every installation had been started
 
     def run(self) -> dict[str, Any]:
         """Everything, and what came of it."""
@@ -115,8 +117,7 @@ class Campaign:
         self._sql(STEPPING_CLOCK.format(database=self._database))
         self._cut()
         django_connection.close()
-        # Slowly enough that installations run for as long as faults befall them.
-        Connection.objects.update(max_in_flight=max(10, self.installations // (2 * self.of_each)))
+        Connection.objects.update(max_in_flight=5)
         VirtualMachine.objects.update(power_state="running")
         user = User.objects.create(username="chief", is_superuser=True)
         ids = list(VirtualMachine.objects.order_by("pk").values_list("pk", flat=True))
@@ -144,21 +145,37 @@ class Campaign:
         return self._judge(ids, pk, time.monotonic() - began)
 
     def _befall(self) -> None:
-        """Every kind so many times in a random order, one upon the other; only the same kind waits for itself."""
-        faults = self._faults()
-        order = [kind for kind in faults for _ in range(self.of_each)]
-        self.dice.shuffle(order)
-        running: dict[str, threading.Thread] = {}
-        for kind in order:
-            if kind in running:
-                running[kind].join(2 * PATIENCE_SECONDS)
-            running[kind] = threading.Thread(target=self._befall_one, args=(kind, faults[kind]), daemon=True)
-            running[kind].start()
-            time.sleep(self.dice.uniform(0.3, 1.5))
-        for kind, thread in running.items():
-            thread.join(2 * PATIENCE_SECONDS)
-            if thread.is_alive():
-                print(f"  {kind}: does not come to an end", flush=True)
+        """Every kind so many times at random moments of one stretch, one upon the other; only its own kind waits.
+
+        Installations are let in as the faults are: neither are over before the others.
+        """
+        kinds = [
+            threading.Thread(target=self._befall_kind, args=(kind, fault, self.dice.random()), daemon=True)
+            for kind, fault in self._faults().items()
+        ]
+        for thread in kinds:
+            thread.start()
+        while any(thread.is_alive() for thread in kinds):
+            is_ahead = self._started() * len(kinds) * self.of_each > self.installations * self.done.total()
+            self._let_in(5 if is_ahead else max(5, self.installations // 10))
+            time.sleep(2)
+        self._let_in(max(5, self.installations // 4))
+
+    def _befall_kind(self, kind: str, fault: Callable[[], object], seed: float) -> None:
+        dice = random.Random(seed)
+        began = time.monotonic()
+        for moment in sorted(dice.uniform(0, self.of_each * APART_SECONDS) for _ in range(self.of_each)):
+            time.sleep(max(0.0, began + moment - time.monotonic()))
+            self.idle += self._started() >= self.installations
+            self._befall_one(kind, fault)
+
+    def _started(self) -> int:
+        """How many of the installations have arrived at their machines."""
+        lines = self.ledger.read_text().splitlines()
+        return len({deed["request"] for line in lines if (deed := json.loads(line))["kind"] == "installation"})
+
+    def _let_in(self, count: int) -> None:
+        self._sql(f"UPDATE vms_connection SET max_in_flight = {count} WHERE max_in_flight <> {count}")
 
     def _befall_one(self, kind: str, fault: Callable[[], object]) -> None:
         """One fault; what it hits may be down already, then it waits until it is back."""
@@ -333,6 +350,7 @@ class Campaign:
         result: dict[str, Any] = {
             "seconds": seconds,
             **{f"fault: {kind}": count for kind, count in sorted(self.done.items())},
+            "faults after the last start had arrived": self.idle,
             **{
                 f"connector: {kind}": count
                 for kind, count in sorted(Counter(troubles.read_text().split("\n")[:-1]).items())
