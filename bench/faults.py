@@ -168,6 +168,8 @@ class Campaign:
             time.sleep(max(0.0, began + moment - time.monotonic()))
             self.idle += self._started() >= self.installations
             self._befall_one(kind, fault)
+        while self.done[kind] < self.of_each:  # what it was to hit was down all the time
+            self._befall_one(kind, fault)
 
     def _started(self) -> int:
         """How many of the installations have arrived at their machines."""
