@@ -17,9 +17,9 @@ from django.utils import timezone
 
 from patching.terms import Classification, InstallationPlan
 from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, UserFactory, VirtualMachineFactory
+from tests.updates.world import hand_out
 from updates.models import BulkRequest, MaintenanceConfiguration, Operation, Rollout, RolloutMember
 from updates.plans import plan_to_json
-from updates.services.bulk import hand_out
 from updates.services.rollouts import advance_rollouts
 from vms.models import ResourceGroup, VirtualMachine
 

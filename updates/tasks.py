@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from updates.services.automation import tick
-from updates.services.bulk import hand_out, prune_assessments, prune_operations
+from updates.services.bulk import prune_assessments, prune_operations
 from updates.services.engine import ALL_LANES, INTERACTIVE_LANES
 from updates.services.engine import sweep as sweep_operations
 from updates.services.health import ask_probes
@@ -29,10 +29,8 @@ WAKE_UP_TIMEOUT_SECONDS = 0.4
 
 @shared_task(name="updates.tasks.sweep")
 def sweep(lanes: str = "interactive") -> None:
-    """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything."""
+    """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything, and hands out what waits."""
     beat()
-    if lanes == "all":
-        hand_out()
     sweep_operations(lanes=LANES[lanes], kinds=settings.WORKER_KINDS)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import uuid
+from collections import Counter
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -16,20 +18,26 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from connectors.protocol import Capability
+from patching.lifecycle import deadline_after
 from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKind
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from tests.updates.world import ScriptedConnector, hand_out, in_threads, make_due, run
 from updates.models import (
     BulkOutcome,
     BulkRequest,
     InstalledPatch,
+    KbHold,
+    Lane,
     Operation,
     OperationEvent,
     PatchResult,
     VmUpdateState,
 )
 from updates.services import bulk
-from updates.services.bulk import cancel_bulk, hand_out, prune_assessments, prune_operations, request_bulk
-from vms.models import ResourceGroup, VirtualMachine
+from updates.services.bulk import cancel_bulk, hand_out_block, prune_assessments, prune_operations, request_bulk
+from updates.services.operations import Begun
+from vms.models import Connection, ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
 PLAN = InstallationPlan(classifications=CRITICAL_AND_SECURITY)
@@ -84,7 +92,9 @@ def test_blocks_continue_where_a_dead_worker_stopped(
     fleet(resource_group, 7)
     monkeypatch.setattr(bulk, "BLOCK", 3)
     row = ask(operator)
-    assert bulk._hand_out_block() == 3  # and then the worker is killed
+    block = hand_out_block()
+    assert block is not None
+    assert block.count == 3  # and then the worker is killed
     row.refresh_from_db()
     assert not row.is_handed_out
     assert hand_out() == 4
@@ -98,7 +108,7 @@ def test_a_role_that_is_taken_away_meanwhile_counts(
     fleet(resource_group, 4)
     monkeypatch.setattr(bulk, "BLOCK", 2)
     row = ask(operator)
-    bulk._hand_out_block()
+    hand_out_block()
     operator.roleassignment_set.all().delete()
     hand_out()
     assert verdicts(row) == {"accepted": 2}
@@ -151,6 +161,140 @@ def test_cancelling_leaves_what_has_started(operator: User, resource_group: Reso
     Operation.objects.filter(pk=running.pk).update(state="in_progress")
     assert cancel_bulk(request_id=row.pk, requested_by=operator) == 2
     assert sorted(Operation.objects.values_list("state", flat=True)) == ["cancelled", "cancelled", "in_progress"]
+
+
+# --- beginning at once -------------------------------------------------------------------------------------------
+
+
+def begun(**fields: object) -> tuple[Begun, ...]:
+    block = hand_out_block(**fields)  # type: ignore[arg-type]
+    assert block is not None
+    return block.begun
+
+
+@pytest.mark.parametrize("kind", [OperationKind.ASSESSMENT, OperationKind.INSTALLATION])
+def test_what_nothing_stands_before_begins_at_once_as_far_as_there_is_room(
+    operator: User, resource_group: ResourceGroup, kind: OperationKind
+) -> None:
+    vms = fleet(resource_group, 6)
+    VmUpdateState.objects.create(vm=vms[0], os_build="20348.5000")
+    Connection.objects.update(max_in_flight=4)
+    OperationFactory(vm=vms[5], kind="assessment", state="in_progress")
+    row = ask(operator, kind)
+    rows = begun()
+    assert [item.vm_id for item in rows] == [vm.pk for vm in vms[:3]]  # one of four places is taken
+    states = dict(BulkOutcome.objects.filter(verdict="accepted").values_list("vm_id", "operation__state"))
+    queued = vms[3:] if kind is OperationKind.INSTALLATION else vms[3:5]  # the running assessment is joined
+    assert states == dict.fromkeys([vm.pk for vm in vms[:3]], "starting") | {vm.pk: "queued" for vm in queued}
+    first = Operation.objects.get(pk=rows[0].operation_id)
+    assert (first.attempts, first.build_before, first.requested_by) == (1, "20348.5000", row.requested_by)
+    assert first.started_at == first.created_at
+    assert first.next_step_at is not None
+    assert first.deadline_at is not None
+    assert first.next_step_at - first.created_at == timedelta(seconds=settings.OPERATION_LEASE_SECONDS)
+    assert first.deadline_at - first.started_at == deadline_after(kind, PLAN.maximum_duration)
+    lines = list(OperationEvent.objects.filter(operation=first).values_list("code", "state"))
+    wanted = [("operation.requested", "queued"), ("operation.starting", "starting")]
+    assert lines == (wanted if kind is OperationKind.INSTALLATION else [])
+
+
+def test_what_begins_spends_the_tokens_of_its_connection(operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 5)
+    Connection.objects.update(starts_per_minute=3)
+    ask(operator)
+    assert len(begun()) == 3
+    ask(operator, OperationKind.INSTALLATION)
+    assert not begun()
+
+
+def test_nothing_begins_before_what_waits_for_its_turn(operator: User, resource_group: ResourceGroup) -> None:
+    vms = fleet(resource_group, 3)
+    OperationFactory(vm=vms[0], lane=Lane.BULK, is_bulk=True, next_step_at=timezone.now())
+    ask(operator)
+    assert not begun()
+    assert set(Operation.objects.values_list("state", flat=True)) == {"queued"}
+
+
+def test_nothing_begins_on_a_paused_connection_or_on_one_of_another_kind(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    fleet(resource_group, 2)
+    ask(operator)
+    assert not begun(kinds=["azure"])
+    Operation.objects.all().delete()
+    Connection.objects.update(paused_until=timezone.now() + timedelta(minutes=1))
+    ask(operator)
+    assert not begun(kinds=["simulator"])
+    Operation.objects.all().delete()
+    Connection.objects.update(paused_until=None)
+    ask(operator)
+    assert len(begun(kinds=["simulator"])) == 2
+
+
+def test_a_queued_assessment_makes_room_for_an_installation_that_is_queued(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    (vm,) = fleet(resource_group, 1)
+    OperationFactory(vm=vm, kind="assessment", next_step_at=timezone.now() + timedelta(minutes=1))
+    ask(operator, OperationKind.INSTALLATION)
+    assert not begun()
+    states = dict(Operation.objects.values_list("kind", "state"))
+    assert states == {"assessment": "cancelled", "installation": "queued"}
+
+
+def test_what_is_held_back_on_a_machine_is_out_of_what_begins(operator: User, resource_group: ResourceGroup) -> None:
+    held, free = fleet(resource_group, 2)
+    KbHold.objects.create(vm=held, kb_number="5084071")
+    ask(operator, OperationKind.INSTALLATION)
+    connector = ScriptedConnector()
+    run(connector)
+    excluded = {
+        request.vm.vm_id: request.plan.kb_numbers_to_exclude for request in connector.start_order if request.plan
+    }
+    assert excluded == {held.pk: ("5084071",), free.pk: ()}
+
+
+def test_one_sweep_carries_a_request_from_the_click_to_the_end(operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 5)
+    row = ask(operator, OperationKind.INSTALLATION)
+    connector = ScriptedConnector()
+    run(connector)
+    assert verdicts(row) == {"accepted": 5}
+    assert set(Operation.objects.values_list("state", flat=True)) == {"succeeded"}
+    assert sorted(connector.starts.values()) == [1] * 5
+    codes = OperationEvent.objects.filter(operation=Operation.objects.first()).values_list("code", flat=True)
+    assert list(codes) == ["operation.requested", "operation.starting", "operation.started", "operation.finished"]
+
+
+def test_what_a_worker_had_begun_when_it_was_killed_is_recovered(operator: User, resource_group: ResourceGroup) -> None:
+    """Nobody knows whether it was sent: by the connector that can be asked it is sent again, else nobody sends it."""
+    fleet(resource_group, 3)
+    ask(operator)
+    assert len(begun()) == 3
+    connector = ScriptedConnector(capabilities=frozenset({Capability.IDEMPOTENT_START}))
+    run(connector)
+    assert not connector.starts  # the lease runs
+    make_due(Operation.objects.all()[:1])
+    run(connector)
+    assert sum(connector.starts.values()) == 1
+    make_due()
+    run(ScriptedConnector())
+    codes = Counter(Operation.objects.values_list("state", "error_code"))
+    assert codes == {("succeeded", ""): 1, ("failed", "start.unconfirmed"): 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_share_a_request_and_start_nothing_twice(
+    operator: User, resource_group: ResourceGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet(resource_group, 60)
+    monkeypatch.setattr(bulk, "BLOCK", 5)
+    row = ask(operator)
+    connector = ScriptedConnector()
+    in_threads(4, lambda _n: run(connector))
+    assert verdicts(row) == {"accepted": 60}
+    assert Counter(Operation.objects.values_list("state", flat=True)) == {"succeeded": 60}
+    assert set(connector.starts.values()) == {1}
 
 
 # --- pages -------------------------------------------------------------------------------------------------------

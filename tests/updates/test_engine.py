@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -34,6 +33,7 @@ from tests.updates.world import (
     PLAN,
     ScriptedConnector,
     found,
+    in_threads,
     installed,
     make_connection,
     make_due,
@@ -81,21 +81,6 @@ def install(*vms, plan=PLAN, **fields) -> list:
 
 def state_of(operation_id) -> str:
     return Operation.objects.get(pk=operation_id).state
-
-
-def in_threads(count: int, work: Callable[[int], object]) -> list:
-    """Run `work(n)` in real threads that start together; every thread closes its own database connection."""
-    gate = threading.Barrier(count)
-
-    def one(number: int) -> object:
-        gate.wait()
-        try:
-            return work(number)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(one, range(count)))
 
 
 # --- asking ------------------------------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID, uuid4
+
+from django.db import connection as database
 
 from connectors.protocol import (
     AssessmentResult,
@@ -40,6 +43,7 @@ from patching.terms import (
     RunStatus,
 )
 from updates.models import Operation
+from updates.services.bulk import hand_out_block
 from updates.services.engine import ALL_LANES, sweep
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 
@@ -159,6 +163,29 @@ class ScriptedConnector:
 def run(connector: ScriptedConnector, *, lanes: Sequence[int] = ALL_LANES, seconds: float = 10) -> int:
     """One sweep with the test's connector behind every connection."""
     return sweep(lanes=lanes, seconds=seconds, connector_factory=lambda _row, _catalogue: connector)
+
+
+def hand_out() -> int:
+    """Answer all waiting bulk requests as a worker for other kinds of connections does: everything is queued."""
+    count = 0
+    while (block := hand_out_block(kinds=["none"])) is not None:
+        count += block.count
+    return count
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list:
+    """Run `work(n)` in real threads that start together; every thread closes its own database connection."""
+    gate = threading.Barrier(count)
+
+    def one(number: int) -> object:
+        gate.wait()
+        try:
+            return work(number)
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
 
 
 def make_due(operations: Iterable[Operation] | None = None) -> None:

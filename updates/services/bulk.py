@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -13,15 +14,18 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
 
 from patching.terms import InstallationPlan, OperationKind, OperationState
-from updates.models import BulkOutcome, BulkRequest, Operation
+from updates.models import BulkOutcome, BulkRequest, Lane, Operation
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.bulk import selected_vms
 from updates.services.operations import (
+    Begun,
     RequestOutcome,
     cancel_operations,
+    database_now,
     request_assessments,
     request_installations,
 )
+from updates.services.room import rooms
 from vms.lookups import array, records
 
 if TYPE_CHECKING:
@@ -53,24 +57,31 @@ def request_bulk(
     return row
 
 
-def hand_out(*, seconds: float = 10.0) -> int:
-    """Turn waiting bulk requests into operations, the oldest first, until none wait or the time is over.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What became of a block of a bulk request: how many VMs got their answer, and what was begun at once.
 
-    Returns how many VMs got their answer. A block is one transaction; two workers never take the same request.
+    `claimed_at` is `time.monotonic()` from before anything was written.
     """
-    ends_at = time.monotonic() + seconds
-    answered = 0
-    while time.monotonic() < ends_at:
-        count = _hand_out_block()
-        if count is None:
-            break
-        answered += count
-    return answered
+
+    count: int
+    begun: tuple[Begun, ...]
+    claimed_at: float
+
+
+def are_waiting() -> bool:
+    """Whether bulk requests wait to be handed out."""
+    return BulkRequest.objects.filter(is_handed_out=False).exists()
 
 
 @transaction.atomic
-def _hand_out_block() -> int | None:
-    """Answer the next block of the oldest request; None: no request waits (or another worker has it)."""
+def hand_out_block(*, kinds: Sequence[str] = ()) -> Block | None:
+    """Answer the next block of the oldest request; None: no request waits (or another worker has it).
+
+    A block is one transaction; two workers never take the same request. Where nothing is due before it, operations are
+    begun instead of queued, as far as their connections (of these kinds; none named: any) have room: whoever called
+    sends them now.
+    """
     row = (
         BulkRequest.objects.filter(is_handed_out=False)
         .order_by("created_at")
@@ -80,10 +91,13 @@ def _hand_out_block() -> int | None:
     )
     if row is None:
         return None
+    claimed_at = time.monotonic()
+    outcomes: list[RequestOutcome] = []
     try:
         with transaction.atomic():
             ids = list(selected_vms(row).filter(pk__gt=row.cursor).order_by("pk").values_list("pk", flat=True)[:BLOCK])
-            _keep(row, _ask(row, ids))
+            outcomes = _ask(row, ids, begin_on=_free_connections(kinds))
+            _keep(row, outcomes)
     except OperationalError:
         raise  # the database's trouble, not the request's: the block is tried again
     except Exception:
@@ -91,18 +105,32 @@ def _hand_out_block() -> int | None:
         log.exception("bulk_request_failed", bulk_request_id=str(row.pk))
         row.is_handed_out, row.error_code = True, "bulk.failed"
         row.save(update_fields=["is_handed_out", "error_code"])
-        return 0
+        return Block(0, (), claimed_at)
     row.cursor = ids[-1] if ids else row.cursor
     row.is_handed_out = len(ids) < BLOCK
     row.save(update_fields=["cursor", "is_handed_out"])
-    return len(ids)
+    begun = tuple(outcome.begun for outcome in outcomes if outcome.begun is not None)
+    return Block(len(ids), begun, claimed_at)
 
 
-def _ask(row: BulkRequest, vm_ids: Sequence[int]) -> list[RequestOutcome]:
+def _free_connections(kinds: Sequence[str]) -> Collection[int]:
+    """Where something may begin at once: on connections with room, unless earlier bulk work waits for its turn."""
+    now = database_now()
+    if Operation.objects.filter(lane=Lane.BULK, next_step_at__lte=now).exists():
+        return ()
+    return [pk for pk, room in rooms(now, kinds=kinds).items() if room > 0]
+
+
+def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) -> list[RequestOutcome]:
     if row.plan is None:
-        return request_assessments(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True)
-    plan = plan_from_json(row.plan)
-    return request_installations(vm_ids=vm_ids, plan=plan, requested_by=row.requested_by, is_bulk=True)
+        return request_assessments(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True, begin_on=begin_on)
+    return request_installations(
+        vm_ids=vm_ids,
+        plan=plan_from_json(row.plan),
+        requested_by=row.requested_by,
+        is_bulk=True,
+        begin_on=begin_on,
+    )
 
 
 def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -64,13 +64,16 @@ from updates.services.assessments import (
     record_failures,
     record_silence,
 )
+from updates.services.bulk import Block, are_waiting, hand_out_block
 from updates.services.operations import (
+    Begun,
     Change,
     database_now,
     request_assessments,
     transition,
     write_events,
 )
+from updates.services.room import rooms, take
 from updates.services.verification import conclude, verify_earlier_installations
 from vms.lookups import array, records
 from vms.models import Connection
@@ -83,6 +86,7 @@ ALL_LANES = (Lane.INTERACTIVE, Lane.LOOK, Lane.BULK)
 CLAIM_SIZE = 1_000
 # A start that could not be sent within this long after its claim goes back to the queue instead (lease: 90 s).
 SEND_WITHIN_SECONDS = 20.0
+TURN_SECONDS = 0.02
 _IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
 
 ConnectorFactory = Callable[[Connection, LoadedCatalogue], Connector]
@@ -104,17 +108,23 @@ def sweep(
 ) -> int:
     """Work on due operations until none are left or the time is over; returns how many steps were made.
 
+    With the bulk lane among `lanes`, waiting bulk requests are handed out as well, a block in turn with what is due.
     `kinds`: only those behind connections of these kinds; none named: all.
     """
     ends_at = time.monotonic() + seconds
-    engine: _Engine | None = None
+    engine = _Engine(connector_factory)
     steps = 0
     while time.monotonic() < ends_at:
+        block = hand_out_block(kinds=kinds) if Lane.BULK in lanes else None
+        if block is not None and block.begun:
+            steps += engine.step(Claim.of(block))
         claim = claim_due(lanes=lanes, kinds=kinds)
-        if not claim.operations:
-            break
-        engine = engine or _Engine(load_catalogue(), connector_factory)
-        steps += engine.step(claim)
+        if claim.operations:
+            steps += engine.step(claim)
+        elif block is None:
+            if Lane.BULK not in lanes or not are_waiting():
+                break
+            time.sleep(TURN_SECONDS)  # another worker is handing out a block: the next one may be ours
     return steps
 
 
@@ -153,6 +163,29 @@ class Claimed:
     def event(self, code: str) -> str:
         """The message id for an installation's timeline; a routine assessment has none."""
         return code if self.kind.changes_the_machine else ""
+
+    @classmethod
+    def begun(cls, begun: Begun) -> Claimed:
+        """One that its request has begun."""
+        return cls(
+            pk=begun.operation_id,
+            vm_id=begun.vm_id,
+            connection_id=begun.connection_id,
+            kind=begun.kind,
+            state=S.STARTING,
+            lane=Lane.BULK,
+            is_bulk=True,
+            plan=_plan(begun.plan) if begun.plan else None,
+            rollback=None,
+            handle="",
+            created_at=begun.created_at,
+            started_at=begun.created_at,
+            is_past_deadline=False,
+            attempts=1,
+            progress=None,
+            os_build="",
+            is_unsent=True,
+        )
 
     def starting(self, now: datetime) -> None:
         """Follow the transition to `starting`, which this worker has just made."""
@@ -219,6 +252,11 @@ class Claim:
     now: datetime
     claimed_at: float  # time.monotonic()
 
+    @classmethod
+    def of(cls, block: Block) -> Claim:
+        """What a block of a bulk request has begun, all of it at the same moment."""
+        return cls(tuple(map(Claimed.begun, block.begun)), block.begun[0].created_at, block.claimed_at)
+
     @property
     def present(self) -> datetime:
         """The database's clock as it must be by now."""
@@ -265,7 +303,7 @@ def claim_due(*, lanes: Sequence[int], kinds: Sequence[str] = (), limit: int = C
             {
                 "lanes": [int(lane) for lane in lanes],
                 "kinds": list(kinds),
-                "startable": [pk for pk, room in _rooms(now, lock=None).items() if room > 0],
+                "startable": [pk for pk, room in rooms(now).items() if room > 0],
                 "in_flight": _IN_FLIGHT,
                 "limit": limit,
             },
@@ -286,9 +324,8 @@ def _move_to_starting(queued: Sequence[Claimed], now: datetime) -> None:
         by_connection[row.connection_id].append(row)
     going: list[Claimed] = []
     for connection_id, rows in sorted(by_connection.items()):
-        room = _rooms(now, lock=connection_id).get(connection_id, 0)
+        room = take(connection_id, len(rows), now)
         going += rows[:room]
-        _spend(connection_id, len(rows[:room]), now)
         if waiting := rows[room:]:
             _postpone([row.pk for row in waiting], S.QUEUED, now + timedelta(seconds=2))
     lease = now + timedelta(seconds=settings.OPERATION_LEASE_SECONDS)
@@ -322,58 +359,6 @@ def _move_to_starting(queued: Sequence[Claimed], now: datetime) -> None:
             row.starting(now)
 
 
-_ROOMS = """
-SELECT c.id, c.max_in_flight, c.starts_per_minute,
-    (SELECT count(*) FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)),
-    LEAST(c.starts_per_minute,
-          COALESCE(b.tokens, c.starts_per_minute)
-          + c.starts_per_minute / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - COALESCE(b.refilled_at, %(now)s))))
-FROM vms_connection c LEFT JOIN updates_connectionbudget b ON b.connection_id = c.id
-WHERE (%(only)s::bigint IS NULL OR c.id = %(only)s)
-  AND (c.paused_until IS NULL OR c.paused_until <= %(now)s)
-"""
-
-
-def _rooms(now: datetime, *, lock: int | None) -> dict[int, int]:
-    """How many operations each connection may start now; a paused connection is left out.
-
-    With `lock`, only that connection, after its budget row was locked: the answer then holds until the commit.
-    """
-    with connection.cursor() as cursor:
-        if lock is not None:
-            cursor.execute(
-                """
-                INSERT INTO updates_connectionbudget (connection_id, tokens, refilled_at)
-                SELECT id, COALESCE(starts_per_minute, 0), %s FROM vms_connection WHERE id = %s
-                ON CONFLICT DO NOTHING
-                """,
-                [now, lock],
-            )
-            cursor.execute("SELECT 1 FROM updates_connectionbudget WHERE connection_id = %s FOR UPDATE", [lock])
-        cursor.execute(_ROOMS, {"in_flight": _IN_FLIGHT, "now": now, "only": lock})
-        return {
-            pk: max(0, min(cap - busy, cap if per_minute is None else int(tokens)))
-            for pk, cap, per_minute, busy, tokens in cursor.fetchall()
-        }
-
-
-def _spend(connection_id: int, count: int, now: datetime) -> None:
-    """Take `count` tokens out of the bucket (its row is locked) and bring it up to now."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE updates_connectionbudget b
-            SET tokens = LEAST(c.starts_per_minute,
-                    b.tokens + c.starts_per_minute / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - b.refilled_at))
-                ) - %(count)s,
-                refilled_at = GREATEST(b.refilled_at, %(now)s)
-            FROM vms_connection c
-            WHERE c.id = b.connection_id AND b.connection_id = %(pk)s AND c.starts_per_minute IS NOT NULL
-            """,
-            {"now": now, "count": count, "pk": connection_id},
-        )
-
-
 # --- stepping ----------------------------------------------------------------------------------------------------
 
 
@@ -385,10 +370,13 @@ def _clean(text: str) -> str:
 class _Engine:
     """Steps claimed operations. Holds the catalogue and the connectors for the length of one sweep."""
 
-    def __init__(self, catalogue: LoadedCatalogue, connector_factory: ConnectorFactory) -> None:
-        self._catalogue = catalogue
+    def __init__(self, connector_factory: ConnectorFactory) -> None:
         self._factory = connector_factory
         self._connectors: dict[int, Connector] = {}
+
+    @cached_property
+    def _catalogue(self) -> LoadedCatalogue:
+        return load_catalogue()
 
     def step(self, claim: Claim) -> int:
         """Step every claimed operation; one that cannot be stepped stays leased and is due again by itself."""

@@ -6,16 +6,17 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import connection, transaction
 
-from patching.lifecycle import TERMINAL, TRANSITIONS, Admission, admit
+from patching.lifecycle import TERMINAL, TRANSITIONS, Admission, admit, deadline_after
 from patching.selection import validate_plan
 from patching.terms import (
     InstallationPlan,
@@ -26,7 +27,8 @@ from patching.terms import (
     Verification,
 )
 from updates.models import Lane, Operation, VmUpdateState
-from updates.plans import plan_to_json
+from updates.plans import plan_from_json, plan_to_json
+from updates.services.room import take
 from vms.lookups import array, as_json, records
 
 if TYPE_CHECKING:
@@ -56,6 +58,21 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """An operation that is in `starting` from its first moment on: whoever asked for it sends it, within its lease.
+
+    `created_at`, by the database's clock, is also when it began.
+    """
+
+    operation_id: UUID
+    vm_id: int
+    connection_id: int
+    kind: OperationKind
+    plan: str | None  # JSON
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOutcome:
     """The answer for one VM. `operation_id` is the operation that answers the request, or that stands in its way."""
 
@@ -63,6 +80,7 @@ class RequestOutcome:
     verdict: Verdict
     operation_id: UUID | None = None
     code: str = ""
+    begun: Begun | None = None
 
 
 # --- the one writer ----------------------------------------------------------------------------------------------
@@ -225,11 +243,13 @@ def write_events(
 
 @transaction.atomic
 def request_assessments(
-    *, vm_ids: Collection[int], requested_by: User | None, is_bulk: bool = False
+    *, vm_ids: Collection[int], requested_by: User | None, is_bulk: bool = False, begin_on: Collection[int] = ()
 ) -> list[RequestOutcome]:
     """Ask for an assessment of every VM; each gets its own answer (docs/rules.md, admission).
 
     A queued or running assessment is joined; an open installation is a conflict. VMs that do not exist get no answer.
+    `begin_on`: connections on which VMs that have nothing open are begun instead of queued, as far as there is room;
+    the caller sends what its outcomes call `begun`, once the transaction has committed.
     """
     return _request(
         kind=OperationKind.ASSESSMENT,
@@ -238,6 +258,7 @@ def request_assessments(
         requested_by=requested_by,
         is_bulk=is_bulk,
         operation_id=None,
+        begin_on=begin_on,
     )
 
 
@@ -249,11 +270,12 @@ def request_installations(
     requested_by: User | None,
     operation_id: UUID | None = None,
     is_bulk: bool = False,
+    begin_on: Collection[int] = (),
 ) -> list[RequestOutcome]:
     """Ask for an installation of the plan on every VM; each gets its own answer (docs/rules.md, admission).
 
     `operation_id` (one VM only) makes the request repeatable: the second click finds what the first one made.
-    Raises PlanError if the plan itself is invalid.
+    `begin_on` as in `request_assessments`. Raises PlanError if the plan itself is invalid.
     """
     if problems := validate_plan(plan):
         raise PlanError(problems)
@@ -264,6 +286,7 @@ def request_installations(
         requested_by=requested_by,
         operation_id=operation_id,
         is_bulk=is_bulk,
+        begin_on=begin_on,
     )
 
 
@@ -276,20 +299,25 @@ def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
 _LOCK_VMS = """
-SELECT id, update_status FROM vms_virtualmachine WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
+SELECT id, update_status, connection_id FROM vms_virtualmachine
+WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
 WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(vms)s::bigint[]) AS r(id, vm_id))
 INSERT INTO updates_operation (
     id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, requested_by_id, created_at, next_step_at,
-    attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded, installed_count, failed_count,
-    pending_count, excluded_count, not_selected_count, verification, build_before, build_after
+    started_at, deadline_at, attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded,
+    installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
+    build_after
 )
-SELECT v.id, m.id, m.connection_id, %(kind)s, 'queued', %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
-    clock_timestamp(), clock_timestamp(), 0, '', '', '', false, 0, 0, 0, 0, 0, '', '', ''
-FROM v JOIN vms_virtualmachine m ON m.id = v.vm_id
+SELECT v.id, m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+    COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
+    COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
+    %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
+    0, 0, 0, 0, 0, '', COALESCE(s.os_build, ''), ''
+FROM v JOIN vms_virtualmachine m ON m.id = v.vm_id LEFT JOIN updates_vmupdatestate s ON s.vm_id = m.id
 ON CONFLICT DO NOTHING
-RETURNING vm_id, id, created_at
+RETURNING vm_id, id, connection_id, created_at::text
 """
 
 
@@ -299,6 +327,7 @@ UPDATE updates_operation o
 SET plan = jsonb_set(o.plan, '{kb_numbers_to_exclude}', (o.plan -> 'kb_numbers_to_exclude') || h.kbs)
 FROM (SELECT vm_id, jsonb_agg(kb_number ORDER BY kb_number) AS kbs FROM updates_kbhold GROUP BY vm_id) h
 WHERE o.id = ANY(%s::uuid[]) AND h.vm_id = o.vm_id
+RETURNING o.id, o.plan::text
 """
 
 
@@ -311,8 +340,9 @@ def request_with_plan(
     requested_by: User | None,
     operation_id: UUID | None = None,
     is_bulk: bool = False,
+    begin_on: Collection[int] = (),
 ) -> list[RequestOutcome]:
-    """Ask for operations with this plan; admitted as installations are. `operation_id` as in `request_installations`."""
+    """Ask for operations with this plan; admitted as installations are. Other arguments as in `request_installations`."""
     if operation_id is not None:
         if len(set(vm_ids)) != 1:
             raise ValueError("operation_id names the operation of exactly one VM")
@@ -320,7 +350,13 @@ def request_with_plan(
         if Operation.objects.filter(pk=operation_id).exists():
             return [_repeated(operation_id, vm_id)]
     return _request(
-        kind=kind, vm_ids=vm_ids, plan=plan, requested_by=requested_by, is_bulk=is_bulk, operation_id=operation_id
+        kind=kind,
+        vm_ids=vm_ids,
+        plan=plan,
+        requested_by=requested_by,
+        is_bulk=is_bulk,
+        operation_id=operation_id,
+        begin_on=begin_on,
     )
 
 
@@ -332,40 +368,58 @@ def _request(
     requested_by: User | None,
     is_bulk: bool,
     operation_id: UUID | None,
+    begin_on: Collection[int],
 ) -> list[RequestOutcome]:
     ids = sorted(set(vm_ids))
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_VMS, [array(ids)])
-        statuses = dict(cursor.fetchall())
+        rows = cursor.fetchall()
+    statuses = {vm_id: status for vm_id, status, _connection in rows}
     if operation_id is not None and Operation.objects.filter(pk=operation_id).exists():
         # The first click committed while this one waited for the VM.
         return [_repeated(operation_id, vm_id) for vm_id in statuses]
     open_operations = _open_operations(ids)
     refused = _refusals(kind, statuses)
     outcomes: dict[int, RequestOutcome] = {}
-    accepted: dict[int, UUID] = {}
+    accepted: list[int] = []
     to_cancel: list[UUID] = []
     for vm_id in statuses:
-        rows = open_operations.get(vm_id, [])
-        verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in rows))
+        here = open_operations.get(vm_id, [])
+        verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
         if verdict is Admission.CONFLICT:
-            blocker = next(row[0] for row in rows if row[1].changes_the_machine)
+            blocker = next(row[0] for row in here if row[1].changes_the_machine)
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, "conflict.installation_open")
         elif vm_id in refused:
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
         elif verdict is Admission.JOIN:
             # A running one answers sooner than a queued one.
-            joined = min(rows, key=lambda row: row[2] is S.QUEUED)[0]
+            joined = min(here, key=lambda row: row[2] is S.QUEUED)[0]
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.JOINED, joined)
         else:
             if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
-                to_cancel.extend(row[0] for row in rows if row[2] is S.QUEUED)
-            accepted[vm_id] = operation_id or uuid4()
+                to_cancel.extend(row[0] for row in here if row[2] is S.QUEUED)
+            accepted.append(vm_id)
     if to_cancel:
         _cancel(to_cancel, detail={"by": "installation"})
-    for vm_id, new_id in _insert(kind, accepted, plan, requested_by, is_bulk):
-        outcomes[vm_id] = RequestOutcome(vm_id, Verdict.ACCEPTED, new_id)
+    free: dict[int, list[int]] = defaultdict(list)
+    for vm_id, _status, connection_id in rows:
+        if connection_id in begin_on and vm_id not in outcomes and vm_id not in open_operations:
+            free[connection_id].append(vm_id)
+    now = database_now() if free else None
+    begun = _with_room(free, now) if now else set()
+    new = _New(kind, plan, requested_by, is_bulk)
+    for begins_at in {now, None}:
+        wanted = {vm_id: operation_id or uuid4() for vm_id in accepted if (vm_id in begun) is (begins_at is not None)}
+        for row in new.insert(wanted, begins_at=begins_at):
+            outcomes[row.vm_id] = RequestOutcome(
+                row.vm_id, Verdict.ACCEPTED, row.operation_id, begun=row if begins_at else None
+            )
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
+
+
+def _with_room(vms: Mapping[int, Sequence[int]], now: datetime) -> set[int]:
+    """Of these VMs by connection, those that their connections have room for."""
+    return {vm_id for connection_id, ids in sorted(vms.items()) for vm_id in ids[: take(connection_id, len(ids), now)]}
 
 
 def _open_operations(
@@ -390,35 +444,61 @@ def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str
     return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
 
 
-def _insert(
-    kind: OperationKind,
-    accepted: Mapping[int, UUID],
-    plan: Mapping[str, Any] | None,
-    requested_by: User | None,
-    is_bulk: bool,
-) -> list[tuple[int, UUID]]:
-    if not accepted:
-        return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT,
-            {
-                "ids": array(accepted.values()),
-                "vms": array(accepted),
-                "kind": kind.value,
-                "lane": Lane.BULK if is_bulk else Lane.INTERACTIVE,
-                "is_bulk": is_bulk,
-                "plan": json.dumps(plan) if plan else None,
-                "user": requested_by.pk if requested_by else None,
-            },
-        )
-        rows = cursor.fetchall()
-        if kind is OperationKind.INSTALLATION:
-            cursor.execute(_HOLD_BACK, [array(accepted.values())])
-    if kind.changes_the_machine:
-        detail = {"by": requested_by.get_username()} if requested_by else {}
-        write_events((pk, at, "operation.requested", S.QUEUED, detail) for _vm, pk, at in rows)
-    return [(vm_id, pk) for vm_id, pk, _at in rows]
+@dataclass(frozen=True, slots=True)
+class _New:
+    """What the new operations of one request have in common."""
+
+    kind: OperationKind
+    plan: Mapping[str, Any] | None
+    requested_by: User | None
+    is_bulk: bool
+
+    def insert(self, ids: Mapping[int, UUID], *, begins_at: datetime | None) -> list[Begun]:
+        """Insert them under these ids by VM, queued or begun at this moment, with the first lines of their timelines."""
+        if not ids:
+            return []
+        kind, is_begun = self.kind, begins_at is not None
+        plan = json.dumps(self.plan) if self.plan else None
+        lane = Lane.BULK if self.is_bulk else Lane.INTERACTIVE
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _INSERT,
+                {
+                    "ids": array(ids.values()),
+                    "vms": array(ids),
+                    "kind": kind.value,
+                    "state": (S.STARTING if is_begun else S.QUEUED).value,
+                    "lane": lane,
+                    "is_bulk": self.is_bulk,
+                    "plan": plan,
+                    "user": self.requested_by.pk if self.requested_by else None,
+                    "lease": settings.OPERATION_LEASE_SECONDS if is_begun else 0,
+                    "started_at": begins_at,
+                    "deadline_at": begins_at + deadline_after(kind, self._longest) if begins_at else None,
+                    "attempts": int(is_begun),
+                },
+            )
+            rows = cursor.fetchall()
+            own_plans: dict[UUID, str] = {}
+            if kind is OperationKind.INSTALLATION:
+                cursor.execute(_HOLD_BACK, [array(ids.values())])
+                own_plans = dict(cursor.fetchall())
+        made = [
+            Begun(pk, vm_id, connection_id, kind, own_plans.get(pk, plan), datetime.fromisoformat(at))
+            for vm_id, pk, connection_id, at in rows
+        ]
+        if kind.changes_the_machine:
+            by = {"by": self.requested_by.get_username()} if self.requested_by else {}
+            lines: list[tuple[str, OperationState, Mapping[str, str]]] = [("operation.requested", S.QUEUED, by)]
+            if is_begun:
+                lines.append(("operation.starting", S.STARTING, {}))
+            write_events((row.operation_id, row.created_at, *line) for row in made for line in lines)
+        return made
+
+    @property
+    def _longest(self) -> timedelta | None:
+        """How long it may take, where it has a plan for an installation; nothing else is begun at once."""
+        return plan_from_json(self.plan).maximum_duration if self.plan else None
 
 
 # --- cancelling them ---------------------------------------------------------------------------------------------
