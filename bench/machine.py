@@ -124,6 +124,26 @@ def cpu_seconds(pids: list[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_tree(pid: int) -> float:
+    """What a process and all that descend from it have used so far, those included that have ended and been waited for."""
+    ticks = 0
+    for one in children(pid):
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def postmaster() -> int:
+    """The PostgreSQL that `servers` has started in this process."""
+    for pid in children(os.getpid())[1:]:
+        if b"bin/postgres\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise RuntimeError("no PostgreSQL is running")
+
+
 def rss_mb(pid: int) -> float:
     """The largest resident set among a process and its children, in MB."""
     sizes = []

@@ -820,7 +820,12 @@ def _offer_period(moment: datetime) -> tuple[date, bool]:
 
 def _wishes(vm: VmRef) -> frozenset[str]:
     """The misfortunes that the VM's tag asks for."""
-    text = next((value for key, value in vm.tags if key == MISFORTUNE_TAG), "")
+    return _wishes_of(vm.tags)
+
+
+@lru_cache(maxsize=4_096)
+def _wishes_of(tags: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    text = next((value for key, value in tags if key == MISFORTUNE_TAG), "")
     return frozenset(word.strip().lower() for word in text.replace(",", " ").split())
 
 

@@ -44,6 +44,7 @@ def second_tuesday(month: date) -> date:
     return first + timedelta(days=(1 - first.weekday()) % 7 + 7)
 
 
+@lru_cache(maxsize=64)  # asked for each of many VMs that share day and moment
 def as_of(catalogue_date: date | None, now: datetime) -> datetime:
     """The moment up to which releases count: the end of the catalogue's day in Pacific time, or now without one."""
     if catalogue_date is None:

@@ -5,7 +5,7 @@ Our own words (states, tracks, verdicts) are snake_case. Instants are aware date
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -276,7 +276,8 @@ class Release:
 class Patch:
     """One software update of the catalogue, identified by (product line, KB), else by its update id.
 
-    `product_line` None: the update is for every line. `release_type` is None on what is not a monthly OS patch.
+    `product_line` None: the update is for every line. `release_type` is None on what is not a monthly OS patch. `key` is
+    the catalogue key: what makes this update the same update tomorrow (never its version or update id).
     """
 
     kb_number: str
@@ -288,11 +289,11 @@ class Patch:
     version: str = ""
     published_on: date | None = None
     release_type: ReleaseType | None = None
+    key: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> str:
-        """The catalogue key: what makes this update the same update tomorrow (never its version or update id)."""
-        return f"{self.product_line or ''}:{self.kb_number}" if self.kb_number else f"id:{self.update_id}"
+    def __post_init__(self) -> None:
+        key = f"{self.product_line or ''}:{self.kb_number}" if self.kb_number else f"id:{self.update_id}"
+        object.__setattr__(self, "key", key)
 
 
 @dataclass(frozen=True, slots=True)

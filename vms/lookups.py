@@ -20,7 +20,7 @@ def array(members: Iterable[int | UUID | str]) -> str:
 
 
 def records(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The JSON of these rows for `jsonb_to_recordset(%s::jsonb)`: one parameter, of any length."""
+    """The JSON of these rows for `json_to_recordset(%s::json)`: one parameter, of any length."""
     return json.dumps([dict(zip(names, row, strict=True)) for row in rows], default=as_json)
 
 

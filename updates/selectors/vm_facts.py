@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -72,12 +73,12 @@ _OWN = (
     "name",
     "power_state",
     "is_reboot_pending",
-    "tags",
     "connection_id",
     "connection__catalogue_date",
-    "update_state__last_assessed_at",
     "update_state__patch_set_id",
 )
+# As text what Python reads faster than the driver does, and the tags of many VMs once.
+_AS_TEXT = (Cast("tags", TextField()), Cast("update_state__last_assessed_at", TextField()))
 
 
 def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[int, VmFacts]:
@@ -89,15 +90,19 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
     images: dict[tuple[Any, ...], ImageReference] = {}
     settings: dict[tuple[Any, ...], PatchSettings] = {}
     found: dict[int, VmFacts] = {}
+    tags: dict[str, tuple[tuple[str, str], ...]] = {}
     first_settings, first_own = len(_JUDGED), len(_JUDGED) + len(_SETTINGS)
-    for row in VirtualMachine.objects.filter(pk__any=ids).order_by().values_list(*_JUDGED, *_SETTINGS, *_OWN):
+    columns = (*_JUDGED, *_SETTINGS, *_OWN, *_AS_TEXT)
+    for row in VirtualMachine.objects.filter(pk__any=ids).order_by().values_list(*columns):
         judged, chosen, own = row[:first_settings], row[first_settings:first_own], row[first_own:]
         if judged not in eligibilities:
             images[judged] = _image(judged)
             eligibilities[judged] = _judge(judged, images[judged], catalog)
         if chosen not in settings:
             settings[chosen] = _settings(chosen)
-        pk, arm_id, name, power_state, is_reboot_pending, tags, connection_id, day, assessed_at, patch_set_id = own
+        pk, arm_id, name, power_state, is_reboot_pending, connection_id, day, patch_set_id, tagged, assessed_at = own
+        if tagged not in tags:
+            tags[tagged] = tuple(sorted((str(key), str(value)) for key, value in json.loads(tagged).items()))
         eligibility = eligibilities[judged]
         is_eligible = eligibility.verdict is EligibilityVerdict.ELIGIBLE
         found[pk] = VmFacts(
@@ -113,13 +118,13 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
                 power_state=power_state,
                 installed=tuple(installed.get(pk, ())),
                 is_reboot_pending=is_reboot_pending,
-                tags=tuple(sorted((str(key), str(value)) for key, value in tags.items())),
+                tags=tags[tagged],
             ),
             connection_id=connection_id,
             platform=Platform(judged[-2]),
             eligibility=eligibility,
             catalogue_date=day,
-            last_assessed_at=assessed_at,
+            last_assessed_at=datetime.fromisoformat(assessed_at) if assessed_at else None,
             patch_set_id=patch_set_id,
         )
     return found

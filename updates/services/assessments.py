@@ -210,7 +210,7 @@ def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
             INSERT INTO updates_vmupdatestate
                 (vm_id, patch_set_id, os_build, last_assessed_at, error_code, is_awaiting_assessment)
             SELECT r.vm_id, r.patch_set_id, r.os_build, %s, '', false
-            FROM jsonb_to_recordset(%s::jsonb) AS r(vm_id bigint, patch_set_id bigint, os_build text)
+            FROM json_to_recordset(%s::json) AS r(vm_id bigint, patch_set_id bigint, os_build text)
             ON CONFLICT (vm_id) DO UPDATE SET
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
                 last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
@@ -249,7 +249,7 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             cursor.execute(
                 """
                 INSERT INTO updates_installedpatch (vm_id, patch_id, version, installed_on, installed_by_id)
-                SELECT vm_id, patch_id, version, installed_on, installed_by_id FROM jsonb_to_recordset(%s::jsonb)
+                SELECT vm_id, patch_id, version, installed_on, installed_by_id FROM json_to_recordset(%s::json)
                     AS r(vm_id bigint, patch_id bigint, version text, installed_on timestamptz, installed_by_id uuid)
                 ORDER BY vm_id, patch_id
                 ON CONFLICT DO NOTHING

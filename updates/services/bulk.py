@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 log = structlog.get_logger(__name__)
-BLOCK = 2_000
+BLOCK = 1_000
 _OUTCOME = ("vm_id", "verdict", "operation_id", "code")
 
 
@@ -139,7 +139,7 @@ def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:
             """
             INSERT INTO updates_bulkoutcome (request_id, vm_id, verdict, operation_id, code)
             SELECT %s, r.vm_id, r.verdict, r.operation_id, r.code
-            FROM jsonb_to_recordset(%s::jsonb) AS r(vm_id bigint, verdict text, operation_id uuid, code text)
+            FROM json_to_recordset(%s::json) AS r(vm_id bigint, verdict text, operation_id uuid, code text)
             ON CONFLICT DO NOTHING
             """,
             [row.pk, records(_OUTCOME, map(attrgetter(*_OUTCOME), outcomes))],

@@ -963,7 +963,7 @@ def _record_results(rows: Sequence[tuple[UUID, Sequence[PatchOutcome]]]) -> None
         cursor.execute(
             """
             INSERT INTO updates_patchresult AS p (operation_id, patch_id, state, reason, error_code)
-            SELECT operation_id, patch_id, state, reason, error_code FROM jsonb_to_recordset(%s::jsonb)
+            SELECT operation_id, patch_id, state, reason, error_code FROM json_to_recordset(%s::json)
                 AS r(operation_id uuid, patch_id bigint, state text, reason text, error_code text)
             ON CONFLICT (operation_id, patch_id) DO UPDATE
                 SET state = EXCLUDED.state, reason = EXCLUDED.reason, error_code = EXCLUDED.error_code

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -86,7 +86,7 @@ class RequestOutcome:
 # --- the one writer ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """One transition of one operation. A field left None keeps what the row has.
 
@@ -148,7 +148,7 @@ _OPTIONAL_COLUMNS = {
 # same reason the ids come as an array, too: the rows are then found by their keys.
 _TRANSITION = """
 WITH v AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS r(
+    SELECT * FROM json_to_recordset(%(changes)s::json) AS r(
         operation_id uuid, from_state text, to_state text, is_terminal boolean, next_step_at timestamptz{types}
     )
 ), locked AS MATERIALIZED (
@@ -231,7 +231,7 @@ def write_events(
         cursor.execute(
             """
             INSERT INTO updates_operationevent (operation_id, at, code, state, detail)
-            SELECT operation_id, at, code, state, detail FROM jsonb_to_recordset(%s::jsonb)
+            SELECT operation_id, at, code, state, detail FROM json_to_recordset(%s::json)
                 AS r(operation_id uuid, at timestamptz, code text, state text, detail jsonb)
             """,
             [records(names, lines)],
@@ -303,19 +303,20 @@ SELECT id, update_status, connection_id FROM vms_virtualmachine
 WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
-WITH v AS (SELECT * FROM unnest(%(ids)s::uuid[], %(vms)s::bigint[]) AS r(id, vm_id))
 INSERT INTO updates_operation (
     id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, requested_by_id, created_at, next_step_at,
     started_at, deadline_at, attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded,
     installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
     build_after
 )
-SELECT v.id, m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+SELECT COALESCE(%(id)s::uuid, gen_random_uuid()), m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
     %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
     0, 0, 0, 0, 0, '', COALESCE(s.os_build, ''), ''
-FROM v JOIN vms_virtualmachine m ON m.id = v.vm_id LEFT JOIN updates_vmupdatestate s ON s.vm_id = m.id
+FROM vms_virtualmachine m LEFT JOIN updates_vmupdatestate s ON s.vm_id = m.id
+WHERE m.id = ANY(%(vms)s::bigint[])
+ORDER BY m.id
 ON CONFLICT DO NOTHING
 RETURNING vm_id, id, connection_id, created_at::text
 """
@@ -383,9 +384,12 @@ def _request(
     outcomes: dict[int, RequestOutcome] = {}
     accepted: list[int] = []
     to_cancel: list[UUID] = []
+    with_nothing_open = admit(kind, frozenset())
     for vm_id in statuses:
         here = open_operations.get(vm_id, [])
-        verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
+        verdict = with_nothing_open
+        if here:
+            verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
         if verdict is Admission.CONFLICT:
             blocker = next(row[0] for row in here if row[1].changes_the_machine)
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, "conflict.installation_open")
@@ -409,8 +413,8 @@ def _request(
     begun = _with_room(free, now) if now else set()
     new = _New(kind, plan, requested_by, is_bulk)
     for begins_at in {now, None}:
-        wanted = {vm_id: operation_id or uuid4() for vm_id in accepted if (vm_id in begun) is (begins_at is not None)}
-        for row in new.insert(wanted, begins_at=begins_at):
+        wanted = [vm_id for vm_id in accepted if (vm_id in begun) is (begins_at is not None)]
+        for row in new.insert(wanted, operation_id, begins_at=begins_at):
             outcomes[row.vm_id] = RequestOutcome(
                 row.vm_id, Verdict.ACCEPTED, row.operation_id, begun=row if begins_at else None
             )
@@ -453,9 +457,12 @@ class _New:
     requested_by: User | None
     is_bulk: bool
 
-    def insert(self, ids: Mapping[int, UUID], *, begins_at: datetime | None) -> list[Begun]:
-        """Insert them under these ids by VM, queued or begun at this moment, with the first lines of their timelines."""
-        if not ids:
+    def insert(self, vm_ids: Sequence[int], operation_id: UUID | None, *, begins_at: datetime | None) -> list[Begun]:
+        """Insert one for each VM, queued or begun at this moment, with the first lines of their timelines.
+
+        `operation_id`: the id of the only one.
+        """
+        if not vm_ids:
             return []
         kind, is_begun = self.kind, begins_at is not None
         plan = json.dumps(self.plan) if self.plan else None
@@ -464,8 +471,8 @@ class _New:
             cursor.execute(
                 _INSERT,
                 {
-                    "ids": array(ids.values()),
-                    "vms": array(ids),
+                    "id": operation_id,
+                    "vms": array(vm_ids),
                     "kind": kind.value,
                     "state": (S.STARTING if is_begun else S.QUEUED).value,
                     "lane": lane,
@@ -481,7 +488,7 @@ class _New:
             rows = cursor.fetchall()
             own_plans: dict[UUID, str] = {}
             if kind is OperationKind.INSTALLATION:
-                cursor.execute(_HOLD_BACK, [array(ids.values())])
+                cursor.execute(_HOLD_BACK, [array(row[1] for row in rows)])
                 own_plans = dict(cursor.fetchall())
         made = [
             Begun(pk, vm_id, connection_id, kind, own_plans.get(pk, plan), datetime.fromisoformat(at))

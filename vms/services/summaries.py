@@ -46,7 +46,7 @@ _SUMMARY = tuple(field.name for field in fields(VmSummary))
 _RECORD = """
 WITH changed AS (
     SELECT vm.id, new.*
-    FROM jsonb_to_recordset(%s::jsonb) AS new (
+    FROM json_to_recordset(%s::json) AS new (
         vm_id bigint, update_status text, critical_and_security_count int, other_count int, is_reboot_pending bool,
         hotpatch_status text, hotpatch_track text
     )
