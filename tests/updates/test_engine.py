@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import RFC_4122, UUID, uuid4
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
@@ -151,6 +151,17 @@ def test_the_same_form_sent_twice_makes_one_installation_and_a_foreign_id_is_ref
     assert (again.verdict, again.operation_id) == (Verdict.JOINED, operation_id)
     tampered = install(other, operation_id=operation_id)[0]
     assert (tampered.verdict, tampered.operation_id) == (Verdict.REFUSED, None)
+
+
+@pytest.mark.django_db
+def test_ids_begin_with_their_time_so_that_a_history_grows_at_its_end():
+    vms = make_vms(3)
+    before = time.time()
+    ids = [outcome.operation_id for outcome in assess(*vms)]
+    assert len(set(ids)) == 3
+    assert {(pk.version, pk.variant) for pk in ids} == {(7, RFC_4122)}
+    for pk in ids:
+        assert before - 0.001 <= (pk.int >> 80) / 1_000 <= time.time()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -309,7 +310,7 @@ INSERT INTO updates_operation (
     installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
     build_after
 )
-SELECT COALESCE(%(id)s::uuid, gen_random_uuid()), m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+SELECT COALESCE(%(id)s::uuid, (%(id_begins)s || substr(gen_random_uuid()::text, 16))::uuid), m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
     %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
@@ -448,6 +449,16 @@ def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str
     return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
 
 
+def _beginning_of_ids() -> str:
+    """The first 15 characters of version 7 UUIDs that are made now (RFC 9562).
+
+    Ids that begin with their time stand together in every index of a history of millions; random ones would touch a page
+    for each. Nothing else relies on the time in them.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
+
+
 @dataclass(frozen=True, slots=True)
 class _New:
     """What the new operations of one request have in common."""
@@ -472,6 +483,7 @@ class _New:
                 _INSERT,
                 {
                     "id": operation_id,
+                    "id_begins": _beginning_of_ids(),
                     "vms": array(vm_ids),
                     "kind": kind.value,
                     "state": (S.STARTING if is_begun else S.QUEUED).value,
