@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -21,7 +19,7 @@ from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import Patch, PatchSet, PatchSetMember
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
-from vms.lookups import records
+from vms.lookups import rowset
 from vms.services.summaries import VmSummary, record_summaries
 
 
@@ -203,25 +201,34 @@ def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
 
 
 def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
-    names = ("vm_id", "patch_set_id", "os_build")
+    types = {"vm_id": "bigint", "patch_set_id": "bigint", "os_build": "text"}
+    values, parameters = rowset(types, sorted(rows))
     with connection.cursor() as cursor:
         cursor.execute(
-            """
+            f"""
             INSERT INTO updates_vmupdatestate
                 (vm_id, patch_set_id, os_build, last_assessed_at, error_code, is_awaiting_assessment)
-            SELECT r.vm_id, r.patch_set_id, r.os_build, %s, '', false
-            FROM json_to_recordset(%s::json) AS r(vm_id bigint, patch_set_id bigint, os_build text)
+            SELECT r.vm_id, r.patch_set_id, r.os_build, %s, '', false FROM {values} r
             ON CONFLICT (vm_id) DO UPDATE SET
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
                 last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
-            """,
-            [now, records(names, sorted(rows))],
+            """,  # noqa: S608 (ours)
+            [now, *parameters],
         )
+
+
+_INSTALLED = {
+    "vm_id": "bigint",
+    "patch_id": "bigint",
+    "version": "text",
+    "installed_on": "timestamptz",
+    "installed_by_id": "uuid",
+}
 
 
 def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
     """Write the difference between what was recorded as installed and what is; nothing where nothing changed."""
-    new: list[dict[str, Any]] = []
+    new: list[tuple[int, int, str, datetime, UUID | None]] = []
     gone: list[tuple[int, int]] = []
     moved: list[tuple[int, int, str, datetime]] = []
     for item in found:
@@ -233,28 +240,17 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
         gone.extend((vm_id, pks[key]) for key in before.keys() - after.keys())
         for key, update in after.items():
             if key not in before:
-                new.append(
-                    {
-                        "vm_id": vm_id,
-                        "patch_id": pks[key],
-                        "version": update.patch.version,
-                        "installed_on": update.installed_on.isoformat(),
-                        "installed_by_id": str(item.installation_id) if key in item.installed_keys else None,
-                    }
-                )
+                by = item.installation_id if key in item.installed_keys else None
+                new.append((vm_id, pks[key], update.patch.version, update.installed_on, by))
             elif before[key].patch.version != update.patch.version:
                 moved.append((vm_id, pks[key], update.patch.version, update.installed_on))
     with connection.cursor() as cursor:
         if new:
+            rows, parameters = rowset(_INSTALLED, new)
             cursor.execute(
-                """
-                INSERT INTO updates_installedpatch (vm_id, patch_id, version, installed_on, installed_by_id)
-                SELECT vm_id, patch_id, version, installed_on, installed_by_id FROM json_to_recordset(%s::json)
-                    AS r(vm_id bigint, patch_id bigint, version text, installed_on timestamptz, installed_by_id uuid)
-                ORDER BY vm_id, patch_id
-                ON CONFLICT DO NOTHING
-                """,
-                [json.dumps(new)],
+                f"INSERT INTO updates_installedpatch ({', '.join(_INSTALLED)}) SELECT {', '.join(_INSTALLED)}"  # noqa: S608 (ours)
+                f" FROM {rows} r ORDER BY vm_id, patch_id ON CONFLICT DO NOTHING",
+                parameters,
             )
         if moved:
             cursor.execute(

@@ -26,14 +26,14 @@ from updates.services.operations import (
     request_installations,
 )
 from updates.services.room import rooms
-from vms.lookups import array, records
+from vms.lookups import array, rowset
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 log = structlog.get_logger(__name__)
 BLOCK = 1_000
-_OUTCOME = ("vm_id", "verdict", "operation_id", "code")
+_OUTCOME = {"vm_id": "bigint", "verdict": "text", "operation_id": "uuid", "code": "text"}
 
 
 def request_bulk(
@@ -134,15 +134,14 @@ def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) 
 
 
 def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:
+    if not outcomes:
+        return
+    rows, parameters = rowset(_OUTCOME, map(attrgetter(*_OUTCOME), outcomes))
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            INSERT INTO updates_bulkoutcome (request_id, vm_id, verdict, operation_id, code)
-            SELECT %s, r.vm_id, r.verdict, r.operation_id, r.code
-            FROM json_to_recordset(%s::json) AS r(vm_id bigint, verdict text, operation_id uuid, code text)
-            ON CONFLICT DO NOTHING
-            """,
-            [row.pk, records(_OUTCOME, map(attrgetter(*_OUTCOME), outcomes))],
+            "INSERT INTO updates_bulkoutcome (request_id, vm_id, verdict, operation_id, code)"  # noqa: S608 (ours)
+            f" SELECT %s, r.vm_id, r.verdict, r.operation_id, r.code FROM {rows} r ON CONFLICT DO NOTHING",
+            [row.pk, *parameters],
         )
 
 

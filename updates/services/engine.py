@@ -75,7 +75,7 @@ from updates.services.operations import (
 )
 from updates.services.room import rooms, take
 from updates.services.verification import conclude, verify_earlier_installations
-from vms.lookups import array, records
+from vms.lookups import array, rowset
 from vms.models import Connection
 
 log = structlog.get_logger(__name__)
@@ -952,23 +952,23 @@ def _record_results(rows: Sequence[tuple[UUID, Sequence[PatchOutcome]]]) -> None
         return
     pks = ensure_patches(outcome.patch for _pk, outcomes in rows for outcome in outcomes)
     results = [
-        (str(operation_id), pks[outcome.patch.key], outcome.state.value, outcome.reason, outcome.error_code)
+        (operation_id, pks[outcome.patch.key], outcome.state.value, outcome.reason, outcome.error_code)
         for operation_id, outcomes in sorted(rows, key=lambda row: row[0])
         for outcome in {o.patch.key: o for o in outcomes}.values()
     ]
     if not results:
         return
-    names = ("operation_id", "patch_id", "state", "reason", "error_code")
+    types = {"operation_id": "uuid", "patch_id": "bigint", "state": "text", "reason": "text", "error_code": "text"}
+    values, parameters = rowset(types, results)
     with connection.cursor() as cursor:
         cursor.execute(
-            """
+            f"""
             INSERT INTO updates_patchresult AS p (operation_id, patch_id, state, reason, error_code)
-            SELECT operation_id, patch_id, state, reason, error_code FROM json_to_recordset(%s::json)
-                AS r(operation_id uuid, patch_id bigint, state text, reason text, error_code text)
+            SELECT operation_id, patch_id, state, reason, error_code FROM {values} r
             ON CONFLICT (operation_id, patch_id) DO UPDATE
                 SET state = EXCLUDED.state, reason = EXCLUDED.reason, error_code = EXCLUDED.error_code
                 WHERE (p.state, p.reason, p.error_code)
                     IS DISTINCT FROM (EXCLUDED.state, EXCLUDED.reason, EXCLUDED.error_code)
-            """,
-            [records(names, results)],
+            """,  # noqa: S608 (ours)
+            parameters,
         )

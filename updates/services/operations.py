@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -30,7 +29,7 @@ from patching.terms import (
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_from_json, plan_to_json
 from updates.services.room import take
-from vms.lookups import array, as_json, records
+from vms.lookups import array, rowset
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -144,35 +143,29 @@ _OPTIONAL_COLUMNS = {
     "build_before": "text",
     "build_after": "text",
 }
+_COLUMNS = {
+    "operation_id": "uuid",
+    "from_state": "text",
+    "to_state": "text",
+    "is_terminal": "boolean",
+    **_OPTIONAL_COLUMNS,
+}
 # The rows are locked in the order of their ids first, so that two writers of overlapping sets never deadlock: the count
 # is what makes PostgreSQL do that before anything else, without a join of sets whose sizes it can only guess. For the
 # same reason the ids come as an array, too: the rows are then found by their keys.
 _TRANSITION = """
-WITH v AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(changes)s::json) AS r(
-        operation_id uuid, from_state text, to_state text, is_terminal boolean, next_step_at timestamptz{types}
-    )
-), locked AS MATERIALIZED (
-    SELECT id FROM updates_operation WHERE id = ANY(%(ids)s::uuid[]) ORDER BY id FOR UPDATE
+WITH v AS MATERIALIZED {rows}, locked AS MATERIALIZED (
+    SELECT id FROM updates_operation WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE
 )
 UPDATE updates_operation o
 SET state = v.to_state,
-    finished_at = CASE WHEN v.is_terminal THEN %(now)s::timestamptz END,
+    finished_at = CASE WHEN v.is_terminal THEN %s::timestamptz END,
     next_step_at = CASE WHEN v.is_terminal THEN NULL ELSE COALESCE(v.next_step_at, o.next_step_at) END{kept}
 FROM v
 WHERE (SELECT count(*) FROM locked) > 0
-  AND o.id = ANY(%(ids)s::uuid[]) AND o.id = v.operation_id AND o.state = v.from_state
+  AND o.id = ANY(%s::uuid[]) AND o.id = v.operation_id AND o.state = v.from_state
 RETURNING o.id
 """
-
-
-@cache
-def _transition_sql(columns: tuple[str, ...]) -> str:
-    """The statement that writes these columns beside the state."""
-    written = [column for column in columns if column != "next_step_at"]
-    return _TRANSITION.replace(
-        "{types}", "".join(f", {column} {_OPTIONAL_COLUMNS[column]}" for column in written)
-    ).replace("{kept}", "".join(f", {column} = COALESCE(v.{column}, o.{column})" for column in written))
 
 
 def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
@@ -193,24 +186,20 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
     written = {
         name: column
         for name, column in zip(_OPTIONAL_COLUMNS, values, strict=True)
-        if any(value is not None for value in column)
+        if name == "next_step_at" or any(value is not None for value in column)
     }
-    columns = tuple(written)
-    rows = [
-        {
-            "operation_id": str(change.operation_id),
-            "from_state": change.from_state,
-            "to_state": change.to_state,
-            "is_terminal": change.to_state in TERMINAL,
-            **dict(zip(columns, optional, strict=True)),
-        }
-        for change, optional in zip(
-            changes, list(zip(*written.values(), strict=True)) or [()] * len(changes), strict=True
-        )
-    ]
-    ids = array(row["operation_id"] for row in rows)
+    columns: dict[str, Sequence[Any]] = {
+        "operation_id": [change.operation_id for change in changes],
+        "from_state": [change.from_state for change in changes],
+        "to_state": [change.to_state for change in changes],
+        "is_terminal": [change.to_state in TERMINAL for change in changes],
+        **written,
+    }
+    rows, parameters = rowset({name: _COLUMNS[name] for name in columns}, zip(*columns.values(), strict=True))
+    kept = "".join(f", {name} = COALESCE(v.{name}, o.{name})" for name in written if name != "next_step_at")
+    ids = array(columns["operation_id"])
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_transition_sql(columns), {"changes": json.dumps(rows, default=as_json), "ids": ids, "now": now})
+        cursor.execute(_TRANSITION.replace("{rows}", rows).replace("{kept}", kept), [*parameters, ids, now, ids])
         winners = {row[0] for row in cursor.fetchall()}
         write_events(
             (change.operation_id, now, change.event, change.to_state, change.detail)
@@ -220,22 +209,21 @@ def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
     return winners
 
 
+_EVENT = {"operation_id": "uuid", "at": "timestamptz", "code": "text", "state": "text", "detail": "jsonb"}
+
+
 def write_events(
     events: Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]],
 ) -> None:
     """Add lines (operation, at, message id, state, detail) to timelines."""
-    names = ("operation_id", "at", "code", "state", "detail")
     lines = list(events)
     if not lines:
         return
+    rows, parameters = rowset(_EVENT, lines)
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            INSERT INTO updates_operationevent (operation_id, at, code, state, detail)
-            SELECT operation_id, at, code, state, detail FROM json_to_recordset(%s::json)
-                AS r(operation_id uuid, at timestamptz, code text, state text, detail jsonb)
-            """,
-            [records(names, lines)],
+            f"INSERT INTO updates_operationevent ({', '.join(_EVENT)}) SELECT {', '.join(_EVENT)} FROM {rows} r",  # noqa: S608 (ours)
+            parameters,
         )
 
 

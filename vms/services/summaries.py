@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -23,7 +23,7 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import hotpatch_status
-from vms.lookups import array, records
+from vms.lookups import array, rowset
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import build_of_image, image_catalog, was_assessed, with_stale_patchers
 
@@ -41,16 +41,20 @@ class VmSummary:
     hotpatch_track: HotpatchTrack
 
 
-_SUMMARY = tuple(field.name for field in fields(VmSummary))
+_SUMMARY = {
+    "vm_id": "bigint",
+    "update_status": "text",
+    "critical_and_security_count": "integer",
+    "other_count": "integer",
+    "is_reboot_pending": "boolean",
+    "hotpatch_status": "text",
+    "hotpatch_track": "text",
+}
 # The rows are locked in the order of their ids, so that two writers with the same VMs wait instead of deadlocking.
 _RECORD = """
 WITH changed AS (
     SELECT vm.id, new.*
-    FROM json_to_recordset(%s::json) AS new (
-        vm_id bigint, update_status text, critical_and_security_count int, other_count int, is_reboot_pending bool,
-        hotpatch_status text, hotpatch_track text
-    )
-    JOIN vms_virtualmachine vm ON vm.id = new.vm_id
+    FROM {rows} AS new JOIN vms_virtualmachine vm ON vm.id = new.vm_id
     WHERE vm.id = ANY(%s::bigint[]) AND (vm.update_status, vm.critical_and_security_count, vm.other_count,
            vm.is_reboot_pending, vm.hotpatch_status, vm.hotpatch_track)
         IS DISTINCT FROM
@@ -75,14 +79,9 @@ def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
     """Write these summaries in one statement, touching only VMs where a value differs; how many did."""
     if not summaries:
         return 0
+    rows, parameters = rowset(_SUMMARY, map(attrgetter(*_SUMMARY), summaries))
     with database.cursor() as cursor:
-        cursor.execute(
-            _RECORD,
-            [
-                records(_SUMMARY, map(attrgetter(*_SUMMARY), summaries)),
-                array(summary.vm_id for summary in summaries),
-            ],
-        )
+        cursor.execute(_RECORD.replace("{rows}", rows), [*parameters, array(summary.vm_id for summary in summaries)])
         return int(cursor.rowcount)
 
 
