@@ -10,6 +10,7 @@ CODE = """
 import json
 from django.contrib.auth.models import User
 from django.db import connection
+from vms.lookups import array
 from vms.models import VirtualMachine, Grants
 from vms.selectors import search_by_name, _bounded, _rows_beyond, Cursor
 from updates.models import InstalledPatch, Operation, VmUpdateState
@@ -39,7 +40,7 @@ explain(queries)
 for words in ("we", "web-0000"):
     with _bounded(is_search=True):
         matches = search_by_name(everything.order_by(), words).values_list("pk", flat=True)[:1001]
-        page = _rows_beyond(VirtualMachine.objects.filter(pk__any=list(matches)[:1000]), "name", None)
+        page = _rows_beyond(VirtualMachine.objects.filter(pk__any=array(list(matches)[:1000])), "name", None)
         explain({f"list, matches of {words}": matches, f"list, page of {words}": page})
 with connection.cursor() as cursor:
     cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": engine._IN_FLIGHT, "limit": engine.CLAIM_SIZE})

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from patching import terms
 from patching.lifecycle import IN_FLIGHT, TERMINAL
-from patching.terms import OperationState, ProductLine, RebootBehavior, ReleaseType
+from patching.terms import OperationState, ProductLine, RebootBehavior, ReleaseType, Verification
 from updates.choices import (
     CLASSIFICATIONS,
     INSTALLATION_STATES,
@@ -379,6 +379,12 @@ class Operation(models.Model):
             ),
             models.Index(fields=["vm", "-created_at"], name="updates_operation_vm_history"),
             models.Index(fields=["-created_at"], name="updates_operation_newest"),
+            # every assessment asks for those of its VM, and nearly always there is none
+            models.Index(
+                fields=["vm"],
+                condition=Q(verification=Verification.PENDING.value),
+                name="updates_operation_unverified",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -513,12 +519,19 @@ class BulkRequest(models.Model):
 
 
 class BulkOutcome(models.Model):
-    """What became of a bulk request for one VM: the operation that answers it, or the code that says why not."""
+    """What became of a bulk request for one VM: the operation that answers it, or the code that says why not.
 
-    request = models.ForeignKey(BulkRequest, on_delete=models.CASCADE, related_name="outcomes", db_index=False)
-    vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="+")
+    A line of a log: PostgreSQL does not check what it refers to (docs/adr/0007).
+    """
+
+    request = models.ForeignKey(
+        BulkRequest, on_delete=models.CASCADE, related_name="outcomes", db_index=False, db_constraint=False
+    )
+    vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="+", db_constraint=False)
     verdict = models.CharField(max_length=10)
-    operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, related_name="+")
+    operation = models.ForeignKey(
+        Operation, on_delete=models.SET_NULL, null=True, related_name="+", db_constraint=False
+    )
     code = models.CharField(max_length=60, blank=True)
 
     class Meta:

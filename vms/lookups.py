@@ -66,7 +66,7 @@ def _quoted(kind: str, value: Any) -> str:
 @Field.register_lookup
 @ForeignObject.register_lookup
 class AnyOf(Lookup):
-    """`filter(pk__any=ids)`, with numbers or UUIDs of the column's own type; nothing is converted."""
+    """`filter(pk__any=array(ids))`; Django, too, would look at each member of a list by itself."""
 
     lookup_name = "any"
     prepare_rhs = False
@@ -75,4 +75,4 @@ class AnyOf(Lookup):
         """The comparison with one array."""
         column, params = self.process_lhs(compiler, connection)
         kind = self.lhs.output_field.db_type(connection) or "text"
-        return f"{column} = ANY(%s::{kind}[])", (*params, array(self.rhs))
+        return f"{column} = ANY(%s::{kind}[])", (*params, self.rhs)

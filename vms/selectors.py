@@ -34,6 +34,7 @@ from patching.terms import (
     UpdateStatus,
 )
 from vms.choices import Role, Scope
+from vms.lookups import array
 from vms.models import (
     NAME_SEARCH,
     Connection,
@@ -354,7 +355,7 @@ def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAUL
         if is_search:
             ids = list(found.values_list("pk", flat=True)[: MAX_COUNT + 1])
             count = len(ids)
-            candidates = VirtualMachine.objects.filter(pk__any=ids[:MAX_COUNT])
+            candidates = VirtualMachine.objects.filter(pk__any=array(ids[:MAX_COUNT]))
         else:
             count = found.values("pk")[: MAX_COUNT + 1].count()
         rows = list(_rows_beyond(candidates, order, place))

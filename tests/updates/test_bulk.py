@@ -444,6 +444,23 @@ def test_the_doctor_names_what_is_wrong(resource_group: ResourceGroup, capsys: p
     assert str(stuck.pk) in out
 
 
+def test_an_answer_whose_machine_is_gone_is_found_and_shown_on_no_page(
+    client: Client, operator: User, resource_group: ResourceGroup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, gone = fleet(resource_group, 2)
+    row = ask(operator)
+    hand_out()
+    VirtualMachine.objects.filter(pk=gone.pk).delete()
+    assert not BulkOutcome.objects.filter(vm_id=gone.pk).exists()  # removed with its machine
+    BulkOutcome.objects.create(request=row, vm_id=gone.pk, verdict="refused", code="vm.unsupported")
+    with pytest.raises(CommandError, match="1 kind of trouble"):
+        call_command("doctor")
+    assert "bulk_answer_without_machine" in capsys.readouterr().out
+    client.force_login(operator)
+    shown = client.get(reverse("updates:bulk", args=[row.pk])).context["page"].outcomes
+    assert [outcome.vm_id for outcome in shown] == [kept.pk]
+
+
 def test_a_summary_that_differs_is_found(resource_group: ResourceGroup, capsys: pytest.CaptureFixture[str]) -> None:
     from updates.models import PatchSet
 

@@ -83,6 +83,18 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         "Bulk requests have not been handed out for more than ten minutes.",
         "Is the bulk worker running?",
     ),
+    (
+        "bulk_answer_without_machine",
+        """
+        SELECT o.id::text FROM updates_bulkoutcome o
+        WHERE NOT EXISTS (SELECT 1 FROM vms_virtualmachine v WHERE v.id = o.vm_id)
+           OR NOT EXISTS (SELECT 1 FROM updates_bulkrequest r WHERE r.id = o.request_id)
+           OR (o.operation_id IS NOT NULL AND NOT EXISTS (
+               SELECT 1 FROM updates_operation p WHERE p.id = o.operation_id))
+        """,
+        "Answers of bulk requests refer to machines, requests or operations that are no longer there.",
+        "No page shows them. They come of a machine that was removed while it was asked; they can stay.",
+    ),
 )
 
 

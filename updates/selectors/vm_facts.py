@@ -29,6 +29,7 @@ from patching.terms import (
 )
 from updates.models import InstalledPatch
 from updates.selectors.catalogue import LoadedCatalogue
+from vms.lookups import array
 from vms.models import VirtualMachine
 from vms.selectors import build_of_image, image_catalog
 
@@ -93,7 +94,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
     tags: dict[str, tuple[tuple[str, str], ...]] = {}
     first_settings, first_own = len(_JUDGED), len(_JUDGED) + len(_SETTINGS)
     columns = (*_JUDGED, *_SETTINGS, *_OWN, *_AS_TEXT)
-    for row in VirtualMachine.objects.filter(pk__any=ids).order_by().values_list(*columns):
+    for row in VirtualMachine.objects.filter(pk__any=array(ids)).order_by().values_list(*columns):
         judged, chosen, own = row[:first_settings], row[first_settings:first_own], row[first_own:]
         if judged not in eligibilities:
             images[judged] = _image(judged)
@@ -134,7 +135,7 @@ def _load_installed(vm_ids: list[int], catalogue: LoadedCatalogue) -> dict[int, 
     installed: dict[int, list[InstalledUpdate]] = defaultdict(list)
     known: dict[tuple[int, str, str], InstalledUpdate] = {}
     rows = (
-        InstalledPatch.objects.filter(vm__any=vm_ids)
+        InstalledPatch.objects.filter(vm__any=array(vm_ids))
         .order_by("vm_id", "installed_on", "patch_id")
         .values_list("vm_id", "patch_id", "version", Cast("installed_on", TextField()))
     )

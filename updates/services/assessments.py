@@ -64,8 +64,11 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
         now,
     )
     _record_installed(found, pks)
+    urgent = {key: sum(p.classification in CRITICAL_AND_SECURITY for p in offer) for key, offer in offers.items()}
     tracks: dict[Hashable, TrackVerdict] = {}
-    record_summaries(summaries=[_summary(item, catalogue, now, tracks) for item in found])
+    record_summaries(
+        summaries=[_summary(item, urgent[id(item.result.available)], catalogue, now, tracks) for item in found]
+    )
 
 
 def record_failures(*, errors: Mapping[int, str]) -> None:
@@ -273,11 +276,15 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             )
 
 
-def _summary(item: Found, catalogue: LoadedCatalogue, now: datetime, tracks: dict[Hashable, TrackVerdict]) -> VmSummary:
-    """What lists show of a VM after this assessment, by the rules. `tracks`: those judged so far, by what decides them."""
+def _summary(
+    item: Found, urgent: int, catalogue: LoadedCatalogue, now: datetime, tracks: dict[Hashable, TrackVerdict]
+) -> VmSummary:
+    """What lists show of a VM after this assessment, by the rules.
+
+    `urgent`: how many critical and security updates it lacks. `tracks`: those judged so far, by what decides them.
+    """
     facts = item.facts
     line = facts.line_with(item.os_build)
-    urgent = sum(patch.classification in CRITICAL_AND_SECURITY for patch in item.result.available)
     other = len(item.result.available) - urgent
     is_eligible = facts.eligibility.verdict is EligibilityVerdict.ELIGIBLE
     is_hotpatch_on = is_eligible and facts.ref.settings.enable_hotpatching

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 log = structlog.get_logger(__name__)
-BLOCK = 1_000
+BLOCK = 2_000
 _OUTCOME = {"vm_id": "bigint", "verdict": "text", "operation_id": "uuid", "code": "text"}
 
 
@@ -214,7 +214,7 @@ def _remove(operation_ids: Sequence[UUID]) -> int:
         if not isinstance(relation, ManyToOneRel):
             continue
         name = relation.field.name
-        rows: QuerySet[Model] = QuerySet(relation.related_model).filter(**{f"{name}__any": operation_ids})
+        rows: QuerySet[Model] = QuerySet(relation.related_model).filter(**{f"{name}__any": array(operation_ids)})
         if relation.on_delete is CASCADE:
             rows.delete()
         else:

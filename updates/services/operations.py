@@ -420,7 +420,7 @@ def _open_operations(
 ) -> dict[int, list[tuple[UUID, OperationKind, OperationState]]]:
     found: dict[int, list[tuple[UUID, OperationKind, OperationState]]] = defaultdict(list)
     # Two partial indexes hold nothing but these; by its VM alone an operation is one of a long history.
-    here = Operation.objects.filter(vm__any=vm_ids).order_by()
+    here = Operation.objects.filter(vm__any=array(vm_ids)).order_by()
     columns = ("vm_id", "pk", "kind", "state")
     queued = here.filter(state=S.QUEUED.value).values_list(*columns)
     for vm_id, pk, kind, state in here.in_flight().values_list(*columns).union(queued, all=True):
@@ -433,7 +433,7 @@ def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str
     if kind is OperationKind.ASSESSMENT:
         return {}
     refused = {vm_id: "vm.unsupported" for vm_id, status in statuses.items() if status == UpdateStatus.UNSUPPORTED}
-    silent = VmUpdateState.objects.filter(vm__any=list(statuses), is_awaiting_assessment=True)
+    silent = VmUpdateState.objects.filter(vm__any=array(statuses), is_awaiting_assessment=True)
     return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
 
 
@@ -518,7 +518,7 @@ def cancel_operations(*, operation_ids: Collection[UUID], requested_by: User | N
 
 
 def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[UUID]:
-    kinds = dict(Operation.objects.filter(pk__any=operation_ids, state=S.QUEUED.value).values_list("pk", "kind"))
+    kinds = dict(Operation.objects.filter(pk__any=array(operation_ids), state=S.QUEUED.value).values_list("pk", "kind"))
     return transition(
         changes=[
             Change(

@@ -18,6 +18,7 @@ from updates.models import Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from updates.services.assessments import Found
+from vms.lookups import array
 
 Detail = Mapping[str, Any] | None
 
@@ -36,7 +37,7 @@ def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCat
     by_vm = {item.facts.ref.vm_id: item for item in found}
     waiting = dict(
         Operation.objects.ended()
-        .filter(vm__any=list(by_vm), verification=Verification.PENDING.value)
+        .filter(vm__any=array(by_vm), verification=Verification.PENDING.value)
         .values_list("pk", "vm_id")
     )
     if not waiting:
