@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 import uuid
 from collections import Counter
 from datetime import timedelta
@@ -12,7 +13,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -281,6 +282,29 @@ def test_what_a_worker_had_begun_when_it_was_killed_is_recovered(operator: User,
     run(ScriptedConnector())
     codes = Counter(Operation.objects.values_list("state", "error_code"))
     assert codes == {("succeeded", ""): 1, ("failed", "start.unconfirmed"): 2}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_waits_for_its_turn_and_not_for_ever(operator: User, resource_group: ResourceGroup) -> None:
+    fleet(resource_group, 2)
+    row = ask(operator)
+    taken, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            BulkRequest.objects.select_for_update().get(pk=row.pk)
+            taken.set()
+            free.wait(10)
+
+    def turns() -> list[int | None]:
+        taken.wait(10)
+        blocks = [hand_out_block(), hand_out_block(wait_seconds=0.2)]
+        threading.Timer(0.2, free.set).start()
+        blocks.append(hand_out_block(wait_seconds=30))
+        return [None if block is None else block.count for block in blocks]
+
+    _, found = in_threads(2, lambda n: (hold, turns)[n]())
+    assert found == [None, None, 2]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 from django.db import OperationalError, connection, transaction
 from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
+from psycopg.errors import LockNotAvailable
 
 from patching.terms import InstallationPlan, OperationKind, OperationState
 from updates.models import BulkOutcome, BulkRequest, Lane, Operation
@@ -74,21 +75,31 @@ def are_waiting() -> bool:
     return BulkRequest.objects.filter(is_handed_out=False).exists()
 
 
-@transaction.atomic
-def hand_out_block(*, kinds: Sequence[str] = ()) -> Block | None:
-    """Answer the next block of the oldest request; None: no request waits (or another worker has it).
+def hand_out_block(*, kinds: Sequence[str] = (), wait_seconds: float = 0.0) -> Block | None:
+    """Answer the next block of the oldest request; None: no request waits, or another worker has it for longer than that.
 
     A block is one transaction; two workers never take the same request. Where nothing is due before it, operations are
     begun instead of queued, as far as their connections (of these kinds; none named: any) have room: whoever called
     sends them now.
     """
-    row = (
-        BulkRequest.objects.filter(is_handed_out=False)
-        .order_by("created_at")
-        .select_related("requested_by")
-        .select_for_update(skip_locked=True, of=("self",))
-        .first()
-    )
+    try:
+        return _hand_out_block(kinds, wait_seconds)
+    except OperationalError as error:
+        if isinstance(error.__cause__, LockNotAvailable):
+            return None
+        raise
+
+
+@transaction.atomic
+def _hand_out_block(kinds: Sequence[str], wait_seconds: float) -> Block | None:
+    waiting = BulkRequest.objects.filter(is_handed_out=False).order_by("created_at").select_related("requested_by")
+    if not wait_seconds:
+        row = waiting.select_for_update(skip_locked=True, of=("self",)).first()
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = %s", [round(1_000 * wait_seconds)])
+            row = waiting.select_for_update(of=("self",)).first()
+            cursor.execute("SET LOCAL lock_timeout = DEFAULT")  # for this row alone
     if row is None:
         return None
     claimed_at = time.monotonic()

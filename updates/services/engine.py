@@ -86,7 +86,7 @@ ALL_LANES = (Lane.INTERACTIVE, Lane.LOOK, Lane.BULK)
 CLAIM_SIZE = 1_000
 # A start that could not be sent within this long after its claim goes back to the queue instead (lease: 90 s).
 SEND_WITHIN_SECONDS = 20.0
-TURN_SECONDS = 0.02
+TURN_SECONDS = 1.0  # how long to wait for another worker to finish its block of a bulk request
 _IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
 
 ConnectorFactory = Callable[[Connection, LoadedCatalogue], Connector]
@@ -114,8 +114,9 @@ def sweep(
     ends_at = time.monotonic() + seconds
     engine = _Engine(connector_factory)
     steps = 0
+    patience = 0.0
     while time.monotonic() < ends_at:
-        block = hand_out_block(kinds=kinds) if Lane.BULK in lanes else None
+        block = hand_out_block(kinds=kinds, wait_seconds=patience) if Lane.BULK in lanes else None
         if block is not None and block.begun:
             steps += engine.step(Claim.of(block))
         claim = claim_due(lanes=lanes, kinds=kinds)
@@ -124,7 +125,7 @@ def sweep(
         elif block is None:
             if Lane.BULK not in lanes or not are_waiting():
                 break
-            time.sleep(TURN_SECONDS)  # another worker is handing out a block: the next one may be ours
+            patience = TURN_SECONDS  # there is nothing else to do; the next block may be ours
     return steps
 
 
