@@ -397,6 +397,7 @@ def test_the_filter_reads_its_index_in_order() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute("SET LOCAL enable_sort = off")
+        cursor.execute("DROP INDEX vms_vm_name")  # among a handful of machines its order would do as well
     plan = VirtualMachine.objects.filter(patcher="nobody").order_by("name", "id")[:51].explain()
     assert "vms_vm_patcher_name" in plan
     assert "Sort" not in plan

@@ -298,7 +298,8 @@ INSERT INTO updates_operation (
     installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
     build_after
 )
-SELECT COALESCE(%(id)s::uuid, (%(id_begins)s || substr(gen_random_uuid()::text, 16))::uuid), m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+SELECT COALESCE(%(id)s::uuid, (%(id_begins)s || substr(gen_random_uuid()::text, 16))::uuid),
+    m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
     %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
