@@ -122,6 +122,7 @@ def sweep(
         claim = claim_due(lanes=lanes, kinds=kinds)
         if claim.operations:
             steps += engine.step(claim)
+            patience = 0.0
         elif block is None:
             if Lane.BULK not in lanes or not are_waiting():
                 break
