@@ -351,10 +351,18 @@ def test_from_the_list_to_the_answers(client: Client, operator: User, resource_g
     shown = client.get(answer["Location"], {"show": "refused"}).content.decode()
     assert "web-000" in shown
     assert "web-001" not in shown
-    part = client.get(answer["Location"], headers={"HX-Request": "true", "HX-Target": "bulk-progress"})
-    assert part.content.strip().startswith(b'<div id="bulk-progress"')
+    polled = {"HX-Request": "true", "HX-Target": "bulk-progress"}
+    part = client.get(answer["Location"], headers=polled).content.decode()
+    assert part.strip().startswith("<title>● Installations")
+    assert 'hx-trigger="every' in part
+    assert "hx-swap-oob" not in part  # the command to cancel stays as long as something is queued
     assert client.post(reverse("updates:bulk-cancel", args=[row.pk])).status_code == 302
     assert not Operation.objects.filter(state="queued").exists()
+    part = client.get(answer["Location"], headers=polled).content.decode()
+    assert part.strip().startswith("<title>Installations")
+    assert 'hx-trigger="every' not in part
+    assert '<span id="cancel-command" hx-swap-oob="true"></span>' in part
+    assert "Cancel what is queued" not in client.get(answer["Location"]).content.decode()
 
 
 def test_ticked_machines_alone_and_only_where_one_may(

@@ -90,6 +90,11 @@ class BulkPage:
         return self.request.is_handed_out and not self.open
 
     @property
+    def can_cancel(self) -> bool:
+        """Whether something of it is queued, or still to be handed out."""
+        return not self.request.is_handed_out or OperationState.QUEUED.value in self.states
+
+    @property
     def percent(self) -> int:
         """How much of what was handed out has ended, 0 to 100."""
         return 100 * self.ended // max(1, self.ended + self.open)
