@@ -376,12 +376,28 @@ def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAUL
     )
 
 
+# What the list shows of a VM, of which there is much more.
+_LISTED = (
+    "name",
+    "resource_group__name",
+    "location",
+    "connection__name",
+    "power_state",
+    "patcher",
+    "update_status",
+    "hotpatch_status",
+    "hotpatch_track",
+    "critical_and_security_count",
+    "other_count",
+)
+
+
 def _rows_beyond(vms: VirtualMachineQuerySet, order: str, place: Cursor | None) -> VirtualMachineQuerySet:
     """The next rows from this place on, one more than a page holds; backwards, nearest first."""
     columns = ORDERS[order]
     if place is not None and place.is_backward:
         columns = tuple(name[1:] if name.startswith("-") else f"-{name}" for name in columns)
-    rows = vms.select_related("connection", "resource_group__subscription").order_by(*columns)
+    rows = vms.select_related("connection", "resource_group").only(*_LISTED).order_by(*columns)
     if place is None:
         return rows[: PAGE_SIZE + 1]
     if len({name.startswith("-") for name in columns}) == 1:
