@@ -13,7 +13,7 @@ from django.db import connection
 from vms.lookups import array
 from vms.models import VirtualMachine, Grants
 from vms.selectors import search_by_name, _bounded, _rows_beyond, Cursor
-from updates.models import InstalledPatch, Operation, VmUpdateState
+from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
 groups = VirtualMachine.objects.visible_to(User.objects.get(username="50 groups"))
@@ -43,7 +43,7 @@ for words in ("we", "web-0000"):
         page = _rows_beyond(VirtualMachine.objects.filter(pk__any=array(list(matches)[:1000])), "name", None)
         explain({f"list, matches of {words}": matches, f"list, page of {words}": page})
 with connection.cursor() as cursor:
-    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": engine._IN_FLIGHT, "limit": engine.CLAIM_SIZE})
+    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": IN_FLIGHT_STATES, "limit": engine.CLAIM_SIZE})
     found["engine, claim"] = "\\n".join(row[0] for row in cursor.fetchall())
 print("PLANS " + json.dumps(found))
 """

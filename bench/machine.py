@@ -112,28 +112,24 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """What these processes have used of the processor so far: other work on the machine does not change it."""
+def cpu_seconds(pids: list[int], *, with_ended: bool = False) -> float:
+    """What these processes have used of the processor so far: other work on the machine does not change it.
+
+    `with_ended`: what their children used that have ended and been waited for, too.
+    """
     ticks = 0
     for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        ticks += int(fields[11]) + int(fields[12])
+        ticks += sum(int(field) for field in fields[11 : 15 if with_ended else 13])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_of_tree(pid: int) -> float:
-    """What a process and all that descend from it have used so far, those included that have ended and been waited for."""
-    ticks = 0
-    for one in children(pid):
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        ticks += sum(int(field) for field in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """What a process and all that descend from it have used so far, those that have ended included."""
+    return cpu_seconds(children(pid), with_ended=True)
 
 
 def postmaster() -> int:

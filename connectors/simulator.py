@@ -335,7 +335,7 @@ class Simulator:
     # --- starting
 
     def _refusal(self, request: StartRequest, now: datetime) -> ConnectorError | None:
-        vm, wishes = request.vm, _wishes(request.vm)
+        vm, wishes = request.vm, _wishes(request.vm.tags)
         age = now - request.requested_at
         if _line(vm) is None:
             return ConnectorError("vm.unsupported", nothing_was_sent=True)
@@ -358,7 +358,7 @@ class Simulator:
         if line is None:
             return ConnectorError("vm.unsupported")
         elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
-        if Misfortune.SILENT in _wishes(request.vm):
+        if Misfortune.SILENT in _wishes(request.vm.tags):
             step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
             return Observation(progress=Progress(step=step), look_again_after=600.0 if self.is_patient else 5.0)
         moment = as_of(self.catalogue_date, request.started_at)
@@ -382,7 +382,7 @@ class Simulator:
         def at(seconds: float) -> datetime:
             return request.started_at + timedelta(seconds=seconds / self.clock_factor)
 
-        stretches, wishes = list(stretches), _wishes(request.vm)
+        stretches, wishes = list(stretches), _wishes(request.vm.tags)
         has_hung = Misfortune.REBOOT_HANGS in wishes and any(stretch.step == "rebooting" for stretch in stretches)
 
         def has_failed(stretch: _Stretch) -> bool:
@@ -673,7 +673,7 @@ class Simulator:
 
     def _run(self, request: ObserveRequest, plan: InstallationPlan, machine: _Machine, moment: datetime) -> _Run:
         """The whole run: what is installed when, whether it reboots, how it ends."""
-        wishes = _wishes(request.vm)
+        wishes = _wishes(request.vm.tags)
         offers = self._offers(machine, moment)
         guard = guard_for(self._track(machine, moment), next_planned_baseline_month(moment))
         selection = select(offers, plan, guard=guard)
@@ -818,13 +818,9 @@ def _offer_period(moment: datetime) -> tuple[date, bool]:
     return local.date(), local.time() >= OFFERED_FROM
 
 
-def _wishes(vm: VmRef) -> frozenset[str]:
-    """The misfortunes that the VM's tag asks for."""
-    return _wishes_of(vm.tags)
-
-
 @lru_cache(maxsize=4_096)
-def _wishes_of(tags: tuple[tuple[str, str], ...]) -> frozenset[str]:
+def _wishes(tags: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    """The misfortunes that a VM's tags ask for."""
     text = next((value for key, value in tags if key == MISFORTUNE_TAG), "")
     return frozenset(word.strip().lower() for word in text.replace(",", " ").split())
 

@@ -29,7 +29,7 @@ from updates.choices import (
 from vms.choices import PRODUCT_LINES
 from vms.models import Connection, VirtualMachine
 
-_IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
+IN_FLIGHT_STATES = sorted(state.value for state in IN_FLIGHT)
 _TERMINAL = sorted(state.value for state in TERMINAL)
 
 
@@ -293,7 +293,7 @@ class OperationQuerySet(models.QuerySet["Operation"]):
 
     def in_flight(self) -> OperationQuerySet:
         """Operations that a machine may be working on."""
-        return self.filter(state__in=_IN_FLIGHT)
+        return self.filter(state__in=IN_FLIGHT_STATES)
 
     def ended(self) -> OperationQuerySet:
         """Operations in a final state."""
@@ -374,7 +374,7 @@ class Operation(models.Model):
             ),
             models.Index(
                 fields=["connection"],
-                condition=Q(state__in=_IN_FLIGHT),
+                condition=Q(state__in=IN_FLIGHT_STATES),
                 name="updates_operation_in_flight",
             ),
             models.Index(fields=["vm", "-created_at"], name="updates_operation_vm_history"),
@@ -388,7 +388,7 @@ class Operation(models.Model):
         ]
         constraints = [
             models.UniqueConstraint(
-                fields=["vm"], condition=Q(state__in=_IN_FLIGHT), name="updates_operation_one_in_flight"
+                fields=["vm"], condition=Q(state__in=IN_FLIGHT_STATES), name="updates_operation_one_in_flight"
             ),
             models.UniqueConstraint(
                 fields=["vm", "kind"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -40,8 +41,6 @@ def read_back(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 def as_read(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """PostgreSQL's JSON comes back as text here; it is compared as what it says."""
-    import json
-
     return (*row[:-1], json.loads(row[-1]) if isinstance(row[-1], str) else row[-1])
 
 

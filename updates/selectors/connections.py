@@ -12,9 +12,9 @@ from django.db import connection as database
 from connectors import connector_for
 from connectors.simulator import MISFORTUNE_TAG
 from patching import terms
-from patching.lifecycle import IN_FLIGHT
 from patching.releases import as_of, is_offered, release_order
 from patching.terms import ProductLine, ReleaseType
+from updates.models import IN_FLIGHT_STATES
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from vms.models import Connection, VirtualMachine
 from vms.services.connections import UNTIL_RESUMED
@@ -73,7 +73,7 @@ def connection_pictures(connections: Sequence[Connection], *, now: datetime) -> 
             _COUNTS,
             {
                 "limit": MAX_COUNT + 1,
-                "in_flight": sorted(state.value for state in IN_FLIGHT),
+                "in_flight": IN_FLIGHT_STATES,
                 "ids": [connection.pk for connection in connections],
             },
         )

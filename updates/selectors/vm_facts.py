@@ -84,7 +84,7 @@ _AS_TEXT = (Cast("tags", TextField()), Cast("update_state__last_assessed_at", Te
 
 def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[int, VmFacts]:
     """The facts of these VMs by id; VMs that are gone are left out."""
-    ids = list(vm_ids)
+    ids = array(vm_ids)
     installed = _load_installed(ids, catalogue)
     catalog = image_catalog()
     eligibilities: dict[tuple[Any, ...], Eligibility] = {}
@@ -94,7 +94,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
     tags: dict[str, tuple[tuple[str, str], ...]] = {}
     first_settings, first_own = len(_JUDGED), len(_JUDGED) + len(_SETTINGS)
     columns = (*_JUDGED, *_SETTINGS, *_OWN, *_AS_TEXT)
-    for row in VirtualMachine.objects.filter(pk__any=array(ids)).order_by().values_list(*columns):
+    for row in VirtualMachine.objects.filter(pk__any=ids).order_by().values_list(*columns):
         judged, chosen, own = row[:first_settings], row[first_settings:first_own], row[first_own:]
         if judged not in eligibilities:
             images[judged] = _image(judged)
@@ -131,11 +131,11 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
     return found
 
 
-def _load_installed(vm_ids: list[int], catalogue: LoadedCatalogue) -> dict[int, list[InstalledUpdate]]:
+def _load_installed(ids: str, catalogue: LoadedCatalogue) -> dict[int, list[InstalledUpdate]]:
     installed: dict[int, list[InstalledUpdate]] = defaultdict(list)
     known: dict[tuple[int, str, str], InstalledUpdate] = {}
     rows = (
-        InstalledPatch.objects.filter(vm__any=array(vm_ids))
+        InstalledPatch.objects.filter(vm__any=ids)
         .order_by("vm_id", "installed_on", "patch_id")
         .values_list("vm_id", "patch_id", "version", Cast("installed_on", TextField()))
     )

@@ -34,7 +34,6 @@ from connectors.protocol import (
     StartRequest,
 )
 from patching.lifecycle import (
-    IN_FLIGHT,
     MAX_START_ATTEMPTS,
     Step,
     deadline_after,
@@ -52,7 +51,7 @@ from patching.terms import (
     RunStatus,
     Verification,
 )
-from updates.models import Lane, Operation
+from updates.models import IN_FLIGHT_STATES, Lane, Operation
 from updates.plans import order_from_json, plan_from_json
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.selectors.connections import configuration_of
@@ -87,7 +86,6 @@ CLAIM_SIZE = 1_000
 # A start that could not be sent within this long after its claim goes back to the queue instead (lease: 90 s).
 SEND_WITHIN_SECONDS = 20.0
 TURN_SECONDS = 1.0  # how long to wait for another worker to finish its block of a bulk request
-_IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
 
 ConnectorFactory = Callable[[Connection, LoadedCatalogue], Connector]
 A = TypeVar("A")
@@ -306,7 +304,7 @@ def claim_due(*, lanes: Sequence[int], kinds: Sequence[str] = (), limit: int = C
                 "lanes": [int(lane) for lane in lanes],
                 "kinds": list(kinds),
                 "startable": [pk for pk, room in rooms(now).items() if room > 0],
-                "in_flight": _IN_FLIGHT,
+                "in_flight": IN_FLIGHT_STATES,
                 "limit": limit,
             },
         )
@@ -943,7 +941,7 @@ def _write_progress(
                 [Jsonb(row[1]) for row in rows],
                 [row[2] for row in rows],
                 [row[3] for row in rows],
-                _IN_FLIGHT,
+                IN_FLIGHT_STATES,
             ],
         )
 

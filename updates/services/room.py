@@ -10,9 +10,8 @@ from datetime import datetime
 
 from django.db import connection
 
-from patching.lifecycle import IN_FLIGHT
+from updates.models import IN_FLIGHT_STATES
 
-_IN_FLIGHT = sorted(state.value for state in IN_FLIGHT)
 _ROOMS = """
 SELECT c.id, c.max_in_flight, c.starts_per_minute,
     (SELECT count(*) FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)),
@@ -63,7 +62,7 @@ def take(connection_id: int, wanted: int, now: datetime) -> int:
 
 def _rooms(now: datetime, *, kinds: Sequence[str], only: int | None) -> dict[int, int]:
     with connection.cursor() as cursor:
-        cursor.execute(_ROOMS, {"in_flight": _IN_FLIGHT, "now": now, "kinds": list(kinds), "only": only})
+        cursor.execute(_ROOMS, {"in_flight": IN_FLIGHT_STATES, "now": now, "kinds": list(kinds), "only": only})
         return {
             pk: max(0, min(cap - busy, cap if per_minute is None else int(tokens)))
             for pk, cap, per_minute, busy, tokens in cursor.fetchall()
