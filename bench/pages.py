@@ -2,7 +2,9 @@
 
 Ratios first: every page is divided by the ceiling (the same template, 50 rows in memory) of the same fleet, and by itself
 at the smallest fleet. All fleets stand beside each other and every page is asked for at one after the other, so that what
-disturbs the machine for a while disturbs both sides of a ratio. A ratio compares the mean time of a request.
+disturbs the machine for a while disturbs both sides of a ratio; and all of it comes round several times, over new
+connections, since a web process that happens to get more of them than the other takes longer. A ratio compares the mean
+time of a request.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import re
 import statistics
 import threading
 import time
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +42,11 @@ class Case:
     who: str = EVERYTHING
     depth: int = 0
 
+    @property
+    def label(self) -> str:
+        """What it is called in the table."""
+        return self.name if self.who == EVERYTHING else f"{self.name} · {self.who}"
+
 
 @dataclass(frozen=True)
 class Fleet:
@@ -55,7 +63,7 @@ class Fleet:
 
 
 def measure(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]:
-    """Ask for a page over 8 connections for some seconds; after a warm-up over each of them."""
+    """Ask for a page over 8 new connections for some seconds; after a warm-up over each of them."""
     times: list[float] = []
     sample: dict[str, Any] = {}
     lock = threading.Lock()
@@ -100,13 +108,23 @@ def measure(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]
     took = time.perf_counter() - began
     if failures:
         raise RuntimeError(failures[0])
-    ordered = sorted(times)
+    return {"times": times, "took": took, **sample}
+
+
+def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the rounds of one page come to."""
+    last = rounds[-1]
+    common = {"bytes": last["bytes"], "queries": last["queries"]}
+    if "cpu_ms" in last:
+        spent = statistics.fmean(figures["cpu_ms"] for figures in rounds)
+        return {"cpu_ms": spent, "mean_ms": spent, **common}
+    ordered = sorted(took for figures in rounds for took in figures["times"])
     return {
         "mean_ms": 1000 * statistics.fmean(ordered),
         "p50_ms": 1000 * statistics.median(ordered),
         "p95_ms": 1000 * ordered[int(len(ordered) * 0.95)],
-        "per_second": len(times) / took,
-        **sample,
+        "per_second": len(ordered) / sum(figures["took"] for figures in rounds),
+        **common,
     }
 
 
@@ -122,7 +140,7 @@ def measure_cpu(port: int, path: str, cookie: str, pids: list[int], *, requests:
         body = answer.read()
         client.close()
     spent = 1000 * (cpu_seconds(pids) - began) / requests
-    return {"cpu_ms": spent, "mean_ms": spent, "bytes": len(body), "queries": int(answer.headers.get("X-Queries", 0))}
+    return {"cpu_ms": spent, "bytes": len(body), "queries": int(answer.headers.get("X-Queries", 0))}
 
 
 PEOPLE = """
@@ -337,27 +355,39 @@ def wait_for(port: int) -> None:
     raise RuntimeError("gunicorn does not answer")
 
 
-def measure_all(fleets: list[Fleet], seconds: float, *, is_thorough: bool, is_busy: bool) -> dict[int, dict[str, Any]]:
+def measure_all(fleets: list[Fleet], options: argparse.Namespace) -> dict[int, dict[str, Any]]:
     """Every page at every size, and what is around them."""
-    results: dict[int, dict[str, Any]] = {fleet.vms: {"pages": {}, "ceilings": []} for fleet in fleets}
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {fleet.vms: defaultdict(list) for fleet in fleets}
+    results: dict[int, dict[str, Any]] = {}
     with ExitStack() as stack:
         webs = [serve(stack, fleet) for fleet in fleets]
         data = Path(fleets[0].environment["PORTAL_DIR"]) / "pg"
         postgres = int((data / "postmaster.pid").read_text().split()[0])
-        for number in range(len(cases(0, "", is_thorough=is_thorough))):
-            for fleet, (port, pid) in zip(fleets, webs, strict=True):
-                case = cases(fleet.vm, fleet.name, is_thorough=is_thorough)[number]
-                cookie = fleet.cookies[case.who]
-                path = deep_page(port, cookie, case.path, case.depth)
-                if is_busy:
-                    figures = measure_cpu(port, path, cookie, [*children(pid), *children(postgres)])
-                else:
-                    figures = measure(port, path, cookie, seconds)
-                if case.name == "ceiling":
-                    results[fleet.vms]["ceilings"].append(figures)
-                name = case.name if case.who == EVERYTHING else f"{case.name} · {case.who}"
-                results[fleet.vms]["pages"][name] = figures
-                print(f"{name} at {fleet.vms:,}: {figures['mean_ms']:.1f} ms", flush=True)
+        chosen = [
+            [
+                case
+                for case in cases(fleet.vm, fleet.name, is_thorough=options.thorough)
+                if is_chosen(case, options.only)
+            ]
+            for fleet in fleets
+        ]
+        for turn in range(options.rounds):
+            for same in zip(*chosen, strict=True):
+                for case, fleet, (port, pid) in zip(same, fleets, webs, strict=True):
+                    cookie = fleet.cookies[case.who]
+                    path = deep_page(port, cookie, case.path, case.depth)
+                    if options.busy:
+                        figures = measure_cpu(port, path, cookie, [*children(pid), *children(postgres)])
+                    else:
+                        figures = measure(port, path, cookie, options.seconds)
+                    rounds = found[fleet.vms][case.label]
+                    rounds.append(figures)
+                    print(
+                        f"{turn + 1} {case.label} at {fleet.vms:,}: {summary([figures])['mean_ms']:.1f} ms", flush=True
+                    )
+        for fleet in fleets:
+            pages = {label: summary(rounds) for label, rounds in found[fleet.vms].items()}
+            results[fleet.vms] = {"pages": pages, "ceiling_ms": pages["ceiling"]["mean_ms"]}
         for fleet, (port, pid) in zip(fleets, webs, strict=True):
             took, sent = export(port, fleet.cookies[EVERYTHING])
             results[fleet.vms]["around"] = {
@@ -368,16 +398,21 @@ def measure_all(fleets: list[Fleet], seconds: float, *, is_thorough: bool, is_bu
                 "database_bytes": fleet.database_bytes,
                 "tables": fleet.tables,
             }
-    for result in results.values():
-        result["ceiling_ms"] = statistics.fmean(figures["mean_ms"] for figures in result["ceilings"])
     return results
+
+
+def is_chosen(case: Case, only: str) -> bool:
+    """Whether it is to be measured; the ceiling always is."""
+    return case.name == "ceiling" or re.search(only, case.label) is not None
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="1000,100000,1000000")
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="pages whose name this is found in (a regular expression)")
     parser.add_argument("--keep", type=Path, help="a directory whose fleets are used, and made where they are missing")
     parser.add_argument("--thorough", action="store_true", help="every filter and sort as every kind of reader")
     parser.add_argument(
@@ -390,7 +425,7 @@ def main() -> None:
         manage(environment, "compile_translations")
         manage(environment, "collectstatic", "--noinput", "-v", "0")
         fleets = [fleet_of(environment, vms) for vms in sizes]
-        results = measure_all(fleets, options.seconds, is_thorough=options.thorough, is_busy=options.busy)
+        results = measure_all(fleets, options)
         hot = plans(fleets[-1].environment)
     report(sizes, results)
     for name, plan in hot.items():
@@ -401,7 +436,7 @@ def main() -> None:
 def report(sizes: list[int], results: dict[int, dict[str, Any]]) -> None:
     """Print the tables; ratios stand first."""
     smallest, largest = sizes[0], sizes[-1]
-    unit = "processor ms" if "cpu_ms" in results[smallest]["pages"]["list"] else "p50 (p95) ms"
+    unit = "processor ms" if "cpu_ms" in results[smallest]["pages"]["ceiling"] else "p50 (p95) ms"
     heads = [
         "page",
         *(f"÷ ceiling at {vms:,}" for vms in sizes),
