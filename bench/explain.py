@@ -10,9 +10,8 @@ CODE = """
 import json
 from django.contrib.auth.models import User
 from django.db import connection
-from vms.lookups import array
 from vms.models import VirtualMachine, Grants
-from vms.selectors import search_by_name, _bounded, _rows_beyond, Cursor
+from vms.selectors import search_by_name, page_sql, Cursor
 from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
@@ -20,31 +19,36 @@ groups = VirtualMachine.objects.visible_to(User.objects.get(username="50 groups"
 singles = VirtualMachine.objects.visible_to(User.objects.get(username="20 VMs"))
 vm = VirtualMachine.objects.order_by("pk")[5]
 place = Cursor.at(VirtualMachine.objects.order_by("name")[500], "name", is_backward=False)
-queries = {
-    "list, first page": _rows_beyond(everything, "name", None),
-    "list, deep page": _rows_beyond(everything, "name", place),
-    "list, filter by update status": _rows_beyond(everything.filter(update_status="updates_available"), "name", None),
-    "list, sorted by Critical and Security": _rows_beyond(everything, "-critical", None),
-    "list, 50 resource groups": _rows_beyond(groups, "name", None),
-    "list, 20 single VMs": _rows_beyond(singles, "name", None),
+lists = {
+    "list, first page": (everything, "name", None),
+    "list, deep page": (everything, "name", place),
+    "list, filter by update status": (everything.filter(update_status="updates_available"), "name", None),
+    "list, sorted by Critical and Security": (everything, "-critical", None),
+    "list, 50 resource groups": (groups, "name", None),
+    "list, 20 single VMs": (singles, "name", None),
+    "list, matches of we": (search_by_name(everything, "we"), "name", None),
+    "list, matches of web-0000": (search_by_name(everything, "web-0000"), "name", None),
+    "list, matches of we in 50 resource groups": (search_by_name(groups, "we"), "name", None),
+}
+rows = {
     "blade, VM": VirtualMachine.objects.filter(pk=vm.pk).select_related("connection", "resource_group__subscription"),
     "blade, history": Operation.objects.filter(vm=vm).order_by("-created_at")[:50],
     "blade, installed updates": InstalledPatch.objects.filter(vm=vm),
 }
+queries = {
+    **{
+        name: page_sql(vms.order_by(), order, place, is_search="matches" in name)
+        for name, (vms, order, place) in lists.items()
+    },
+    **{name: query.query.sql_with_params() for name, query in rows.items()},
+    "engine, claim": (engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": IN_FLIGHT_STATES, "limit": engine.CLAIM_SIZE}),
+}
 found = {}
-def explain(queries):
-    for name, rows in queries.items():
-        found[name] = rows.explain(analyze=True, costs=False, timing=False, buffers=True)
-connection.cursor().execute("SET max_parallel_workers_per_gather = 0")
-explain(queries)
-for words in ("we", "web-0000"):
-    with _bounded(is_search=True):
-        matches = search_by_name(everything.order_by(), words).values_list("pk", flat=True)[:1001]
-        page = _rows_beyond(VirtualMachine.objects.filter(pk__any=array(list(matches)[:1000])), "name", None)
-        explain({f"list, matches of {words}": matches, f"list, page of {words}": page})
 with connection.cursor() as cursor:
-    cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": IN_FLIGHT_STATES, "limit": engine.CLAIM_SIZE})
-    found["engine, claim"] = "\\n".join(row[0] for row in cursor.fetchall())
+    cursor.execute("SET max_parallel_workers_per_gather = 0")
+    for name, (sql, params) in queries.items():
+        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + sql, params)
+        found[name] = "\\n".join(row[0] for row in cursor.fetchall())
 print("PLANS " + json.dumps(found))
 """
 

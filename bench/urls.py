@@ -14,14 +14,14 @@ from django.urls import include, path
 
 from ui.pages import render_page
 from vms.filters import VmFilter
-from vms.models import VirtualMachine
+from vms.models import Grants, VirtualMachine
 from vms.selectors import VmPage, filter_options, vm_page
 
 
 @cache
 def _page(user: User) -> tuple[VmPage, Any]:
     page = vm_page(VirtualMachine.objects.all())
-    filters = VmFilter({}, VirtualMachine.objects.none(), options=filter_options(user))
+    filters = VmFilter({}, VirtualMachine.objects.none(), options=filter_options(Grants.of(user)))
     assert filters.qs is not None  # validates it, as the list does
     return page, filters
 

@@ -8,17 +8,29 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
+from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.search import SearchQuery
-from django.db import OperationalError, connection, transaction
-from django.db.models import BooleanField, Exists, ExpressionWrapper, F, Func, JSONField, Q, QuerySet, TextField, Value
+from django.core.exceptions import EmptyResultSet
+from django.db import OperationalError, connection
+from django.db.models import (
+    BooleanField,
+    ExpressionWrapper,
+    F,
+    Func,
+    IntegerField,
+    JSONField,
+    Q,
+    QuerySet,
+    TextField,
+    Value,
+)
 from django.db.models.functions import Cast
 from django.db.models.lookups import GreaterThan, LessThan
 from psycopg.errors import QueryCanceled
@@ -33,7 +45,15 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
-from vms.choices import Role, Scope
+from vms.choices import (
+    HOTPATCH_STATUSES,
+    HOTPATCH_TRACKS,
+    PATCHERS,
+    POWER_STATES,
+    UPDATE_STATUSES,
+    Role,
+    Scope,
+)
 from vms.lookups import array
 from vms.models import (
     NAME_SEARCH,
@@ -41,8 +61,6 @@ from vms.models import (
     Grants,
     ImageCatalogEntry,
     ResourceGroup,
-    RoleAssignment,
-    Subscription,
     VirtualMachine,
     VirtualMachineQuerySet,
 )
@@ -233,26 +251,32 @@ def vms_by_name(names: Collection[str]) -> dict[str, list[int]]:
     }
 
 
-def filter_options(user: User) -> FilterOptions:
-    """Connections and subscriptions to offer to this user, in one query; nothing of what the user may not see."""
-    mine = RoleAssignment.objects.of(user)
-    connections = Connection.objects.order_by()
-    subscriptions = Subscription.objects.order_by()
-    if not user.is_superuser:
-        everything = mine.filter(scope=Scope.EVERYTHING)
-        connections = connections.filter(Exists(mine))
-        subscriptions = subscriptions.filter(
-            Exists(everything)
-            | Q(pk__in=mine.filter(subscription__isnull=False).values("subscription"))
-            | Q(pk__in=mine.filter(resource_group__isnull=False).values("resource_group__subscription"))
-            | Q(pk__in=mine.filter(vm__isnull=False).values("vm__resource_group__subscription"))
-        )
-    rows = sorted(
-        connections.values_list(Value("connection"), "pk", "name").union(
-            subscriptions.values_list(Value("subscription"), "pk", "name"), all=True
-        ),
-        key=lambda row: (row[2].lower(), row[1]),
-    )
+# What is offered: every connection, and the subscriptions that the grants lead to.
+_OFFERED = """
+SELECT 'connection', id, name FROM vms_connection
+UNION ALL
+SELECT 'subscription', id, name FROM vms_subscription
+WHERE %(everything)s OR id = ANY(%(subscriptions)s::bigint[]) OR id IN (
+    SELECT subscription_id FROM vms_resourcegroup
+    WHERE id = ANY(%(groups)s::bigint[])
+    OR id IN (SELECT resource_group_id FROM vms_virtualmachine WHERE id = ANY(%(vms)s::bigint[]))
+)
+"""
+
+
+def filter_options(grants: Grants) -> FilterOptions:
+    """Connections and subscriptions to offer to whom these were granted, in one query; nothing of what may not be seen."""
+    if not grants.rows:
+        return FilterOptions((), ())
+    places: dict[str, str | bool] = {
+        "everything": any(grant.scope is Scope.EVERYTHING for grant in grants.rows),
+        "subscriptions": array({grant.subscription_id for grant in grants.rows if grant.subscription_id is not None}),
+        "groups": array({grant.resource_group_id for grant in grants.rows if grant.resource_group_id is not None}),
+        "vms": array({grant.vm_id for grant in grants.rows if grant.vm_id is not None}),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_OFFERED, places)
+        rows = sorted(cursor.fetchall(), key=lambda row: (row[2].lower(), row[1]))
     return FilterOptions(
         connections=tuple((str(pk), name) for kind, pk, name in rows if kind == "connection"),
         subscriptions=tuple((str(pk), name) for kind, pk, name in rows if kind == "subscription"),
@@ -290,7 +314,7 @@ class Cursor:
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def at(cls, vm: VirtualMachine, order: str, *, is_backward: bool) -> Cursor:
+    def at(cls, vm: ListedVm, order: str, *, is_backward: bool) -> Cursor:
         """The place after (or before) this VM."""
         names = (name.lstrip("-") for name in ORDERS[order])
         return cls(order, is_backward, tuple(getattr(vm, name) for name in names))
@@ -319,11 +343,52 @@ def _is_storable(value: str | int) -> bool:
     return "\x00" not in value and value.encode(errors="replace").decode() == value
 
 
+class ListedVm(NamedTuple):
+    """What the list shows of a VM: a fifth of its columns, and the words for its values in the reader's language."""
+
+    id: int
+    name: str
+    critical_and_security_count: int
+    other_count: int
+    resource_group: str
+    location: str
+    connection: str
+    update_status: str
+    hotpatch_status: str
+    hotpatch_track: str
+    power_state: str
+    patcher: str
+    update_status_label: str
+    hotpatch_status_label: str
+    hotpatch_track_label: str
+    power_state_label: str
+    patcher_label: str
+
+
+_LABELLED = (UPDATE_STATUSES, HOTPATCH_STATUSES, HOTPATCH_TRACKS, POWER_STATES, PATCHERS)
+_LISTED = (
+    *("id", "name", "critical_and_security_count", "other_count"),
+    *("resource_group__name", "location", "connection__name"),
+    *("update_status", "hotpatch_status", "hotpatch_track", "power_state", "patcher"),
+)
+# The same of the table itself.
+_MATCHED = tuple(name.replace("__name", "_id") for name in _LISTED)
+
+
+def _listed(rows: Iterable[tuple[Any, ...]]) -> list[ListedVm]:
+    """These rows (of `_LISTED`) with their labels, each of which is translated once."""
+    labels = [{value: str(label) for value, label in choices} for choices in _LABELLED]
+    return [
+        ListedVm(*row, *(words.get(value, value) for words, value in zip(labels, row[-len(labels) :], strict=True)))
+        for row in rows
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class VmPage:
     """One page of the list. `count` stops at `MAX_COUNT`; beyond it `is_count_exact` is False."""
 
-    vms: tuple[VirtualMachine, ...]
+    vms: tuple[ListedVm, ...]
     count: int
     is_count_exact: bool
     is_search_cut: bool  # more matches than are sorted
@@ -343,22 +408,14 @@ def search_by_name(vms: VirtualMachineQuerySet, words: str) -> VirtualMachineQue
 
 
 def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAULT_ORDER, cursor: str = "") -> VmPage:
-    """One page of these (visible, filtered) VMs, in two statements whose cost does not grow with the page number.
+    """One page of these (visible, filtered) VMs, in one statement whose cost does not grow with the page number.
 
     A search sorts no more than its first 1,000 matches. Raises `ListTooSlowError`.
     """
     place = Cursor.parse(cursor, order)
     found = search_by_name(vms.order_by(), words)
-    candidates = found
     is_search = bool(words.strip())
-    with _bounded(is_search=is_search):
-        if is_search:
-            ids = list(found.values_list("pk", flat=True)[: MAX_COUNT + 1])
-            count = len(ids)
-            candidates = VirtualMachine.objects.filter(pk__any=array(ids[:MAX_COUNT]))
-        else:
-            count = found.values("pk")[: MAX_COUNT + 1].count()
-        rows = list(_rows_beyond(candidates, order, place))
+    rows, count = _read(found, order, place, is_search=is_search)
     is_backward = place is not None and place.is_backward
     has_more = len(rows) > PAGE_SIZE
     rows = rows[:PAGE_SIZE]
@@ -376,28 +433,49 @@ def vm_page(vms: VirtualMachineQuerySet, *, words: str = "", order: str = DEFAUL
     )
 
 
-# What the list shows of a VM, of which there is much more.
-_LISTED = (
-    "name",
-    "resource_group__name",
-    "location",
-    "connection__name",
-    "power_state",
-    "patcher",
-    "update_status",
-    "hotpatch_status",
-    "hotpatch_track",
-    "critical_and_security_count",
-    "other_count",
-)
+def _read(
+    found: VirtualMachineQuerySet, order: str, place: Cursor | None, *, is_search: bool
+) -> tuple[list[ListedVm], int]:
+    """The next rows from this place on, and how many there are in all, up to one more than are counted."""
+    try:
+        sql, params = page_sql(found, order, place, is_search=is_search)
+    except EmptyResultSet:
+        return [], 0
+    rows = _fetch_bounded(sql, params)
+    if rows:
+        return _listed(row[:-1] for row in rows), rows[0][-1]
+    # Where the place lies behind the last row, nothing has said how many there are.
+    return [], _read(found, order, None, is_search=is_search)[1] if place else 0
 
 
-def _rows_beyond(vms: VirtualMachineQuerySet, order: str, place: Cursor | None) -> VirtualMachineQuerySet:
+def page_sql(
+    found: VirtualMachineQuerySet, order: str, place: Cursor | None, *, is_search: bool
+) -> tuple[str, tuple[Any, ...]]:
+    """What reads a page: its rows and one more, each followed by how many there are in all.
+
+    Raises `EmptyResultSet` where it is known beforehand that there are none.
+    """
+    some = found[: MAX_COUNT + 1]
+    if not is_search:
+        count = Func(ArraySubquery(some.values("pk")), function="cardinality", output_field=IntegerField())
+        return _rows_beyond(found, order, place, count=count).query.sql_with_params()
+    # A search is sorted where its matches are at hand: for this statement they are the table. PostgreSQL would else walk
+    # the index of the names until 51 of a thousand have come by, which is the whole fleet for those at its end.
+    sql, params = some.values(*_MATCHED).query.sql_with_params()
+    count = Func(template="(SELECT count(*) FROM matches)", output_field=IntegerField())
+    rows, others = _rows_beyond(VirtualMachine.objects.all(), order, place, count=count).query.sql_with_params()
+    table = f"SELECT * FROM matches LIMIT {MAX_COUNT}"  # noqa: S608 (ours)
+    return f"WITH matches AS MATERIALIZED ({sql}), vms_virtualmachine AS ({table}) {rows}", (*params, *others)
+
+
+def _rows_beyond(
+    vms: VirtualMachineQuerySet, order: str, place: Cursor | None, *, count: Func[Any]
+) -> QuerySet[VirtualMachine, Any]:
     """The next rows from this place on, one more than a page holds; backwards, nearest first."""
     columns = ORDERS[order]
     if place is not None and place.is_backward:
         columns = tuple(name[1:] if name.startswith("-") else f"-{name}" for name in columns)
-    rows = vms.select_related("connection", "resource_group").only(*_LISTED).order_by(*columns)
+    rows = vms.order_by(*columns).values_list(*_LISTED, count)
     if place is None:
         return rows[: PAGE_SIZE + 1]
     if len({name.startswith("-") for name in columns}) == 1:
@@ -423,23 +501,25 @@ def _row(*expressions: F | Value) -> Func:
     return Func(*expressions, template="(%(expressions)s)", output_field=TextField())
 
 
-@contextmanager
-def _bounded(*, is_search: bool) -> Iterator[None]:
-    """Statements in here end after `STATEMENT_TIMEOUT_MS`.
+# Scans neither join others half-way nor run in parallel: a search takes its first matches without sorting them, and must
+# find the same ones on the next page.
+_BOUNDS = (
+    "SELECT set_config('statement_timeout', %s, true), set_config('synchronize_seqscans', 'off', true),"
+    " set_config('max_parallel_workers_per_gather', '0', true); "
+)
 
-    Scans neither join others half-way nor run in parallel: a search takes its first matches without sorting them,
-    and must find the same ones on the next page. It then finds them by their keys and sorts them: to walk the index of
-    the names until 51 of a thousand have come by looks cheap to PostgreSQL, and is the whole fleet for those at its end.
+
+def _fetch_bounded(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The rows of a statement that ends after `STATEMENT_TIMEOUT_MS`: then raises `ListTooSlowError`.
+
+    It travels with its bounds in one message, which PostgreSQL carries out as one transaction.
     """
     try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT set_config('statement_timeout', %s, true), set_config('synchronize_seqscans', 'off', true),"
-                    " set_config('max_parallel_workers_per_gather', '0', true), set_config('enable_indexscan', %s, true)",
-                    [str(settings.STATEMENT_TIMEOUT_MS), "off" if is_search else "on"],
-                )
-            yield
+        with connection.cursor() as cursor:
+            cursor.execute(_BOUNDS + sql, [str(settings.STATEMENT_TIMEOUT_MS), *params])
+            cursor.nextset()
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
     except OperationalError as error:
         if isinstance(error.__cause__, QueryCanceled):
             raise ListTooSlowError from error

@@ -16,14 +16,12 @@ from vms.access import access_or_404
 from vms.choices import Role
 from vms.filters import VmFilter, matching_ids
 from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard, selected_ids
-from vms.models import VirtualMachine
 from vms.selectors import (
     DEFAULT_ORDER,
     ORDERS,
     ListTooSlowError,
     csv_lines,
     eligibility_of,
-    filter_options,
     groups_owned_by,
     owns_everything,
     search_by_name,
@@ -35,8 +33,7 @@ from vms.services.settings import change_settings
 @require_GET
 def vm_list(request: PortalRequest) -> HttpResponse:
     """Every VM the reader may see: searched, filtered, sorted, a page at a time; all of it in the address."""
-    visible = VirtualMachine.objects.visible_to(request.user)
-    filters = VmFilter(request.GET, visible, options=filter_options(request.user))
+    filters = VmFilter.of(request.user, request.GET)
     order = request.GET.get("sort", DEFAULT_ORDER)
     order = order if order in ORDERS else DEFAULT_ORDER
     try:
@@ -50,8 +47,7 @@ def vm_list(request: PortalRequest) -> HttpResponse:
 @require_GET
 def vm_export(request: PortalRequest) -> StreamingHttpResponse:
     """Every VM that the list would show, as CSV; rows are sent as they are read."""
-    visible = VirtualMachine.objects.visible_to(request.user)
-    filters = VmFilter(request.GET, visible, options=filter_options(request.user))
+    filters = VmFilter.of(request.user, request.GET)
     lines = csv_lines(search_by_name(filters.qs.order_by(), filters.words))
     name = f"virtual-machines-{timezone.localdate().isoformat()}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}

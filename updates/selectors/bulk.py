@@ -18,7 +18,7 @@ from updates.selectors.polling import poll_seconds
 from vms.choices import Role
 from vms.filters import VmFilter
 from vms.models import VirtualMachine, VirtualMachineQuerySet
-from vms.selectors import filter_options, search_by_name
+from vms.selectors import search_by_name
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -32,10 +32,9 @@ def vms_of_selection(user: User | None, selection: Mapping[str, Any]) -> Virtual
     """The VMs that a selection means and on which the user is Patch operator now."""
     if user is None:
         return VirtualMachine.objects.none()
-    mine = VirtualMachine.objects.visible_to(user, Role.OPERATOR).order_by()
     if "vm" in selection:
-        return mine.filter(pk__in=selection["vm"])
-    filters = VmFilter(selection.get("filters", {}), mine, options=filter_options(user))
+        return VirtualMachine.objects.visible_to(user, Role.OPERATOR).order_by().filter(pk__in=selection["vm"])
+    filters = VmFilter.of(user, selection.get("filters", {}), Role.OPERATOR)
     found: VirtualMachineQuerySet = search_by_name(filters.qs.order_by(), filters.words)
     return found
 
