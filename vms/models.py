@@ -284,7 +284,9 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
         if not (groups or vms):
             return self.none()
         if not vms:
-            return self.filter(resource_group_id__in=sorted(groups))
+            # As a join, which a search carries out on the matches that it has found: given the groups themselves PostgreSQL
+            # finds all machines in them first.
+            return self.filter(resource_group__in=ResourceGroup.objects.filter(pk__in=sorted(groups)))
         if not groups:
             return self.filter(pk__in=sorted(vms))
         everything = VirtualMachine.objects.order_by()
@@ -419,7 +421,15 @@ class VirtualMachine(models.Model):
         ordering = ["name", "pk"]
         indexes = [
             models.Index(fields=["name", "id"], name="vms_vm_name"),
-            models.Index(fields=["resource_group", "name", "id"], name="vms_vm_group_name"),
+            # with all that the list is filtered by: how many machines of some groups match is counted in here alone
+            models.Index(
+                fields=["resource_group", "name", "id"],
+                include=[
+                    *("connection", "location", "power_state", "patcher"),
+                    *("update_status", "hotpatch_status", "hotpatch_track"),
+                ],
+                name="vms_vm_group_name",
+            ),
             models.Index(fields=["connection", "name", "id"], name="vms_vm_connection_name"),
             models.Index(fields=["update_status", "name", "id"], name="vms_vm_status_name"),
             models.Index(fields=["hotpatch_status", "name", "id"], name="vms_vm_hpstatus_name"),

@@ -25,6 +25,7 @@ from tests.factories import (
 )
 from vms import selectors
 from vms.choices import Scope
+from vms.filters import VmFilter
 from vms.models import Grants, ImageCatalogEntry, ResourceGroup, VirtualMachine
 from vms.selectors import (
     ORDERS,
@@ -221,6 +222,14 @@ def test_a_row_says_what_the_list_shows() -> None:
         assert row.patcher_label == vm.get_patcher_display()
     assert row[:7] == (vm.pk, vm.name, 3, 1, vm.resource_group.name, vm.location, vm.connection.name)
     assert (row.update_status, row.patcher) == ("reboot_required", vm.patcher)
+
+
+def test_the_index_of_the_groups_holds_all_that_the_list_is_filtered_by() -> None:
+    """Else how many of some groups' machines match is counted in their rows, all over the table."""
+    (index,) = (index for index in VirtualMachine._meta.indexes if index.name == "vms_vm_group_name")
+    by_group = {"resource_group", "subscription"}
+    assert {*VmFilter.base_filters} - {"q"} - by_group <= {*index.include}
+    assert index.fields[0] == "resource_group"
 
 
 @pytest.mark.parametrize("words", ["", "vm"])
