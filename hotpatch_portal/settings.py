@@ -94,6 +94,8 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
 ]
+# What changes something says in the history who asked for it. Whoever only reads need not prepare for that at every statement.
+PGHISTORY_MIDDLEWARE_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 # The class of a message is its tone in portal.css.
 MESSAGE_TAGS = {
     messages.SUCCESS: "success",
