@@ -11,7 +11,7 @@ import json
 from django.contrib.auth.models import User
 from django.db import connection
 from vms.models import VirtualMachine, Grants
-from vms.selectors import search_by_name, page_sql, Cursor
+from vms.selectors import _BOUNDS, search_by_name, page_sql, Cursor
 from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
@@ -45,7 +45,7 @@ queries = {
 }
 found = {}
 with connection.cursor() as cursor:
-    cursor.execute("SET max_parallel_workers_per_gather = 0")
+    cursor.execute("BEGIN; " + _BOUNDS, ["10000"])
     for name, (sql, params) in queries.items():
         cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + sql, params)
         found[name] = "\\n".join(row[0] for row in cursor.fetchall())

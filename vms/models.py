@@ -284,9 +284,7 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
         if not (groups or vms):
             return self.none()
         if not vms:
-            # As a join, which a search carries out on the matches that it has found: given the groups themselves PostgreSQL
-            # finds all machines in them first.
-            return self.filter(resource_group__in=ResourceGroup.objects.filter(pk__in=sorted(groups)))
+            return self.filter(resource_group_id__in=sorted(groups))
         if not groups:
             return self.filter(pk__in=sorted(vms))
         everything = VirtualMachine.objects.order_by()

@@ -502,11 +502,13 @@ def _row(*expressions: F | Value) -> Func:
 
 
 # Scans neither join others half-way nor run in parallel: a search takes its first matches without sorting them, and must
-# find the same ones on the next page. Fifty rows by an index cost what they cost from memory or flash: with what PostgreSQL
-# takes a disk's arm to cost, it reads the fleet from its beginning until it has seen a thousand that match.
+# find the same ones on the next page. The two costs are of indexes and rows in memory or on flash. With those of a disk
+# PostgreSQL reads the fleet from its beginning until it has seen a thousand machines that match, and collects all machines
+# of a reader's groups before it looks at the thousand that it needs.
 _BOUNDS = (
     "SELECT set_config('statement_timeout', %s, true), set_config('synchronize_seqscans', 'off', true),"
-    " set_config('max_parallel_workers_per_gather', '0', true), set_config('random_page_cost', '1.1', true); "
+    " set_config('max_parallel_workers_per_gather', '0', true), set_config('random_page_cost', '1.1', true),"
+    " set_config('cpu_index_tuple_cost', '0.05', true); "
 )
 
 
