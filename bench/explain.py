@@ -45,9 +45,13 @@ queries = {
 }
 found = {}
 with connection.cursor() as cursor:
-    cursor.execute("BEGIN; " + _BOUNDS, ["10000"])
     for name, (sql, params) in queries.items():
-        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + sql, params)
+        explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + sql
+        if name in lists:
+            cursor.execute(_BOUNDS + explain, ["10000", *params])
+            cursor.nextset()
+        else:
+            cursor.execute(explain, params)
         found[name] = "\\n".join(row[0] for row in cursor.fetchall())
 print("PLANS " + json.dumps(found))
 """

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import django_filters
+from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, UPDATE_STATUSES, Role
@@ -43,8 +46,12 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     def __init__(self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions) -> None:
         super().__init__(data, queryset)
-        self.filters["connection"].extra["choices"] = options.connections
-        self.filters["subscription"].extra["choices"] = options.subscriptions
+        self.form.fields["connection"].choices = options.connections
+        self.form.fields["subscription"].choices = options.subscriptions
+
+    def get_form_class(self) -> type[forms.Form]:
+        """The class of every reader's form: to make one for each page would take a third of this filter set's time."""
+        return _form_class()
 
     @classmethod
     def of(cls, user: User | AnonymousUser, data: Any, role: Role = Role.READER) -> VmFilter:
@@ -85,6 +92,12 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""
         return queryset.filter(location=value.replace(" ", "").lower())
+
+
+@cache
+def _form_class() -> type[forms.Form]:
+    fields = {name: each.field for name, each in deepcopy(VmFilter.base_filters).items()}
+    return type("VmFilterForm", (forms.Form,), fields)
 
 
 def matching_ids(user: User, data: Any) -> list[int]:

@@ -50,7 +50,7 @@ from vms.choices import (
     Role,
     Scope,
 )
-from vms.lookups import AnyOf  # noqa: F401  (importing it makes `any` known to the fields)
+from vms.lookups import array
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -277,21 +277,21 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
         if any(grant.scope is Scope.EVERYTHING for grant in rows):
             return self
         subscriptions = {grant.subscription_id for grant in rows if grant.subscription_id is not None}
-        groups = {grant.resource_group_id for grant in rows if grant.scope is Scope.RESOURCE_GROUP}
-        vms = {grant.vm_id for grant in rows if grant.scope is Scope.VM}
+        groups = {grant.resource_group_id for grant in rows if grant.resource_group_id is not None}
+        vms = {grant.vm_id for grant in rows if grant.vm_id is not None}
         if subscriptions:
             groups |= set(ResourceGroup.objects.filter(subscription_id__in=subscriptions).values_list("pk", flat=True))
         if not (groups or vms):
             return self.none()
         if not vms:
-            return self.filter(resource_group_id__in=sorted(groups))
+            return self.filter(resource_group__any=array(sorted(groups)))
         if not groups:
-            return self.filter(pk__in=sorted(vms))
+            return self.filter(pk__any=array(sorted(vms)))
         everything = VirtualMachine.objects.order_by()
         return self.filter(
-            pk__in=everything.filter(resource_group_id__in=sorted(groups))
+            pk__in=everything.filter(resource_group__any=array(sorted(groups)))
             .values("pk")
-            .union(everything.filter(pk__in=sorted(vms)).values("pk"))
+            .union(everything.filter(pk__any=array(sorted(vms))).values("pk"))
         )
 
 
