@@ -33,6 +33,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Cast
 from django.db.models.lookups import GreaterThan, LessThan
+from django.utils.translation import get_language
 from psycopg.errors import QueryCanceled
 
 from patching.eligibility import Eligibility, catalog_index, judge_eligibility
@@ -375,9 +376,15 @@ _LISTED = (
 _MATCHED = tuple(name.replace("__name", "_id") for name in _LISTED)
 
 
+@cache
+def _labels(_language: str | None) -> list[dict[str, str]]:
+    """The words for the values of the last columns of `_LISTED`, in the language that is active."""
+    return [{value: str(label) for value, label in choices} for choices in _LABELLED]
+
+
 def _listed(rows: Iterable[tuple[Any, ...]]) -> list[ListedVm]:
-    """These rows (of `_LISTED`) with their labels, each of which is translated once."""
-    labels = [{value: str(label) for value, label in choices} for choices in _LABELLED]
+    """These rows (of `_LISTED`) with their labels."""
+    labels = _labels(get_language())
     return [
         ListedVm(*row, *(words.get(value, value) for words, value in zip(labels, row[-len(labels) :], strict=True)))
         for row in rows
