@@ -55,7 +55,10 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     @classmethod
     def of(cls, user: User | AnonymousUser, data: Any, role: Role = Role.READER) -> VmFilter:
-        """The VMs on which the user holds at least this role, narrowed by what was asked for (two queries)."""
+        """The VMs on which the user holds at least this role, narrowed by what was asked for.
+
+        Two queries; three with a role on a subscription.
+        """
         grants = Grants.of(user)
         return cls(data, VirtualMachine.objects.granted_by(grants, role), options=filter_options(grants))
 
