@@ -11,7 +11,7 @@ import json
 from django.contrib.auth.models import User
 from django.db import connection
 from vms.models import VirtualMachine, Grants
-from vms.selectors import _BOUNDS, search_by_name, page_sql, Cursor
+from vms.selectors import _fetch_bounded, search_by_name, page_sql, Cursor
 from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
@@ -48,11 +48,11 @@ with connection.cursor() as cursor:
     for name, (sql, params) in queries.items():
         explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + sql
         if name in lists:
-            cursor.execute(_BOUNDS + explain, ["10000", *params])
-            cursor.nextset()
+            lines = _fetch_bounded(explain, params)
         else:
             cursor.execute(explain, params)
-        found[name] = "\\n".join(row[0] for row in cursor.fetchall())
+            lines = cursor.fetchall()
+        found[name] = "\\n".join(line for (line,) in lines)
 print("PLANS " + json.dumps(found))
 """
 

@@ -68,6 +68,11 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         return str(self.form.cleaned_data.get("q", "")) if self.form.is_valid() or self.form.is_bound else ""
 
     @property
+    def found(self) -> VirtualMachineQuerySet:
+        """The VMs that are left, in no order."""
+        return search_by_name(self.qs.order_by(), self.words)
+
+    @property
     def narrowing(self) -> dict[str, str]:
         """What narrows the list, as it stands in the address."""
         return {name: value for name in self.filters if (value := str(self.data.get(name, "")).strip())}
@@ -105,6 +110,5 @@ def _form_class() -> type[forms.Form]:
 
 def matching_ids(user: User, data: Any) -> list[int]:
     """The ids of the VMs that match the list's filters and that the user owns; up to one more than a selection takes."""
-    filters = VmFilter.of(user, data, Role.OWNER)
-    found = search_by_name(filters.qs.order_by(), filters.words)
+    found = VmFilter.of(user, data, Role.OWNER).found
     return list(found.order_by("pk").values_list("pk", flat=True)[: MAX_SELECTED + 1])

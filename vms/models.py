@@ -243,9 +243,29 @@ class Grants:
             cursor.execute(_GRANTS, {"user": user.pk})
             return cls(tuple(Grant(Role(role), Scope(scope), *place) for role, scope, *place in cursor.fetchall()))
 
-    def at_least(self, role: Role) -> tuple[Grant, ...]:
+    def at_least(self, role: Role) -> Grants:
         """The grants of this role or a stronger one."""
-        return tuple(grant for grant in self.rows if grant.role in role.and_stronger)
+        return Grants(tuple(grant for grant in self.rows if grant.role in role.and_stronger))
+
+    @property
+    def are_of_everything(self) -> bool:
+        """Whether one of them holds everywhere."""
+        return any(grant.scope is Scope.EVERYTHING for grant in self.rows)
+
+    @property
+    def subscription_ids(self) -> set[int]:
+        """The subscriptions that they name."""
+        return {grant.subscription_id for grant in self.rows if grant.subscription_id is not None}
+
+    @property
+    def group_ids(self) -> set[int]:
+        """The resource groups that they name."""
+        return {grant.resource_group_id for grant in self.rows if grant.resource_group_id is not None}
+
+    @property
+    def vm_ids(self) -> set[int]:
+        """The single VMs that they name."""
+        return {grant.vm_id for grant in self.rows if grant.vm_id is not None}
 
     def roles_on(self, vm: VirtualMachine) -> frozenset[Role]:
         """Every role that is held on the VM, whose resource group must be loaded; empty for who may not see it."""
@@ -273,13 +293,11 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
         Subscription scopes are expanded to resource groups (one query) and single VMs come by UNION, so that
         PostgreSQL never has to OR over three columns.
         """
-        rows = grants.at_least(role)
-        if any(grant.scope is Scope.EVERYTHING for grant in rows):
+        enough = grants.at_least(role)
+        if enough.are_of_everything:
             return self
-        subscriptions = {grant.subscription_id for grant in rows if grant.subscription_id is not None}
-        groups = {grant.resource_group_id for grant in rows if grant.resource_group_id is not None}
-        vms = {grant.vm_id for grant in rows if grant.vm_id is not None}
-        if subscriptions:
+        groups, vms = enough.group_ids, enough.vm_ids
+        if subscriptions := enough.subscription_ids:
             groups |= set(ResourceGroup.objects.filter(subscription_id__in=subscriptions).values_list("pk", flat=True))
         if not (groups or vms):
             return self.none()

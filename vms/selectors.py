@@ -53,7 +53,6 @@ from vms.choices import (
     POWER_STATES,
     UPDATE_STATUSES,
     Role,
-    Scope,
 )
 from vms.lookups import array
 from vms.models import (
@@ -79,19 +78,16 @@ MAX_COUNT = 1_000  # also the number of search matches that are sorted
 
 def owns_everything(user: User | AnonymousUser) -> bool:
     """Whether the user is Owner of everything: what importing VMs and assigning roles takes."""
-    return any(grant.scope is Scope.EVERYTHING for grant in Grants.of(user).at_least(Role.OWNER))
+    return Grants.of(user).at_least(Role.OWNER).are_of_everything
 
 
 def groups_owned_by(user: User) -> QuerySet[ResourceGroup]:
     """The resource groups in which the user may make VMs: Owner of the group, its subscription, or everything."""
     grants = Grants.of(user).at_least(Role.OWNER)
     groups = ResourceGroup.objects.select_related("subscription")
-    if any(grant.scope is Scope.EVERYTHING for grant in grants):
+    if grants.are_of_everything:
         return groups
-    return groups.filter(
-        Q(pk__in=[grant.resource_group_id for grant in grants if grant.scope is Scope.RESOURCE_GROUP])
-        | Q(subscription__in=[grant.subscription_id for grant in grants if grant.scope is Scope.SUBSCRIPTION])
-    )
+    return groups.filter(Q(pk__in=grants.group_ids) | Q(subscription__in=grants.subscription_ids))
 
 
 # --- eligibility -------------------------------------------------------------------------------------------------
@@ -270,10 +266,10 @@ def filter_options(grants: Grants) -> FilterOptions:
     if not grants.rows:
         return FilterOptions((), ())
     places: dict[str, str | bool] = {
-        "everything": any(grant.scope is Scope.EVERYTHING for grant in grants.rows),
-        "subscriptions": array({grant.subscription_id for grant in grants.rows if grant.subscription_id is not None}),
-        "groups": array({grant.resource_group_id for grant in grants.rows if grant.resource_group_id is not None}),
-        "vms": array({grant.vm_id for grant in grants.rows if grant.vm_id is not None}),
+        "everything": grants.are_of_everything,
+        "subscriptions": array(grants.subscription_ids),
+        "groups": array(grants.group_ids),
+        "vms": array(grants.vm_ids),
     }
     with connection.cursor() as cursor:
         cursor.execute(_OFFERED, places)

@@ -18,7 +18,6 @@ from updates.selectors.polling import poll_seconds
 from vms.choices import Role
 from vms.filters import VmFilter
 from vms.models import VirtualMachine, VirtualMachineQuerySet
-from vms.selectors import search_by_name
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -34,9 +33,7 @@ def vms_of_selection(user: User | None, selection: Mapping[str, Any]) -> Virtual
         return VirtualMachine.objects.none()
     if "vm" in selection:
         return VirtualMachine.objects.visible_to(user, Role.OPERATOR).order_by().filter(pk__in=selection["vm"])
-    filters = VmFilter.of(user, selection.get("filters", {}), Role.OPERATOR)
-    found: VirtualMachineQuerySet = search_by_name(filters.qs.order_by(), filters.words)
-    return found
+    return VmFilter.of(user, selection.get("filters", {}), Role.OPERATOR).found
 
 
 def selected_vms(request: BulkRequest) -> VirtualMachineQuerySet:
