@@ -8,13 +8,16 @@ import io
 import json
 import re
 from datetime import UTC, date, datetime
+from importlib import import_module
 from pathlib import Path
 
 import pghistory
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from hypothesis import HealthCheck, given, settings
@@ -327,6 +330,31 @@ def test_what_is_out_does_not_become_announced_again_and_nothing_erases() -> Non
     release = Release.objects.get()
     assert (release.status, release.kb_number, release.note, release.evidence) == (
         "released", "5099999", "kept", "primary")  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_an_upgrade_merges_what_an_import_had_doubled() -> None:
+    import_catalogue(data=RELEASES)
+    before = recorded()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP INDEX updates_release_unique_kb")  # as it was before the upgrade
+    kept = Release.objects.select_related("patch").get(kb_number="5082142")
+    assert kept.patch is not None
+    Release.objects.filter(pk=kept.pk).update(build="")
+    Patch.objects.filter(pk=kept.patch.pk).update(release_type="lcu")
+    double = Release.objects.create(
+        product_line="ws2022", month="2026-04-01", type="lcu", released_on="2026-04-14", kb_number="5082142",
+        build="20348.5020", patch=kept.patch, evidence="the list")  # fmt: skip
+    Release.objects.filter(pk=double.pk).update(note="seen")
+    import_module("updates.migrations.0013_one_release_per_kb").merge(apps, None)
+    assert recorded() == before
+    kept.refresh_from_db()
+    assert (kept.type, kept.note, kept.evidence) == ("baseline", "seen", "primary")
+    assert not ReleaseEvent.objects.filter(pgh_obj=double.pk).exists(), (
+        "what was kept of the double stays with the release"
+    )
+    report = import_catalogue(data=RELEASES, keeps_corrections=True)
+    assert (report.created, report.updated) == (0, 0)
 
 
 SEQUENCES = st.lists(
