@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.db.models import Model
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -398,3 +399,13 @@ def catalogue_problem(problem: str, *, row: int | None, field: str, facts: Mappi
         return words
     where = _("Row %(row)s, %(field)s: %(words)s") if field else _("Row %(row)s: %(words)s")
     return str(where) % {"row": row, "field": field, "words": words}
+
+
+def value_text(row: Model, name: str, value: object) -> str:
+    """The value of a field as a person reads it: a choice by its label, true and false as words, nothing as nothing."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return str(_("Yes") if value else _("No"))
+    labels = dict(getattr(row._meta.get_field(name), "flatchoices", ()))
+    return str(labels.get(value, value))

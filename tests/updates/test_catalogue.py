@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from importlib import import_module
 from pathlib import Path
@@ -27,7 +28,7 @@ from connectors.protocol import AssessmentResult
 from patching import terms
 from patching.forecast import RebootCause
 from patching.one_release import DecisionProblem
-from patching.release_files import FileProblem, RowProblem
+from patching.release_files import OTHER_FIELDS, RELEASE_FIELDS, FileProblem, RowProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
 from patching.terms import Classification, ProductLine, RebootBehavior, ReleaseType, RunStatus
 from tests.factories import OperationFactory, UserFactory, VirtualMachineFactory
@@ -306,6 +307,7 @@ def test_another_type_is_refused_by_name_and_taken_as_a_correction() -> None:
         InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=NOW)
     report = import_catalogue(data=data(said | {"corrects": True}), now=NOW, is_dry_run=True)
     assert (report.updated, report.machines) == (1, 1)
+    assert report.rows[0].changes[0] == ("type", "Hotpatch", "Cumulative update")
     assert Release.objects.get(kb_number="5087424").type == "hotpatch"
     import_catalogue(data=data(said | {"corrects": True}), now=NOW)
     release = Release.objects.select_related("patch").get(kb_number="5087424")
@@ -393,6 +395,29 @@ def test_no_rows_ever_add_a_second_release_of_a_kb(rows: list[dict[str, object]]
     for release in Release.objects.exclude(patch=None).select_related("patch"):
         assert release.patch is not None
         assert release.patch.release_type == release.type
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = st.sampled_from([*sorted(RELEASE_FIELDS | OTHER_FIELDS), "colour"])
+
+
+@pytest.mark.django_db(transaction=True)
+@given(st.lists(st.dictionaries(FIELDS, ANYTHING, max_size=3), max_size=2), st.binary(max_size=60))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_file_holds_it_is_read_or_refused(rows: list[dict[str, object]], raw: bytes) -> None:
+    for content in (
+        json.dumps([ROW | row for row in rows]).encode(),
+        json.dumps(rows).encode(),
+        raw,
+        b"type,kb\n" + raw,
+    ):
+        with suppress(CatalogueFileError):
+            import_catalogue(data=content, is_dry_run=True)
+    assert not Release.objects.exists()
 
 
 @pytest.mark.django_db

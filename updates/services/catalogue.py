@@ -35,7 +35,7 @@ from patching.releases import BASELINE_MONTHS, second_tuesday
 from patching.terms import ProductLine, ReleaseType
 from updates.models import Patch, Release, ReleaseEvent
 from updates.selectors.tracks import count_track_changes
-from updates.texts import catalogue_problem
+from updates.texts import catalogue_problem, value_text
 
 MAX_ROWS = 5_000
 
@@ -243,15 +243,15 @@ def _report(number: int, target: Any, before: Mapping[str, Any] | None, fields: 
     if before is None:
         return RowReport(number, name, RowOutcome.CREATED)
     changes = tuple(
-        (str(target._meta.get_field(name).verbose_name), _shown(before[name]), _shown(getattr(target, name)))
+        (
+            str(target._meta.get_field(name).verbose_name),
+            value_text(target, name, before[name]),
+            value_text(target, name, getattr(target, name)),
+        )
         for name in fields
         if before[name] != getattr(target, name)
     )
     return RowReport(number, name, RowOutcome.UPDATED if changes else RowOutcome.UNCHANGED, changes)
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _values(row: Any, fields: Sequence[str]) -> dict[str, Any]:
