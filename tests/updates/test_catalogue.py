@@ -183,6 +183,25 @@ def test_a_correction_needs_its_reason_and_keeps_what_was_said_before(client: Cl
 
 
 @pytest.mark.django_db
+def test_a_type_that_is_corrected_by_hand_reaches_the_update(client: Client, staff: User) -> None:
+    import_catalogue(data=RELEASES)
+    client.force_login(staff)
+    release = Release.objects.get(kb_number="5122882")
+    url = reverse("admin:updates_release_change", args=[release.pk])
+    form = client.get(url).context["adminform"].form
+    fields = {name: "" if (value := form[name].value()) in {None, False} else value for name in form.fields}
+    client.post(url, fields | {"type": "baseline", "is_type_confirmed": "on", "reason": "Microsoft's own page"})
+    release = Release.objects.select_related("patch").get(pk=release.pk)
+    assert (release.type, release.is_type_confirmed, release.confirmed_by) == ("baseline", True, "staff")
+    assert release.confirmed_at is not None
+    assert release.patch is not None
+    assert release.patch.release_type == "baseline"
+    client.post(url, fields | {"type": "baseline", "is_type_confirmed": "", "reason": "not sure after all"})
+    release.refresh_from_db()
+    assert (release.is_type_confirmed, release.confirmed_by, release.confirmed_at) == (False, "", None)
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
