@@ -15,6 +15,7 @@ from connectors.simulator import Misfortune
 from patching.kb_numbers import KbNumbersError, parse_kb_numbers
 from patching.probes import MOST_CHARACTERS, ProbeError, is_outside, parse_probe, read_networks
 from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
+from ui.dates import DayField
 from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
 from vms.selectors import MAX_SELECTED, groups_owned_by
@@ -476,7 +477,7 @@ class ConnectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic a
             "starts_per_minute",
             "is_patching_automatically",
         )
-        widgets = {"catalogue_date": forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")}
+        widgets = {"catalogue_date": DayField().widget}
 
     def save(self, commit: bool = True) -> Connection:  # noqa: ARG002 (Django's signature)
         """Save through the service."""

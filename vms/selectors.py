@@ -98,9 +98,9 @@ def image_catalog() -> dict[tuple[str, str, str], CatalogImage]:
     return catalog_index(entry.facts for entry in ImageCatalogEntry.objects.all())
 
 
-def build_of_image(exact_version: str, version: str) -> str:
-    """The OS build that an image version names ("20348.5074.260507"), empty if it names none."""
-    return next((text for text in (exact_version, version) if text[:1].isdigit()), "")
+def build_of_image(exact_version: str, version: str, reported: str = "") -> str:
+    """The OS build that an inventory reported, else the one that an image version names ("20348.5074.260507")."""
+    return next((text for text in (reported, exact_version, version) if text[:1].isdigit()), "")
 
 
 def eligibilities_of(
@@ -119,7 +119,7 @@ def eligibilities_of(
             catalog,
             Platform(vm.connection.platform),
             scale_set_orchestration=ScaleSetOrchestration(vm.scale_set_orchestration),
-            os_build=builds.get(vm.pk) or build_of_image(vm.image_exact_version, vm.image_version),
+            os_build=builds.get(vm.pk) or build_of_image(vm.image_exact_version, vm.image_version, vm.os_build),
         )
         for vm in vms
     }
