@@ -163,9 +163,14 @@ def _nth_weekday(every: int, rest: list[str]) -> Recurrence:
 _WINDOWS_IDS = {name.lower(): name for name in win_tz}
 
 
-def zone_of(windows_id: str) -> ZoneInfo:
+def windows_id(name: str) -> str:
+    """How Windows writes the zone of this name, whatever its case. Raises KeyError if there is none."""
+    return _WINDOWS_IDS[name.strip().lower()]
+
+
+def zone_of(name: str) -> ZoneInfo:
     """The zone that Windows calls by this name, whatever its case. Raises KeyError if there is none."""
-    return ZoneInfo(win_tz[_WINDOWS_IDS[windows_id.strip().lower()]])
+    return ZoneInfo(win_tz[windows_id(name)])
 
 
 def windows_zones() -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
 from patching.orchestrator import Patcher
-from patching.recurrence import FIRST_DAY, LAST_DAY
+from patching.recurrence import LAST_DAY
 from patching.terms import (
     AssessmentMode,
     CatalogImage,
@@ -80,7 +80,7 @@ class ImportDraft(models.Model):
     One for each person: the next replaces it. `content` is compressed.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    token = models.UUIDField(default=uuid.uuid4, editable=False)
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("user")
     )
@@ -165,8 +165,8 @@ class Connection(models.Model):
             models.CheckConstraint(condition=Q(clock_factor__gt=0), name="vms_connection_clock_factor_positive"),
             models.CheckConstraint(condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"),
             models.CheckConstraint(
-                condition=Q(catalogue_date__isnull=True) | Q(catalogue_date__range=(FIRST_DAY, LAST_DAY)),
-                name="vms_connection_catalogue_date_in_sane_years",
+                condition=Q(catalogue_date__isnull=True) | Q(catalogue_date__lte=LAST_DAY),
+                name="vms_connection_catalogue_date_not_beyond_2100",
             ),
         ]
 

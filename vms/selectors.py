@@ -46,6 +46,7 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
+from ui.spreadsheet import BYTE_ORDER_MARK, harmless
 from vms.choices import (
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
@@ -562,20 +563,17 @@ EXPORT_BLOCK = 2_000
 def csv_lines(vms: VirtualMachineQuerySet) -> Iterator[str]:
     """These VMs as CSV with a head, in blocks of lines: memory does not grow with the fleet.
 
-    Field names and codes are the same in every language, for scripts. A text that a spreadsheet would take for a formula
-    gets an apostrophe.
+    Field names and codes are the same in every language, for scripts. For spreadsheets it begins with a byte order mark,
+    and a text that one would take for a formula gets an apostrophe.
     """
     buffer = io.StringIO()
+    buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(name.replace("__name", "").replace("resource_group__", "") for name in EXPORTED)
     for number, row in enumerate(vms.order_by("name", "pk").values_list(*EXPORTED).iterator(EXPORT_BLOCK), start=1):
-        writer.writerow(_harmless(value) for value in row)
+        writer.writerow(harmless(value) for value in row)
         if number % EXPORT_BLOCK == 0:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from patching.orchestrator import Patcher, PatcherVerdict
-from patching.recurrence import EarlyMonth, Window
+from patching.recurrence import EarlyMonth, Window, zone_of
 from patching.terms import InstallationPlan
 from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
 from updates.plans import plan_from_json
@@ -155,11 +155,13 @@ def open_windows(*, now: datetime) -> list[Rollout]:
 
 def _open(configuration: MaintenanceConfiguration, window: Window) -> Rollout:
     opened_at, ends_at = window.opens_at, window.ends_at
+    zone = zone_of(configuration.time_zone)
+    shown = opened_at.astimezone(zone)
     vms = members_of(configuration, VirtualMachine.objects.order_by("pk")).select_related("connection")
     ready = [vm.pk for vm in vms if patcher_of(vm, has_schedule=True).patcher is Patcher.PORTAL_BY_SCHEDULE]
     plan = plan_from_json(configuration.plan)
     what = RolloutPlan(
-        name=f"{configuration.name} · {opened_at:%Y-%m-%d %H:%M}",
+        name=f"{configuration.name} · {shown:%Y-%m-%d %H:%M} ({zone.key})",
         source=RolloutSource.SCHEDULE,
         plan=replace(plan, maximum_duration=ends_at - opened_at),
         is_availability_first=configuration.is_availability_first,

@@ -10,7 +10,7 @@ import pgtrigger.migrations
 from django.conf import settings
 from django.db import migrations, models
 
-FIRST, LAST = datetime.date(2000, 1, 1), datetime.date(2100, 12, 31)
+LAST = datetime.date(2100, 12, 31)
 # The images that the catalogue came with. All of them have hotpatch preselected, not Server Core alone.
 PRESELECTED = [
     "2022-datacenter-azure-edition-hotpatch",
@@ -21,10 +21,9 @@ PRESELECTED = [
 
 
 def correct_rows(apps, _schema_editor):
-    """Catalogue dates that mean nothing become the nearest that do; the shipped images preselect hotpatch."""
+    """Catalogue dates beyond the last year that counts become its last day; the shipped images preselect hotpatch."""
     connections = apps.get_model("vms", "Connection").objects
     connections.filter(catalogue_date__gt=LAST).update(catalogue_date=LAST)
-    connections.filter(catalogue_date__lt=FIRST).update(catalogue_date=FIRST)
     entries = apps.get_model("vms", "ImageCatalogEntry").objects
     for sku in PRESELECTED:
         entries.filter(
@@ -44,7 +43,8 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='ImportDraft',
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('token', models.UUIDField(default=uuid.uuid4, editable=False)),
                 ('file_name', models.CharField(max_length=200, verbose_name='file name')),
                 ('content', models.BinaryField()),
                 ('created_at', models.DateTimeField(db_index=True, verbose_name='created at')),
@@ -135,7 +135,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='connection',
-            constraint=models.CheckConstraint(condition=models.Q(('catalogue_date__isnull', True), ('catalogue_date__range', (datetime.date(2000, 1, 1), datetime.date(2100, 12, 31))), _connector='OR'), name='vms_connection_catalogue_date_in_sane_years'),
+            constraint=models.CheckConstraint(condition=models.Q(('catalogue_date__isnull', True), ('catalogue_date__lte', datetime.date(2100, 12, 31)), _connector='OR'), name='vms_connection_catalogue_date_not_beyond_2100'),
         ),
         migrations.AddField(
             model_name='importdraft',

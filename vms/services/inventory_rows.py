@@ -168,9 +168,9 @@ def _check_tree(value: object) -> tuple[str, ...]:
                 if isinstance(child, str) and without_invisible(child) != child:
                     if _IDENTITY.fullmatch(below):
                         raise _Skip(RowProblem.INVISIBLE_CHARACTER, below)
-                    node[key] = without_invisible(child)  # type: ignore[index]  # key and node belong together
+                    node[key] = without_invisible(child)
                     cleaned.append(below)
-                todo.append((node[key], below, depth + 1))  # type: ignore[index]  # as above
+                todo.append((node[key], below, depth + 1))
     return tuple(cleaned)
 
 

@@ -44,7 +44,7 @@ class Command(BaseCommand):
             name = row.name or row.arm_id or "-"
             self.stdout.write(f"{row.number:>6}  {row.outcome_label:<10} {name}  {row.explanation}".rstrip())
         if report.has_more_pages:
-            self.stderr.write("This file is one page of a longer list (it has a nextLink). Import the others too.")
+            self.stderr.write("This file is one page of a longer list (it names a next page). Import the others too.")
         counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items())
         self.stdout.write(f"{counts}{' (dry run: nothing was changed)' if dry_run else ''}")
         if report.total and report.counts[RowOutcome.SKIPPED] == report.total:
