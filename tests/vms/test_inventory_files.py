@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patching.kb_numbers import is_invisible
 from tests.patching.tables import flag, rows
@@ -408,6 +411,23 @@ def test_it_reads_the_forms_that_people_get(form: str, encoding: str) -> None:
     assert all(isinstance(row.content, VmFacts) for row in found.rows)
     assert not found.has_more_pages
     assert bool(found.passed_over) is ("before" in form)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.text(alphabet='[]{}":,\\n1nul\ufeffabid data value', max_size=60).map(str.encode)
+    )
+)
+def test_any_bytes_are_rows_or_a_refusal(data: bytes) -> None:
+    with suppress(InventoryFileError):
+        found = read_inventory(data)
+        assert [row.number for row in found.rows] == list(range(1, len(found.rows) + 1))
+
+
+def test_a_list_of_other_things_is_read_from_its_beginning() -> None:
+    found = read_inventory(f"[null,\n{json.dumps(AZ_ROW)}]".encode())
+    assert [isinstance(row.content, VmFacts) for row in found.rows] == [False, True]
+    assert found.passed_over == ""
 
 
 def test_what_stands_before_the_json_is_told() -> None:

@@ -95,6 +95,8 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _SPACE = re.compile("[ \\t\\r\\n\ufeff\x1e]*")
 # Where JSON of a form that is read here begins, at the start of a line.
 _BEGINNING = re.compile(r"^[ \t\ufeff]*(?=\[\s*[\[{\]]|\{\s*[\"}])", re.MULTILINE)
+# Where a file is JSON from its first letter on, of whatever form: nothing is passed over, and what is wrong with it is said.
+_IS_JSON = re.compile(r"\[\s*(?:[\"\[{\]0-9-]|true|false|null|NaN|Infinity|$)|\{")
 _LISTS = frozenset({"value", "data"})
 _NEXT_PAGE = frozenset({"nextlink", "skiptoken", "skip_token", "$skiptoken", "@odata.nextlink"})
 _VM_KEYS = frozenset({"id", "storageprofile", "properties"})
@@ -137,8 +139,10 @@ class InventoryReader:
     def _pass_over(self) -> None:
         """Go to where the JSON begins; a tool may have printed warnings before it."""
         self._skip_space()
-        beginning = _BEGINNING.search(self._text)
-        if beginning is not None and beginning.end() > self._at:
+        if _IS_JSON.match(self._text, self._at):
+            return
+        beginning = _BEGINNING.search(self._text, self._at)
+        if beginning is not None:
             self.passed_over = self._text[self._at : beginning.start()].strip()[:200]
             self._at = beginning.end()
 
