@@ -120,7 +120,7 @@ def row_identity(value: object) -> tuple[str, str]:
     """The id and name to report a row by, whatever else is wrong with it; nothing that could not be shown."""
     if not isinstance(value, dict):
         return "", ""
-    arm_id, name = (_showable(_without_case(value, key)) for key in ("id", "name"))
+    arm_id, name = (_showable(_Source(value).find(key)) for key in ("id", "name"))
     return arm_id.strip().lower(), name or arm_id.rstrip("/").rpartition("/")[2]
 
 
@@ -128,6 +128,8 @@ def _showable(value: object) -> str:
     if not isinstance(value, str):
         return ""
     shown = value[:2000].encode(errors="replace").decode().replace("\x00", "\ufffd")
+    if shown.isascii():
+        return shown
     return "".join("\ufffd" if is_invisible(character) else character for character in shown)
 
 
@@ -231,6 +233,7 @@ class _Source:
 
     def __init__(self, properties: dict[str, Any]) -> None:
         self._properties = properties
+        self._lowered: dict[int, dict[str, object]] = {}  # the keys of each object that was asked for another spelling
 
     def has(self, path: str) -> bool:
         return self.find(path) is not None
@@ -281,13 +284,14 @@ class _Source:
                 problem = RowProblem.CUT_SHORT if _is_cut_short(node) else RowProblem.WRONG_TYPE
                 raise _Skip(problem, ".".join(walked))
             walked.append(key)
-            node = node[key] if key in node else _without_case(node, key)
+            node = node[key] if key in node else self._without_case(node, key)
         return node
 
-
-def _without_case(node: dict[str, Any], key: str) -> object:
-    lowered = key.lower()
-    return next((value for name, value in node.items() if name.lower() == lowered), None)
+    def _without_case(self, node: dict[str, Any], key: str) -> object:
+        lowered = self._lowered.get(id(node))
+        if lowered is None:
+            lowered = self._lowered[id(node)] = {name.lower(): value for name, value in reversed(node.items())}
+        return lowered.get(key.lower())
 
 
 def _is_cut_short(value: object) -> bool:
