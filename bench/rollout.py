@@ -38,6 +38,7 @@ def main() -> None:
         )
         from updates.services.rollouts import _machines, advance_rollouts
         from vms.models import Connection
+        from vms.regions import region_pairs
 
         rows: list[list[Any]] = []
 
@@ -80,7 +81,7 @@ def main() -> None:
         timed("record who patches: and back", follow_schedules)
         ids = timed("who is to be patched", lambda: vms_to_patch_automatically(first, night))
         machines = timed("where they stand", lambda: _machines(ids))
-        lanes = timed("plan the waves (pure)", lambda: plan_lanes(machines))
+        lanes = timed("plan the waves (pure)", lambda: plan_lanes(machines, pairs=region_pairs()))
         waves = sum(len(lane.waves) for lane in lanes)
         timed("a tick with nothing due", lambda: tick(now=night + timedelta(minutes=1)))
         VmUpdateState.objects.update(last_assessed_at=night - timedelta(hours=30))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from itertools import islice
 from zoneinfo import ZoneInfo
 
 from tzlocal.windows_tz import tz_win, win_tz
+
+from patching.releases import OFFERED_FROM, PACIFIC, second_tuesday
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ORDINALS = ("First", "Second", "Third", "Fourth", "Last")
@@ -24,6 +26,8 @@ MOST_OFFSET = 27
 MOST_EVERY = {"day": 366, "week": 52, "month": 36}
 MIN_DURATION, MAX_DURATION = timedelta(minutes=90), timedelta(minutes=235)
 OFF_PEAK_BEGINS, OFF_PEAK_ENDS = time(22), time(4)
+# The years in which a typed date means something here. Windows are looked for up to the last of these days.
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2100, 12, 31)
 
 
 class RecurrenceProblem(StrEnum):
@@ -38,6 +42,7 @@ class RecurrenceProblem(StrEnum):
     BAD_ORDINAL = "bad_ordinal"
     WEEKDAY_MISSING = "weekday_missing"
     BAD_OFFSET = "bad_offset"
+    NEVER = "never"
 
 
 class RecurrenceError(ValueError):
@@ -155,9 +160,17 @@ def _nth_weekday(every: int, rest: list[str]) -> Recurrence:
 # --- wall clocks -------------------------------------------------------------------------------------------------
 
 
-def zone_of(windows_id: str) -> ZoneInfo:
-    """The zone that Windows calls by this name. Raises KeyError if there is none."""
-    return ZoneInfo(win_tz[windows_id])
+_WINDOWS_IDS = {name.lower(): name for name in win_tz}
+
+
+def windows_id(name: str) -> str:
+    """How Windows writes the zone of this name, whatever its case. Raises KeyError if there is none."""
+    return _WINDOWS_IDS[name.strip().lower()]
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """The zone that Windows calls by this name, whatever its case. Raises KeyError if there is none."""
+    return ZoneInfo(win_tz[windows_id(name)])
 
 
 def windows_zones() -> tuple[str, ...]:
@@ -178,57 +191,45 @@ def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
     return wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
-def occurrences(recurrence: Recurrence, *, start: datetime, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """The instants (UTC) at which a window opens, beyond `after`; the first is never before the naive `start`.
+def check_possible(recurrence: Recurrence, start: date) -> None:
+    """Raise RecurrenceError (NEVER) if no date of it is left from `start` on: February has no 30th."""
+    if next(dates_of(recurrence, start, not_before=start), None) is None:
+        raise RecurrenceError(P.NEVER, str(recurrence))
 
-    `start` gives the time of day, and where counting begins. Ends in the year 9999.
+
+def dates_of(recurrence: Recurrence, start: date, *, not_before: date) -> Iterator[date]:
+    """Every date of a recurrence, ascending, none before `start` or `not_before`; ends with LAST_DAY.
+
+    Counting begins with `start`. The first date costs no more than a look at each turn up to LAST_DAY.
     """
-    for day in _dates(recurrence, start.date(), after.astimezone(zone).date() - timedelta(days=MOST_OFFSET + 2)):
-        if day < start.date():
-            continue
-        instant = instant_of(datetime.combine(day, start.time()), zone)
-        if instant > after:
-            yield instant
+    start, first = max(start, FIRST_DAY), max(start, not_before)
+    for day in _dates(recurrence, start, first):
+        if first <= day <= LAST_DAY:
+            yield day
 
 
-def next_occurrences(
-    recurrence: Recurrence,
-    *,
-    start: datetime,
-    zone: ZoneInfo,
-    after: datetime,
-    count: int,
-    until: datetime | None = None,
-) -> list[datetime]:
-    """The next `count` of them, none at or after `until`."""
-    found = islice(occurrences(recurrence, start=start, zone=zone, after=after), count)
-    return [instant for instant in found if until is None or instant < until]
-
-
-def _dates(recurrence: Recurrence, start: date, not_before: date) -> Iterator[date]:
-    """Every date of a recurrence, ascending, from about `not_before` on."""
-    try:
-        if recurrence.frequency is Frequency.MONTH:
-            yield from _monthly(recurrence, start, not_before)
-            return
-        period = recurrence.every * (7 if recurrence.frequency is Frequency.WEEK else 1)
-        first = start - timedelta(days=start.weekday()) if recurrence.weekdays else start
-        skipped = max(0, (not_before - first).days // period)
-        first += timedelta(days=skipped * period)
-        shifts = recurrence.weekdays or (0,)
-        while True:
-            yield from (first + timedelta(days=shift) for shift in shifts)
-            first += timedelta(days=period)
-    except OverflowError:
+def _dates(recurrence: Recurrence, start: date, first: date) -> Iterator[date]:
+    """Every date of a recurrence, ascending, from about `first` on; some may be before it."""
+    if start > LAST_DAY:
         return
+    if recurrence.frequency is Frequency.MONTH:
+        yield from _monthly(recurrence, start, first)
+        return
+    period = recurrence.every * (7 if recurrence.frequency is Frequency.WEEK else 1)
+    base = start - timedelta(days=start.weekday()) if recurrence.weekdays else start
+    base += timedelta(days=max(0, (first - base).days // period) * period)
+    shifts = recurrence.weekdays or (0,)
+    while base <= LAST_DAY:
+        yield from (base + timedelta(days=shift) for shift in shifts)
+        base += timedelta(days=period)
 
 
-def _monthly(recurrence: Recurrence, start: date, not_before: date) -> Iterator[date]:
+def _monthly(recurrence: Recurrence, start: date, first: date) -> Iterator[date]:
     # One turn earlier: an offset may lead from the month before into the start's.
     number = start.year * 12 + start.month - 1 - recurrence.every
-    behind = (not_before.year * 12 + not_before.month - 1) - number - 1
+    behind = (first.year * 12 + first.month - 1) - number - 1
     number += max(0, behind // recurrence.every) * recurrence.every
-    while number < 10_000 * 12:
+    while number <= LAST_DAY.year * 12 + 12:
         year, month = divmod(number, 12)
         yield from _days_of_month(recurrence, year, month + 1)
         number += recurrence.every
@@ -245,28 +246,216 @@ def _days_of_month(recurrence: Recurrence, year: int, month: int) -> Iterator[da
     yield date(year, month, chosen) + timedelta(days=recurrence.offset)
 
 
+# --- blackouts ---------------------------------------------------------------------------------------------------
+
+
+class BlackoutProblem(StrEnum):
+    """What is wrong with a line that is no blackout period."""
+
+    NOT_A_PERIOD = "not_a_period"
+    NO_SUCH_DATE = "no_such_date"
+    NOT_ORDERED = "not_ordered"
+    YEAR_OUT_OF_RANGE = "year_out_of_range"
+
+
+class BlackoutError(ValueError):
+    """The line is no blackout period; `entry` is the part that is wrong."""
+
+    def __init__(self, problem: BlackoutProblem, entry: str) -> None:
+        super().__init__(f"{problem}: {entry}")
+        self.problem, self.entry = problem, entry
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Blackout:
+    """Days in which no window is open, from the first up to and with the last, on the clock of the configuration."""
+
+    first: date
+    last: date
+
+    def begins(self, zone: ZoneInfo) -> datetime:
+        """The instant (UTC) at which its first day begins."""
+        return instant_of(datetime.combine(self.first, time()), zone)
+
+    def ends(self, zone: ZoneInfo) -> datetime:
+        """The instant (UTC) at which the day after its last begins."""
+        return instant_of(datetime.combine(self.last + timedelta(days=1), time()), zone)
+
+
+_PERIOD = re.compile(r"(\d{4}-\d{1,2}-\d{1,2})(?:\s*(?:to|から|[-–—~〜～])\s*(\d{4}-\d{1,2}-\d{1,2}))?", re.IGNORECASE)
+
+
+def parse_blackouts(text: str) -> tuple[Blackout, ...]:
+    """Read one period a line: `2026-12-24 to 2027-01-06`, or one day. Sorted; empty lines say nothing.
+
+    Raises BlackoutError for the first line that is none: another form, a date that is in no calendar, a last day before
+    the first, a year outside of FIRST_DAY to LAST_DAY.
+    """
+    found = []
+    for line in unicodedata.normalize("NFKC", text).splitlines():
+        if not line.strip():
+            continue
+        match = _PERIOD.fullmatch(line.strip())
+        if match is None:
+            raise BlackoutError(BlackoutProblem.NOT_A_PERIOD, line.strip())
+        first, last = (_day(part) for part in (match[1], match[2] or match[1]))
+        if last < first:
+            raise BlackoutError(BlackoutProblem.NOT_ORDERED, line.strip())
+        found.append(Blackout(first, last))
+    return tuple(sorted(set(found)))
+
+
+def _day(text: str) -> date:
+    year, month, day = map(int, text.split("-"))
+    try:
+        found = date(year, month, day)
+    except ValueError:
+        raise BlackoutError(BlackoutProblem.NO_SUCH_DATE, text) from None
+    if not FIRST_DAY <= found <= LAST_DAY:
+        raise BlackoutError(BlackoutProblem.YEAR_OUT_OF_RANGE, text)
+    return found
+
+
+def merged(blackouts: Iterable[Blackout]) -> list[Blackout]:
+    """The same days in as few periods as possible, ascending: those that touch or overlap are one."""
+    found: list[Blackout] = []
+    for period in sorted(blackouts):
+        if found and period.first <= found[-1].last + timedelta(days=1):
+            found[-1] = Blackout(found[-1].first, max(found[-1].last, period.last))
+        else:
+            found.append(period)
+    return found
+
+
+def time_to_blackout(blackouts: Iterable[Blackout], zone: ZoneInfo, moment: datetime) -> timedelta | None:
+    """How long until a blackout begins; zero inside of one, None if none comes any more."""
+    for period in merged(blackouts):
+        if moment < period.begins(zone):
+            return period.begins(zone) - moment
+        if moment < period.ends(zone):
+            return timedelta(0)
+    return None
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When a window opens and ends (UTC). `blackout`: the period that cuts its end, or keeps it shut (`is_open` False)."""
+
+    opens_at: datetime
+    ends_at: datetime
+    blackout: Blackout | None = None
+    is_open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyMonth:
+    """A month whose last window opens before its release (the second Tuesday, 10:00 Pacific) is out."""
+
+    month: date
+    opens_at: datetime
+    released_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When windows open: a recurrence on the wall clock of a zone, its first and last day, its length, its blackouts."""
+
+    recurrence: Recurrence
+    start: datetime  # naive, on the clock of `zone`
+    zone: ZoneInfo
+    duration: timedelta
+    expires_on: date | None = None
+    blackouts: tuple[Blackout, ...] = ()
+
+    def windows(self, *, after: datetime) -> Iterator[Window]:
+        """The windows whose time comes beyond `after`, ascending, as blackouts leave them.
+
+        A window that would open in a blackout is passed over without a word, and the search goes on at the blackout's
+        end. One that would run into a blackout ends where the blackout begins; if less than MIN_DURATION of it is left
+        it stays shut, and is told with `is_open` False.
+        """
+        periods = merged(self.blackouts)
+        for opens_at in self._openings(after, periods):
+            ends_at = opens_at + self.duration
+            hit = next((period for period in periods if opens_at < period.begins(self.zone) < ends_at), None)
+            if hit is None:
+                yield Window(opens_at, ends_at)
+            else:
+                cut = hit.begins(self.zone)
+                yield Window(opens_at, cut, hit, is_open=cut - opens_at >= MIN_DURATION)
+
+    def early_months(self, *, after: datetime, months: int = 24) -> tuple[EarlyMonth, ...]:
+        """The months, of the next so many, whose windows all open before that month's release is out.
+
+        Told of monthly recurrences only: a daily or weekly window comes again soon. A window belongs to the month that its
+        day is counted in, wherever an offset leads.
+        """
+        if self.recurrence.frequency is not Frequency.MONTH:
+            return ()
+        found = []
+        shown = after.astimezone(self.zone)
+        for number in range(shown.year * 12 + shown.month - 2, shown.year * 12 + shown.month + months):
+            month = date(number // 12, number % 12 + 1, 1)
+            ahead = (month.year - self.start.year) * 12 + month.month - self.start.month
+            if ahead % self.recurrence.every:
+                continue
+            days = [day for day in _days_of_month(self.recurrence, month.year, month.month) if self._has(day)]
+            openings = [instant_of(datetime.combine(day, self.start.time()), self.zone) for day in days]
+            released_at = datetime.combine(second_tuesday(month), OFFERED_FROM, PACIFIC).astimezone(UTC)
+            if any(opens_at > after for opens_at in openings) and max(openings) < released_at:
+                found.append(EarlyMonth(month, max(openings), released_at))
+        return tuple(found)
+
+    def _has(self, day: date) -> bool:
+        is_over = self.expires_on is not None and day > self.expires_on
+        return day >= self.start.date() and not is_over and not any(b.first <= day <= b.last for b in self.blackouts)
+
+    def _openings(self, after: datetime, periods: list[Blackout]) -> Iterator[datetime]:
+        not_before: date | None = after.astimezone(self.zone).date() - timedelta(days=2)
+        while not_before is not None:
+            days = dates_of(self.recurrence, self.start.date(), not_before=not_before)
+            not_before = None
+            for day in days:
+                if self.expires_on is not None and day > self.expires_on:
+                    return
+                closed = next((period for period in periods if period.first <= day <= period.last), None)
+                if closed is not None:
+                    not_before = closed.last + timedelta(days=1)
+                    break
+                instant = instant_of(datetime.combine(day, self.start.time()), self.zone)
+                if instant > after:
+                    yield instant
+
+
 # --- off-peak ----------------------------------------------------------------------------------------------------
 
 
 def is_off_peak(
     moment: datetime, zone: ZoneInfo, *, begins: time = OFF_PEAK_BEGINS, ends: time = OFF_PEAK_ENDS
 ) -> bool:
-    """Whether the zone's clocks show off-peak hours: from `begins` up to but not `ends`, over midnight if it is later."""
-    shown = moment.astimezone(zone).time()
-    if begins <= ends:
-        return begins <= shown < ends
-    return shown >= begins or shown < ends
+    """Whether it is off-peak: from `begins` up to but not `ends` on the zone's clocks, over midnight if it is later."""
+    return bool(off_peak_left(moment, zone, begins=begins, ends=ends))
 
 
 def off_peak_left(
     moment: datetime, zone: ZoneInfo, *, begins: time = OFF_PEAK_BEGINS, ends: time = OFF_PEAK_ENDS
 ) -> timedelta:
-    """How much of the off-peak hours is left at this moment; nothing outside of them."""
-    if not is_off_peak(moment, zone, begins=begins, ends=ends):
-        return timedelta(0)
-    shown = moment.astimezone(zone)
-    last = shown.date() + timedelta(days=1 if shown.time() >= ends else 0)
-    return instant_of(datetime.combine(last, ends), zone) - moment
+    """How much of the off-peak hours is left at this moment, in real minutes; nothing outside of them.
+
+    They last from the instant at which they begin to the one at which they end: where the clock is put back an hour in
+    them they are an hour longer, where it is put forward an hour shorter, and an end that is shown twice is its first.
+    """
+    today = moment.astimezone(zone).date()
+    over_midnight = timedelta(days=1 if ends <= begins else 0)
+    for day in (today - timedelta(days=1), today):
+        opens_at = instant_of(datetime.combine(day, begins), zone)
+        ends_at = instant_of(datetime.combine(day + over_midnight, ends), zone)
+        if opens_at <= moment < ends_at:
+            return ends_at - moment
+    return timedelta(0)
 
 
 # An installation begins only while this much is left, and is given all of it but the last part, for a slow reboot.

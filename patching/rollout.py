@@ -1,6 +1,6 @@
 """Availability first: who goes when in a rollout (docs/rules.md). Pure: the same fleet gives the same waves.
 
-Regions go in phases, the two of a pair never in the same one. In a region one zone goes at a time. Of an availability set
+Regions go in phases, the regions of a pair never in the same one (the caller says which are pairs). In a region one zone goes at a time. Of an availability set
 one update domain goes at a time and at most a fifth of the set; where the update domain is not known, or the set has fewer
 than ten machines, one machine at a time. Of a subscription and of an anti-affinity group never all at once.
 
@@ -14,31 +14,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# Azure's pairs of regions that this portal knows; a region without a pair stands alone.
-PAIRED_REGIONS: Mapping[str, str] = {
-    one: other
-    for pair in (
-        ("japaneast", "japanwest"),
-        ("westeurope", "northeurope"),
-        ("eastus", "westus"),
-        ("eastus2", "centralus"),
-        ("northcentralus", "southcentralus"),
-        ("westus2", "westcentralus"),
-        ("australiaeast", "australiasoutheast"),
-        ("southeastasia", "eastasia"),
-        ("uksouth", "ukwest"),
-        ("koreacentral", "koreasouth"),
-        ("francecentral", "francesouth"),
-        ("germanywestcentral", "germanynorth"),
-        ("canadacentral", "canadaeast"),
-        ("centralindia", "southindia"),
-        ("switzerlandnorth", "switzerlandwest"),
-        ("norwayeast", "norwaywest"),
-        ("uaenorth", "uaecentral"),
-        ("southafricanorth", "southafricawest"),
-    )
-    for one, other in (pair, pair[::-1])
-}
+# The partners of a region by its name; a region that is not named stands alone.
+Pairs = Mapping[str, Collection[str]]
 SMALL_SET = 10
 SET_SHARE = 5  # a fifth
 GROUP_SHARE = 4  # of a subscription or an anti-affinity group a quarter at a time
@@ -58,13 +35,17 @@ class Machine:
     clock: str = ""  # whose off-peak hours it waits for; empty: it waits for none
 
 
-def phases_of(regions: Iterable[str]) -> list[list[str]]:
-    """Split regions into two phases so that no pair is in one; a region without its pair goes in the first."""
-    first: list[str] = []
-    second: list[str] = []
+def phases_of(regions: Iterable[str], *, pairs: Pairs) -> list[list[str]]:
+    """Split regions into phases so that no pair is in one: each goes in the first that holds no partner of it."""
+    phases: list[list[str]] = []
     for region in sorted(set(regions)):
-        (second if PAIRED_REGIONS.get(region) in first else first).append(region)
-    return [phase for phase in (first, second) if phase]
+        partners = pairs.get(region, ())
+        free = next((phase for phase in phases if not any(partner in phase for partner in partners)), None)
+        if free is None:
+            phases.append([region])
+        else:
+            free.append(region)
+    return phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +57,14 @@ class Lane:
     ring: int = 0
 
 
-def plan_lanes(machines: Sequence[Machine]) -> list[Lane]:
+def plan_lanes(machines: Sequence[Machine], *, pairs: Pairs) -> list[Lane]:
     """The lanes in the order of their phases: every VM in exactly one wave, no wave empty.
 
     Machines of one region whose clocks differ go in lanes of their own: none waits for another's night.
     """
     lanes = []
     sizes = _Sizes.among(machines)
-    for number, phase in enumerate(phases_of(machine.region for machine in machines)):
+    for number, phase in enumerate(phases_of((machine.region for machine in machines), pairs=pairs)):
         own = sorted((m for m in machines if m.region in phase), key=lambda m: m.vm_id)
         for place in sorted({(m.region, m.clock) for m in own}):
             here = [m for m in own if (m.region, m.clock) == place]
@@ -95,7 +76,7 @@ def plan_lanes(machines: Sequence[Machine]) -> list[Lane]:
     return lanes
 
 
-def plan_rings(rings: Sequence[Sequence[Machine]], *, is_availability_first: bool) -> list[Lane]:
+def plan_rings(rings: Sequence[Sequence[Machine]], *, is_availability_first: bool, pairs: Pairs) -> list[Lane]:
     """The lanes of rings that go one after the other: the phases of a ring come after those of the ring before.
 
     Without availability first each ring is one wave. A ring without machines has no lanes.
@@ -103,7 +84,7 @@ def plan_rings(rings: Sequence[Sequence[Machine]], *, is_availability_first: boo
     lanes: list[Lane] = []
     for number, machines in enumerate(rings):
         if is_availability_first:
-            own = plan_lanes(machines)
+            own = plan_lanes(machines, pairs=pairs)
         else:
             own = [Lane(0, (tuple(machine.vm_id for machine in machines),))] if machines else []
         base = 1 + max((lane.phase for lane in lanes), default=-1)
@@ -195,14 +176,18 @@ def _fits(machine: Machine, wave: int, rooms: Sequence[_Room], domains: Mapping[
 
 
 def may_start(
-    candidates: Iterable[Machine], *, going: Iterable[Machine], sizes: Mapping[tuple[str, str], int]
+    candidates: Iterable[Machine],
+    *,
+    going: Iterable[Machine],
+    sizes: Mapping[tuple[str, str], int],
+    pairs: Pairs,
 ) -> list[int]:
     """Those of the candidates that may start now, in their order, beside the machines that are being changed already.
 
     `sizes`: how many machines each group of `groups_of` has in the whole inventory. A machine without a zone stands in
     no zone's way.
     """
-    now_going = _Going()
+    now_going = _Going(pairs)
     for machine in going:
         now_going.add(machine)
     found = []
@@ -216,7 +201,8 @@ def may_start(
 class _Going:
     """What is going on, counted by what the rules ask for."""
 
-    def __init__(self) -> None:
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
         self.zones: dict[str, set[str]] = defaultdict(set)  # by region
         self.taken: dict[tuple[str, str], int] = defaultdict(int)  # by group
         self.domains: dict[str, set[int | None]] = defaultdict(set)  # by availability set
@@ -228,7 +214,7 @@ class _Going:
         self.domains[machine.availability_set].add(machine.update_domain)
 
     def leaves_room_for(self, machine: Machine, sizes: Mapping[tuple[str, str], int]) -> bool:
-        if PAIRED_REGIONS.get(machine.region) in self.zones:
+        if any(partner in self.zones for partner in self.pairs.get(machine.region, ())):
             return False
         if machine.zone and self.zones.get(machine.region, set()) - {"", machine.zone}:
             return False

@@ -9,3 +9,10 @@ class UpdatesConfig(AppConfig):
 
     name = "updates"
     verbose_name = _("Updates")
+
+    def ready(self) -> None:
+        """Follow what happens to machines on the floor below."""
+        from updates.services.replacement import forget_replaced_machines
+        from vms.services.replacement import follow_replacements
+
+        follow_replacements(forget_replaced_machines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +20,16 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from patching.kb_numbers import MAX_KB_NUMBERS, KbNumbersError, KbProblem, parse_kb_numbers
-from patching.recurrence import RecurrenceError, parse_recurrence, windows_name, windows_zones
+from patching.recurrence import (
+    BlackoutError,
+    Recurrence,
+    RecurrenceError,
+    check_possible,
+    parse_blackouts,
+    parse_recurrence,
+    windows_name,
+    windows_zones,
+)
 from patching.rollback import RollbackOrder
 from patching.selection import (
     PatchVerdict,
@@ -44,6 +52,7 @@ from patching.terms import (
     RebootBehavior,
     RebootSetting,
 )
+from ui.dates import DayField
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
 from updates.models import MaintenanceConfiguration, RolloutSource
 from updates.plans import plan_from_json, plan_to_json
@@ -55,7 +64,15 @@ from updates.services.catalogue import CatalogueFileError, CatalogueReport, impo
 from updates.services.operations import RequestOutcome
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan
-from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, ErrorText, Text, error_text
+from updates.texts import (
+    BLACKOUT_PROBLEMS,
+    INSTALLATION_STATES_PLANNED,
+    PLAN_PROBLEMS,
+    RECURRENCE_PROBLEMS,
+    ErrorText,
+    Text,
+    error_text,
+)
 from vms.choices import REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
 from vms.selectors import vms_by_name
@@ -114,17 +131,16 @@ class InstallForm(forms.Form):
     kb_numbers_to_include = KbNumbersField(
         label=_("Include KB articles"),
         help_text=_(
-            "In addition to the classifications, e.g. 5034129 or KB5034129, separated by commas, spaces or lines."
+            "In addition to the classifications, e.g. 5034129 or KB5034129, separated by commas, semicolons, spaces or lines."
         ),
     )
     kb_numbers_to_exclude = KbNumbersField(
         label=_("Exclude KB articles"), help_text=_("Never installed by this run, whatever else selects them.")
     )
-    max_patch_publish_date = forms.DateField(
+    max_patch_publish_date = DayField(
         label=_("Published by"),
         required=False,
         help_text=_("Leave out what was published after this day. Empty: no limit."),
-        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
     )
     exclude_kbs_requiring_reboot = forms.BooleanField(label=_("Exclude updates that may need a reboot"), required=False)
     reboot_setting = forms.ChoiceField(
@@ -678,11 +694,16 @@ MEMBER_FIELDS = (
 )
 
 
+def recurrence_error_words(error: RecurrenceError) -> str:
+    """What is wrong with a recurrence, in words."""
+    return str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
+
+
 class MaintenanceForm(InstallForm):
     """When a window opens, what is installed in it, and on which machines."""
 
     name = forms.CharField(label=_("Name"), max_length=100)
-    starts_on = forms.DateField(label=_("First day"), widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"))
+    starts_on = DayField(label=_("First day"))
     starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
     time_zone = forms.ChoiceField(label=_("Time zone"), choices=[(name, name) for name in windows_zones()])
     duration_minutes = forms.IntegerField(
@@ -694,15 +715,16 @@ class MaintenanceForm(InstallForm):
         initial="Month Second Tuesday Offset4",
         help_text=_("As Azure writes it: Day, 3Days, Week Saturday,Sunday, Month day15, Month Second Tuesday Offset4."),
     )
-    expires_on = forms.DateField(
-        label=_("Last day"), required=False, widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")
-    )
+    expires_on = DayField(label=_("Last day"), required=False)
     blackouts = forms.CharField(
         label=_("Blackout periods"),
         required=False,
         max_length=2_000,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text=_("One per line, e.g. 2026-12-24 to 2027-01-06."),
+        help_text=_(
+            "One per line, e.g. 2026-12-24 to 2027-01-06: days of the time zone above. Nothing starts in them, and what would "
+            "run into them is cut short."
+        ),
     )
     is_availability_first = forms.BooleanField(
         label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
@@ -742,6 +764,7 @@ class MaintenanceForm(InstallForm):
         super().__init__(data)
         self.instance = instance
         self.vm_ids: tuple[int, ...] = ()
+        self.recurrence: Recurrence | None = None
         for name in ("request_id", "maximum_minutes", "guard_overrides", "max_patch_publish_date"):
             del self.fields[name]
         if instance is not None:
@@ -787,23 +810,30 @@ class MaintenanceForm(InstallForm):
     def clean_recur_every(self) -> str:
         """The recurrence as Azure writes it."""
         try:
-            return str(parse_recurrence(self.cleaned_data["recur_every"]))
+            self.recurrence = parse_recurrence(self.cleaned_data["recur_every"])
         except RecurrenceError as error:
-            words = str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
-            raise forms.ValidationError(words) from None
+            raise forms.ValidationError(recurrence_error_words(error)) from None
+        return str(self.recurrence)
 
     def clean_blackouts(self) -> list[list[str]]:
         """First and last day of each period."""
-        found = []
-        for line in str(self.cleaned_data["blackouts"]).splitlines():
-            match = re.fullmatch(r"\s*(\d{4}-\d\d-\d\d)\s*(?:to|-|–|から|～)\s*(\d{4}-\d\d-\d\d)\s*", line)
-            if line.strip() and not (match and match[1] <= match[2]):
-                raise forms.ValidationError(
-                    _("“%(line)s” is no period; write 2026-12-24 to 2027-01-06.") % {"line": line}
-                )
-            if match:
-                found.append([match[1], match[2]])
-        return found
+        try:
+            found = parse_blackouts(self.cleaned_data["blackouts"])
+        except BlackoutError as error:
+            words = str(BLACKOUT_PROBLEMS[error.problem]) % {"entry": error.entry[:60]}
+            raise forms.ValidationError(words) from None
+        return [[period.first.isoformat(), period.last.isoformat()] for period in found]
+
+    def _check_days(self) -> None:
+        """The last day is not before the first, and the recurrence has a day from the first on."""
+        first, last = (self.cleaned_data.get(name) for name in ("starts_on", "expires_on"))
+        if first and last and last < first:
+            self.add_error("expires_on", _("The last day is before the first day."))
+        if first and self.recurrence is not None:
+            try:
+                check_possible(self.recurrence, first)
+            except RecurrenceError as error:
+                self.add_error("recur_every", recurrence_error_words(error))
 
     def clean(self) -> dict[str, Any]:
         """A window needs something to install and somebody to install it on."""
@@ -811,6 +841,7 @@ class MaintenanceForm(InstallForm):
         fields.update(request_id=None, maximum_minutes=fields.get("duration_minutes"), guard_overrides=())
         fields["max_patch_publish_date"] = None
         super().clean()
+        self._check_days()
         if not self.errors and not self.vm_ids and scope_filter(self.scope) is None:
             self.add_error(
                 "machines", _("Say which machines: by name, subscription, resource group, location, SKU or tag.")

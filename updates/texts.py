@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db.models import Model
-from django.utils.functional import Promise
+from django.utils.functional import Promise, lazy
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
@@ -17,7 +18,7 @@ from connectors.probe import ProbeFailure
 from patching.forecast import RebootCause
 from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
-from patching.recurrence import Frequency, RecurrenceProblem
+from patching.recurrence import BlackoutProblem, Frequency, RecurrenceProblem
 from patching.release_files import FileProblem, RowProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
@@ -25,6 +26,14 @@ from updates.choices import RELEASE_TYPES
 from vms import choices
 
 Text = str | Promise
+
+
+def _with_hours(words: Text) -> str:
+    return str(words) % {"hours": settings.OFF_PEAK}
+
+
+# Words that name the off-peak hours (%(hours)s) as they are set.
+off_peak_words = lazy(_with_hours, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +184,9 @@ PROSPECTS: dict[RebootProspect, Text] = {
 
 PATCHERS: dict[Patcher, Text] = {Patcher(value): words for value, words in choices.PATCHERS}
 PATCHER_REASONS: dict[PatcherReason, Text] = {
-    PatcherReason.AUTOMATIC_GUEST_PATCHING: _("Critical and Security updates, in off-peak hours."),
+    PatcherReason.AUTOMATIC_GUEST_PATCHING: off_peak_words(
+        _("Critical and Security updates, in off-peak hours (%(hours)s on the machine's own clock).")
+    ),
     PatcherReason.SCHEDULE_ATTACHED: _("A maintenance configuration means this machine."),
     PatcherReason.WINDOWS_AUTOMATIC_UPDATES: _("Windows Automatic Updates are on."),
     PatcherReason.MANUAL_UPDATES: _("Manual updates: install them from here, or attach a maintenance configuration."),
@@ -196,7 +207,10 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.budget_used": _("Too many machines failed or are unhealthy. Look at them, then resume or end it."),
     "rollout.paused_by_person": _("Paused by a person."),
     "rollout.ended_by_person": _("Ended by a person."),
-    "rollout.off_peak": _("Waits for off-peak hours (22:00 to 04:00) of the machines of this wave."),
+    "rollout.off_peak": off_peak_words(
+        _("Waits for off-peak hours (%(hours)s on each machine's own clock) of the machines of this wave.")
+    ),
+    "rollout.blackout": _("Waits: in a blackout of its configuration nothing starts, nor what would run into one."),
     "rollout.beside_others": _(
         "Waits for machines that must not be changed at the same time: of the paired region, another zone, or one group."
     ),
@@ -235,6 +249,13 @@ RECURRENCE_PROBLEMS: dict[RecurrenceProblem, Text] = {
     RecurrenceProblem.BAD_ORDINAL: _("“%(entry)s” is neither day1 to day31 nor First, Second, Third, Fourth or Last."),
     RecurrenceProblem.WEEKDAY_MISSING: _("“%(entry)s” needs a weekday after it."),
     RecurrenceProblem.BAD_OFFSET: _("“%(entry)s” is no offset; write Offset-27 to Offset27."),
+    RecurrenceProblem.NEVER: _("From its first day on, “%(entry)s” names no day that is in any calendar up to 2100."),
+}
+BLACKOUT_PROBLEMS: dict[BlackoutProblem, Text] = {
+    BlackoutProblem.NOT_A_PERIOD: _("“%(entry)s” is no period; write 2026-12-24 to 2027-01-06."),
+    BlackoutProblem.NO_SUCH_DATE: _("“%(entry)s” is no date: no calendar has it."),
+    BlackoutProblem.NOT_ORDERED: _("“%(entry)s” ends before it begins."),
+    BlackoutProblem.YEAR_OUT_OF_RANGE: _("“%(entry)s” is outside of the years 2000 to 2100."),
 }
 
 # What a dynamic scope is made of.

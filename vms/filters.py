@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, UPDATE_STATUSES, Role
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
+from vms.regions import region_name
 from vms.selectors import MAX_SELECTED, FilterOptions, filter_options, search_by_name
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""
-        return queryset.filter(location=value.replace(" ", "").lower())
+        return queryset.filter(location=region_name(value))
 
 
 @cache

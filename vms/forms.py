@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from connectors.simulator import Misfortune
-from patching.kb_numbers import KbNumbersError, parse_kb_numbers
+from patching.kb_numbers import KbNumbersError, parse_kb_numbers, without_invisible
 from patching.probes import MOST_CHARACTERS, ProbeError, is_outside, parse_probe, read_networks
+from patching.recurrence import windows_id
 from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
+from ui.dates import DayField
 from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
 from vms.selectors import MAX_SELECTED, groups_owned_by
 from vms.services.connections import save_connection
+from vms.services.import_drafts import KeptFile, forget_file, keep_file, kept_file
 from vms.services.imports import ImportFileError, ImportReport, check_size, import_vms
 from vms.services.records import (
     NewVm,
@@ -39,14 +44,22 @@ if TYPE_CHECKING:
 
 
 class ImportForm(forms.Form):
-    """A file, the connection its VMs belong to, and whether to change anything."""
+    """A file, the connection its VMs belong to, and whether to change anything.
+
+    After a dry run the file is kept for its person: `draft` names it, and no file has to be chosen again.
+    """
 
     file = forms.FileField(
         label=_("Inventory file"),
-        help_text=_("What “az vm list -o json” prints, or the list response of Azure Resource Manager. Up to 50 MB."),
+        help_text=_(
+            "What “az vm list -o json” prints, the list response of Azure Resource Manager, an answer of Resource Graph, or "
+            "PowerShell's machines by ConvertTo-Json -Depth 20. Up to 50 MB."
+        ),
         allow_empty_file=True,
-        widget=forms.FileInput(attrs={"accept": ".json,application/json"}),
+        required=False,
+        widget=forms.FileInput(attrs={"accept": ".json,.jsonl,.ndjson,.txt,application/json"}),
     )
+    draft = forms.UUIDField(required=False, widget=forms.HiddenInput)
     connection = forms.ModelChoiceField(
         label=_("Connection"),
         queryset=Connection.objects.order_by("pk"),
@@ -59,27 +72,55 @@ class ImportForm(forms.Form):
         help_text=_("Report what would happen and change nothing."),
     )
 
-    def clean_file(self) -> UploadedFile[bytes]:
+    def __init__(self, data: Any = None, files: Any = None, *, user: User) -> None:
+        super().__init__(data, files)
+        self._user = user
+        self.kept: KeptFile | None = None  # after a dry run, the file that need not be chosen again
+        self.kept_as: UUID | None = None
+
+    def clean_file(self) -> UploadedFile[bytes] | None:
         """Refuse a file over the limit before it is read."""
-        upload = cast("UploadedFile[bytes]", self.cleaned_data["file"])
+        upload = cast("UploadedFile[bytes] | None", self.cleaned_data["file"])
         try:
-            check_size(upload.size or 0)
+            check_size((upload.size or 0) if upload else 0)
         except ImportFileError as error:
             raise forms.ValidationError(str(error)) from None
         return upload
 
+    def clean(self) -> dict[str, Any]:
+        """A file that is chosen counts; else the one that was kept."""
+        fields = self.cleaned_data
+        if self.errors:
+            return fields
+        if fields["file"]:
+            self.kept = KeptFile(fields["file"].name, fields["file"].read())
+        elif fields["draft"]:
+            self.kept = kept_file(user=self._user, token=fields["draft"], now=timezone.now())
+            if self.kept is None:
+                self.add_error("file", _("This file is not kept any more. Choose it again."))
+        else:
+            self.add_error("file", _("Choose a file."))
+        return fields
+
     def run(self) -> ImportReport | None:
         """Import what the valid form holds. None: the file cannot be used, and the form's errors say why."""
+        assert self.kept is not None
+        is_dry_run = self.cleaned_data["is_dry_run"]
         try:
-            return import_vms(
-                data=self.cleaned_data["file"].read(),
+            report = import_vms(
+                data=self.kept.data,
                 connection=self.cleaned_data["connection"],
-                file_name=self.cleaned_data["file"].name,
-                is_dry_run=self.cleaned_data["is_dry_run"],
+                file_name=self.kept.name,
+                is_dry_run=is_dry_run,
             )
         except ImportFileError as error:
             self.add_error("file", str(error))
             return None
+        if is_dry_run:
+            self.kept_as = keep_file(user=self._user, file=self.kept, now=timezone.now())
+        else:
+            forget_file(user=self._user)
+        return report
 
 
 KEEP = ("", _("Keep as it is"))
@@ -236,10 +277,22 @@ class RecordForm(forms.Form):
         ),
     )
 
+    def clean_time_zone(self) -> str:
+        """A zone that Windows knows, or that the machine has already; another would leave it without a clock."""
+        text = str(self.cleaned_data["time_zone"])
+        if not text or text == self.initial.get("time_zone"):
+            return text
+        try:
+            return windows_id(text)
+        except KeyError:
+            raise forms.ValidationError(
+                _("“%(text)s” is no time zone of Windows; write for example Tokyo Standard Time.") % {"text": text[:80]}
+            ) from None
+
     def clean_tags(self) -> dict[str, str]:
-        """Read `name=value` lines; the first that is none is named."""
+        """Read `name=value` lines; the first that is none is named. Characters that nobody can see are dropped."""
         tags = {}
-        for line in self.cleaned_data["tags"].splitlines():
+        for line in without_invisible(self.cleaned_data["tags"]).splitlines():
             name, sign, value = (part.strip() for part in line.partition("="))
             if not line.strip():
                 continue
@@ -476,7 +529,7 @@ class ConnectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic a
             "starts_per_minute",
             "is_patching_automatically",
         )
-        widgets = {"catalogue_date": forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d")}
+        widgets = {"catalogue_date": DayField().widget}
 
     def save(self, commit: bool = True) -> Connection:  # noqa: ARG002 (Django's signature)
         """Save through the service."""

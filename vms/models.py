@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
 from patching.orchestrator import Patcher
+from patching.recurrence import LAST_DAY
 from patching.terms import (
     AssessmentMode,
     CatalogImage,
@@ -31,6 +33,7 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
+from ui.dates import DAY_VALIDATORS
 from vms.choices import (
     ASSESSMENT_MODES,
     CONNECTION_KINDS,
@@ -71,6 +74,28 @@ class Subscription(models.Model):
         return self.name
 
 
+class ImportDraft(models.Model):
+    """A file that a dry run has read, kept for the person who offered it until it is imported or an hour has passed.
+
+    One for each person: the next replaces it. `content` is compressed.
+    """
+
+    token = models.UUIDField(default=uuid.uuid4, editable=False)
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("user")
+    )
+    file_name = models.CharField(_("file name"), max_length=200)
+    content = models.BinaryField()
+    created_at = models.DateTimeField(_("created at"), db_index=True)
+
+    class Meta:
+        verbose_name = _("kept import file")
+        verbose_name_plural = _("kept import files")
+
+    def __str__(self) -> str:
+        return self.file_name
+
+
 class ResourceGroup(models.Model):
     """A resource group of a subscription; its name is compared without case, as Azure does."""
 
@@ -104,6 +129,7 @@ class Connection(models.Model):
         _("catalogue date"),
         null=True,
         blank=True,
+        validators=DAY_VALIDATORS,
         help_text=_("The simulator offers what was released by this day. Empty: today."),
     )
     seed = models.PositiveIntegerField(_("seed"), default=1)
@@ -138,6 +164,10 @@ class Connection(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(clock_factor__gt=0), name="vms_connection_clock_factor_positive"),
             models.CheckConstraint(condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"),
+            models.CheckConstraint(
+                condition=Q(catalogue_date__isnull=True) | Q(catalogue_date__lte=LAST_DAY),
+                name="vms_connection_catalogue_date_not_beyond_2100",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -333,7 +363,9 @@ class VirtualMachine(models.Model):
     # identity
     arm_id = models.CharField(_("resource id"), max_length=500, unique=True, help_text=_("Lower case."))
     name = models.CharField(_("name"), max_length=80)
-    vm_id = models.UUIDField(_("VM id"), null=True, blank=True)
+    vm_id = models.UUIDField(_("VM id"), null=True, blank=True, db_index=True)
+    # When another machine took this resource id (another VM id). What is older is the history of the machine before.
+    replaced_at = models.DateTimeField(_("machine replaced at"), null=True, blank=True)
     connection = models.ForeignKey(
         Connection, on_delete=models.PROTECT, related_name="vms", verbose_name=_("connection")
     )
@@ -354,6 +386,20 @@ class VirtualMachine(models.Model):
     provisioning_state = models.CharField(_("provisioning state"), max_length=30, blank=True)
     power_state = models.CharField(
         _("power state"), max_length=20, choices=POWER_STATES, default=PowerState.RUNNING.value
+    )
+    # what an inventory knows beside: kept as it was said last, empty where nobody said it
+    os_version = models.CharField(_("OS version"), max_length=60, blank=True, default="", db_default="")
+    os_build = models.CharField(
+        _("reported OS build"), max_length=20, blank=True, default="", db_default="", help_text=_("e.g. 20348.5020")
+    )
+    agent_status = models.CharField(_("agent state"), max_length=60, blank=True, default="", db_default="")
+    priority = models.CharField(_("priority"), max_length=20, blank=True, default="", db_default="")
+    plan = models.CharField(
+        _("purchase plan"), max_length=300, blank=True, default="", db_default="", help_text=_("publisher:product:name")
+    )
+    edge_zone = models.CharField(_("edge zone"), max_length=100, blank=True, default="", db_default="")
+    patch_status = models.JSONField(
+        _("patch status in Azure"), default=dict, blank=True, db_default=Value({}, models.JSONField())
     )
     license_type = models.CharField(_("license type"), max_length=40, blank=True)
     image_publisher = models.CharField(_("image publisher"), max_length=100, blank=True)
@@ -517,6 +563,7 @@ class SettingsEvent(_SettingsEvent):  # type: ignore[misc]  # made by pghistory 
 
 
 FACT_FIELDS = (
+    "vm_id",
     "name",
     "connection",
     "resource_group",

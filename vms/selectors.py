@@ -46,6 +46,7 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
+from ui.spreadsheet import BYTE_ORDER_MARK, harmless
 from vms.choices import (
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
@@ -98,9 +99,9 @@ def image_catalog() -> dict[tuple[str, str, str], CatalogImage]:
     return catalog_index(entry.facts for entry in ImageCatalogEntry.objects.all())
 
 
-def build_of_image(exact_version: str, version: str) -> str:
-    """The OS build that an image version names ("20348.5074.260507"), empty if it names none."""
-    return next((text for text in (exact_version, version) if text[:1].isdigit()), "")
+def build_of_image(exact_version: str, version: str, reported: str = "") -> str:
+    """The OS build that an inventory reported, else the one that an image version names ("20348.5074.260507")."""
+    return next((text for text in (reported, exact_version, version) if text[:1].isdigit()), "")
 
 
 def eligibilities_of(
@@ -119,7 +120,7 @@ def eligibilities_of(
             catalog,
             Platform(vm.connection.platform),
             scale_set_orchestration=ScaleSetOrchestration(vm.scale_set_orchestration),
-            os_build=builds.get(vm.pk) or build_of_image(vm.image_exact_version, vm.image_version),
+            os_build=builds.get(vm.pk) or build_of_image(vm.image_exact_version, vm.image_version, vm.os_build),
         )
         for vm in vms
     }
@@ -562,20 +563,17 @@ EXPORT_BLOCK = 2_000
 def csv_lines(vms: VirtualMachineQuerySet) -> Iterator[str]:
     """These VMs as CSV with a head, in blocks of lines: memory does not grow with the fleet.
 
-    Field names and codes are the same in every language, for scripts. A text that a spreadsheet would take for a formula
-    gets an apostrophe.
+    Field names and codes are the same in every language, for scripts. For spreadsheets it begins with a byte order mark,
+    and a text that one would take for a formula gets an apostrophe.
     """
     buffer = io.StringIO()
+    buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(name.replace("__name", "").replace("resource_group__", "") for name in EXPORTED)
     for number, row in enumerate(vms.order_by("name", "pk").values_list(*EXPORTED).iterator(EXPORT_BLOCK), start=1):
-        writer.writerow(_harmless(value) for value in row)
+        writer.writerow(harmless(value) for value in row)
         if number % EXPORT_BLOCK == 0:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value

@@ -111,7 +111,8 @@ def vm_import(request: PortalRequest) -> HttpResponse:
     """Import an inventory file and answer with a report for every row."""
     if not owns_everything(request.user):
         raise PermissionDenied
-    form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
+    is_sent = request.method == "POST"
+    form = ImportForm(request.POST if is_sent else None, request.FILES if is_sent else None, user=request.user)
     report = form.run() if form.is_bound and form.is_valid() else None
     status = 422 if form.is_bound and form.errors else 200
     return render_page(request, "vms/import.html", {"form": form, "report": report}, status=status)

@@ -21,7 +21,7 @@ from hotpatch_portal.simulation.checker import (
 )
 from hotpatch_portal.simulation.run import Outcome
 from patching.terms import OperationKind
-from updates.selectors.automation import clock_of
+from vms.regions import clock_of
 
 SHOWN = 20
 
@@ -48,7 +48,7 @@ def places_of(outcome: Outcome) -> list[Place]:
         Place(
             name=machine.name,
             region=machine.region,
-            clock=clock_of(machine.time_zone, machine.region).key,
+            clock=str(clock_of(machine.time_zone, machine.region)),
             line=machine.line.value,
             zone=machine.zone,
             availability_set=machine.availability_set,

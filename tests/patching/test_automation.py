@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import islice
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,18 +16,27 @@ from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher, who_patches
 from patching.recurrence import (
+    LAST_DAY,
+    MIN_DURATION,
     MOST_OFFSET,
     ORDINALS,
+    Blackout,
+    BlackoutError,
     Frequency,
     Recurrence,
     RecurrenceError,
+    RecurrenceProblem,
+    Schedule,
+    check_possible,
+    dates_of,
     instant_of,
     is_off_peak,
-    next_occurrences,
     off_peak_left,
+    parse_blackouts,
     parse_hours,
     parse_recurrence,
     time_off_peak,
+    time_to_blackout,
     windows_name,
     windows_zones,
     zone_of,
@@ -31,7 +44,6 @@ from patching.recurrence import (
 from patching.releases import release_order
 from patching.rollback import RollbackOrder, plan_rollback
 from patching.rollout import (
-    PAIRED_REGIONS,
     Machine,
     WaveResult,
     groups_of,
@@ -44,7 +56,10 @@ from patching.rollout import (
 from patching.terms import PatchMode, ProductLine
 from tests.patching.recorded import releases
 from tests.patching.tables import flag, rows, words
-from updates.texts import RECURRENCE_PROBLEMS
+from updates.texts import BLACKOUT_PROBLEMS, RECURRENCE_PROBLEMS
+from vms.regions import region_pairs
+
+PAIRS = region_pairs()
 
 
 def moment(text: str) -> datetime:
@@ -91,14 +106,17 @@ def test_the_table_has_every_combination_and_the_eight_cases_of_azure() -> None:
 @pytest.mark.parametrize("row", rows("recurrence"), ids=lambda row: row["text"])
 def test_recurrence(row: dict[str, str]) -> None:
     start = datetime.combine(date.fromisoformat(row["start"]), datetime.min.time())
-    found = next_occurrences(
-        parse_recurrence(row["text"]),
-        start=start,
-        zone=zone_of("UTC"),
-        after=start.replace(tzinfo=UTC) - timedelta(minutes=1),
-        count=3,
-    )
-    assert [instant.date().isoformat() for instant in found] == list(words(row["next dates"]))
+    recurrence = parse_recurrence(row["text"])
+    found = list(islice(dates_of(recurrence, start.date(), not_before=start.date()), 3))
+    if row["next dates"] == "never":
+        assert found == []
+        with pytest.raises(RecurrenceError) as caught:
+            check_possible(recurrence, start.date())
+        assert caught.value.problem is RecurrenceProblem.NEVER
+        assert caught.value.problem in RECURRENCE_PROBLEMS
+        return
+    check_possible(recurrence, start.date())
+    assert [day.isoformat() for day in found] == list(words(row["next dates"]))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +185,18 @@ def test_a_recurrence_survives_its_text(recurrence: Recurrence) -> None:
     assert parse_recurrence(re.sub(r"^(\d+)", r"\1 ", str(recurrence))) == recurrence
 
 
+def opened(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
+    return [window.opens_at for window in islice(schedule.windows(after=after), count)]
+
+
 @settings(max_examples=150)
 @given(recurrences, starts, starts, st.sampled_from(windows_zones()))
-def test_occurrences_ascend_begin_with_the_start_and_show_its_time(
+def test_windows_ascend_begin_with_the_start_and_show_its_time(
     recurrence: Recurrence, start: datetime, after: datetime, name: str
 ) -> None:
     zone, moment_after = zone_of(name), after.replace(tzinfo=UTC)
-    found = next_occurrences(recurrence, start=start, zone=zone, after=moment_after, count=4)
+    schedule = Schedule(recurrence, start, zone, timedelta(minutes=120))
+    found = opened(schedule, moment_after, 4)
     assert found == sorted(set(found))
     assert all(instant > moment_after for instant in found)
     for instant in found:
@@ -183,27 +206,125 @@ def test_occurrences_ascend_begin_with_the_start_and_show_its_time(
         assert off <= timedelta(hours=2) or off >= timedelta(hours=22), "only a skipped time is shown as another"
     # looking from just before one of them finds it again: nothing depends on where one looks from
     if found:
-        again = next_occurrences(
-            recurrence, start=start, zone=zone, after=found[0] - timedelta(seconds=1), count=len(found)
-        )
-        assert again == found
+        assert opened(schedule, found[0] - timedelta(seconds=1), len(found)) == found
 
 
 @pytest.mark.parametrize("text", ["Day", "Week Saturday", "Month day1,day31", "Month Third Sunday Offset6"])
-def test_occurrences_end_with_the_calendar(text: str) -> None:
-    start = datetime(9999, 11, 1, 12)
-    found = next_occurrences(
-        parse_recurrence(text), start=start, zone=zone_of("UTC"), after=start.replace(tzinfo=UTC), count=1_000
-    )
+def test_windows_end_with_the_last_year(text: str) -> None:
+    start = datetime(2100, 11, 1, 12)
+    schedule = Schedule(parse_recurrence(text), start, zone_of("UTC"), timedelta(minutes=120))
+    found = opened(schedule, start.replace(tzinfo=UTC), 1_000)
     assert 1 < len(found) < 62
-    assert found[-1].month in {11, 12}
-    noon = found[0]
-    assert (
-        next_occurrences(
-            parse_recurrence(text), start=start, zone=zone_of("UTC"), after=noon, count=1_000, until=found[-1]
-        )
-        == found[1:-1]
+    assert found[-1].date() <= LAST_DAY
+    last = replace(schedule, expires_on=found[-1].date() - timedelta(days=1))
+    assert opened(last, found[0], 1_000) == found[1:-1]
+
+
+periods = st.lists(
+    st.tuples(st.dates(date(2024, 1, 1), date(2040, 1, 1)), st.one_of(st.integers(0, 40), st.integers(0, 30_000))).map(
+        lambda pair: Blackout(pair[0], min(LAST_DAY, pair[0] + timedelta(days=pair[1])))
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=150)
+@given(recurrences, starts, starts, periods, st.integers(90, 235), st.sampled_from(["UTC", "Tokyo Standard Time"]))
+def test_the_search_for_windows_is_bounded_and_no_window_touches_a_blackout(
+    recurrence: Recurrence, start: datetime, after: datetime, found: list[Blackout], minutes: int, name: str
+) -> None:
+    """Counted, not timed: the search looks at no more days than it has periods, windows and turns of its recurrence."""
+    zone = zone_of(name)
+    schedule = Schedule(recurrence, start, zone, timedelta(minutes=minutes), blackouts=tuple(found))
+    looked = 0
+
+    def counting(*args: Any, **kwargs: Any) -> Iterator[date]:
+        nonlocal looked
+        for day in dates_of(*args, **kwargs):
+            looked += 1
+            yield day
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("patching.recurrence.dates_of", counting)
+        windows = list(islice(schedule.windows(after=after.replace(tzinfo=UTC)), 6))
+    assert looked <= 6 + len(found) + 40, "days in a blackout are jumped over, not walked"
+    for window in windows:
+        day = window.opens_at.astimezone(zone).date()
+        assert not any(period.first <= day <= period.last for period in found)
+        assert not any(period.begins(zone) < window.ends_at <= period.ends(zone) for period in found)
+        assert window.opens_at < window.ends_at <= window.opens_at + schedule.duration
+        assert window.is_open is (window.ends_at - window.opens_at >= MIN_DURATION)
+        assert (window.blackout is None) is (window.ends_at - window.opens_at == schedule.duration)
+
+
+@pytest.mark.parametrize("row", rows("blackout-lines"), ids=lambda row: row["line"])
+def test_blackout_lines(row: dict[str, str]) -> None:
+    if row["problem"]:
+        with pytest.raises(BlackoutError) as caught:
+            parse_blackouts(f"2020-01-01\n\n{row['line']}\n")
+        assert caught.value.problem.value == row["problem"]
+        assert caught.value.problem in BLACKOUT_PROBLEMS, "every problem has its words"
+        return
+    (period,) = parse_blackouts(row["line"])
+    assert f"{period.first} {period.last}" == row["read as"]
+
+
+def test_blackouts_are_sorted_and_told_once() -> None:
+    text = "2026-12-24\n2026-01-01 to 2026-01-03\n\n2026-12-24 to 2026-12-24"
+    assert [str(period.first) for period in parse_blackouts(text)] == ["2026-01-01", "2026-12-24"]
+    assert parse_blackouts(" \n ") == ()
+
+
+@pytest.mark.parametrize("row", rows("blackout-windows"), ids=lambda row: f"{row['opens at']} {row['blackouts']}")
+def test_blackouts_hold_at_starts_and_ends(row: dict[str, str]) -> None:
+    zone = zone_of(row["zone"])
+    start = datetime.combine(date(2026, 12, 22), time.fromisoformat(row["opens at"]))
+    blackouts = parse_blackouts("\n".join(words(row["blackouts"])))
+    schedule = Schedule(parse_recurrence("Day"), start, zone, timedelta(minutes=120), blackouts=blackouts)
+    found = []
+    for window in islice(schedule.windows(after=datetime(2026, 12, 22, tzinfo=UTC)), 3):
+        opens, ends = (moment.astimezone(zone) for moment in (window.opens_at, window.ends_at))
+        state = "" if window.blackout is None else " cut" if window.is_open else " shut"
+        found.append(f"{opens:%d %H:%M}-{ends:%H:%M}{state}")
+    assert found == list(words(row["windows"]))
+
+
+def test_how_long_it_is_until_a_blackout() -> None:
+    zone, periods_of_two = zone_of("UTC"), parse_blackouts("2026-12-24 to 2026-12-25\n2027-01-01")
+    for moment_, left in (
+        (datetime(2026, 12, 23, 22, tzinfo=UTC), timedelta(hours=2)),
+        (datetime(2026, 12, 24, tzinfo=UTC), timedelta(0)),
+        (datetime(2026, 12, 25, 23, 59, tzinfo=UTC), timedelta(0)),
+        (datetime(2026, 12, 26, tzinfo=UTC), timedelta(days=6)),
+        (datetime(2027, 1, 2, tzinfo=UTC), None),
+    ):
+        assert time_to_blackout(periods_of_two, zone, moment_) == left
+
+
+@pytest.mark.parametrize("row", rows("early-months"), ids=lambda row: f"{row['text']} {row['opens at']} {row['zone']}")
+def test_windows_that_open_before_that_months_release(row: dict[str, str]) -> None:
+    start = datetime.combine(date(2026, 11, 1), time.fromisoformat(row["opens at"]))
+    schedule = Schedule(parse_recurrence(row["text"]), start, zone_of(row["zone"]), timedelta(minutes=120))
+    found = schedule.early_months(after=datetime(2026, 11, 27, tzinfo=UTC))
+    assert all(early.opens_at < early.released_at for early in found)
+    if row["early months"] == "all":
+        assert len(found) == 24
+    else:
+        assert [f"{early.month:%Y-%m}" for early in found] == list(words(row["early months"]))
+
+
+def test_what_does_not_open_is_not_early() -> None:
+    start = datetime(2027, 8, 1, 22)
+    schedule = Schedule(
+        parse_recurrence("Month Second Wednesday"),
+        start,
+        zone_of("UTC"),
+        timedelta(minutes=120),
+        expires_on=date(2027, 12, 31),
+        blackouts=parse_blackouts("2027-09-01 to 2027-09-30"),
     )
+    early = schedule.early_months(after=datetime(2026, 11, 27, tzinfo=UTC))
+    assert [f"{one.month:%Y-%m}" for one in early] == ["2027-12"]
 
 
 @pytest.mark.parametrize("row", rows("wall-clock"), ids=lambda row: f"{row['zone']} {row['wall clock']}")
@@ -214,6 +335,35 @@ def test_wall_clocks_of_both_hemispheres(row: dict[str, str]) -> None:
 @pytest.mark.parametrize("row", rows("off-peak"), ids=lambda row: f"{row['zone']} {row['UTC']}")
 def test_off_peak(row: dict[str, str]) -> None:
     assert is_off_peak(moment(row["UTC"]).replace(tzinfo=UTC), zone_of(row["zone"])) is flag(row["off-peak"])
+
+
+@pytest.mark.parametrize("row", rows("off-peak-left"), ids=lambda row: f"{row['zone']} {row['hours']} {row['UTC']}")
+def test_off_peak_lengths_are_real_minutes(row: dict[str, str]) -> None:
+    begins, ends = parse_hours(row["hours"])
+    left = off_peak_left(moment(row["UTC"]).replace(tzinfo=UTC), zone_of(row["zone"]), begins=begins, ends=ends)
+    assert left == timedelta(minutes=int(row["minutes left"]))
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(windows_zones()),
+    st.datetimes(datetime(2024, 1, 1), datetime(2030, 1, 1)),
+    st.times().map(lambda found: found.replace(second=0, microsecond=0)),
+    st.integers(120, 1_439),
+)
+def test_off_peak_hours_run_down_minute_by_minute(name: str, at: datetime, begins: time, minutes: int) -> None:
+    zone, now = zone_of(name), at.replace(tzinfo=UTC)
+    ends = (datetime.combine(date(2026, 1, 1), begins) + timedelta(minutes=minutes)).time()
+    left = off_peak_left(now, zone, begins=begins, ends=ends)
+    assert timedelta(0) <= left <= timedelta(minutes=minutes) + timedelta(hours=2)
+    assert bool(left) is is_off_peak(now, zone, begins=begins, ends=ends)
+    if left:
+        # every real minute that passes is one less, until the clock shows the end
+        half = now + left / 2
+        assert off_peak_left(half, zone, begins=begins, ends=ends) == left - left / 2
+        assert off_peak_left(now + left, zone, begins=begins, ends=ends) != left
+        over = (now + left).astimezone(zone)
+        assert abs(datetime.combine(over.date(), ends) - over.replace(tzinfo=None)) <= timedelta(hours=2)
 
 
 @pytest.mark.parametrize("row", rows("time-off-peak"), ids=lambda row: f"{row['zone']} {row['UTC']}")
@@ -271,7 +421,7 @@ machines = st.lists(
 @given(machines)
 def test_lanes_keep_every_rule_of_availability(fleet: list[Machine]) -> None:
     """Judged by counting, not by the planner's own words."""
-    lanes = plan_lanes(fleet)
+    lanes = plan_lanes(fleet, pairs=PAIRS)
     assert Counter(vm for lane in lanes for wave in lane.waves for vm in wave) == Counter(m.vm_id for m in fleet)
     assert all(wave for lane in lanes for wave in lane.waves)
     assert [lane.phase for lane in lanes] == sorted(lane.phase for lane in lanes)
@@ -282,7 +432,7 @@ def test_lanes_keep_every_rule_of_availability(fleet: list[Machine]) -> None:
     for lane, place in zip(lanes, places, strict=True):
         regions[lane.phase] |= {region for region, _clock in place}
     for phase in regions.values():
-        assert not any(PAIRED_REGIONS.get(region) in phase for region in phase)
+        assert not any(PAIRS.get(region, frozenset()) & set(phase) for region in phase)
     for wave in (wave for lane in lanes for wave in lane.waves):
         going = [by_id[vm] for vm in wave]
         assert len({machine.zone for machine in going}) == 1
@@ -318,14 +468,14 @@ def test_whatever_runs_at_once_keeps_every_rule_and_ends(fleet: list[Machine], d
     going: list[int] = []
     for _ in fleet:
         asking = waiting[: data.draw(st.integers(1, 40))] if going else waiting
-        found = may_start([by_id[vm] for vm in asking], going=[by_id[vm] for vm in going], sizes=sizes)
+        found = may_start([by_id[vm] for vm in asking], going=[by_id[vm] for vm in going], sizes=sizes, pairs=PAIRS)
         assert found or going or not waiting, "where nothing is going on somebody may start"
         going += found
         waiting = [vm for vm in waiting if vm not in set(found)]
         now = [by_id[vm] for vm in going]
         assert_room(now, fleet)
         regions = {machine.region for machine in now}
-        assert not any(PAIRED_REGIONS.get(region) in regions for region in regions)
+        assert not any(PAIRS.get(region, frozenset()) & regions for region in regions)
         for region in regions:
             assert len({m.zone for m in now if m.region == region} - {""}) <= 1
         going = going[data.draw(st.integers(1, max(1, len(going)))) :]
@@ -337,7 +487,7 @@ def test_machines_of_one_region_wait_for_nobodys_night_but_their_own() -> None:
     def machine(vm_id: int, clock: str) -> Machine:
         return Machine(vm_id, "japaneast", clock=clock)
 
-    lanes = plan_lanes([machine(1, "Asia/Tokyo"), machine(2, "UTC"), machine(3, "Asia/Tokyo")])
+    lanes = plan_lanes([machine(1, "Asia/Tokyo"), machine(2, "UTC"), machine(3, "Asia/Tokyo")], pairs=PAIRS)
     assert [(lane.phase, lane.waves) for lane in lanes] == [(0, ((1, 3),)), (0, ((2,),))]
 
 
@@ -347,7 +497,7 @@ def test_a_full_wave_is_passed_over() -> None:
         Machine(n, "nowhere", availability_set="x", update_domain=0 if n == 1 else 1, subscription="s")
         for n in range(1, 11)
     ]
-    (lane,) = plan_lanes(fleet)
+    (lane,) = plan_lanes(fleet, pairs=PAIRS)
     assert lane.waves == ((1,), (2, 3), (4, 5), (6, 7), (8, 9), (10,))
 
 
@@ -358,21 +508,21 @@ def test_rings_go_one_after_the_other(is_availability_first: bool) -> None:
         [],
         [Machine(3, "japaneast"), Machine(4, "japaneast")],
     ]
-    lanes = plan_rings(rings, is_availability_first=is_availability_first)
+    lanes = plan_rings(rings, is_availability_first=is_availability_first, pairs=PAIRS)
     phases = [(lane.ring, lane.phase, lane.waves) for lane in lanes]
     if is_availability_first:
         assert phases == [(0, 0, ((1,),)), (0, 1, ((2,),)), (2, 2, ((3, 4),))]
     else:
         assert phases == [(0, 0, ((1, 2),)), (2, 1, ((3, 4),))]
-    assert plan_rings([], is_availability_first=is_availability_first) == []
+    assert plan_rings([], is_availability_first=is_availability_first, pairs=PAIRS) == []
 
 
 def test_phases_hold_no_pair() -> None:
-    found = phases_of([*PAIRED_REGIONS, "nowhere"])
-    assert sorted(region for phase in found for region in phase) == sorted([*PAIRED_REGIONS, "nowhere"])
+    found = phases_of([*PAIRS, "nowhere"], pairs=PAIRS)
+    assert sorted(region for phase in found for region in phase) == sorted([*PAIRS, "nowhere"])
     for phase in found:
-        assert not any(PAIRED_REGIONS.get(region) in phase for region in phase)
-    assert plan_lanes([]) == []
+        assert not any(PAIRS.get(region, frozenset()) & set(phase) for region in phase)
+    assert plan_lanes([], pairs=PAIRS) == []
 
 
 @pytest.mark.parametrize("row", rows("rollout-budget"), ids=lambda row: " ".join(row.values()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
+from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -35,11 +37,17 @@ from updates.models import (
     RolloutSource,
     VmUpdateState,
 )
-from updates.selectors.automation import members_of, scheduled, scope_means, vms_due_for_assessment
+from updates.selectors.automation import (
+    members_of,
+    open_windows_of,
+    scheduled,
+    scope_means,
+    vms_due_for_assessment,
+    vms_to_patch_automatically,
+)
 from updates.selectors.blade import load_picture
 from updates.services.automation import (
     create_configuration,
-    next_runs,
     open_windows,
     plan_next_run,
     request_due_assessments,
@@ -438,8 +446,12 @@ def configure(**fields: Any) -> MaintenanceConfiguration:
     return MaintenanceConfiguration.objects.create(**(values | fields))
 
 
+def opened(row: MaintenanceConfiguration, count: int) -> list[datetime]:
+    return [window.opens_at for window in islice(open_windows_of(row, after=NOON), count)]
+
+
 def test_second_tuesday_plus_four_in_tokyo() -> None:
-    runs = next_runs(configure(), after=NOON, count=12)
+    runs = opened(configure(), 12)
     assert [run.isoformat() for run in runs[:3]] == [
         "2026-12-12T13:00:00+00:00",
         "2027-01-16T13:00:00+00:00",
@@ -447,8 +459,8 @@ def test_second_tuesday_plus_four_in_tokyo() -> None:
     ]
     assert len(runs) == 12
     limited = configure(expires_on=date(2027, 2, 1), blackouts=[["2026-12-12", "2026-12-31"]])
-    assert [run.date() for run in next_runs(limited, after=NOON, count=12)] == [date(2027, 1, 16)]
-    assert next_runs(configure(expires_on=date(2026, 1, 1)), after=NOON, count=1) == []
+    assert [run.date() for run in opened(limited, 12)] == [date(2027, 1, 16)]
+    assert opened(configure(expires_on=date(2026, 1, 1)), 1) == []
 
 
 def test_a_window_opens_once_and_skips_whose_prerequisites_are_missing(resource_group: ResourceGroup) -> None:
@@ -498,6 +510,140 @@ def test_what_a_window_did_not_reach_is_skipped_and_a_missed_window_is_no_window
     switch_configuration(configuration_id=row.pk, is_enabled=False, now=NOON)
     row.refresh_from_db()
     assert row.next_run_at is None
+
+
+def test_a_window_is_cut_by_a_blackout_or_stays_shut(resource_group: ResourceGroup) -> None:
+    (vm,) = fleet(resource_group, 1)
+    late = configure(starts_at=time(22, 30), blackouts=[["2026-12-13", "2026-12-20"]])
+    shut = configure(starts_at=time(22, 31), blackouts=[["2026-12-13", "2026-12-20"]])
+    for row in (late, shut):
+        row.vms.add(vm)
+        plan_next_run(configuration=row, now=NOON)
+    assert late.next_run_at == datetime(2026, 12, 12, 13, 30, tzinfo=UTC)
+    assert shut.next_run_at == datetime(2027, 1, 16, 13, 31, tzinfo=UTC)
+    (rollout,) = open_windows(now=datetime(2026, 12, 12, 13, 30, tzinfo=UTC))
+    assert rollout.window_ends_at == datetime(2026, 12, 12, 15, tzinfo=UTC)
+    assert rollout.plan["maximum_duration_seconds"] == 90 * 60
+    # a blackout that somebody adds after the window was planned holds, too
+    late.refresh_from_db()
+    assert late.next_run_at is not None
+    MaintenanceConfiguration.objects.filter(pk=late.pk).update(blackouts=[["2027-01-16", "2027-01-16"]])
+    assert open_windows(now=late.next_run_at) == []
+
+
+def test_nothing_starts_in_a_blackout(operator: User, resource_group: ResourceGroup) -> None:
+    """Neither in a window that is open nor for machines that catch up; what waits in the queue is taken back."""
+    (vm, other) = fleet(resource_group, 2)
+    row = configure(time_zone="UTC", blackouts=[["2026-12-01", "2026-12-02"]])
+    eve = datetime(2026, 11, 30, 22, tzinfo=UTC)
+    window = {"window_ends_at": eve + timedelta(hours=3), "catch_up_until": eve + timedelta(hours=99)}
+    rollout = make([vm], operator, configuration=row, **window)
+    Rollout.objects.filter(pk=rollout.pk).update(next_step_at=eve)
+    advance(rollout, eve)
+    assert Operation.objects.get(vm=vm).plan["maximum_duration_seconds"] <= 120 * 60, "ends before the blackout"
+    assert Operation.objects.get(vm=vm).state == "queued"
+    advance(rollout, datetime(2026, 12, 1, tzinfo=UTC))
+    assert Operation.objects.get(vm=vm).state == "cancelled", "asked for before the blackout, not begun before it"
+    late = make([other], operator, configuration=row, **window)
+    VirtualMachine.objects.filter(pk=other.pk).update(power_state="stopped")
+    advance(late, eve + timedelta(minutes=1))
+    VirtualMachine.objects.filter(pk=other.pk).update(power_state="running")
+    advance(late, datetime(2026, 12, 2, 12, tzinfo=UTC))
+    assert not Operation.objects.filter(vm=other).exists()
+    assert late.reason == "rollout.blackout"
+    advance(late, datetime(2026, 12, 3, 0, 1, tzinfo=UTC))
+    assert Operation.objects.filter(vm=other).exists(), "the blackout is over, and it still catches up"
+
+
+def test_what_a_window_left_in_the_queue_does_not_begin_after_it(operator: User, resource_group: ResourceGroup) -> None:
+    (vm,) = fleet(resource_group, 1)
+    rollout = make([vm], operator, window_ends_at=NOON + timedelta(minutes=90))
+    advance(rollout)
+    Operation.objects.update(created_at=NOON)
+    advance(rollout, NOON + timedelta(minutes=91))
+    assert Operation.objects.get(vm=vm).state == "cancelled"
+    assert rollout.members.get().code == "rollout.window_over"
+
+
+def test_a_machine_whose_clock_nobody_knows_is_not_taken_on(resource_group: ResourceGroup) -> None:
+    known, unknown = fleet(resource_group, 2)
+    lacking([known, unknown])
+    assert set(vms_to_patch_automatically(known.connection_id, NIGHT)) == {known.pk, unknown.pk}
+    VirtualMachine.objects.filter(pk=unknown.pk).update(location="moonbase", time_zone="")
+    assert vms_to_patch_automatically(known.connection_id, NIGHT) == [known.pk]
+    VirtualMachine.objects.filter(pk=unknown.pk).update(time_zone="tokyo standard time")
+    assert set(vms_to_patch_automatically(known.connection_id, NIGHT)) == {known.pk, unknown.pk}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("starts_on", "9999-12-31", "2100-12-31"),
+        ("starts_on", "1999-12-31", "2000-01-01"),
+        ("starts_on", "2026-02-30", "valid date"),
+        ("expires_on", "2026-11-23", "before the first day"),
+        ("expires_on", "9999-12-31", "2100-12-31"),
+        ("blackouts", "2026-11-01 to 9999-12-31", "2000 to 2100"),
+        ("blackouts", "2026-02-30 to 2026-99-99", "no date"),
+        ("blackouts", "2027-01-01 to 2026-12-01", "ends before it begins"),
+        ("recur_every", "12Months day30", "no day that is in any calendar"),
+    ],
+)
+def test_days_that_mean_nothing_are_form_errors(
+    client: Client, chief: User, resource_group: ResourceGroup, field: str, value: str, said: str
+) -> None:
+    client.force_login(chief)
+    (vm,) = fleet(resource_group, 1)
+    data = {
+        "name": "x",
+        "starts_on": "2027-02-01" if field == "recur_every" else "2026-11-24",
+        "starts_at": "22:00",
+        "time_zone": "Tokyo Standard Time",
+        "duration_minutes": "120",
+        "recur_every": "Day",
+        "machines": vm.name,
+        "classifications": ["Security"],
+        "reboot_setting": "IfRequired",
+        "go": "save",
+    }
+    answer = client.post(reverse("updates:maintenance-create"), data | {field: value})
+    assert answer.status_code == 422
+    assert said in text_of(answer)
+    assert not MaintenanceConfiguration.objects.exists()
+
+
+def test_the_preview_says_what_opens_before_the_release_and_on_whose_clock(
+    client: Client, chief: User, resource_group: ResourceGroup
+) -> None:
+    client.force_login(chief)
+    row = configure(name="early", recur_every="Month Second Tuesday", scope={"location": "japaneast"})
+    shown = text_of(client.get(reverse("updates:maintenance", args=[row.pk])))
+    assert "On the clock of Asia/Tokyo" in shown
+    assert "Each month this window opens before that month" in shown
+    assert re.search(r"Tue \d{4}-\d\d-\d\d 22:00", shown)
+    some = configure(name="some", recur_every="Month Second Wednesday", scope={"location": "japaneast"})
+    assert "of the next 24 months this window opens before" in text_of(
+        client.get(reverse("updates:maintenance", args=[some.pk]))
+    )
+    fine = configure(name="fine", scope={"location": "japaneast"})
+    assert "before that month" not in text_of(client.get(reverse("updates:maintenance", args=[fine.pk])))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "days"),
+    [
+        ("2026-02-30", "2026-99-99", ("2026-02-28", "2026-12-31")),
+        ("2026-11-01", "9999-12-31", ("2026-11-01", "2100-12-31")),
+        ("0001-01-01", "2026-04-31", ("2000-01-01", "2026-04-30")),
+        ("2026-00-01", "2026-01-00", ("2026-01-01", "2026-01-31")),
+    ],
+)
+def test_blackouts_that_were_kept_before_become_days(first: str, last: str, days: tuple[str, str]) -> None:
+    nearest_day = import_module("updates.migrations.0013_blackout_days").nearest_day
+    assert (
+        nearest_day(first, is_last=False).isoformat(),
+        nearest_day(last, is_last=True).isoformat(),
+    ) == days
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import threading
@@ -401,15 +402,18 @@ def test_export_has_what_the_list_has_and_no_formulas(
 ) -> None:
     fleet(resource_group, 3)
     VirtualMachineFactory(resource_group=resource_group, name="=cmd|'/c calc'!A1")
+    VirtualMachineFactory(resource_group=resource_group, name="web-ウェブ", location=" \t＝cmd")
     VirtualMachineFactory(name="web-not-mine")
     client.force_login(reader)
     answer = client.get(reverse("vms:vm-export"))
-    rows = list(csv.DictReader(io.StringIO(b"".join(answer).decode())))
-    assert [row["name"] for row in rows][-3:] == ["web-000", "web-001", "web-002"]
+    rows = list(csv.DictReader(io.StringIO(b"".join(answer).decode("utf-8-sig"))))
+    assert [row["name"] for row in rows][-4:] == ["web-000", "web-001", "web-002", "web-ウェブ"]
     assert rows[0]["name"].startswith("'=cmd")
-    assert len(rows) == 4
+    assert len(rows) == 5
+    assert b"".join(client.get(reverse("vms:vm-export"))).startswith(codecs.BOM_UTF8), "Excel reads it as UTF-8"
+    assert next(row for row in rows if row["name"] == "web-ウェブ")["location"] == "' \t＝cmd"
     found = b"".join(client.get(reverse("vms:vm-export"), {"q": "web"})).decode()
-    assert found.count("\n") == 4
+    assert found.count("\n") == 5
     assert "attachment" in answer["Content-Disposition"]
 
 

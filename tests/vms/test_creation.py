@@ -52,6 +52,41 @@ def test_a_core_image_has_hotpatch_preselected(client: Client, owner: User, fiel
     )
 
 
+@pytest.mark.parametrize(
+    "sku",
+    [
+        "2022-Datacenter-Azure-Edition-Core-smalldisk",
+        "2022-Datacenter-Azure-Edition-Hotpatch",
+        "2022-Datacenter-Azure-Edition-Hotpatch-smalldisk",
+        "2025-datacenter-azure-edition",
+        "2025-datacenter-azure-edition-smalldisk",
+        "2025-datacenter-azure-edition-core",
+    ],
+)
+def test_as_the_image_has_it_is_on_for_every_image_that_can(
+    client: Client, owner: User, fields: dict[str, Any], sku: str
+) -> None:
+    """The seed article: hotpatch is preselected at creation, whichever of the images it is."""
+    client.force_login(owner)
+    client.post(URL, fields | {"image": f"MicrosoftWindowsServer:WindowsServer:{sku}"})
+    assert VirtualMachine.objects.get().enable_hotpatching
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"), [("tokyo standard time", "Tokyo Standard Time"), ("", ""), ("Mars Standard Time", None)]
+)
+def test_a_time_zone_is_one_that_windows_knows(
+    client: Client, owner: User, fields: dict[str, Any], typed: str, kept: str | None
+) -> None:
+    client.force_login(owner)
+    answer = client.post(URL, fields | {"time_zone": typed})
+    if kept is None:
+        assert answer.status_code == 422
+        assert "no time zone of Windows" in text_of(answer)
+    else:
+        assert VirtualMachine.objects.get().time_zone == kept
+
+
 def test_hotpatch_can_be_off_and_another_image_is_not_available(
     client: Client, owner: User, fields: dict[str, Any]
 ) -> None:

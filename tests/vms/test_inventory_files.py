@@ -5,12 +5,19 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vms.services.inventory_files import InventoryFileError, Row, read_inventory
+from patching.kb_numbers import is_invisible
+from tests.patching.tables import flag, rows
+from vms.services.inventory_files import InventoryFileError, InventoryReader, Row
 from vms.services.inventory_rows import BadRow, RowProblem, VmFacts
 
 DATA = Path(__file__).parent / "data"
@@ -25,6 +32,8 @@ def az_row(name: str = "web-001", **changes: object) -> dict[str, Any]:
     row = copy.deepcopy(AZ_ROW)
     row["id"] = row["id"].replace("web-001", name)
     row["name"] = name
+    if name != "web-001":
+        row["vmId"] = str(uuid5(NAMESPACE_URL, name))
     return row | changes
 
 
@@ -37,6 +46,19 @@ def edited(path: str, value: object, row: dict[str, Any] = AZ_ROW) -> dict[str, 
         node = node[key]
     node[last] = value
     return row
+
+
+@dataclass(frozen=True)
+class Inventory:
+    rows: tuple[Row, ...]
+    has_more_pages: bool
+    passed_over: str
+
+
+def read_inventory(data: bytes) -> Inventory:
+    reader = InventoryReader(data)
+    rows = tuple(reader)
+    return Inventory(rows, reader.has_more_pages, reader.passed_over)
 
 
 def read(*rows: object) -> tuple[Row, ...]:
@@ -119,7 +141,7 @@ def test_an_empty_list_is_readable() -> None:
         (b'[\n{"id": "x"},\n{"id": "y', "cut off in row 2: line 3, column 8"),
         (b'[{"id": "x",}]', "line 1, column 13, in row 1"),
         (b"[{} {}]", "line 1, column 5, in row 1"),
-        (b"[] []", "line 1, column 4"),
+        (b"[] x", "line 1, column 4"),
         (b"[" * 100_000, "cut off in row 1"),
         (b'{"value": [' + b"[" * 100_000, "cut off in row 1"),
         (b"{" * 100_000, "not valid JSON"),
@@ -184,7 +206,7 @@ def test_half_a_character_is_named_with_its_place() -> None:
     [
         (None, BadRow(RowProblem.NOT_AN_OBJECT, "null")),
         (3, BadRow(RowProblem.NOT_AN_OBJECT, "a number")),
-        ([AZ_ROW], BadRow(RowProblem.NOT_AN_OBJECT, "a list")),
+        (["x"], BadRow(RowProblem.NOT_AN_OBJECT, "a list")),
         ({}, BadRow(RowProblem.NO_ID)),
         (edited("id", " "), BadRow(RowProblem.NO_ID)),
         (edited("id", 7), BadRow(RowProblem.WRONG_TYPE, "id")),
@@ -204,7 +226,11 @@ def test_half_a_character_is_named_with_its_place() -> None:
         (edited("tags", {"x": "y" * 257}), BadRow(RowProblem.VALUE_TOO_LONG, "tags")),
         (edited("zones", [1]), BadRow(RowProblem.WRONG_TYPE, "zones")),
         (edited("vmId", "none"), BadRow(RowProblem.UNKNOWN_VALUE, "vmId")),
-        (edited("name", "x" * 81), BadRow(RowProblem.VALUE_TOO_LONG, "name")),
+        (edited("name", "web-002"), BadRow(RowProblem.NAME_DIFFERS, "web-002")),
+        (
+            edited("name", "x" * 81, edited("id", AZ_ROW["id"].replace("web-001", "x" * 81))),
+            BadRow(RowProblem.VALUE_TOO_LONG, "name"),
+        ),
         (edited("id", AZ_ROW["id"].replace("RG-WEB", "g" * 91)), BadRow(RowProblem.VALUE_TOO_LONG, "resource group")),
         (edited("storageProfile", "x"), BadRow(RowProblem.WRONG_TYPE, "storageProfile")),
         (
@@ -310,3 +336,222 @@ def test_a_uniform_instance_without_a_name_gets_azures() -> None:
 def test_a_flexible_vm_may_have_hotpatch() -> None:
     check: Callable[[dict[str, Any]], VmFacts] = facts
     assert check(_hotpatch(az_row(virtualMachineScaleSet={"id": SCALE_SET}), is_on=True)).values["enable_hotpatching"]
+
+
+# --- the forms that people get -----------------------------------------------------------------------------------
+
+POWERSHELL_ROW: dict[str, Any] = {
+    "ResourceGroupName": "RG-WEB",
+    "Id": AZ_ROW["id"],
+    "VmId": AZ_ROW["vmId"],
+    "Name": "web-001",
+    "Type": "Microsoft.Compute/virtualMachines",
+    "Location": "japaneast",
+    "Tags": {"env": "prod", "owner": None},
+    "HardwareProfile": {"VmSize": "Standard_D4s_v5"},
+    "PowerState": "VM running",
+    "StorageProfile": {
+        "ImageReference": {
+            "Publisher": "MicrosoftWindowsServer",
+            "Offer": "WindowsServer",
+            "Sku": "2022-datacenter-azure-edition-core",
+            "Version": "latest",
+        },
+        "OsDisk": {"OsType": 0},
+    },
+    "OSProfile": {
+        "ComputerName": "web-001",
+        "WindowsConfiguration": {
+            "ProvisionVMAgent": True,
+            "PatchSettings": {"PatchMode": "AutomaticByPlatform", "EnableHotpatching": True},
+        },
+    },
+    "Zones": ["1"],
+}
+
+
+def text(*rows: dict[str, Any]) -> str:
+    return json.dumps(list(rows))
+
+
+TWO = (az_row("web-001"), az_row("web-002"))
+FORMS: dict[str, str] = {
+    "Resource Graph over REST": json.dumps({"totalRecords": 2, "count": 2, "data": list(TWO), "facets": []}),
+    "az graph query": json.dumps({"count": 2, "data": list(TWO), "skip_token": None, "total_records": 2}, indent=2),
+    "Resource Graph's table": json.dumps(
+        {
+            "data": {
+                "columns": [{"name": name, "type": "object"} for name in AZ_ROW],
+                "rows": [[row[name] for name in AZ_ROW] for row in TWO],
+            }
+        }
+    ),
+    "ARM": json.dumps({"value": list(TWO)}),
+    "ARM, keys of PowerShell": json.dumps({"Value": list(TWO), "NextLink": None}),
+    "JSON lines": "\n".join(json.dumps(row) for row in TWO) + "\n",
+    "a JSON sequence": "".join(f"\x1e{json.dumps(row)}\n" for row in TWO),
+    "concatenated lists": text(TWO[0]) + "\n" + text(TWO[1]),
+    "concatenated lists without a break": text(TWO[0]) + text(TWO[1]),
+    "concatenated files with their marks": "\ufeff" + text(TWO[0]) + "\r\n\ufeff" + text(TWO[1]),
+    "concatenated pages": json.dumps({"value": [TWO[0]]}) + json.dumps({"value": [TWO[1]]}),
+    "pages in a list": json.dumps([{"value": [TWO[0]]}, {"data": [TWO[1]]}]),
+    "lists in a list": json.dumps([[TWO[0]], [TWO[1]]]),
+    "a warning before it": "WARNING: The default kind of login will change.\n" + text(*TWO),
+    "warnings with brackets before it": "[WARNING] old {version}\nsee [1]\n  " + json.dumps(list(TWO), indent=2),
+    "a warning before JSON lines": "note\n" + "\n".join(json.dumps(row) for row in TWO),
+    "a prompt before an object": "PS C:\\> az graph query\n" + json.dumps({"count": 2, "data": list(TWO)}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_it_reads_the_forms_that_people_get(form: str, encoding: str) -> None:
+    found = read_inventory(FORMS[form].encode(encoding))
+    assert [(row.number, row.name) for row in found.rows] == [(1, "web-001"), (2, "web-002")]
+    assert all(isinstance(row.content, VmFacts) for row in found.rows)
+    assert not found.has_more_pages
+    assert bool(found.passed_over) is ("before" in form)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.text(alphabet='[]{}":,\\n1nul\ufeffabid data value', max_size=60).map(str.encode)
+    )
+)
+def test_any_bytes_are_rows_or_a_refusal(data: bytes) -> None:
+    with suppress(InventoryFileError):
+        found = read_inventory(data)
+        assert [row.number for row in found.rows] == list(range(1, len(found.rows) + 1))
+
+
+def test_a_list_of_other_things_is_read_from_its_beginning() -> None:
+    found = read_inventory(f"[null,\n{json.dumps(AZ_ROW)}]".encode())
+    assert [isinstance(row.content, VmFacts) for row in found.rows] == [False, True]
+    assert found.passed_over == ""
+
+
+def test_what_stands_before_the_json_is_told() -> None:
+    assert read_inventory(b"WARNING: old az\n[]").passed_over == "WARNING: old az"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"data": [AZ_ROW], "$skipToken": "x"},
+        {"count": 1, "data": [AZ_ROW], "skip_token": "x"},
+        {"data": [AZ_ROW], "resultTruncated": "true"},
+        {"value": [AZ_ROW], "@odata.nextLink": "https://x"},
+        [{"value": [AZ_ROW], "nextLink": "https://x"}],
+    ],
+)
+def test_every_form_says_when_it_is_a_page(page: object) -> None:
+    assert read_inventory(json.dumps(page).encode()).has_more_pages
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'[{"id": 1}] x',
+        b'[]\n[{"id": 1}',
+        b'{"id": "a"}\n"text"',
+        b'{"data": 3}',
+        b'{"data": {"columns": 1, "rows": []}}',
+        b"WARNING: only words",
+        b"WARNING\n[ {",
+        b'{"value": [], "data": []}',
+    ],
+)
+def test_what_is_none_of_them_is_refused(data: bytes) -> None:
+    with pytest.raises(InventoryFileError):
+        read_inventory(data)
+
+
+def test_powershell_prints_the_same_vm() -> None:
+    found = facts(POWERSHELL_ROW)
+    assert found.values["vm_id"] == UUID(AZ_ROW["vmId"])
+    assert (found.values["name"], found.resource_group) == ("web-001", "RG-WEB")
+    assert found.values["tags"] == {"env": "prod", "owner": ""}
+    assert found.values["power_state"] == "running"
+    assert found.values["enable_hotpatching"] is True
+    assert found.values["image_sku"] == "2022-datacenter-azure-edition-core"
+    assert problem(edited("StorageProfile.OsDisk.OsType", 1, POWERSHELL_ROW)) == BadRow(RowProblem.LINUX)
+    assert problem(edited("StorageProfile.OsDisk.OsType", 7, POWERSHELL_ROW)).problem is RowProblem.WRONG_TYPE
+    for path, cut in (
+        ("StorageProfile", "Microsoft.Azure.Management.Compute.Models.StorageProfile"),
+        ("OSProfile.WindowsConfiguration", "@{ProvisionVMAgent=True}"),
+        ("Tags", "System.Collections.Generic.Dictionary`2[System.String,System.String]"),
+    ):
+        assert problem(edited(path, cut, POWERSHELL_ROW)).problem is RowProblem.CUT_SHORT
+
+
+# --- what the file knows -----------------------------------------------------------------------------------------
+
+
+def test_what_the_file_knows_is_kept() -> None:
+    instance_view = {
+        "osName": "Windows Server 2022 Datacenter Azure Edition",
+        "osVersion": "10.0.20348.5020",
+        "vmAgent": {"vmAgentVersion": "2.7", "statuses": [{"code": "x", "displayStatus": "Ready"}]},
+        "patchStatus": {
+            "availablePatchSummary": {
+                "status": "Succeeded",
+                "assessmentActivityId": "x",
+                "rebootPending": False,
+                "criticalAndSecurityPatchCount": 3,
+                "otherPatchCount": 1,
+                "startTime": "2026-11-01T00:00:00Z",
+                "error": {"code": "Success", "details": []},
+            },
+            "configurationStatuses": [{"code": "x"}],
+        },
+        "statuses": [{"code": "PowerState/running"}],
+    }
+    values = facts(
+        az_row(
+            instanceView=instance_view,
+            plan={"name": "n", "publisher": "p", "product": "o"},
+            priority="Spot",
+            extendedLocation={"name": "losangeles", "type": "EdgeZone"},
+        )
+    ).values
+    assert (values["os_version"], values["os_build"]) == ("10.0.20348.5020", "20348.5020")
+    assert (values["plan"], values["priority"], values["edge_zone"]) == ("p:o:n", "Spot", "losangeles")
+    assert (values["agent_status"], values["power_state"]) == ("Ready", "running")
+    assert values["patch_status"] == {
+        "availablePatchSummary": {
+            "status": "Succeeded",
+            "rebootPending": False,
+            "criticalAndSecurityPatchCount": 3,
+            "otherPatchCount": 1,
+            "startTime": "2026-11-01T00:00:00Z",
+        }
+    }
+    graph = facts(az_row(properties={"extended": {"instanceView": {"powerState": {"code": "PowerState/stopped"}}}}))
+    assert graph.values["power_state"] == "stopped"
+
+
+@pytest.mark.parametrize("row", rows("os-versions"), ids=lambda row: row["osVersion"])
+def test_both_forms_of_os_version(row: dict[str, str]) -> None:
+    values = facts(az_row(instanceView={"osVersion": row["osVersion"]})).values
+    assert (values["os_version"], values.get("os_build", "")) == (row["osVersion"], row["build"])
+
+
+@pytest.mark.parametrize("row", rows("inventory-texts"), ids=lambda row: f"{row['where']} {row['text']}")
+def test_characters_that_nobody_can_see(row: dict[str, str]) -> None:
+    typed = row["text"].encode().decode("unicode_escape") if "\\u" in row["text"] else row["text"]
+    changed = edited(row["where"], typed)
+    if row["problem"]:
+        assert problem(changed).problem.value == row["problem"]
+        return
+    found = facts(changed)
+    assert bool(found.cleaned) is flag(row["cleaned"])
+    assert not any(is_invisible(letter) for letter in str(found.values))
+
+
+def test_a_tag_whose_name_hides_something_is_refused() -> None:
+    assert problem(az_row(tags={"e\u200bnv": "prod"})) == BadRow(RowProblem.INVISIBLE_CHARACTER, "tags")
+
+
+def test_names_ids_and_regions_compare_without_case() -> None:
+    found = facts(az_row(id=AZ_ROW["id"].upper().replace("/SUBSCRIPTIONS", "/subscriptions"), location="Japan East"))
+    assert (found.arm_id, found.values["location"]) == (AZ_ROW["id"].lower(), "japaneast")

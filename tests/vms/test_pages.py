@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
-from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
+from tests.vms.test_inventory_files import az_row, edited
 from vms import selectors
-from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.models import Connection, ImportDraft, ResourceGroup, VirtualMachine
+from vms.services.import_drafts import KeptFile, forget_old_files, keep_file, kept_file
 
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).parent / "data"
@@ -151,6 +155,109 @@ def test_a_file_that_cannot_be_read_changes_nothing_and_says_where(client: Clien
         assert response.status_code == 422
         assert "field-error" in response.content.decode()
     assert VirtualMachine.objects.count() == 0
+
+
+def test_after_a_dry_run_the_file_need_not_be_chosen_again(client: Client, chief: User) -> None:
+    row = ConnectionFactory()
+    client.force_login(chief)
+    data = (DATA / "az_vm_list_sample.json").read_bytes()
+    page = upload(client, row, data, is_dry_run="on").content.decode()
+    (token,) = set(re.findall(r'name="draft" value="([0-9a-f-]{36})"', page))
+    assert "“vms.json” is kept for an hour" in page
+    report = text_of(client.post(reverse("vms:vm-import"), {"draft": token, "connection": row.pk}))
+    assert "1 Created" in report
+    assert not ImportDraft.objects.exists(), "what was imported is not kept"
+    again = client.post(reverse("vms:vm-import"), {"draft": token, "connection": row.pk})
+    assert (again.status_code, VirtualMachine.objects.count()) == (422, 1)
+    assert "not kept any more" in text_of(again)
+    nothing = client.post(reverse("vms:vm-import"), {"connection": row.pk})
+    assert (nothing.status_code, "Choose a file" in text_of(nothing)) == (422, True)
+
+
+def test_a_kept_file_is_its_persons_only_one_for_each_and_for_an_hour(chief: User, reader: User) -> None:
+    now = timezone.now()
+    first = keep_file(user=chief, file=KeptFile("a.json", b"[1]"), now=now)
+    assert kept_file(user=chief, token=first, now=now) == KeptFile("a.json", b"[1]")
+    assert kept_file(user=reader, token=first, now=now) is None
+    second = keep_file(user=chief, file=KeptFile("b.json", b"[2]"), now=now)
+    assert kept_file(user=chief, token=first, now=now) is None
+    assert kept_file(user=chief, token=second, now=now + timedelta(minutes=59)) == KeptFile("b.json", b"[2]")
+    assert kept_file(user=chief, token=second, now=now + timedelta(hours=1)) is None
+    assert ImportDraft.objects.count() == 1
+    keep_file(user=reader, file=KeptFile("c.json", b"[3]"), now=now + timedelta(hours=1))
+    assert list(ImportDraft.objects.values_list("user", flat=True)) == [reader.pk], "what is old goes"
+    assert forget_old_files(now=now + timedelta(hours=2)) == 1
+
+
+def test_the_report_names_changes_first_and_what_was_passed_over(client: Client, chief: User) -> None:
+    row = ConnectionFactory()
+    client.force_login(chief)
+    linux = edited("storageProfile.osDisk.osType", "Linux", az_row("lin"))
+    data = b"WARNING: an <old> az\n" + json.dumps([linux, az_row("web"), {}]).encode()
+    page = upload(client, row, data).content.decode()
+    assert "Text before the JSON was passed over: WARNING: an &lt;old&gt; az" in page
+    assert "1 of the skipped rows is a Linux machine" in page
+    places = [page.index(f'<td class="number" data-label="Row">{number}</td>') for number in (2, 3, 1)]
+    assert places == sorted(places)
+
+
+def test_the_clock_of_a_machine_is_told_and_whose_it_is(client: Client, chief: User) -> None:
+    client.force_login(chief)
+    own = VirtualMachineFactory(time_zone="Tokyo Standard Time", location="westeurope")
+    region = VirtualMachineFactory(time_zone="", location="westeurope")
+    nobody = VirtualMachineFactory(time_zone="Mars Standard Time", location="moonbase")
+    for vm, words in (
+        (own, "Asia/Tokyo (its own time zone)"),
+        (region, "Europe/Amsterdam (that of its region)"),
+        (nobody, "neither its time zone nor its region"),
+    ):
+        for name in ("vms:vm-settings", "updates:vm-overview"):
+            assert words in text_of(client.get(reverse(name, args=[vm.pk])))
+
+
+def test_what_an_inventory_knew_is_on_the_overview_and_older_history_is_marked(client: Client, chief: User) -> None:
+    client.force_login(chief)
+    vm = VirtualMachineFactory(
+        os_version="10.0.20348.5020",
+        agent_status="Ready",
+        priority="Spot",
+        plan="p:o:n",
+        edge_zone="losangeles",
+        patch_status={"availablePatchSummary": {"status": "Succeeded", "criticalAndSecurityPatchCount": 3}},
+        replaced_at=timezone.now(),
+    )
+    old = OperationFactory(vm=vm, kind="assessment", state="succeeded", next_step_at=None, finished_at=timezone.now())
+    type(old).objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(days=1))
+    shown = text_of(client.get(reverse("updates:vm-overview", args=[vm.pk])))
+    for words in (
+        "10.0.20348.5020",
+        "Ready",
+        "Spot",
+        "p:o:n",
+        "losangeles",
+        "Critical and Security: 3",
+        "Another machine since",
+    ):
+        assert words in shown
+    history = text_of(client.get(reverse("updates:blade", args=[vm.pk]), {"tab": "history"}))
+    assert "On the machine before" in history
+
+
+@pytest.mark.parametrize("day", ["9999-12-31", "1999-01-01", "2026-02-30"])
+def test_a_catalogue_date_that_means_nothing_is_a_form_error(client: Client, chief: User, day: str) -> None:
+    client.force_login(chief)
+    data = {
+        "name": "far",
+        "kind": "simulator",
+        "platform": "azure",
+        "catalogue_date": day,
+        "clock_factor": "60",
+        "seed": "1",
+        "max_in_flight": "5",
+    }
+    answer = client.post(reverse("updates:connection-create"), data)
+    assert answer.status_code == 422
+    assert not Connection.objects.filter(name="far").exists()
 
 
 def test_importing_takes_an_owner_of_everything(client: Client, owner: User, reader: User) -> None:

@@ -271,7 +271,7 @@ def test_filters_offer_only_what_the_user_may_see(
 # --- eligibility -------------------------------------------------------------------------------------------------
 
 
-def test_the_catalogue_starts_with_eight_images_hotpatched_by_default_on_core() -> None:
+def test_the_catalogue_starts_with_eight_images_that_preselect_hotpatch() -> None:
     entries = ImageCatalogEntry.objects.all()
     assert entries.count() == 8
     assert {entry.sku for entry in entries if entry.is_server_core} == {
@@ -280,7 +280,7 @@ def test_the_catalogue_starts_with_eight_images_hotpatched_by_default_on_core() 
         "2025-datacenter-azure-edition-core",
         "2025-datacenter-azure-edition-core-smalldisk",
     }
-    assert all(entry.has_hotpatch_by_default == entry.is_server_core for entry in entries)
+    assert all(entry.has_hotpatch_by_default for entry in entries)
     assert all(entry.product_line == f"ws{entry.sku[:4]}" for entry in entries)
 
 

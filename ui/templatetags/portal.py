@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django import template
 from django.forms import BoundField
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
@@ -55,6 +57,19 @@ def when(moment: datetime | None, empty: str = "–", *, seconds: bool = False) 
         exact.isoformat(timespec="seconds"),
         exact.strftime("%Y-%m-%d %H:%M:%S"),
         timezone.localtime(moment).strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"),
+    )
+
+
+@register.simple_tag
+def when_in(moment: datetime, zone: ZoneInfo) -> SafeString:
+    """An instant on the clock of a zone, its weekday with it; the exact instant in UTC on hover. Name the zone beside it."""
+    exact, shown = moment.astimezone(UTC), moment.astimezone(zone)
+    return format_html(
+        '<time datetime="{}" title="{} UTC">{} {}</time>',
+        exact.isoformat(timespec="seconds"),
+        exact.strftime("%Y-%m-%d %H:%M:%S"),
+        date_format(shown, "D", use_l10n=False),
+        shown.strftime("%Y-%m-%d %H:%M"),
     )
 
 

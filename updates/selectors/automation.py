@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta
-from functools import lru_cache, reduce
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta
+from functools import reduce
 from operator import or_
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import connection
@@ -16,7 +15,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from patching.orchestrator import Patcher
-from patching.recurrence import parse_hours, time_off_peak, zone_of
+from patching.recurrence import Blackout, Schedule, Window, parse_hours, parse_recurrence, time_off_peak, zone_of
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     LCU_TYPES,
@@ -36,57 +35,17 @@ from updates.models import (
 from updates.texts import SCOPE_LABELS, Text
 from vms.choices import PowerState
 from vms.models import Subscription, VirtualMachine, VirtualMachineQuerySet
+from vms.regions import clock_of, region_name
 from vms.selectors import vms_patched_by, with_stale_patchers
 
-# The clock of a region, for VMs without a time zone of their own.
-REGION_ZONES: Mapping[str, str] = {
-    "japaneast": "Asia/Tokyo",
-    "japanwest": "Asia/Tokyo",
-    "osaka": "Asia/Tokyo",
-    "koreacentral": "Asia/Seoul",
-    "koreasouth": "Asia/Seoul",
-    "southeastasia": "Asia/Singapore",
-    "eastasia": "Asia/Hong_Kong",
-    "centralindia": "Asia/Kolkata",
-    "southindia": "Asia/Kolkata",
-    "australiaeast": "Australia/Sydney",
-    "australiasoutheast": "Australia/Melbourne",
-    "westeurope": "Europe/Amsterdam",
-    "northeurope": "Europe/Dublin",
-    "uksouth": "Europe/London",
-    "ukwest": "Europe/London",
-    "francecentral": "Europe/Paris",
-    "germanywestcentral": "Europe/Berlin",
-    "switzerlandnorth": "Europe/Zurich",
-    "norwayeast": "Europe/Oslo",
-    "eastus": "America/New_York",
-    "eastus2": "America/New_York",
-    "canadaeast": "America/Toronto",
-    "canadacentral": "America/Toronto",
-    "centralus": "America/Chicago",
-    "northcentralus": "America/Chicago",
-    "southcentralus": "America/Chicago",
-    "westcentralus": "America/Denver",
-    "westus": "America/Los_Angeles",
-    "westus2": "America/Los_Angeles",
-    "brazilsouth": "America/Sao_Paulo",
-    "southafricanorth": "Africa/Johannesburg",
-    "uaenorth": "Asia/Dubai",
-}
 ASSESSMENT_PERIOD = timedelta(hours=24)
 
 
-@lru_cache(maxsize=1_024)
-def clock_of(time_zone: str, location: str) -> ZoneInfo:
-    """The clock of a VM: its Windows time zone, else its region's, else UTC."""
-    try:
-        return zone_of(time_zone)
-    except KeyError:
-        return ZoneInfo(REGION_ZONES.get(location, "UTC"))
-
-
 def times_off_peak(vm_ids: Collection[int], now: datetime) -> dict[int, timedelta]:
-    """How long an installation may take that begins now on these VMs; only those that may begin (one query)."""
+    """How long an installation may take that begins now on these VMs; only those that may begin (one query).
+
+    A VM whose clock nobody knows is never among them: it waits (`vms_without_a_clock`).
+    """
     rows = VirtualMachine.objects.filter(pk__in=list(vm_ids)).order_by("pk").values_list("pk", "time_zone", "location")
     begins, ends = parse_hours(settings.OFF_PEAK)
     times: dict[tuple[str, str], timedelta] = {}
@@ -94,10 +53,43 @@ def times_off_peak(vm_ids: Collection[int], now: datetime) -> dict[int, timedelt
     for pk, time_zone, location in rows:
         key = (time_zone, location)
         if key not in times:
-            times[key] = time_off_peak(now, clock_of(*key), begins=begins, ends=ends)
+            clock = clock_of(*key)
+            times[key] = time_off_peak(now, clock, begins=begins, ends=ends) if clock else timedelta(0)
         if times[key]:
             found[pk] = times[key]
     return found
+
+
+def vms_without_a_clock(vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
+    """Those of these VMs whose time zone and region name no clock (one query over the places that occur)."""
+    places = vms.order_by().values_list("time_zone", "location").distinct()
+    unknown = [Q(time_zone=zone, location=location) for zone, location in places if clock_of(zone, location) is None]
+    return vms.filter(reduce(or_, unknown)) if unknown else vms.none()
+
+
+# --- windows -----------------------------------------------------------------------------------------------------
+
+
+def schedule_of(configuration: MaintenanceConfiguration) -> Schedule:
+    """When the windows of a configuration open, as the rules take it."""
+    return Schedule(
+        recurrence=parse_recurrence(configuration.recur_every),
+        start=datetime.combine(configuration.starts_on, configuration.starts_at),
+        zone=zone_of(configuration.time_zone),
+        duration=timedelta(minutes=configuration.duration_minutes),
+        expires_on=configuration.expires_on,
+        blackouts=blackouts_of(configuration),
+    )
+
+
+def blackouts_of(configuration: MaintenanceConfiguration) -> tuple[Blackout, ...]:
+    """The blackout periods of a configuration."""
+    return tuple(Blackout(*map(date.fromisoformat, period)) for period in configuration.blackouts)
+
+
+def open_windows_of(configuration: MaintenanceConfiguration, *, after: datetime) -> Iterator[Window]:
+    """The windows that open beyond `after`, without those that a blackout keeps shut."""
+    return (window for window in schedule_of(configuration).windows(after=after) if window.is_open)
 
 
 # --- maintenance configurations ----------------------------------------------------------------------------------
@@ -113,7 +105,7 @@ def scope_filter(scope: Mapping[str, Any]) -> Q | None:
     if value := scope.get("resource_group"):
         found &= Q(resource_group__name__iexact=value)
     if value := scope.get("location"):
-        found &= Q(location=str(value).replace(" ", "").lower())
+        found &= Q(location=region_name(str(value)))
     if value := scope.get("image_sku"):
         found &= Q(image_sku__iexact=value)
     if name := scope.get("tag_name"):
@@ -184,7 +176,7 @@ def scope_means(scope: Mapping[str, Any], vm: VirtualMachine) -> bool:
     return (
         str(wanted.get("subscription", vm.resource_group.subscription_id)) == str(vm.resource_group.subscription_id)
         and str(wanted.get("resource_group", vm.resource_group.name)).lower() == vm.resource_group.name.lower()
-        and str(wanted.get("location", vm.location)).replace(" ", "").lower() == vm.location
+        and region_name(str(wanted.get("location", vm.location))) == vm.location
         and str(wanted.get("image_sku", vm.image_sku)).lower() == vm.image_sku.lower()
         and (not tag or (tag in vm.tags and wanted.get("tag_value", vm.tags[tag]) == vm.tags[tag]))
     )
@@ -235,7 +227,7 @@ NEXT_TRY_AFTER = timedelta(hours=8)
 def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     """VMs of a connection that automatic guest patching takes on now.
 
-    Eligible, running, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
+    Eligible, running, with a clock that is known, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
     already, and not given up on (within 30 days five runs failed, or reported what a later look contradicted).
     """
     waiting = RolloutMember.objects.filter(
@@ -252,7 +244,7 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     ).order_by()
     # Judged afresh: what is recorded for lists may be some minutes old.
     vms = vms_patched_by(Patcher.PORTAL_AUTOMATICALLY, vms, scheduled=scheduled())
-    vms = vms.exclude(pk__in=waiting.values("vm_id"))
+    vms = vms.exclude(pk__in=waiting.values("vm_id")).exclude(pk__in=vms_without_a_clock(vms).values("pk"))
     found = list(vms.order_by("pk").values_list("pk", flat=True))
     if not found:
         return []

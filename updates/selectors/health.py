@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from django.db import connection
 
-from updates.selectors.automation import vms_with_stale_patchers
+from patching.orchestrator import Patcher
+from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
+from vms.models import VirtualMachine
 
 SHOWN, MOST = 5, 1_000
 
@@ -116,6 +118,16 @@ def find_trouble() -> Iterator[Finding]:
             rows = [str(row[0]) for row in cursor.fetchall()]
         if rows:
             yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)
+    automatic = VirtualMachine.objects.filter(patcher=Patcher.PORTAL_AUTOMATICALLY.value)
+    names = list(vms_without_a_clock(automatic).values_list("name", flat=True)[:MOST])
+    if names:
+        yield Finding(
+            "clock_unknown",
+            len(names),
+            tuple(names[:SHOWN]),
+            "Nobody knows the clock of these machines, so no off-peak hours ever come for them: they are not patched.",
+            "Set their time zone, or a region that vms/data/regions.json has.",
+        )
     names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
     if names:
         yield Finding(

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from patching.orchestrator import Patcher, PatcherVerdict
-from patching.recurrence import Recurrence, next_occurrences, parse_recurrence, zone_of
+from patching.recurrence import EarlyMonth, Window, zone_of
 from patching.terms import InstallationPlan
 from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
 from updates.plans import plan_from_json
 from updates.selectors.automation import (
     kbs_lacking,
     members_of,
+    open_windows_of,
+    schedule_of,
     scheduled,
     times_off_peak,
     vms_due_for_assessment,
@@ -113,31 +117,10 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
 # --- maintenance windows -----------------------------------------------------------------------------------------
 
 
-def next_runs(configuration: MaintenanceConfiguration, *, after: datetime, count: int) -> list[datetime]:
-    """The next instants at which its window opens; blackouts and the last day are left out."""
-    recurrence: Recurrence = parse_recurrence(configuration.recur_every)
-    zone = zone_of(configuration.time_zone)
-    start = datetime.combine(configuration.starts_on, configuration.starts_at)
-    found: list[datetime] = []
-    place = after
-    while len(found) < count:
-        batch = next_occurrences(recurrence, start=start, zone=zone, after=place, count=count)
-        if not batch:
-            break
-        for instant in batch:
-            day = instant.astimezone(zone).date()
-            if configuration.expires_on and day > configuration.expires_on:
-                return found
-            if not any(first <= day.isoformat() <= last for first, last in configuration.blackouts):
-                found.append(instant)
-        place = batch[-1]
-    return found[:count]
-
-
 def plan_next_run(*, configuration: MaintenanceConfiguration, now: datetime) -> None:
     """Write when its window opens next."""
-    runs = next_runs(configuration, after=now, count=1) if configuration.is_enabled else []
-    configuration.next_run_at = runs[0] if runs else None
+    windows = open_windows_of(configuration, after=now) if configuration.is_enabled else iter(())
+    configuration.next_run_at = next((window.opens_at for window in windows), None)
     configuration.save(update_fields=["next_run_at"])
 
 
@@ -158,23 +141,29 @@ def open_windows(*, now: datetime) -> list[Rollout]:
             if configuration is None or configuration.next_run_at is None:
                 continue
             opened_at = configuration.next_run_at
-            ends_at = opened_at + timedelta(minutes=configuration.duration_minutes)
+            # As the blackouts stand now, which may have changed since it was planned.
+            window = next(schedule_of(configuration).windows(after=opened_at - timedelta(microseconds=1)), None)
             plan_next_run(configuration=configuration, now=now)
-            if ends_at <= now:
+            if window is None or window.opens_at != opened_at or not window.is_open:
+                log.warning("window_shut", configuration_id=pk, opened_at=opened_at.isoformat())
+            elif window.ends_at <= now:
                 log.warning("window_missed", configuration_id=pk, opened_at=opened_at.isoformat())
-                continue
-            made.append(_open(configuration, opened_at, ends_at))
+            else:
+                made.append(_open(configuration, window))
     return made
 
 
-def _open(configuration: MaintenanceConfiguration, opened_at: datetime, ends_at: datetime) -> Rollout:
+def _open(configuration: MaintenanceConfiguration, window: Window) -> Rollout:
+    opened_at, ends_at = window.opens_at, window.ends_at
+    zone = zone_of(configuration.time_zone)
+    shown = opened_at.astimezone(zone)
     vms = members_of(configuration, VirtualMachine.objects.order_by("pk")).select_related("connection")
     ready = [vm.pk for vm in vms if patcher_of(vm, has_schedule=True).patcher is Patcher.PORTAL_BY_SCHEDULE]
     plan = plan_from_json(configuration.plan)
     what = RolloutPlan(
-        name=f"{configuration.name} · {opened_at:%Y-%m-%d %H:%M}",
+        name=f"{configuration.name} · {shown:%Y-%m-%d %H:%M} ({zone.key})",
         source=RolloutSource.SCHEDULE,
-        plan=replace(plan, maximum_duration=timedelta(minutes=configuration.duration_minutes)),
+        plan=replace(plan, maximum_duration=ends_at - opened_at),
         is_availability_first=configuration.is_availability_first,
         window_ends_at=ends_at,
         catch_up_until=ends_at + timedelta(hours=configuration.catch_up_hours)
@@ -193,10 +182,23 @@ LEAD = timedelta(minutes=15)  # as Azure asks: between a change and the window t
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a configuration would do: its next windows, and its members by what stands in the way of a schedule."""
+    """What a configuration would do: its next windows, and its members by what stands in the way of a schedule.
 
-    runs: tuple[datetime, ...]
+    `zone`: the clock that its windows are told in. `early`: months whose windows open before that month's release, of
+    the next 24; `are_all_early`: it is so in every month in which one opens.
+    """
+
+    zone: ZoneInfo
+    windows: tuple[Window, ...]
+    early: tuple[EarlyMonth, ...]
+    are_all_early: bool
     members: tuple[tuple[VirtualMachine, PatcherVerdict], ...]
+
+    @property
+    def rows(self) -> list[tuple[Window, EarlyMonth | None]]:
+        """Each window, and the release that it opens before, if it does."""
+        early = {month.opens_at: month for month in self.early}
+        return [(window, early.get(window.opens_at)) for window in self.windows]
 
     @property
     def ready(self) -> int:
@@ -212,11 +214,17 @@ class Preview:
 def configuration_preview(
     *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] | None = None
 ) -> Preview:
-    """The next 12 windows and the machines it means now. `vm_ids`: its static members, of one that is not kept yet."""
+    """The next 12 windows (those that a blackout keeps shut included) and the machines it means now. `vm_ids`: its static members, of one that is not kept yet."""
     everybody = VirtualMachine.objects.order_by("name")
     vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
+    schedule = schedule_of(configuration)
+    early = schedule.early_months(after=now)
+    windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
     return Preview(
-        runs=tuple(next_runs(configuration, after=now, count=PREVIEWED_RUNS)),
+        zone=schedule.zone,
+        windows=windows,
+        early=early,
+        are_all_early=bool(early) and {month.opens_at for month in early} >= {window.opens_at for window in windows},
         members=tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS]),
     )
 

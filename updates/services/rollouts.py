@@ -19,6 +19,7 @@ from django.db.models import Count, Q, QuerySet, TextField
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Lower
 
+from patching.recurrence import time_to_blackout, zone_of
 from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
 from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
 from updates.models import (
@@ -31,18 +32,21 @@ from updates.models import (
     RolloutState,
 )
 from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.automation import clock_of, times_off_peak
+from updates.selectors.automation import blackouts_of, times_off_peak
 from updates.selectors.rollouts import proven_kbs
 from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
+from vms.regions import clock_of, region_pairs
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 log = structlog.get_logger(__name__)
+# A blackout is near: what has less time than this does not start (an update takes ten minutes, docs/rules.md).
+LEAST_BEFORE_BLACKOUT = timedelta(minutes=10)
 LOOK_AGAIN = timedelta(seconds=5)
 LOOK_AGAIN_WHILE_WAITING = timedelta(minutes=1)
 # A refusal that passes by itself: the VM waits for its turn. (A machine that owes an assessment may owe it for days; it
@@ -86,7 +90,7 @@ def create_rollout(
     """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout."""
     if rollout_id and (existing := Rollout.objects.filter(pk=rollout_id).first()):
         return existing
-    lanes = plan_rings(_rings(what, vm_ids), is_availability_first=what.is_availability_first)
+    lanes = plan_rings(_rings(what, vm_ids), is_availability_first=what.is_availability_first, pairs=region_pairs())
     waves = [wave for lane in lanes for wave in lane.waves]
     rollout = Rollout(
         name=what.name[:150],
@@ -172,7 +176,7 @@ def _machines(vm_ids: Iterable[int], *, with_clocks: bool = False) -> list[Machi
             availability_set=availability_set.lower(),
             subscription=str(subscription),
             group=str(tags.get(ANTI_AFFINITY_TAG, "")),
-            clock=clock_of(time_zone, location).key if with_clocks else "",
+            clock=str(clock_of(time_zone, location) or "unknown") if with_clocks else "",
         )
         for pk, location, zones, availability_set, subscription, tags, time_zone in rows
     ]
@@ -221,7 +225,14 @@ def _advance(pk: UUID, now: datetime) -> bool:
         cursor.execute(_SYNC, [now, pk])
     members = RolloutMember.objects.filter(rollout=rollout)
     if rollout.window_ends_at and rollout.window_ends_at <= now:
+        _take_back_queued(
+            rollout.pk, asked_before=rollout.window_ends_at
+        )  # asked for in the window, and not begun in it
         members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code="rollout.window_over")
+    if _time_to_blackout(rollout, now) == timedelta(0):
+        _take_back_queued(rollout.pk)
+        if rollout.window_ends_at and rollout.window_ends_at <= now:
+            members.filter(status=MemberState.WAITING).update(status=MemberState.CATCHING_UP)
     if rollout.catch_up_until and rollout.catch_up_until <= now:
         members.filter(status=MemberState.CATCHING_UP).update(status=MemberState.SKIPPED)
     counts = _counts(rollout)
@@ -302,8 +313,8 @@ def _catch_up(rollout: Rollout, now: datetime) -> None:
         status=MemberState.CATCHING_UP,
         vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
     )
-    _start(rollout, back, now)
-    rollout.reason = "rollout.catching_up"
+    _started, reason = _start(rollout, back, now)
+    rollout.reason = reason if reason == "rollout.blackout" else "rollout.catching_up"
     rollout.next_step_at = now + LOOK_AGAIN_WHILE_WAITING
 
 
@@ -348,8 +359,11 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
     if rollout.proven == []:
         _settle(rollout, dict.fromkeys(rest, "rollout.nothing_proven"))
         rest = {}
-    longest = dict.fromkeys(rest, plan.maximum_duration)
     reason = ""
+    left = _time_to_blackout(rollout, now)
+    if left is not None and left < LEAST_BEFORE_BLACKOUT:
+        rest, reason = {}, "rollout.blackout"
+    longest = dict.fromkeys(rest, plan.maximum_duration if left is None else min(plan.maximum_duration, left))
     if rollout.is_off_peak_only and rest:
         longest = {vm: min(plan.maximum_duration, time) for vm, time in times_off_peak(list(rest), now).items()}
         reason = "rollout.off_peak"
@@ -371,6 +385,15 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
     return _record(rollout, outcomes) + health.asked, reason
 
 
+def _time_to_blackout(rollout: Rollout, now: datetime) -> timedelta | None:
+    """How long until a blackout of its configuration begins, in whole minutes; None: none comes, or it has none."""
+    configuration = rollout.configuration
+    if configuration is None or not configuration.blackouts:
+        return None
+    left = time_to_blackout(blackouts_of(configuration), zone_of(configuration.time_zone), now)
+    return None if left is None else timedelta(minutes=left // timedelta(minutes=1))
+
+
 # Rollouts that ask at once wait for each other here, until what the first one started is written.
 _START_LOCK = 0x726F6C6C
 
@@ -385,7 +408,7 @@ def _beside_others(vm_ids: Sequence[int]) -> list[int]:
     going = changing.order_by().union(watched.order_by().values_list("vm_id", flat=True))
     place = {machine.vm_id: machine for machine in _machines(vm_ids)}
     candidates = [place[vm] for vm in vm_ids if vm in place]
-    return may_start(candidates, going=_machines(going), sizes=_sizes(candidates))
+    return may_start(candidates, going=_machines(going), sizes=_sizes(candidates), pairs=region_pairs())
 
 
 def _sizes(machines: Iterable[Machine]) -> dict[tuple[str, str], int]:
@@ -448,11 +471,13 @@ def _settle(rollout: Rollout, codes: Mapping[int, str], *, state: MemberState = 
         )
 
 
-def _take_back_queued(rollout_id: UUID) -> None:
-    """Cancel what was asked for and has not started on its machine: those members wait again."""
+def _take_back_queued(rollout_id: UUID, *, asked_before: datetime | None = None) -> None:
+    """Cancel what was asked for (before this moment) and has not started on its machine: those members wait again."""
     queued = RolloutMember.objects.filter(
         rollout_id=rollout_id, status=MemberState.STARTED, operation__state=OperationState.QUEUED.value
     )
+    if asked_before is not None:
+        queued = queued.filter(operation__created_at__lt=asked_before)
     # An operation that somebody else asked for, and that this rollout joined, is not ours to cancel.
     own = queued.filter(operation__is_bulk=True).values_list("operation_id", flat=True)
     cancelled = cancel_operations(operation_ids=list(own), requested_by=None)

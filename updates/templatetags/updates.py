@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django import template
 from django.utils.dates import WEEKDAYS as DAYS_OF_WEEK
@@ -12,7 +13,7 @@ from django.utils.translation import ngettext
 from connectors.probe import ProbeFailure
 from patching.forecast import RebootCause
 from patching.orchestrator import Patcher, PatcherReason
-from patching.recurrence import parse_recurrence
+from patching.recurrence import parse_recurrence, zone_of
 from patching.selection import RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.terms import RebootBehavior
@@ -87,6 +88,12 @@ def running_words(operation: Operation) -> str:
 def patcher_words(patcher: Patcher) -> Text:
     """Who patches a VM."""
     return PATCHERS[patcher]
+
+
+@register.filter
+def windows_zone(name: str) -> ZoneInfo:
+    """The zone that Windows calls by this name, for `when_in`."""
+    return zone_of(name)
 
 
 @register.filter

@@ -1,11 +1,19 @@
-"""Importing an inventory: one transaction, a constant number of statements, and an answer for every row."""
+"""Importing an inventory: one transaction, blocks of rows with a constant number of statements, an answer for every row.
+
+Who a machine is (DESIGN 4.2, docs/rules.md): its resource id and its VM id. The same resource id with another VM id is
+another machine, the same VM id under another resource id is the same machine, moved.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +22,9 @@ from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection as database
 from django.db import transaction
+from django.db.models import Q
 from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -23,8 +33,9 @@ from patching.terms import Platform, ScaleSetOrchestration
 from vms.choices import PowerState
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 from vms.selectors import build_of_image, image_catalog, patcher_of
-from vms.services.inventory_files import InventoryFileError, Row, read_inventory
+from vms.services.inventory_files import InventoryFileError, InventoryReader, Row
 from vms.services.inventory_rows import ROW_PROBLEMS, BadRow, RowProblem, VmFacts
+from vms.services.replacement import forget_machine, machines_replaced
 from vms.services.summaries import Statuses, statuses_after
 
 # Two imports at once would race for the same new groups and VMs; the second waits for the first.
@@ -36,18 +47,22 @@ class ImportFileError(InventoryFileError):
 
 
 class RowOutcome(StrEnum):
-    """What an import did with a row, most urgent first."""
+    """What an import did with a row: what was changed first, then what was left out, then what is as it was."""
 
-    SKIPPED = "skipped"
+    REPLACED = "replaced"
+    MOVED = "moved"
     UPDATED = "updated"
     CREATED = "created"
+    SKIPPED = "skipped"
     UNCHANGED = "unchanged"
 
 
 ROW_OUTCOMES: dict[RowOutcome, Promise] = {
-    RowOutcome.SKIPPED: _("Skipped"),
+    RowOutcome.REPLACED: _("Another machine"),
+    RowOutcome.MOVED: _("Moved"),
     RowOutcome.UPDATED: _("Updated"),
     RowOutcome.CREATED: _("Created"),
+    RowOutcome.SKIPPED: _("Skipped"),
     RowOutcome.UNCHANGED: _("Unchanged"),
 }
 
@@ -63,6 +78,7 @@ class RowReport:
     changed_fields: tuple[str, ...] = ()
     problem: RowProblem | None = None
     detail: str = ""
+    cleaned: tuple[str, ...] = ()  # where characters that nobody can see were dropped
 
     @property
     def outcome_label(self) -> str:
@@ -74,27 +90,60 @@ class RowReport:
         """Why a row was skipped, or which facts of a VM changed; empty otherwise."""
         if self.problem is not None:
             return str(ROW_PROBLEMS[self.problem]) % {"detail": self.detail}
-        return ", ".join(
-            str(VirtualMachine._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
-            for name in self.changed_fields
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    """One answer per row of a readable file. After a dry run it says what would have happened."""
-
-    rows: tuple[RowReport, ...]
-    is_dry_run: bool
-    has_more_pages: bool
+        parts = [", ".join(_column_words(name) for name in self.changed_fields)]
+        if self.outcome is RowOutcome.REPLACED:
+            parts.insert(
+                0, str(_("Another VM id: what was known of the machine before is its history now; assess it."))
+            )
+        if self.outcome is RowOutcome.MOVED:
+            parts.insert(0, str(_("It was %(detail)s.") % {"detail": self.detail}))
+        if self.cleaned:
+            where = ", ".join(self.cleaned[:_SHOWN_PLACES])
+            parts.append(str(_("Characters that nobody can see were dropped: %(where)s") % {"where": where}))
+        return " ".join(part for part in parts if part)
 
     @property
-    def counts(self) -> dict[RowOutcome, int]:
-        """Number of rows per outcome, zeros included."""
-        counts = dict.fromkeys(RowOutcome, 0)
-        for row in self.rows:
-            counts[row.outcome] += 1
-        return counts
+    def urgency(self) -> tuple[int, bool, int]:
+        """Where it stands in a report: by outcome, Linux rows after what else was left out."""
+        return list(RowOutcome).index(self.outcome), self.problem is RowProblem.LINUX, self.number
+
+
+_SHOWN_PLACES = 5
+
+
+def _column_words(name: str) -> str:
+    return str(VirtualMachine._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+
+
+MOST_ROWS = 1_000  # of each outcome; of a large file the rest is counted
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of the rows of a readable file. After a dry run it says what would have happened.
+
+    `rows`: the first 1,000 of each outcome. `linux`: how many of the skipped rows are Linux machines. `passed_over`: text
+    before the JSON.
+    """
+
+    is_dry_run: bool
+    rows: list[RowReport] = field(default_factory=list)
+    counts: dict[RowOutcome, int] = field(default_factory=lambda: dict.fromkeys(RowOutcome, 0))
+    linux: int = 0
+    has_more_pages: bool = False
+    passed_over: str = ""
+
+    def add(self, row: RowReport) -> None:
+        """Count a row, and keep it while there are few of its kind."""
+        self.counts[row.outcome] += 1
+        self.linux += row.problem is RowProblem.LINUX
+        if self.counts[row.outcome] <= MOST_ROWS:
+            self.rows.append(row)
+
+    @property
+    def total(self) -> int:
+        """How many rows the file has."""
+        return sum(self.counts.values())
 
     @property
     def totals(self) -> list[tuple[str, int]]:
@@ -103,9 +152,8 @@ class ImportReport:
 
     @property
     def rows_by_urgency(self) -> list[RowReport]:
-        """Skipped rows first, unchanged last; inside an outcome as in the file."""
-        order = list(RowOutcome)
-        return sorted(self.rows, key=lambda row: (order.index(row.outcome), row.number))
+        """What was changed first, then what was left out (Linux last), then what is as it was; in the file's order."""
+        return sorted(self.rows, key=attrgetter("urgency"))
 
 
 def check_size(size: int) -> None:
@@ -126,58 +174,165 @@ def import_vms(*, data: bytes, connection: Connection, file_name: str = "", is_d
     What an import adds or changes is kept with the name of its file (`FactsEvent`).
     """
     check_size(len(data))
+    report = ImportReport(is_dry_run)
     try:
-        inventory = read_inventory(data)
+        reader = InventoryReader(data)
+        with transaction.atomic(), pghistory.context(source="import", file=file_name[:200]):
+            with database.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_IMPORT_LOCK])
+            writer = _Writer(connection, image_catalog(), timezone.now(), report)
+            rows = iter(reader)
+            while block := list(islice(rows, _BLOCK)):
+                writer.write(block)
+            if is_dry_run:
+                transaction.set_rollback(True)
     except InventoryFileError as error:
         raise ImportFileError(error.message) from None
-    with transaction.atomic(), pghistory.context(source="import", file=file_name[:200]):
-        rows = _write(inventory.rows, connection)
-        if is_dry_run:
-            transaction.set_rollback(True)
-    return ImportReport(rows=rows, is_dry_run=is_dry_run, has_more_pages=inventory.has_more_pages)
+    report.has_more_pages, report.passed_over = reader.has_more_pages, reader.passed_over
+    return report
 
 
-def _write(rows: Sequence[Row], connection: Connection) -> tuple[RowReport, ...]:
-    with database.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_IMPORT_LOCK])
-    usable = [row.content for row in rows if isinstance(row.content, VmFacts)]
-    catalog = image_catalog()
-    groups = _resource_groups(usable)
-    existing = {
-        vm.arm_id: vm
-        for vm in VirtualMachine.objects.filter(arm_id__in=[facts.arm_id for facts in usable])
-        .select_related("connection")
-        .order_by("pk")
-        .select_for_update(of=("self",), no_key=True)
-    }
-    created: list[VirtualMachine] = []
-    updated: list[VirtualMachine] = []
-    reports = []
-    for row in rows:
-        content = row.content
-        if isinstance(content, BadRow):
-            reports.append(_skipped(row, content.problem, content.detail))
-            continue
-        vm = existing.get(content.arm_id)
-        if vm is not None and vm.connection_id != connection.pk:
-            reports.append(_skipped(row, RowProblem.OTHER_CONNECTION, vm.connection.name))
-            continue
-        target = vm or VirtualMachine(
-            arm_id=content.arm_id, connection=connection, power_state=PowerState.UNKNOWN.value
+_BLOCK = 2_000  # rows in memory at a time
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """Which machine of the inventory a row means: none yet, or one that stays, was replaced, or moved from `moved_from`."""
+
+    vm: VirtualMachine | None = None
+    is_replaced: bool = False
+    moved_from: str = ""
+
+
+class _Writer:
+    """Writes blocks of rows; what it knows of the rows before is their VM ids."""
+
+    def __init__(self, connection: Connection, catalog: CatalogIndex, now: datetime, report: ImportReport) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._now = now
+        self._report = report
+        self._row_of_vm_id: dict[UUID, int] = {}
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write one block: a constant number of statements."""
+        usable = [row.content for row in rows if isinstance(row.content, VmFacts)]
+        groups = _resource_groups(usable)
+        known = _Known(usable)
+        created: list[VirtualMachine] = []
+        updated: list[VirtualMachine] = []
+        replaced: list[int] = []
+        # Moves first: they make room for what else the file says of the ids that they leave.
+        for row in sorted(rows, key=known.is_no_move):
+            content = row.content
+            if isinstance(content, BadRow):
+                self._report.add(_skipped(row, content.problem, content.detail))
+                continue
+            refused, match = self._match(row, content, known)
+            if refused is not None:
+                self._report.add(refused)
+                continue
+            vm = match.vm or VirtualMachine(
+                arm_id=content.arm_id, connection=self._connection, power_state=PowerState.UNKNOWN.value
+            )
+            if match.is_replaced:
+                forget_machine(vm, now=self._now)
+                replaced.append(vm.pk)
+            if match.moved_from:
+                known.move(vm, content.arm_id)
+            group_id = groups[content.subscription_id, content.resource_group.lower()]
+            changed = _apply(vm, {**content.values, "resource_group_id": group_id}, self._connection, self._catalog)
+            outcome = _outcome(match, changed)
+            if outcome is RowOutcome.CREATED:
+                created.append(vm)
+                changed = ()
+            elif outcome is not RowOutcome.UNCHANGED:
+                updated.append(vm)
+            self._report.add(
+                RowReport(
+                    row.number,
+                    vm.name,
+                    content.arm_id,
+                    outcome,
+                    changed,
+                    detail=match.moved_from,
+                    cleaned=content.cleaned,
+                )
+            )
+        _save_changes(updated)
+        VirtualMachine.objects.bulk_create(created)
+        if replaced:
+            machines_replaced(vm_ids=replaced)
+
+    def _match(self, row: Row, content: VmFacts, known: _Known) -> tuple[RowReport | None, _Match]:
+        """The machine that a row means, or why the row is left out."""
+        vm_id = content.values.get("vm_id")
+        if vm_id is not None and self._row_of_vm_id.setdefault(vm_id, row.number) != row.number:
+            return _skipped(row, RowProblem.SAME_VM_ID, str(self._row_of_vm_id[vm_id])), _Match()
+        match, others = known.match(content)
+        if others:
+            return _skipped(row, RowProblem.TWO_MACHINES, ", ".join(vm.arm_id for vm in others[:3])), _Match()
+        if match.vm is not None and match.vm.connection_id != self._connection.pk:
+            return _skipped(row, RowProblem.OTHER_CONNECTION, match.vm.connection.name), _Match()
+        return None, match
+
+
+def _outcome(match: _Match, changed: tuple[str, ...]) -> RowOutcome:
+    if match.vm is None:
+        return RowOutcome.CREATED
+    if match.is_replaced:
+        return RowOutcome.REPLACED
+    if match.moved_from:
+        return RowOutcome.MOVED
+    return RowOutcome.UPDATED if changed else RowOutcome.UNCHANGED
+
+
+class _Known:
+    """The machines of the inventory that the rows of a block may mean (one query)."""
+
+    def __init__(self, rows: Sequence[VmFacts]) -> None:
+        vm_ids = [facts.values["vm_id"] for facts in rows if "vm_id" in facts.values]
+        found = (
+            VirtualMachine.objects.filter(Q(arm_id__in=[facts.arm_id for facts in rows]) | Q(vm_id__in=vm_ids))
+            .select_related("connection")
+            .order_by("pk")
+            .select_for_update(of=("self",), no_key=True)
         )
-        group_id = groups[content.subscription_id, content.resource_group.lower()]
-        changed = _apply(target, {**content.values, "resource_group_id": group_id}, connection, catalog)
+        self._by_arm_id: dict[str, VirtualMachine] = {}
+        self._by_vm_id: dict[UUID, list[VirtualMachine]] = defaultdict(list)
+        for vm in found:
+            self._by_arm_id[vm.arm_id] = vm
+            if vm.vm_id is not None:
+                self._by_vm_id[vm.vm_id].append(vm)
+
+    def is_no_move(self, row: Row) -> bool:
+        """False for a row whose machine is known under another resource id, which sorts first."""
+        content = row.content
+        return (
+            isinstance(content, BadRow)
+            or content.arm_id in self._by_arm_id
+            or content.values.get("vm_id") not in self._by_vm_id
+        )
+
+    def match(self, content: VmFacts) -> tuple[_Match, list[VirtualMachine]]:
+        """The machine a row means, and the several that it may mean where nobody can tell."""
+        vm_id = content.values.get("vm_id")
+        vm, same = self._by_arm_id.get(content.arm_id), self._by_vm_id.get(vm_id, []) if vm_id else []
         if vm is None:
-            created.append(target)
-            outcome, changed = RowOutcome.CREATED, ()
-        else:
-            outcome = RowOutcome.UPDATED if changed else RowOutcome.UNCHANGED
-            if changed:
-                updated.append(target)
-        reports.append(RowReport(row.number, target.name, content.arm_id, outcome, changed))
-    VirtualMachine.objects.bulk_create(created)
-    _save_changes(updated)
-    return tuple(reports)
+            if len(same) > 1:
+                return _Match(), same
+            return (_Match(same[0], moved_from=same[0].arm_id) if same else _Match()), []
+        if vm_id is None or vm.vm_id == vm_id:
+            return _Match(vm), []
+        if same:
+            return _Match(), [vm, *same]
+        return _Match(vm, is_replaced=vm.vm_id is not None), []
+
+    def move(self, vm: VirtualMachine, arm_id: str) -> None:
+        """Let a machine stand under another resource id from now on."""
+        del self._by_arm_id[vm.arm_id]
+        vm.arm_id = arm_id
+        self._by_arm_id[arm_id] = vm
 
 
 def _skipped(row: Row, problem: RowProblem, detail: str) -> RowReport:
@@ -231,7 +386,7 @@ def _apply(
         catalog,
         Platform(connection.platform),
         scale_set_orchestration=ScaleSetOrchestration(vm.scale_set_orchestration),
-        os_build=build_of_image(vm.image_exact_version, vm.image_version),
+        os_build=build_of_image(vm.image_exact_version, vm.image_version, vm.os_build),
     )
     after = statuses_after(
         Statuses(vm.update_status, vm.hotpatch_status, vm.hotpatch_track),
@@ -252,7 +407,6 @@ _WRITTEN = [
     if field.name
     not in {
         "id",
-        "arm_id",
         "connection",
         "created_at",
         "critical_and_security_count",

@@ -1,8 +1,12 @@
-"""Reading an inventory file (`az vm list -o json`, ARM's list response, one VM) into rows of plain facts.
+"""Reading an inventory file into rows of plain facts.
+
+Read are the forms that people get: what `az vm list` (also with -d) prints, ARM's list response, one VM, Resource Graph's
+answers (`{"data": […]}`, its table, `{"count", "data"}`), PowerShell's objects (Id, Name …), JSON lines, several of these one
+after the other, with lines of text before them.
 
 No database here. A file that cannot be read raises `InventoryFileError`; a row that cannot be used is a `BadRow`
-that names itself, and the rows around it are still read. Rows are decoded one at a time, so that a row which is
-nested too deeply for the JSON decoder costs nothing but itself.
+that names itself, and the rows around it are still read. Rows are decoded one at a time as they are asked for, so that a
+large file costs its text and one row, and a row that is nested too deeply for the JSON decoder nothing but itself.
 """
 
 from __future__ import annotations
@@ -52,22 +56,7 @@ class Row:
     content: VmFacts | BadRow
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """A readable file. `has_more_pages`: ARM printed a nextLink, so this is not the whole list."""
-
-    rows: tuple[Row, ...]
-    has_more_pages: bool
-
-
 # --- the file ----------------------------------------------------------------------------------------------------
-
-
-def read_inventory(data: bytes) -> Inventory:
-    """Every row of the file, or `InventoryFileError` saying precisely what is wrong with it."""
-    decoded = _Reader(_text(data)).read()
-    _refuse_duplicates(decoded.rows)
-    return decoded
 
 
 def _text(data: bytes) -> str:
@@ -102,61 +91,119 @@ _DECODER = json.JSONDecoder(
     strict=False,
 )
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_SPACE = re.compile(r"[ \t\r\n]*")
+# Between values of a file: blanks, the mark that begins a file (files are joined), the record separator of JSON sequences.
+_SPACE = re.compile("[ \\t\\r\\n\ufeff\x1e]*")
+# Where JSON of a form that is read here begins, at the start of a line.
+_BEGINNING = re.compile(r"^[ \t\ufeff]*(?=\[\s*[\[{\]]|\{\s*[\"}])", re.MULTILINE)
+# Where a file is JSON from its first letter on, of whatever form: nothing is passed over, and what is wrong with it is said.
+_IS_JSON = re.compile(r"\[\s*(?:[\"\[{\]0-9-]|true|false|null|NaN|Infinity|$)|\{")
+_LISTS = frozenset({"value", "data"})
+_NEXT_PAGE = frozenset({"nextlink", "skiptoken", "skip_token", "$skiptoken", "@odata.nextlink"})
+_VM_KEYS = frozenset({"id", "storageprofile", "properties"})
 
 
-class _Reader:
-    """Walks the outermost list or object by hand and decodes what is inside one value at a time."""
+class InventoryReader:
+    """The rows of a file, once, as they are asked for; the file as a whole is judged when the last one was.
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    Iterating raises `InventoryFileError` saying precisely what is wrong, however many rows came before.
+    `has_more_pages` (known at the end): the file says that it is not the whole list. `passed_over`: text before the JSON.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._text = _text(data)
         self._at = 0
-        self._row = 0
-        self._rows: list[Row] = []
+        self._row = 0  # being read; 0 between rows
+        self._count = 0
+        self._numbers: dict[str, int] = {}
+        self._twice: dict[str, list[int]] = {}
+        self.has_more_pages = False
+        self.passed_over = ""
 
-    def read(self) -> Inventory:
-        more = False
-        self._skip_space()
-        if self._peek() == "[":
-            self._read_list()
-        elif self._peek() == "{":
-            more = self._read_object()
-        else:
-            self._value()
-            raise self._wrong_shape()
-        self._skip_space()
-        if self._at < len(self._text):
-            raise self._malformed(self._at)
-        return Inventory(rows=tuple(self._rows), has_more_pages=more)
+    def __iter__(self) -> Iterator[Row]:
+        self._pass_over()
+        is_first = True
+        while self._at < len(self._text):
+            if self._peek() == "[":
+                yield from self._read_list()
+            elif self._peek() == "{":
+                yield from self._read_object(is_first=is_first)
+            else:
+                if is_first:
+                    self._value()
+                    raise self._wrong_shape()
+                raise self._malformed(self._at)
+            is_first = False
+            self._skip_space()
+        _refuse_duplicates(self._twice)
 
-    def _read_list(self) -> None:
+    def _pass_over(self) -> None:
+        """Go to where the JSON begins; a tool may have printed warnings before it."""
+        self._skip_space()
+        if _IS_JSON.match(self._text, self._at):
+            return
+        beginning = _BEGINNING.search(self._text, self._at)
+        if beginning is not None:
+            self.passed_over = self._text[self._at : beginning.start()].strip()[:200]
+            self._at = beginning.end()
+
+    def _read_list(self) -> Iterator[Row]:
         for _item in self._items("]"):
-            self._row += 1
-            self._rows.append(_row(self._row, self._value()))
+            self._row = self._count + 1
+            yield from self._rows_of(self._value())
         self._row = 0
 
-    def _read_object(self) -> bool:
-        """ARM's `{"value": […], "nextLink": …}`, or one VM. True: there are more pages."""
+    def _rows_of(self, value: Any) -> Iterator[Row]:
+        """The rows that a member of a list stands for: one, or those of a page or a list in it."""
+        members = {key.lower(): child for key, child in value.items()} if isinstance(value, dict) else {}
+        page = next((members[name] for name in sorted(_LISTS) if isinstance(members.get(name), list)), None)
+        if isinstance(value, list) and value and all(isinstance(child, (dict, list)) for child in value):
+            page = value
+        elif page is None or "id" in members:
+            yield self._numbered(value)
+            return
+        self._note_page(members)
+        for child in page:
+            yield self._numbered(child)
+
+    def _numbered(self, value: object) -> Row:
+        self._count += 1
+        row = _row(self._count, value)
+        if row.arm_id and row.arm_id in self._numbers:
+            self._twice.setdefault(row.arm_id, [self._numbers[row.arm_id]]).append(self._count)
+        elif row.arm_id:
+            self._numbers[row.arm_id] = self._count
+        return row
+
+    def _note_page(self, members: dict[str, Any]) -> None:
+        is_truncated = str(members.get("resulttruncated")).lower() in {"true", "1"}
+        self.has_more_pages |= is_truncated or any(members.get(name) for name in _NEXT_PAGE)
+
+    def _read_object(self, *, is_first: bool) -> Iterator[Row]:
+        """A page (`{"value": […], "nextLink": …}`, `{"data": […]}`), a table, or one VM."""
         members: dict[str, Any] = {}
+        original: dict[str, Any] = {}
         is_list = False
         for _item in self._items("}"):
             key = self._value()
             if not isinstance(key, str):
                 raise self._malformed(self._at)
             self._expect(":")
-            if key == "value" and self._peek() == "[":
+            if key.lower() in _LISTS and self._peek() == "[":
                 if is_list:
                     raise self._wrong_shape()
                 is_list = True
-                self._read_list()
+                yield from self._read_list()
             else:
-                members[key] = self._value()
-        if is_list:
-            return bool(members.get("nextLink"))
-        if not ({"id", "storageProfile", "properties"} & members.keys()):
+                original[key] = members[key.lower()] = self._value()
+        table = _table_rows(members.get("data"))
+        if is_list or table is not None:
+            self._note_page(members)
+            for row in table or ():
+                yield self._numbered(row)
+        elif is_first and not (_VM_KEYS & members.keys()):
             raise self._wrong_shape()
-        self._rows.append(_row(1, members))
-        return False
+        else:
+            yield self._numbered(original)
 
     def _items(self, closing: str) -> Iterator[None]:
         """Yields where each item starts; the body reads it."""
@@ -230,17 +277,24 @@ class _Reader:
         return InventoryFileError(
             _(
                 "This is JSON, but not a list of virtual machines. "
-                "Expected is what “az vm list -o json” prints, or the list response of Azure Resource Manager."
+                "Expected is what “az vm list -o json” prints, the list response of Azure Resource Manager, or an answer of "
+                "Resource Graph."
             )
         )
 
 
-def _refuse_duplicates(rows: tuple[Row, ...]) -> None:
-    numbers: dict[str, list[int]] = {}
-    for row in rows:
-        if row.arm_id:
-            numbers.setdefault(row.arm_id, []).append(row.number)
-    twice = {arm_id: found for arm_id, found in numbers.items() if len(found) > 1}
+def _table_rows(data: object) -> list[dict[str, Any]] | None:
+    """The rows of Resource Graph's table form; None: this is none."""
+    if not isinstance(data, dict):
+        return None
+    columns, rows = data.get("columns"), data.get("rows")
+    if not isinstance(columns, list) or not isinstance(rows, list):
+        return None
+    names = [str(column.get("name")) if isinstance(column, dict) else "" for column in columns]
+    return [dict(zip(names, row, strict=False)) for row in rows if isinstance(row, list)]
+
+
+def _refuse_duplicates(twice: dict[str, list[int]]) -> None:
     if not twice:
         return
     named = "; ".join(

@@ -15,9 +15,11 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from patching.eligibility import is_uniform_arm_id
+from patching.kb_numbers import is_invisible, without_invisible
 from patching.terms import AssessmentMode, PatchMode, RebootSetting, ScaleSetOrchestration
 from vms.choices import PowerState
 from vms.models import ResourceGroup, VirtualMachine
+from vms.regions import region_name
 
 MAX_DEPTH = 64
 # What the decoder of the file puts in the place of values that it cannot or must not build.
@@ -34,8 +36,11 @@ class RowProblem(StrEnum):
     NUMBER_TOO_LARGE = "number_too_large"
     NUL_CHARACTER = "nul_character"
     BROKEN_CHARACTER = "broken_character"
+    INVISIBLE_CHARACTER = "invisible_character"
+    CUT_SHORT = "cut_short"
     NO_ID = "no_id"
     MALFORMED_ID = "malformed_id"
+    NAME_DIFFERS = "name_differs"
     LINUX = "linux"
     OS_NOT_NAMED = "os_not_named"
     UNIFORM_WITH_HOTPATCH = "uniform_with_hotpatch"
@@ -44,6 +49,8 @@ class RowProblem(StrEnum):
     UNKNOWN_VALUE = "unknown_value"
     VALUE_TOO_LONG = "value_too_long"
     OTHER_CONNECTION = "other_connection"
+    TWO_MACHINES = "two_machines"
+    SAME_VM_ID = "same_vm_id"
 
 
 ROW_PROBLEMS: dict[RowProblem, Promise] = {
@@ -52,8 +59,11 @@ ROW_PROBLEMS: dict[RowProblem, Promise] = {
     RowProblem.NUMBER_TOO_LARGE: _("The number at %(detail)s is too large."),
     RowProblem.NUL_CHARACTER: _("The text at %(detail)s contains a NUL character."),
     RowProblem.BROKEN_CHARACTER: _("The text at %(detail)s contains half of a character."),
+    RowProblem.INVISIBLE_CHARACTER: _("The text at %(detail)s contains characters that nobody can see."),
+    RowProblem.CUT_SHORT: _("%(detail)s was cut short when the file was written; use ConvertTo-Json -Depth 20."),
     RowProblem.NO_ID: _("The row has no resource id."),
     RowProblem.MALFORMED_ID: _("This is not the resource id of a virtual machine: %(detail)s"),
+    RowProblem.NAME_DIFFERS: _("The name “%(detail)s” is not the one in the resource id."),
     RowProblem.LINUX: _("Linux virtual machines are not managed here."),
     RowProblem.OS_NOT_NAMED: _("The row does not say that the operating system is Windows."),
     RowProblem.UNIFORM_WITH_HOTPATCH: _("Hotpatch is not supported in a Uniform scale set."),
@@ -62,17 +72,26 @@ ROW_PROBLEMS: dict[RowProblem, Promise] = {
     RowProblem.UNKNOWN_VALUE: _("%(detail)s has a value that is not known."),
     RowProblem.VALUE_TOO_LONG: _("%(detail)s is too long."),
     RowProblem.OTHER_CONNECTION: _("This VM belongs to the connection %(detail)s."),
+    RowProblem.SAME_VM_ID: _("Row %(detail)s has the same VM id: one machine is not two."),
+    RowProblem.TWO_MACHINES: _(
+        "Its resource id and its VM id belong to two machines of the inventory (%(detail)s); nothing is guessed. Remove the "
+        "one that is gone, then import again."
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class VmFacts:
-    """One row as ARM tells it. `values` holds the VM's columns; a column that the row does not mention is absent."""
+    """One row as ARM tells it. `values` holds the VM's columns; a column that the row does not mention is absent.
+
+    `cleaned`: where characters that nobody can see were dropped.
+    """
 
     arm_id: str  # lower case
     subscription_id: UUID
     resource_group: str
     values: dict[str, Any]
+    cleaned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +110,8 @@ class _Skip(Exception):  # noqa: N818 (a way out of nested reading, not an error
 def row_facts(value: object) -> VmFacts | BadRow:
     """The VM that this row tells of, or why it is left out."""
     try:
-        _check_tree(value)
-        return _facts(_as_row(value))
+        cleaned = _check_tree(value)
+        return _facts(_as_row(value), cleaned)
     except _Skip as skip:
         return skip.row
 
@@ -101,14 +120,17 @@ def row_identity(value: object) -> tuple[str, str]:
     """The id and name to report a row by, whatever else is wrong with it; nothing that could not be shown."""
     if not isinstance(value, dict):
         return "", ""
-    arm_id, name = (_showable(value.get(key)) for key in ("id", "name"))
+    arm_id, name = (_showable(_Source(value).find(key)) for key in ("id", "name"))
     return arm_id.strip().lower(), name or arm_id.rstrip("/").rpartition("/")[2]
 
 
 def _showable(value: object) -> str:
     if not isinstance(value, str):
         return ""
-    return value.encode(errors="replace").decode().replace("\x00", "\ufffd")[:2000]
+    shown = value[:2000].encode(errors="replace").decode().replace("\x00", "\ufffd")
+    if shown.isascii():
+        return shown
+    return "".join("\ufffd" if is_invisible(character) else character for character in shown)
 
 
 def _as_row(value: object) -> dict[str, Any]:
@@ -118,8 +140,17 @@ def _as_row(value: object) -> dict[str, Any]:
     raise _Skip(RowProblem.NOT_AN_OBJECT, str(names.get(type(value), _("a number"))))
 
 
-def _check_tree(value: object) -> None:
-    """Refuse what PostgreSQL or the decoder could not hold, naming the path; walks without recursion."""
+# Texts that say which machine it is: nothing in them is dropped in silence.
+_IDENTITY = re.compile(r"(?:id|name|location|resourcegroup|resourcegroupname|subscriptionid|tags)$", re.IGNORECASE)
+
+
+def _check_tree(value: object) -> tuple[str, ...]:
+    """Refuse what PostgreSQL or the decoder could not hold, naming the path; walks without recursion.
+
+    Characters that nobody can see (direction marks, zero-width letters) are refused where a text says which machine it
+    is, and in keys; elsewhere they are dropped in place. Where: the answer.
+    """
+    cleaned: list[str] = []
     todo: list[tuple[object, str, int]] = [(value, "", 1)]
     while todo:
         node, path, depth = todo.pop()
@@ -129,12 +160,26 @@ def _check_tree(value: object) -> None:
             raise _Skip(RowProblem.NUMBER_TOO_LARGE, path or "1")
         if isinstance(node, str):
             _check_text(node, path)
-        elif isinstance(node, dict):
-            for key, child in node.items():
-                _check_text(key, path)
-                todo.append((child, f"{path}.{key}"[-200:] if path else key[:200], depth + 1))
-        elif isinstance(node, list):
-            todo.extend((child, f"{path}[{index}]"[-200:], depth + 1) for index, child in enumerate(node))
+        elif isinstance(node, (dict, list)):
+            for key, child in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                below = _below(path, key)
+                if isinstance(key, str):
+                    _check_text(key, path)
+                    if without_invisible(key) != key:
+                        raise _Skip(RowProblem.INVISIBLE_CHARACTER, path or "1")
+                if isinstance(child, str) and without_invisible(child) != child:
+                    if _IDENTITY.fullmatch(below):
+                        raise _Skip(RowProblem.INVISIBLE_CHARACTER, below)
+                    node[key] = without_invisible(child)
+                    cleaned.append(below)
+                todo.append((node[key], below, depth + 1))
+    return tuple(cleaned)
+
+
+def _below(path: str, key: str | int) -> str:
+    if isinstance(key, int):
+        return f"{path}[{key}]"[-200:]
+    return f"{path}.{key}"[-200:] if path else key[:200]
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -156,8 +201,8 @@ _ARM_ID = re.compile(
 )
 
 
-def _facts(row: dict[str, Any]) -> VmFacts:
-    arm_id = _take(row, "id", str, None)
+def _facts(row: dict[str, Any], cleaned: tuple[str, ...]) -> VmFacts:
+    arm_id = _Source(row).text("id")
     if arm_id is None or not arm_id.strip():
         raise _Skip(RowProblem.NO_ID)
     arm_id = arm_id.strip()
@@ -166,18 +211,20 @@ def _facts(row: dict[str, Any]) -> VmFacts:
     if match is None or len(arm_id.lower()) != len(arm_id):
         raise _Skip(RowProblem.MALFORMED_ID, arm_id[:200])
     # az flattens `properties` into the row, ARM does not; a row may have both (az vm list -d adds its own keys).
-    properties = _Source({**row, **_object(row, "properties")})
+    properties = _Source({**row, **_Source(row).members("properties")})
     _refuse_other_systems(properties)
     values = _identity_values(row, match) | _machine_values(properties) | _setting_values(properties)
     values |= _scale_set_values(properties, arm_id, match)
     if values["scale_set_orchestration"] == ScaleSetOrchestration.UNIFORM and values["enable_hotpatching"]:
         raise _Skip(RowProblem.UNIFORM_WITH_HOTPATCH)
+    _check_name(_Source(row).text("name"), match)
     _check_lengths(values, arm_id, match["group"])
     return VmFacts(
         arm_id=arm_id.lower(),
         subscription_id=UUID(match["subscription"]),
         resource_group=match["group"],
         values=values,
+        cleaned=cleaned,
     )
 
 
@@ -186,9 +233,10 @@ class _Source:
 
     def __init__(self, properties: dict[str, Any]) -> None:
         self._properties = properties
+        self._lowered: dict[int, dict[str, object]] = {}  # the keys of each object that was asked for another spelling
 
     def has(self, path: str) -> bool:
-        return self._find(path) is not None
+        return self.find(path) is not None
 
     def text(self, path: str) -> str | None:
         return cast("str | None", self._typed(path, str))
@@ -207,6 +255,13 @@ class _Source:
                 return word.value
         raise _Skip(RowProblem.UNKNOWN_VALUE, path)
 
+    def enum(self, path: str, words: tuple[str, ...]) -> str | None:
+        """A text; PowerShell prints the number that its word has."""
+        value = self.find(path)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(words):
+            return words[value]
+        return self.text(path)
+
     def items(self, path: str) -> list[Any]:
         return cast("list[Any] | None", self._typed(path, list)) or []
 
@@ -214,44 +269,38 @@ class _Source:
         return cast("dict[str, Any] | None", self._typed(path, dict)) or {}
 
     def _typed(self, path: str, kind: type) -> object:
-        value = self._find(path)
+        value = self.find(path)
         if value is not None and not isinstance(value, kind):
-            raise _Skip(RowProblem.WRONG_TYPE, path)
+            raise _Skip(RowProblem.CUT_SHORT if _is_cut_short(value) else RowProblem.WRONG_TYPE, path)
         return value
 
-    def _find(self, path: str) -> object:
+    def find(self, path: str) -> object:
         node: object = self._properties
         walked: list[str] = []
         for key in path.split("."):
             if node is None:
                 return None
             if not isinstance(node, dict):
-                raise _Skip(RowProblem.WRONG_TYPE, ".".join(walked))
+                problem = RowProblem.CUT_SHORT if _is_cut_short(node) else RowProblem.WRONG_TYPE
+                raise _Skip(problem, ".".join(walked))
             walked.append(key)
-            node = node[key] if key in node else _without_case(node, key)
+            node = node[key] if key in node else self._without_case(node, key)
         return node
 
-
-def _without_case(node: dict[str, Any], key: str) -> object:
-    lowered = key.lower()
-    return next((value for name, value in node.items() if name.lower() == lowered), None)
-
-
-def _take(row: dict[str, Any], key: str, kind: type, default: object) -> Any:
-    value = row.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, kind):
-        raise _Skip(RowProblem.WRONG_TYPE, key)
-    return value
+    def _without_case(self, node: dict[str, Any], key: str) -> object:
+        lowered = self._lowered.get(id(node))
+        if lowered is None:
+            lowered = self._lowered[id(node)] = {name.lower(): value for name, value in reversed(node.items())}
+        return lowered.get(key.lower())
 
 
-def _object(row: dict[str, Any], key: str) -> dict[str, Any]:
-    return cast(dict[str, Any], _take(row, key, dict, {}))
+def _is_cut_short(value: object) -> bool:
+    """Whether PowerShell wrote the name of a type, or a hash table, in the place of an object that was too deep for it."""
+    return isinstance(value, str) and value.startswith(("@{", "System.", "Microsoft.Azure."))
 
 
 def _refuse_other_systems(properties: _Source) -> None:
-    os_type = properties.text("storageProfile.osDisk.osType")
+    os_type = properties.enum("storageProfile.osDisk.osType", ("Windows", "Linux"))
     if (os_type or "").lower() == "linux" or properties.has("osProfile.linuxConfiguration"):
         raise _Skip(RowProblem.LINUX)
     if os_type is None and not properties.has("osProfile.windowsConfiguration"):
@@ -263,10 +312,13 @@ def _refuse_other_systems(properties: _Source) -> None:
 def _identity_values(row: dict[str, Any], match: re.Match[str]) -> dict[str, Any]:
     from_id = match["name"] or f"{match['scale_set']}_{match['instance']}"
     source = _Source(row)
-    location = (source.text("location") or "").replace(" ", "").lower()
+    name = source.text("name") or from_id
+    location = region_name(source.text("location") or "")
     if not location:
         raise _Skip(RowProblem.MISSING_VALUE, "location")
-    tags, zones = source.members("tags"), source.items("zones")
+    # Azure knows tags without a value; az and Resource Graph print them as null.
+    tags = {key: "" if value is None else value for key, value in source.members("tags").items()}
+    zones = source.items("zones")
     if not all(isinstance(value, str) for value in tags.values()):
         raise _Skip(RowProblem.WRONG_TYPE, "tags")
     if any(len(key) > _MAX_TAG_NAME or len(value) > _MAX_TAG_VALUE for key, value in tags.items()):
@@ -274,11 +326,20 @@ def _identity_values(row: dict[str, Any], match: re.Match[str]) -> dict[str, Any
     if not all(isinstance(zone, str) for zone in zones):
         raise _Skip(RowProblem.WRONG_TYPE, "zones")
     return {
-        "name": source.text("name") or from_id,
+        "name": name if match["name"] else from_id,
         "location": location,
         "tags": tags,
         "zones": zones,
+        "edge_zone": source.text("extendedLocation.name") or "",
+        "plan": ":".join(source.text(f"plan.{part}") or "" for part in ("publisher", "product", "name")).strip(":"),
     }
+
+
+def _check_name(name: str | None, match: re.Match[str]) -> None:
+    """The name is the one in the id; a VM of a Uniform scale set may be called by its instance, or set_instance."""
+    names = {match["name"] or match["instance"], f"{match['scale_set']}_{match['instance']}"}
+    if name and name.lower() not in {known.lower() for known in names}:
+        raise _Skip(RowProblem.NAME_DIFFERS, name[:200])
 
 
 # Columns whose absence says nothing: ARM prints them only with an instance view, or az only with -d.
@@ -307,7 +368,65 @@ def _machine_values(properties: _Source) -> dict[str, Any]:
         values["vm_id"] = _uuid(vm_id, "vmId")
     if power_state := _power_state(properties):
         values["power_state"] = power_state
-    return values
+    if priority := properties.text("priority"):
+        values["priority"] = priority
+    if agent := _agent_status(properties):
+        values["agent_status"] = agent
+    return values | _system_values(properties) | _patch_status(properties)
+
+
+def _first_text(properties: _Source, *paths: str) -> str:
+    return next((text for path in paths if (text := properties.text(path))), "")
+
+
+_BUILD = re.compile(r"\b10\.0\.(\d{5}(?:\.\d{1,6})?)")
+
+
+def _system_values(properties: _Source) -> dict[str, Any]:
+    """The OS as its agent reports it: "10.0.20348.5020", or "Microsoft Windows NT 10.0.14393.0"."""
+    version = _first_text(
+        properties, "instanceView.osVersion", "extended.instanceView.osVersion", "osVersion", "osProfile.osVersion"
+    )
+    if not version:
+        return {}
+    build = _BUILD.search(version)
+    # ".0" is no revision: this form tells the release of Windows only.
+    known = build[1].removesuffix(".0") if build else ""
+    return {"os_version": version, **({"os_build": known} if known else {})}
+
+
+def _agent_status(properties: _Source) -> str:
+    """What the VM agent says of itself, "Ready" where all is well."""
+    for path in ("instanceView.vmAgent.statuses", "extended.instanceView.vmAgent.statuses"):
+        for status in properties.items(path):
+            shown = _Source(status).text("displayStatus") if isinstance(status, dict) else None
+            if shown:
+                return shown
+    return ""
+
+
+# What Azure's instance view says of the last assessment and the last installation, as far as it is a short value.
+_SUMMARIES = {
+    "availablePatchSummary": (
+        *("status", "rebootPending", "criticalAndSecurityPatchCount", "otherPatchCount"),
+        *("startTime", "lastModifiedTime"),
+    ),
+    "lastPatchInstallationSummary": (
+        *("status", "maintenanceWindowExceeded", "installedPatchCount", "failedPatchCount", "pendingPatchCount"),
+        *("notSelectedPatchCount", "excludedPatchCount", "startTime", "lastModifiedTime"),
+    ),
+}
+
+
+def _patch_status(properties: _Source) -> dict[str, Any]:
+    found: dict[str, dict[str, str | int | bool]] = {}
+    for base in ("instanceView.patchStatus", "extended.instanceView.patchStatus"):
+        for name, keys in _SUMMARIES.items():
+            source = _Source(properties.members(f"{base}.{name}"))
+            short = {key: value for key in keys if isinstance(value := source.find(key), (str, int, bool))}
+            if short:
+                found[name] = {key: value[:60] if isinstance(value, str) else value for key, value in short.items()}
+    return {"patch_status": found} if found else {}
 
 
 def _uuid(text: str, path: str) -> UUID:
@@ -318,8 +437,8 @@ def _uuid(text: str, path: str) -> UUID:
 
 
 def _power_state(properties: _Source) -> str:
-    """`VM running` (az vm list -d) or `PowerState/running` (instance view); empty: not said."""
-    said = properties.text("powerState") or ""
+    """`VM running` (az vm list -d, Get-AzVM -Status), `PowerState/running` (instance view, Resource Graph); or not said."""
+    said = _first_text(properties, "powerState", "extended.instanceView.powerState.code")
     for status in properties.items("instanceView.statuses"):
         code = status.get("code") if isinstance(status, dict) else None
         if not said and isinstance(code, str) and code.lower().startswith("powerstate/"):

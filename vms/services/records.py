@@ -19,6 +19,7 @@ from patching.terms import (
     ScaleSetOrchestration,
 )
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.regions import region_name
 from vms.selectors import build_of_image, image_catalog
 from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
@@ -51,7 +52,7 @@ class VmRecord:
     def write_to(self, vm: VirtualMachine) -> None:
         """Put these facts on the VM. Another image is "latest": its exact version is not known yet."""
         vm.connection = self.connection
-        vm.location = self.location.replace(" ", "").lower()
+        vm.location = region_name(self.location)
         vm.zones = [self.zone] if self.zone else []
         vm.availability_set = self.availability_set
         vm.time_zone = self.time_zone
@@ -155,7 +156,7 @@ def judge_record(*, vm: VirtualMachine, record: VmRecord) -> RecordVerdict:
         image_catalog(),
         platform,
         scale_set_orchestration=ScaleSetOrchestration(vm.scale_set_orchestration),
-        os_build=build_of_image(vm.image_exact_version, vm.image_version) if is_same else "",
+        os_build=build_of_image(*((vm.image_exact_version, vm.image_version) if is_same else ("", "")), vm.os_build),
     )
     settings = vm.patch_settings
     violations: tuple[SettingsViolation, ...] = ()

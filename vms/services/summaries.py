@@ -123,6 +123,7 @@ _FACTS = (
     "image_exact_version",
     "image_resource_id",
     "scale_set_orchestration",
+    "os_build",
     "enable_hotpatching",
 )
 _STATUSES = ("update_status", "hotpatch_status", "hotpatch_track")
@@ -132,7 +133,7 @@ UPDATE vms_virtualmachine vm
 SET update_status = new.to_update_status,
     hotpatch_status = new.to_hotpatch_status,
     hotpatch_track = new.to_hotpatch_track
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bool[],
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bool[],
             %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
     AS new ({", ".join(_FACTS + _STATUSES)}, platform, to_update_status, to_hotpatch_status, to_hotpatch_track),
     vms_connection connection
@@ -195,7 +196,7 @@ def _statuses_of_combination(before: Statuses, facts: dict[str, Any], catalog: C
         catalog,
         Platform(facts["platform"]),
         scale_set_orchestration=ScaleSetOrchestration(facts["scale_set_orchestration"]),
-        os_build=build_of_image(facts["image_exact_version"], facts["image_version"]),
+        os_build=build_of_image(facts["image_exact_version"], facts["image_version"], facts["os_build"]),
     )
     return statuses_after(before, eligibility=eligibility, is_hotpatch_enabled=facts["enable_hotpatching"])
 

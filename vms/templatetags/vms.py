@@ -11,6 +11,8 @@ from django.utils.translation import gettext as _
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings
 from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
+from vms.models import VirtualMachine
+from vms.regions import clock_of
 from vms.services.settings import Refusal
 from vms.texts import REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
 
@@ -42,6 +44,25 @@ def setting_lines(before: PatchSettings, after: PatchSettings, names: tuple[str,
 def change_lines(outcome: Any) -> list[tuple[Text, str, str]]:
     """What changes on one machine: of anything with `before`, `after` and `differing`."""
     return setting_lines(outcome.before, outcome.after, outcome.differing)
+
+
+@register.filter
+def clock_words(vm: VirtualMachine) -> str:
+    """The clock that off-peak hours of this VM are meant on, and whose it is; or that nobody knows it."""
+    clock = clock_of(vm.time_zone, vm.location)
+    if clock is None:
+        return _(
+            "Not known: neither its time zone nor its region says it. Nothing is patched off-peak here until it is set."
+        )
+    if clock == clock_of(vm.time_zone, ""):
+        return _("%(zone)s (its own time zone)") % {"zone": clock.key}
+    return _("%(zone)s (that of its region)") % {"zone": clock.key}
+
+
+@register.filter
+def lacks_clock(vm: VirtualMachine) -> bool:
+    """Whether nobody knows this VM's clock."""
+    return clock_of(vm.time_zone, vm.location) is None
 
 
 @register.filter

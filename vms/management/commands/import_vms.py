@@ -40,14 +40,14 @@ class Command(BaseCommand):
             report = import_vms(data=data, connection=_connection(connection), file_name=file.name, is_dry_run=dry_run)
         except ImportFileError as error:
             raise CommandError(f"{file}: {error}") from None
-        for row in report.rows:
+        for row in report.rows_by_urgency:
             name = row.name or row.arm_id or "-"
             self.stdout.write(f"{row.number:>6}  {row.outcome_label:<10} {name}  {row.explanation}".rstrip())
         if report.has_more_pages:
-            self.stderr.write("This file is one page of a longer list (it has a nextLink). Import the others too.")
+            self.stderr.write("This file is one page of a longer list (it names a next page). Import the others too.")
         counts = ", ".join(f"{count} {outcome}" for outcome, count in report.counts.items())
         self.stdout.write(f"{counts}{' (dry run: nothing was changed)' if dry_run else ''}")
-        if report.rows and report.counts[RowOutcome.SKIPPED] == len(report.rows):
+        if report.total and report.counts[RowOutcome.SKIPPED] == report.total:
             raise CommandError("No row could be used.")
 
 
