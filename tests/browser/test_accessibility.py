@@ -63,7 +63,7 @@ def addresses(page: Page) -> dict[str, str]:
     connection = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/bulk/?kind=assessment&q=sql")
     page.get_by_role("button", name="Assess", exact=True).click()
-    expect(page.locator("#bulk-progress")).to_contain_text("Everything has ended", timeout=60_000)
+    expect(page.locator("#bulk-progress")).to_contain_text("Finished", timeout=60_000)
     bulk = page.url
     page.goto("/maintenance/")
     if not page.get_by_role("link", name="Quiet Saturdays").count():
