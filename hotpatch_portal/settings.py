@@ -119,6 +119,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "ui.context.portal",
+                "vms.access.may",
             ],
             "builtins": [
                 "django.templatetags.i18n",

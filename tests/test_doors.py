@@ -91,6 +91,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     # 286: nothing to wait for
     ("get", "updates:ended"): dict.fromkeys(WHO, 286) | {"anonymous": 302},
     ("get", "vms:vm-list"): SIGNED_IN,
+    ("get", "vms:images"): SIGNED_IN,
     ("get", "vms:vm-import"): IMPORT,
     # the outsider owns another resource group, and may make VMs there
     ("get", "vms:vm-create"): IMPORT | {"owner": 200, "outsider": 200},

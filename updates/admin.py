@@ -37,7 +37,7 @@ class CorrectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic a
         label=_("Reason of the correction"),
         max_length=500,
         required=False,
-        help_text=_("Kept with what the row said before. Needed when a recorded row is changed."),
+        help_text=_("Kept with the previous values. Needed when a recorded row is changed."),
     )
 
     def clean(self) -> dict[str, Any]:

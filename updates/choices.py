@@ -26,6 +26,12 @@ CLASSIFICATIONS = [
     (Classification.TOOLS.value, _("Tools")),
     (Classification.UPDATES.value, _("Updates")),
 ]
+# In a form, where there is room for the whole word.
+CLASSIFICATION_CHOICES = [
+    (Classification.CRITICAL.value, pgettext_lazy("choice", "Critical")),
+    (Classification.SECURITY.value, pgettext_lazy("choice", "Security")),
+    *CLASSIFICATIONS[2:],
+]
 REBOOT_BEHAVIORS = [
     (RebootBehavior.UNKNOWN.value, _("Unknown")),
     (RebootBehavior.NEVER_REBOOTS.value, _("Never reboots")),
@@ -36,7 +42,7 @@ REBOOT_STATUSES = [
     (RebootStatus.UNKNOWN.value, _("Unknown")),
     (RebootStatus.NOT_NEEDED.value, _("Not needed")),
     (RebootStatus.REQUIRED.value, _("Required")),
-    (RebootStatus.STARTED.value, _("Started")),
+    (RebootStatus.STARTED.value, pgettext_lazy("reboot", "Started")),
     (RebootStatus.FAILED.value, _("Failed")),
     (RebootStatus.COMPLETED.value, _("Completed")),
 ]

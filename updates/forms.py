@@ -53,7 +53,7 @@ from patching.terms import (
     RebootSetting,
 )
 from ui.dates import DayField
-from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
+from updates.choices import CLASSIFICATION_CHOICES, CLASSIFICATIONS, INSTALLATION_STATES
 from updates.models import MaintenanceConfiguration, RolloutSource
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import SCOPE_NAMES, scope_filter
@@ -106,7 +106,7 @@ def _words(error: KbNumbersError) -> str:
             _("At most %(limit)s KB articles can be listed; “%(entry)s” is one too many.")
             % {"limit": MAX_KB_NUMBERS, "entry": error.first_bad}
         )
-    first = str(_("“%(entry)s” is no KB article; write 5034129 or KB5034129.") % {"entry": error.first_bad})
+    first = str(_("“%(entry)s” is not a KB article; write 5034129 or KB5034129.") % {"entry": error.first_bad})
     return _and_more(first, error.more)
 
 
@@ -118,13 +118,26 @@ def _and_more(first: str, count: int) -> str:
     return f"{first} {more % {'count': count}}"
 
 
+def _plan_as_initial(plan: InstallationPlan) -> dict[str, Any]:
+    """A plan as the form shows it. What the guard let pass then needs its ticks anew."""
+    return {
+        "classifications": [name.value for name in Classification if name in plan.classifications],
+        "kb_numbers_to_include": ", ".join(plan.kb_numbers_to_include),
+        "kb_numbers_to_exclude": ", ".join(plan.kb_numbers_to_exclude),
+        "max_patch_publish_date": plan.max_patch_publish_date,
+        "exclude_kbs_requiring_reboot": plan.exclude_kbs_requiring_reboot,
+        "reboot_setting": plan.reboot_setting.value,
+        "maximum_minutes": int(plan.maximum_duration.total_seconds() // 60),
+    }
+
+
 class InstallForm(forms.Form):
     """Everything an installation asks for. The wizard shows it in steps; the rest travels hidden."""
 
     request_id = forms.UUIDField(widget=forms.HiddenInput)
     classifications = forms.MultipleChoiceField(
         label=_("Update classifications"),
-        choices=CLASSIFICATIONS,
+        choices=CLASSIFICATION_CHOICES,
         required=False,
         widget=forms.CheckboxSelectMultiple,
     )
@@ -138,7 +151,7 @@ class InstallForm(forms.Form):
         label=_("Exclude KB articles"), help_text=_("Never installed by this run, whatever else selects them.")
     )
     max_patch_publish_date = DayField(
-        label=_("Published by"),
+        label=_("Published on or before"),
         required=False,
         help_text=_("Leave out what was published after this day. Empty: no limit."),
     )
@@ -161,12 +174,13 @@ class InstallForm(forms.Form):
     )
     guard_overrides = KbNumbersField(widget=forms.MultipleHiddenInput)
 
-    def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, data: Mapping[str, Any] | None = None, *, plan: InstallationPlan | None = None) -> None:
+        """`plan`: what to begin with instead of Critical and Security updates."""
         initial = {
             "request_id": uuid.uuid4(),
             "classifications": [name.value for name in Classification if name in CRITICAL_AND_SECURITY],
         }
-        super().__init__(data, initial=initial)
+        super().__init__(data, initial=initial | (_plan_as_initial(plan) if plan else {}))
 
     def clean(self) -> dict[str, Any]:
         """Refuse a plan that could be carried out on no VM."""
@@ -216,13 +230,14 @@ class InstallWizard:
     otherwise the step with the first error stays, with status 422.
     """
 
-    def __init__(self, data: Mapping[str, Any] | None, *, picture: VmPicture) -> None:
+    def __init__(self, data: Mapping[str, Any] | None, *, picture: VmPicture, again: str = "") -> None:
+        """`again`: the id of an installation of this VM whose plan to begin with."""
         go = data.get("go", "") if data else ""
         if data and go == EXCLUDE_REBOOTS:
             data = _with(data, "exclude_kbs_requiring_reboot", "on")
             go = "review"
         self.picture = picture
-        self.form = InstallForm(data)
+        self.form = InstallForm(data, plan=picture.plan_of(again))
         self.current = data["step"] if data and data.get("step") in STEPS else "updates"
         self.refused: RequestOutcome | None = None
         self.is_held_back = False
@@ -348,6 +363,12 @@ class InstallWizard:
         return [(label, sum(verdict.state is state for verdict in verdicts)) for label, state in counted]
 
     @property
+    def class_labels(self) -> list[Any]:
+        """The plan's classes in words, in their own order."""
+        chosen = self.plan.classifications if self.plan else frozenset()
+        return [label for value, label in CLASSIFICATIONS if value in chosen]
+
+    @property
     def available_kbs(self) -> list[str]:
         """The KB articles that are available on the machine: what the lists can name."""
         return [row.patch.kb_number for row in self.picture.available if row.patch.kb_number]
@@ -462,10 +483,10 @@ class RolloutForm(forms.Form):
         label=_("Wait between waves (in minutes)"), required=False, min_value=0, max_value=1_440, initial=0
     )
     most_failures = forms.IntegerField(
-        label=_("Pause at more failures than"), required=False, min_value=0, max_value=10_000, initial=2
+        label=_("Pause if failures exceed"), required=False, min_value=0, max_value=10_000, initial=2
     )
     most_percent = forms.IntegerField(
-        label=_("and at more percent than"), required=False, min_value=0, max_value=100, initial=5
+        label=_("and failure rate above (%)"), required=False, min_value=0, max_value=100, initial=5
     )
 
     confirm = forms.CharField(label=_("Number of machines"), max_length=20)

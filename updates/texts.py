@@ -6,6 +6,7 @@ Every code that the engine, the rules or a connector can give has its words here
 from __future__ import annotations
 
 from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -42,25 +43,24 @@ class ErrorText:
 
     title: Text
     advice: Text
+    # What to do with the button to run it again: said only where that button is.
+    retry: Text = ""
 
 
 ERRORS: dict[str, ErrorText] = {
     "window.exceeded": ErrorText(
         _("The maximum duration was too short."),
-        _(
-            "Before each update 10 minutes for the update (15 for a service pack) and 10 for the reboot must be left. "
-            "Run it again with a longer maximum duration: what is installed stays installed."
-        ),
+        _("Before each update 10 minutes for the update (15 for a service pack) and 10 for the reboot must be left."),
+        _("Run it again with a longer maximum duration: what is installed stays installed."),
     ),
     "patch.failed": ErrorText(
         _("At least one update could not be installed."),
-        _(
-            "See the update's own error below. Run the installation again; if it fails again, look the error up for its KB."
-        ),
+        _("See the update's own error below."),
+        _("Run the installation again once its cause is removed."),
     ),
     "reboot.failed": ErrorText(
         _("The machine did not come back from its reboot in time."),
-        _("Look at its console or serial log. When it answers again, assess it to see what is installed."),
+        _("Check its console or serial log. When it answers again, assess it to see what is installed."),
     ),
     "reboot.required": ErrorText(
         _("A reboot is required to finish the installation."),
@@ -69,14 +69,14 @@ ERRORS: dict[str, ErrorText] = {
         ),
     ),
     "assessment.failed": ErrorText(
-        _("The assessment failed."), _("Check the Windows Update service of the machine, then assess again.")
+        _("The assessment failed."), _("Check the Windows Update service of the machine."), _("Then assess it again.")
     ),
     "bulk.failed": ErrorText(
         _("The rest of this request could not be handed out."),
         _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
     ),
     "rollback.unknown_state": ErrorText(
-        _("Nobody knows which updates are installed."), _("Assess the machine first; only then there is a way back.")
+        _("Which updates are installed is not known."), _("Assess the machine first; only then it can be rolled back.")
     ),
     "rollback.no_earlier_baseline": ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
@@ -86,38 +86,41 @@ ERRORS: dict[str, ErrorText] = {
     ),
     "connector.silent": ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
-        _("Nobody knows what was installed. An assessment has been queued; installations wait until it has answered."),
+        _("What was installed is not known. An assessment has been queued; installations wait until it has answered."),
     ),
     "start.unconfirmed": ErrorText(
-        _("Nobody can tell whether the machine received the start."),
+        _("It is not known whether the machine received the start."),
         _(
             "It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."
         ),
     ),
     "connector.unreachable": ErrorText(
-        _("The machine could not be reached."), _("Check that it is running and on the network, then try again.")
+        _("The machine could not be reached."),
+        _("Check that it is running and on the network."),
+        _("Then run it again."),
     ),
     "connector.throttled": ErrorText(
-        _("The other side asked us to slow down, for too long."), _("Try again in a few minutes.")
+        _("The connection was limited for too long (HTTP 429)."), "", _("Run it again in a few minutes.")
     ),
     "connector.timeout": ErrorText(
-        _("The other side did not answer in time."), _("Assess the machine to see what is installed, then try again.")
+        _("The machine's platform did not answer in time."), _("Assess the machine to see what is installed.")
     ),
     "connector.garbage": ErrorText(
         _("The answer could not be understood."),
-        _("Look at the technical detail. Assess the machine to see what is installed."),
+        _("See the technical detail. Assess the machine to see what is installed."),
     ),
     "agent.not_ready": ErrorText(
         _("The VM agent is not ready."),
-        _("Check that the agent is installed and running in the machine, then try again."),
+        _("Check that the agent is installed and running in the machine."),
+        _("Then run it again."),
     ),
-    "vm.not_running": ErrorText(_("The machine is not running."), _("Start it, then try again.")),
+    "vm.not_running": ErrorText(_("The machine is not running."), _("Start it."), _("Then run it again.")),
     "vm.unsupported": ErrorText(
         _("This operating system is not supported."),
         _("Hotpatch Portal knows Windows Server 2022 and 2025 by their image or their OS build."),
     ),
     "vm.awaiting_assessment": ErrorText(
-        _("The last installation fell silent, and nobody knows what is installed."),
+        _("The last installation stopped answering, so it is not known what is installed."),
         _("Assess the machine first; installations are possible again when it has answered."),
     ),
     "conflict.installation_open": ErrorText(
@@ -128,12 +131,48 @@ ERRORS: dict[str, ErrorText] = {
         _("This form belongs to another request."), _("Open the page again and repeat your choice.")
     ),
 }
-UNKNOWN_ERROR = ErrorText(_("Something went wrong."), _("Look at the technical detail, then try again."))
+UNKNOWN_ERROR = ErrorText(_("Something went wrong."), _("See the technical detail."))
+
+_STORE = _("Repair the component store: DISM /Online /Cleanup-Image /RestoreHealth, then sfc /scannow.")
+_NETWORK = _("Check name resolution, proxy and firewall between the machine and its update source.")
+_SERVICE = _("Check the Windows Update service (wuauserv) of the machine.")
+_LOG = _("Details may be in C:\\Windows\\Logs\\CBS\\CBS.log of the machine.")
+# Windows' own codes for an update that failed. Sources (Microsoft Learn): "WUA Success and Error Codes", "WUA Networking
+# Error Codes", "Windows Update common errors and mitigation", "System Error Codes" (0x8007xxxx holds such a code).
+HRESULTS: dict[str, ErrorText] = {
+    "0x80070002": ErrorText(_("A file was not found."), _LOG),
+    "0x80070005": ErrorText(_("Access was denied."), _LOG),
+    "0x8007000d": ErrorText(_("The data of the update is not valid."), _LOG),
+    "0x8007000e": ErrorText(_("The machine ran out of memory."), ""),
+    "0x80070020": ErrorText(_("A file was in use by another process."), _LOG),
+    "0x80070070": ErrorText(_("The disk is full."), _("Free some space on the system drive.")),
+    "0x80070422": ErrorText(_("The Windows Update service is disabled."), _SERVICE),
+    "0x800705b4": ErrorText(_("The machine did not finish in time."), _LOG),
+    "0x80070643": ErrorText(_("The installation of the update failed."), _LOG),
+    "0x80070bc9": ErrorText(_("The operation failed and needs a restart to undo its changes."), _LOG),
+    "0x80072ee2": ErrorText(_("The connection to the update source timed out."), _NETWORK),
+    "0x80072efd": ErrorText(_("The update source could not be reached."), _NETWORK),
+    "0x80072efe": ErrorText(_("The connection to the update source was cut off."), _NETWORK),
+    "0x80073701": ErrorText(_("A component that the update refers to is missing."), _STORE),
+    "0x80073712": ErrorText(_("The component store is damaged."), _STORE),
+    "0x800f081f": ErrorText(_("Source files of the update are missing."), _STORE),
+    "0x800f0922": ErrorText(_("A step of the installation failed."), _LOG),
+    "0x80240009": ErrorText(_("Another installation was running on the machine."), ""),
+    "0x80240016": ErrorText(
+        _("Another installation was running, or a restart was pending."), _("Restart the machine if it waits for it.")
+    ),
+    "0x8024001e": ErrorText(_("The service or the machine was shutting down."), ""),
+    "0x80240022": ErrorText(_("The operation failed for every update."), _LOG),
+    "0x8024401c": ErrorText(_("The update source did not answer in time."), _NETWORK),
+    "0x80244022": ErrorText(_("The update source is not available for now."), ""),
+    "0x8024402c": ErrorText(_("The name of the update source or its proxy could not be resolved."), _NETWORK),
+}
+_HRESULT = re.compile(r"0x[0-9a-f]{8}")
 
 EVENTS: dict[str, Text] = {
     "operation.requested": _("Requested"),
     "operation.starting": _("Starting"),
-    "operation.started": _("The machine has started to work"),
+    "operation.started": _("The machine has started"),
     "operation.start_deferred": _("Not sent yet: the machine or its platform refused for now"),
     "operation.recovered": _("Taken over by another worker"),
     "patch.installing": _("Installing %(name)s (%(index)s of %(total)s)"),
@@ -150,7 +189,7 @@ STEPS: dict[str, Text] = {
     "installing": _("Installing %(name)s, %(index)s of %(total)s"),
     "uninstalling": _("Uninstalling %(name)s, %(index)s of %(total)s"),
     "rebooting": _("Rebooting"),
-    "verifying": _("Looking at what is installed now"),
+    "verifying": _("Checking what is installed now"),
 }
 
 REASONS: dict[SelectionReason, Text] = {
@@ -187,7 +226,7 @@ PATCHER_REASONS: dict[PatcherReason, Text] = {
     PatcherReason.AUTOMATIC_GUEST_PATCHING: off_peak_words(
         _("Critical and Security updates, in off-peak hours (%(hours)s on the machine's own clock).")
     ),
-    PatcherReason.SCHEDULE_ATTACHED: _("A maintenance configuration means this machine."),
+    PatcherReason.SCHEDULE_ATTACHED: _("This machine is in the scope of a maintenance configuration."),
     PatcherReason.WINDOWS_AUTOMATIC_UPDATES: _("Windows Automatic Updates are on."),
     PatcherReason.MANUAL_UPDATES: _("Manual updates: install them from here, or attach a maintenance configuration."),
     PatcherReason.NO_AGENT: _("The machine has no VM agent."),
@@ -204,7 +243,7 @@ PATCHER_REASONS: dict[PatcherReason, Text] = {
     ),
 }
 ROLLOUT_REASONS: dict[str, Text] = {
-    "rollout.budget_used": _("Too many machines failed or are unhealthy. Look at them, then resume or end it."),
+    "rollout.budget_used": _("Too many machines failed or are unhealthy. Check them, then resume or end the rollout."),
     "rollout.paused_by_person": _("Paused by a person."),
     "rollout.ended_by_person": _("Ended by a person."),
     "rollout.off_peak": off_peak_words(
@@ -219,7 +258,7 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.ring_soaking": _("Waits before the next ring, to see whether the machines of this one stay well."),
     "rollout.nothing_proven": _("The rings before installed nothing without trouble, so nothing is proven."),
     "rollout.window_over": _("The maintenance window was over before its turn."),
-    "rollout.role_missing": _("Who asked for it is no Patch operator of the machine any more."),
+    "rollout.role_missing": _("The person who started it is not a Patch operator of the machine any more."),
     "vm.not_running": _("The machine was not running."),
     "health.no_agent": _("The machine has no VM agent."),
     "health.waiting": _("Updated; its health probe is asked until it answers, for 10 minutes."),
@@ -227,15 +266,17 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "health.unhealthy_after": _("Its health probe was still not well 10 minutes after the update."),
 }
 PROBE_FAILURES: dict[ProbeFailure, Text] = {
-    ProbeFailure.MALFORMED: _("What is written as its health probe is none."),
-    ProbeFailure.NO_NETWORKS: _("No network may be asked (PROBE_NETWORKS)."),
-    ProbeFailure.NOT_ALLOWED: _("It leads to %(detail)s, outside of the networks that may be asked (PROBE_NETWORKS)."),
+    ProbeFailure.MALFORMED: _("Its health probe is not written correctly."),
+    ProbeFailure.NO_NETWORKS: _("No network is allowed for probes (PROBE_NETWORKS)."),
+    ProbeFailure.NOT_ALLOWED: _(
+        "It leads to %(detail)s, which is outside of the networks allowed for probes (PROBE_NETWORKS)."
+    ),
     ProbeFailure.UNRESOLVED: _("Its host name could not be resolved."),
     ProbeFailure.REFUSED: _("The connection was refused, or ended before an answer."),
     ProbeFailure.TIMEOUT: _("No answer came in time."),
     ProbeFailure.TLS: _("The TLS connection failed: %(detail)s"),
     ProbeFailure.STATUS: _("It answered with HTTP status %(detail)s."),
-    ProbeFailure.GARBAGE: _("The answer was no HTTP."),
+    ProbeFailure.GARBAGE: _("The answer was not HTTP."),
     ProbeFailure.BROKEN: _("The probe itself failed: %(detail)s"),
 }
 
@@ -243,17 +284,17 @@ RECURRENCE_PROBLEMS: dict[RecurrenceProblem, Text] = {
     RecurrenceProblem.BAD_HEAD: _("Begin with Day, Week or Month, with a number before it if it is not every one."),
     RecurrenceProblem.BAD_NUMBER: _("“%(entry)s” is too few or too many between two windows."),
     RecurrenceProblem.SURPLUS: _("“%(entry)s” does not belong after days."),
-    RecurrenceProblem.BAD_WEEKDAY: _("“%(entry)s” is no weekday; write Monday to Sunday in English."),
+    RecurrenceProblem.BAD_WEEKDAY: _("“%(entry)s” is not a weekday; write Monday to Sunday in English."),
     RecurrenceProblem.DAYS_MISSING: _("A month needs its days (day15) or a weekday (Second Tuesday)."),
-    RecurrenceProblem.BAD_DAY: _("“%(entry)s” is no day of a month; write day1 to day31."),
+    RecurrenceProblem.BAD_DAY: _("“%(entry)s” is not a day of a month; write day1 to day31."),
     RecurrenceProblem.BAD_ORDINAL: _("“%(entry)s” is neither day1 to day31 nor First, Second, Third, Fourth or Last."),
     RecurrenceProblem.WEEKDAY_MISSING: _("“%(entry)s” needs a weekday after it."),
-    RecurrenceProblem.BAD_OFFSET: _("“%(entry)s” is no offset; write Offset-27 to Offset27."),
+    RecurrenceProblem.BAD_OFFSET: _("“%(entry)s” is not an offset; write Offset-27 to Offset27."),
     RecurrenceProblem.NEVER: _("From its first day on, “%(entry)s” names no day that is in any calendar up to 2100."),
 }
 BLACKOUT_PROBLEMS: dict[BlackoutProblem, Text] = {
-    BlackoutProblem.NOT_A_PERIOD: _("“%(entry)s” is no period; write 2026-12-24 to 2027-01-06."),
-    BlackoutProblem.NO_SUCH_DATE: _("“%(entry)s” is no date: no calendar has it."),
+    BlackoutProblem.NOT_A_PERIOD: _("“%(entry)s” is not a period; write 2026-12-24 to 2027-01-06."),
+    BlackoutProblem.NO_SUCH_DATE: _("“%(entry)s” is not a date: no calendar has it."),
     BlackoutProblem.NOT_ORDERED: _("“%(entry)s” ends before it begins."),
     BlackoutProblem.YEAR_OUT_OF_RANGE: _("“%(entry)s” is outside of the years 2000 to 2100."),
 }
@@ -304,10 +345,10 @@ RUNNING: dict[tuple[str, str], Text] = {
 
 STALE_CAUSES: dict[StaleCause, Text] = {
     StaleCause.FAILED: _("The last try failed."),
-    StaleCause.NOT_RUNNING: _("The machine does not run; it is assessed once it does."),
+    StaleCause.NOT_RUNNING: _("The machine is not running; it is assessed once it is."),
     StaleCause.PAUSED: _("Its connection is paused."),
     StaleCause.NOT_PERIODIC: _("Periodic assessment is off."),
-    StaleCause.WAITING: _("It waits for its turn."),
+    StaleCause.WAITING: _("It is waiting for its turn."),
 }
 
 PLAN_PROBLEMS: dict[PlanProblem, Text] = {
@@ -407,8 +448,16 @@ INSTALLATION_STATES_PLANNED = pgettext_lazy("verdict of a plan", "Will be instal
 
 
 def error_text(code: str) -> ErrorText:
-    """The words of an error code; a code without words is still an error, and its code is shown beside it."""
-    return ERRORS.get(code, UNKNOWN_ERROR)
+    """The words of an error code of ours or of Windows; the code itself is shown beside them.
+
+    Of a Windows code without words the title says that there are none.
+    """
+    if code in ERRORS:
+        return ERRORS[code]
+    key = code.lower()
+    if not _HRESULT.fullmatch(key):
+        return UNKNOWN_ERROR
+    return HRESULTS.get(key) or ErrorText(_("No meaning is recorded for %(code)s.") % {"code": code}, "")
 
 
 def catalogue_problem(problem: str, *, row: int | None, field: str, facts: Mapping[str, str]) -> str:

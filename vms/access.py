@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
+from vms.selectors import may_create_vms
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -56,3 +59,42 @@ def access_or_404(
 def vm_or_404(user: User | AnonymousUser, pk: int, role: Role = Role.READER) -> VirtualMachine:
     """The VM, if the reader may see it and holds at least this role."""
     return access_or_404(user, pk, role).vm
+
+
+class May:
+    """What the reader of a page may do somewhere, so that no page shows a command that would answer 403.
+
+    Nothing is read before a template asks; then one query, and none for superusers or where the page has read the grants.
+    """
+
+    def __init__(self, user: User | AnonymousUser) -> None:
+        self._user = user
+
+    @cached_property
+    def _grants(self) -> Grants:
+        return Grants.last_read(self._user)
+
+    @property
+    def operate_somewhere(self) -> bool:
+        """Whether there can be a VM that the reader may assess and install on."""
+        return bool(self._grants.at_least(Role.OPERATOR).rows)
+
+    @property
+    def own_somewhere(self) -> bool:
+        """Whether there can be a VM whose settings the reader may change."""
+        return bool(self._grants.at_least(Role.OWNER).rows)
+
+    @property
+    def create(self) -> bool:
+        """Whether the reader may make records of VMs."""
+        return may_create_vms(self._grants)
+
+    @property
+    def own_everything(self) -> bool:
+        """Whether the reader may import VMs and change connections and maintenance configurations."""
+        return self._grants.at_least(Role.OWNER).are_of_everything
+
+
+def may(request: HttpRequest) -> dict[str, May]:
+    """Context processor: `may`, for every template."""
+    return {"may": May(request.user)}

@@ -30,7 +30,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     hotpatch_track = django_filters.ChoiceFilter(
         label=_("Hotpatch track"), choices=HOTPATCH_TRACKS, empty_label=_("All")
     )
-    patcher = django_filters.ChoiceFilter(label=_("Who patches"), choices=PATCHERS, empty_label=_("All"))
+    patcher = django_filters.ChoiceFilter(label=_("Patched by"), choices=PATCHERS, empty_label=_("All"))
     connection = django_filters.ChoiceFilter(
         label=_("Connection"), field_name="connection_id", choices=[], empty_label=_("All")
     )

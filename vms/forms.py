@@ -202,7 +202,7 @@ class ImageField(forms.CharField):
         if len(entries) == 1:
             return ImageReference(entries[0].publisher, entries[0].offer, entries[0].sku)
         raise forms.ValidationError(
-            _("“%(text)s” names no image; write publisher:offer:SKU, or the resource id of a gallery image.")
+            _("“%(text)s” is not an image; write publisher:offer:SKU, or the resource id of a gallery image.")
             % {"text": text[:100]}
         )
 
@@ -227,11 +227,11 @@ class ProbeField(forms.CharField):
         networks, _malformed = read_networks(settings.PROBE_NETWORKS)
         if not networks:
             raise forms.ValidationError(
-                _("This portal asks no probes: its administrator has not named any network in PROBE_NETWORKS.")
+                _("This portal does not use probes: its administrator has not named any network in PROBE_NETWORKS.")
             )
         if is_outside(probe, networks):
             raise forms.ValidationError(
-                _("%(host)s is outside of the networks that may be asked (PROBE_NETWORKS).") % {"host": probe.host}
+                _("%(host)s is outside of the networks allowed for probes (PROBE_NETWORKS).") % {"host": probe.host}
             )
         return str(probe)
 
@@ -297,7 +297,7 @@ class RecordForm(forms.Form):
             if not line.strip():
                 continue
             if not sign or not name or len(name) > 512 or len(value) > 256 or "\x00" in line:
-                raise forms.ValidationError(_("“%(line)s” is no tag; write name=value.") % {"line": line[:40]})
+                raise forms.ValidationError(_("“%(line)s” is not a tag; write name=value.") % {"line": line[:40]})
             tags[name] = value
         return tags
 
@@ -569,7 +569,8 @@ class MisfortuneForm(forms.Form):
             fields["kb_numbers"] = parse_kb_numbers(fields.get("kb_number", ""))
         except KbNumbersError as error:
             self.add_error(
-                "kb_number", _("“%(entry)s” is no KB article; write 5034129 or KB5034129.") % {"entry": error.first_bad}
+                "kb_number",
+                _("“%(entry)s” is not a KB article; write 5034129 or KB5034129.") % {"entry": error.first_bad},
             )
         return fields
 

@@ -56,6 +56,8 @@ from vms.choices import (
 from vms.lookups import array
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.contrib.auth.models import AnonymousUser, User
 
 
@@ -264,14 +266,28 @@ class Grants:
 
     @classmethod
     def of(cls, user: User | AnonymousUser) -> Grants:
-        """The grants of a user and of the user's groups."""
+        """The grants of a user and of the user's groups, as they are now."""
+        found = cls(tuple(cls._read(user)))
+        user.grants_last_read = found  # type: ignore[union-attr]  # for `last_read`
+        return found
+
+    @classmethod
+    def last_read(cls, user: User | AnonymousUser) -> Grants:
+        """What `of` last said of this very object, which lives as long as its request; for what a page shows, not for what acts."""
+        found: Grants | None = getattr(user, "grants_last_read", None)
+        return cls.of(user) if found is None else found
+
+    @staticmethod
+    def _read(user: User | AnonymousUser) -> Iterator[Grant]:
         if not user.is_active or user.is_anonymous:
-            return cls(())
+            return
         if user.is_superuser:
-            return cls((Grant(Role.OWNER, Scope.EVERYTHING),))
+            yield Grant(Role.OWNER, Scope.EVERYTHING)
+            return
         with connection.cursor() as cursor:
             cursor.execute(_GRANTS, {"user": user.pk})
-            return cls(tuple(Grant(Role(role), Scope(scope), *place) for role, scope, *place in cursor.fetchall()))
+            for role, scope, *place in cursor.fetchall():
+                yield Grant(Role(role), Scope(scope), *place)
 
     def at_least(self, role: Role) -> Grants:
         """The grants of this role or a stronger one."""

@@ -91,6 +91,12 @@ def groups_owned_by(user: User) -> QuerySet[ResourceGroup]:
     return groups.filter(Q(pk__in=grants.group_ids) | Q(subscription__in=grants.subscription_ids))
 
 
+def may_create_vms(grants: Grants) -> bool:
+    """Whether these grants let one make VMs in some resource group: Owner of a group, a subscription, or everything."""
+    owned = grants.at_least(Role.OWNER)
+    return owned.are_of_everything or bool(owned.group_ids or owned.subscription_ids)
+
+
 # --- eligibility -------------------------------------------------------------------------------------------------
 
 

@@ -52,8 +52,8 @@ PROBE_PROBLEMS: dict[ProbeProblem, Text] = {
     ProbeProblem.BAD_SCHEME: _("A health probe begins with tcp://, http:// or https://."),
     ProbeProblem.CREDENTIALS: _("A health probe carries no user name and no password."),
     ProbeProblem.HOST_MISSING: _("The host is missing; write tcp://host:port or http://host/path."),
-    ProbeProblem.BAD_HOST: _("“%(entry)s” is no host name and no IP address."),
+    ProbeProblem.BAD_HOST: _("“%(entry)s” is neither a host name nor an IP address."),
     ProbeProblem.PORT_MISSING: _("The port is missing; write tcp://host:port."),
-    ProbeProblem.BAD_PORT: _("“%(entry)s” is no port; write 1 to 65535."),
+    ProbeProblem.BAD_PORT: _("“%(entry)s” is not a port; write 1 to 65535."),
     ProbeProblem.PATH_NOT_ALLOWED: _("“%(entry)s” does not belong after the port; write tcp://host:port."),
 }

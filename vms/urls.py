@@ -9,6 +9,7 @@ urlpatterns = [
     path("", views.vm_list, name="vm-list"),
     path("import/", views.vm_import, name="vm-import"),
     path("export/", views.vm_export, name="vm-export"),
+    path("images/", views.image_catalog, name="images"),
     path("create/", views.vm_create, name="vm-create"),
     path("settings/", views.settings_change, name="settings-change"),
     path("<int:pk>/edit/", views.vm_edit, name="vm-edit"),

@@ -16,13 +16,14 @@ from vms.access import access_or_404
 from vms.choices import Role
 from vms.filters import VmFilter, matching_ids
 from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard, selected_ids
+from vms.models import Grants, ImageCatalogEntry
 from vms.selectors import (
     DEFAULT_ORDER,
     ORDERS,
     ListTooSlowError,
     csv_lines,
     eligibility_of,
-    groups_owned_by,
+    may_create_vms,
     owns_everything,
     vm_page,
 )
@@ -60,16 +61,25 @@ def vm_settings(request: PortalRequest, pk: int) -> HttpResponse:
     return render_page(request, "vms/settings.html", context)
 
 
+@require_GET
+def image_catalog(request: PortalRequest) -> HttpResponse:
+    """Which images can be hotpatched: for everybody who is signed in."""
+    context = {"entries": ImageCatalogEntry.objects.order_by("product_line", "sku")}
+    return render_page(request, "vms/images.html", context)
+
+
 @require_http_methods(["GET", "POST"])
 def vm_create(request: PortalRequest) -> HttpResponse:
     """Make a VM record by hand; the verdict beside the form follows what is chosen."""
-    if not groups_owned_by(request.user).exists():
+    if not may_create_vms(Grants.of(request.user)):
         raise PermissionDenied
     form = CreateForm(request.POST or None, user=request.user)
     is_asked = form.is_bound and "create" in request.POST
     vm = form.save() if is_asked and form.is_valid() else None
     if vm is not None:
-        messages.success(request, _("%(name)s is there. Assess it to see which updates it lacks.") % {"name": vm.name})
+        messages.success(
+            request, _("%(name)s was created. Assess it to see which updates it lacks.") % {"name": vm.name}
+        )
         return redirect("vms:vm-settings", vm.pk)
     return render_page(
         request, "vms/create.html", {"form": form}, partials={"verdict"}, status=422 if is_asked else 200

@@ -38,6 +38,7 @@
       list.dispatchEvent(new Event("input", { bubbles: true }));
     }
     event.target.closest?.("[data-dismiss]")?.closest(".toast").remove();
+    for (const menu of document.querySelectorAll("details.overflow[open]")) menu.open = menu.contains(event.target);
   });
 
   // `?` shows the shortcuts; `g` and a key goes to what carries that key. Never while somebody types.

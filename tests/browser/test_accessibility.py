@@ -25,7 +25,7 @@ KEPT = re.compile(
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
     | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | CSV | (Quiet|Tokyo)\sSaturdays | \d?(Day|Week|Month)s?\b | Saturday | Sunday | Second | Tuesday | Offset4 | day15 | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
-    | (tcp|https?):// | \w+:\w+:SKU | [a-z]+\.[a-z_]+
+    | (tcp|https?):// | \.NET | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
     re.VERBOSE,
 )
@@ -63,7 +63,7 @@ def addresses(page: Page) -> dict[str, str]:
     connection = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/bulk/?kind=assessment&q=sql")
     page.get_by_role("button", name="Assess", exact=True).click()
-    expect(page.locator("#bulk-progress")).to_contain_text("Everything has ended", timeout=60_000)
+    expect(page.locator("#bulk-progress")).to_contain_text("Finished", timeout=60_000)
     bulk = page.url
     page.goto("/maintenance/")
     if not page.get_by_role("link", name="Quiet Saturdays").count():
@@ -89,6 +89,7 @@ def addresses(page: Page) -> dict[str, str]:
         "tour": "/tour/",
         "list": "/virtual-machines/",
         "list-empty": "/virtual-machines/?q=nothing-of-this-name",
+        "images": "/virtual-machines/images/",
         "import": "/virtual-machines/import/",
         "create": "/virtual-machines/create/",
         "overview": vm,

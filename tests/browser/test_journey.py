@@ -112,9 +112,9 @@ def test_the_preview_follows_what_is_typed(page: Page, stack: Stack) -> None:
     page.get_by_role("checkbox", name="Updates", exact=True).check()
     expect(preview.locator("tr", has_text="KB5084071")).to_contain_text("Will be installed")
     page.get_by_role("textbox", name="Exclude KB articles").fill("KB12x")
-    expect(preview).to_contain_text("“KB12x” is no KB article")
+    expect(preview).to_contain_text("“KB12x” is not a KB article")
     page.get_by_role("button", name="Next: Properties").click()
-    expect(page.locator("main")).to_contain_text("“KB12x” is no KB article")
+    expect(page.locator("main")).to_contain_text("“KB12x” is not a KB article")
     expect(page.get_by_role("textbox", name="Exclude KB articles")).to_have_value("KB12x")
 
 

@@ -77,8 +77,8 @@ def test_the_demo_is_the_default_unless_the_database_is_yours() -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"PORT": "http"}, "PORT=http is no port"),
-        ({"PORT": "70000"}, "PORT=70000 is no port"),
+        ({"PORT": "http"}, "PORT=http is not a port"),
+        ({"PORT": "70000"}, "PORT=70000 is not a port"),
         ({"DEMO": "maybe"}, "DEMO=maybe"),
         ({"DATABASE_URL": "mysql://host/db"}, "DATABASE_URL is not understood"),
         ({"REDIS_URL": "amqp://host"}, "REDIS_URL is not understood"),

@@ -984,8 +984,7 @@ def test_a_configuration_from_preview_to_runs(client: Client, chief: User, resou
     }
     url = reverse("updates:maintenance-create")
     shown = text_of(client.post(url, fields | {"go": "preview"}))
-    assert "3 machines are meant now" in shown
-    assert "2 of them would be patched" in shown
+    assert "3 machines match; 2 of them will be patched." in shown
     assert not MaintenanceConfiguration.objects.exists()
     for bad in (
         {"recur_every": "Fortnightly"},

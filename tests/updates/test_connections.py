@@ -149,7 +149,7 @@ def test_a_misfortune_that_cannot_be_set_says_why(admin: Client, connection: Con
         ({"name": "nobody", "misfortune": "silent"}, "No machine of this name"),
         ({"name": "", "misfortune": "silent"}, "This field is required"),
         ({"name": "x", "misfortune": "earthquake"}, "Select a valid choice"),
-        ({"name": "x", "misfortune": "fail", "kb_number": "KB12x"}, "“KB12x” is no KB article"),
+        ({"name": "x", "misfortune": "fail", "kb_number": "KB12x"}, "“KB12x” is not a KB article"),
     ):
         answer = admin.post(address("connection-misfortune", connection), fields)
         assert answer.status_code == 422

@@ -118,9 +118,9 @@ def test_assess_install_history_and_get_hotfix(page: Client, make_vm: Callable[.
         wizard(page, vm, "review", kb_numbers_to_include="KB2267602", kb_numbers_to_exclude="５０８４０７１")
     )
     for words in (
-        "KB5087424 · Security Will be installed Its class is selected",
+        "KB5087424 · Security · published on 2026-05-12 Will be installed Its class is selected",
         "KB2267602 · Definition Will be installed Its KB is on the include list",
-        "KB5084071 · Updates Excluded Its KB is on the exclude list",
+        "KB5084071 · Updates · published on 2026-04-14 Excluded Its KB is on the exclude list",
         "KB890830 · Update rollup Not selected Its class is not selected",
         "No reboot",
         "20 min estimated, of at most 120 minutes",
@@ -269,9 +269,9 @@ def test_the_guard_leaves_out_what_takes_a_vm_off_the_track_until_it_is_ticked(
     review = text_of(wizard(page, vm, "review"))
     assert "Install KB5070881 although the machine will be off the hotpatch track until 2026-01" in review
     assert "It would take the machine off the hotpatch track" in review
-    assert "2 updates will be installed" in review
+    assert "2 updates to install" in review
     ticked = text_of(wizard(page, vm, "review", guard_overrides=["5070881"]))
-    assert "3 updates will be installed" in ticked
+    assert "3 updates to install" in ticked
     assert "Will reboot" in ticked
     run = install(page, vm)
     assert results(run)["5070881"] == "NotSelected"
@@ -297,10 +297,10 @@ def test_excluding_what_may_reboot_is_one_button(page: Client, make_vm: Callable
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("KB12x", "“KB12x” is no KB article"),
+        ("KB12x", "“KB12x” is not a KB article"),
         (
             "5034129, '; DROP TABLE patches",
-            "“&#x27;” is no KB article; write 5034129 or KB5034129. 3 more entries are wrong.",
+            "“&#x27;” is not a KB article; write 5034129 or KB5034129. 3 more entries are wrong.",
         ),
         (
             " ".join(str(5_000_000 + n) for n in range(501)),
@@ -367,7 +367,7 @@ def test_going_back_loses_nothing_and_a_preview_presses_no_button(
     )  # fmt: skip
     assert preview.status_code == 200
     assert b"<html" not in preview.content
-    assert "KB5084071 · Updates Will be installed" in text_of(preview)
+    assert "KB5084071 · Updates · published on 2026-04-14 Will be installed" in text_of(preview)
     assert "Will be installed: 1 · Not selected: 3 · Excluded: 0" in text_of(preview).replace(" :", ":")
 
 
@@ -554,3 +554,60 @@ def test_polling_carries_its_own_end(page: Client, make_vm: Callable[..., Virtua
     ended = page.get(blade(vm)).content
     assert b'hx-trigger="every' not in ended
     assert b'http-equiv="refresh"' not in ended
+
+
+# --- running it again, and what the review names -----------------------------------------------------------------
+
+
+def test_run_again_opens_the_wizard_with_the_same_plan(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm()
+    assess(page, vm)
+    run = install(
+        page, vm, classifications=["Definition"], kb_numbers_to_exclude="5084071", max_patch_publish_date="2026-05-15",
+        exclude_kbs_requiring_reboot="on", reboot_setting="Never", maximum_minutes="95",
+    )  # fmt: skip
+    assert f"?again={run.pk}" in page.get(reverse("updates:operation", args=[run.pk])).content.decode()
+    form = page.get(reverse("updates:install", args=[vm.pk]), {"again": str(run.pk)}).context["wizard"].form
+    assert form["classifications"].value() == ["Definition"]
+    assert form["kb_numbers_to_exclude"].value() == "5084071"
+    assert form["max_patch_publish_date"].value() == date(2026, 5, 15)
+    assert form["exclude_kbs_requiring_reboot"].value() is True
+    assert form["reboot_setting"].value() == "Never"
+    assert form["maximum_minutes"].value() == 95
+    assert str(form["request_id"].value()) != str(run.pk)
+
+
+@pytest.mark.parametrize("again", ["", "x", "00000000-0000-0000-0000-000000000000", "\x00"])
+def test_run_again_of_nothing_begins_as_always(
+    page: Client, make_vm: Callable[..., VirtualMachine], again: str
+) -> None:
+    vm = make_vm()
+    assess(page, vm)
+    form = page.get(reverse("updates:install", args=[vm.pk]), {"again": again}).context["wizard"].form
+    assert form["classifications"].value() == ["Critical", "Security"]
+
+
+def test_run_again_takes_no_plan_from_another_machine(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm, other = make_vm(), make_vm()
+    for machine in (vm, other):
+        assess(page, machine)
+    run = install(page, other, classifications=["Definition"])
+    form = page.get(reverse("updates:install", args=[vm.pk]), {"again": str(run.pk)}).context["wizard"].form
+    assert form["classifications"].value() == ["Critical", "Security"]
+
+
+def test_the_review_names_classes_days_and_numbers(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm()
+    assess(page, vm)
+    response = wizard(page, vm, "review", classifications=["Security", "Updates"], max_patch_publish_date="2026-05-15")
+    review = text_of(response)
+    assert "Update classifications Security, Updates" in review
+    assert "Published on or before 2026-05-15" in review
+    assert "KB5087424 · Security · published on 2026-05-12" in review
+    assert "so it may mean more reboots and more downtime" in review
+    for kb_number in re.findall(
+        r"KB\d{6,}", response.content.decode().split('id="review-verdicts"')[1].split("</div>")[0]
+    ):
+        assert f'<span class="nowrap">{kb_number}</span>' in response.content.decode()
+    assert "1 update to install" in text_of(wizard(page, vm, "review"))
+    assert "0 updates to install" in text_of(wizard(page, vm, "review", classifications=["ServicePack"]))

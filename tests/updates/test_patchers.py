@@ -346,14 +346,14 @@ def test_the_list_filters_by_it_in_both_languages(client: Client, reader: User, 
     shown = client.get(reverse("vms:vm-list"), {"patcher": value.value})
     assert names(shown) == [f"vm-{value.value}"]
     words = {
-        Patcher.NOBODY: ("Nobody", "なし"),
+        Patcher.NOBODY: ("Nobody", "自動適用なし"),
         Patcher.GUEST_OS: ("Windows itself", "Windows 自体"),
         Patcher.PLATFORM: ("Azure, automatically", "Azure (自動)"),
         Patcher.PORTAL_AUTOMATICALLY: ("This portal, automatically", "このポータル (自動)"),
         Patcher.PORTAL_BY_SCHEDULE: ("This portal, by schedule", "このポータル (スケジュール)"),
     }[value]
     for language, (word, label) in zip(
-        ("en", "ja"), zip(words, ("Who patches", "更新の担当"), strict=True), strict=True
+        ("en", "ja"), zip(words, ("Patched by", "更新の実行元"), strict=True), strict=True
     ):
         page = client.get(
             reverse("vms:vm-list"), {"patcher": value.value}, headers={"Accept-Language": language}

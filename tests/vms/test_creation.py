@@ -137,10 +137,10 @@ def test_the_verdict_comes_before_anything_is_made(
     [
         ({"name": "no spaces"}, "Enter a valid value"),
         ({"name": "x" * 65}, "at most 64"),
-        ({"tags": "no sign"}, "“no sign” is no tag"),
+        ({"tags": "no sign"}, "“no sign” is not a tag"),
         ({"zone": "1", "availability_set": "as-1"}, "not in both"),
-        ({"image": "2022-datacenter"}, "“2022-datacenter” names no image"),
-        ({"image": "a:b"}, "“a:b” names no image"),
+        ({"image": "2022-datacenter"}, "“2022-datacenter” is not an image"),
+        ({"image": "a:b"}, "“a:b” is not an image"),
         ({"image": " "}, "This field is required"),
         ({"resource_group": "999999"}, "Select a valid choice"),
         ({"patch_mode": "Manual"}, "Hotpatch needs the orchestration"),
@@ -258,13 +258,13 @@ def test_an_image_that_its_settings_forbid_is_refused_and_nothing_is_changed(
     [
         ("web-013", ["10.0.0.0/8"], "begins with tcp://, http:// or https://"),
         ("tcp://web-013", ["10.0.0.0/8"], "The port is missing"),
-        ("tcp://web-013:99999", ["10.0.0.0/8"], "“99999” is no port"),
+        ("tcp://web-013:99999", ["10.0.0.0/8"], "“99999” is not a port"),
         ("http://me:secret@web-013/", ["10.0.0.0/8"], "no user name and no password"),
         ("http://web 013/", ["10.0.0.0/8"], "cannot be in a health probe"),
         (f"http://web-013/{'x' * 200}", ["10.0.0.0/8"], "at most 200 characters"),
         ("http://169.254.169.254/", ["10.0.0.0/8"], "169.254.169.254 is outside of the networks"),
-        ("http://web-013/", [], "This portal asks no probes"),
-        ("http://web-013/", ["nonsense"], "This portal asks no probes"),
+        ("http://web-013/", [], "This portal does not use probes"),
+        ("http://web-013/", ["nonsense"], "This portal does not use probes"),
     ],
 )
 def test_a_probe_that_would_never_be_asked_is_refused(

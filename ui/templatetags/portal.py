@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,10 +12,10 @@ from django import template
 from django.forms import BoundField
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import ngettext, pgettext
 from lucide import _render_icon
 
 from ui.badges import badge_of
@@ -89,6 +90,21 @@ def kb(number: str) -> SafeString | str:
 def kb_text(number: str) -> str:
     """A KB article as people write it, without a link."""
     return f"KB{number}" if number else ""
+
+
+@register.filter
+def month(day: date | None) -> str:
+    """The month of a day, as the reader's language writes it; empty without one."""
+    return date_format(day, pgettext("format of a month", "Y-m")) if day else ""
+
+
+_KB = re.compile(r"KB\d+")
+
+
+@register.filter
+def keep_kbs(text: str) -> SafeString:
+    """A text in which no KB article is broken over two lines."""
+    return mark_safe(_KB.sub(r'<span class="nowrap">\g<0></span>', conditional_escape(text)))  # noqa: S308 (escaped)
 
 
 @register.filter

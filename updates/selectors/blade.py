@@ -33,6 +33,7 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
+from updates.plans import plan_from_json
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.polling import poll_seconds
 from vms.access import access_or_404
@@ -172,6 +173,13 @@ class VmPicture:
     def recommended(self) -> tuple[AvailableRow, ...]:
         """The Critical and Security updates that are available now."""
         return tuple(row for row in self.available if row.is_recommended)
+
+    def plan_of(self, operation_id: str) -> terms.InstallationPlan | None:
+        """The plan of this installation of the last 30 days; None where the VM has none of this id."""
+        found = next(
+            (o for o in self.operations if str(o.pk) == operation_id and o.kind == OperationKind.INSTALLATION), None
+        )
+        return plan_from_json(found.plan) if found is not None and found.plan else None
 
     @property
     def next_reboot(self) -> MonthForecast | None:

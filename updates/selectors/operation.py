@@ -67,6 +67,11 @@ class OperationPage:
         return self.is_installation and self.operation.installed_count > 0 and self.access.may_operate
 
     @property
+    def can_run_again(self) -> bool:
+        """Whether the reader may start the same once more: it has ended, and there is a button for it."""
+        return self.operation.is_ended and self.access.may_operate
+
+    @property
     def poll_seconds(self) -> int:
         """How long the page waits before it looks again."""
         return poll_seconds(self.operation.created_at, self.now)

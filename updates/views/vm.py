@@ -95,7 +95,7 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
 def install(request: PortalRequest, pk: int) -> HttpResponse:
     """Install updates now: updates, properties, review, run."""
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
-    wizard = InstallWizard(request.POST or None, picture=picture)
+    wizard = InstallWizard(request.POST or None, picture=picture, again=request.GET.get("again", ""))
     if wizard.is_confirmed:
         form = wizard.form
         (outcome,) = request_installations(
@@ -128,5 +128,5 @@ def lift(request: PortalRequest, pk: int) -> HttpResponse:
     """Let installations take a KB again that a rollback holds back."""
     vm_or_404(request.user, pk, Role.OPERATOR)
     if lift_hold(vm_id=pk, kb_number=request.POST.get("kb", "")[:10]):
-        messages.success(request, _("It is not held back any more: the next installation may take it."))
+        messages.success(request, _("The hold was lifted: the next installation may take the update."))
     return redirect("updates:blade", pk)
