@@ -61,6 +61,18 @@ ERRORS: dict[str, ErrorText] = {
         _("The rest of this request could not be handed out."),
         _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
     ),
+    "bulk.cancelled": ErrorText(
+        _("It was cancelled before every machine had been asked."),
+        _("Machines without an answer were not asked, and what was queued was taken back."),
+    ),
+    "bulk.outdated": ErrorText(
+        _("The portal was upgraded before every machine had been asked."),
+        _("Which machines were meant was not kept by the version before. Ask for those without an answer again."),
+    ),
+    "role.missing": ErrorText(
+        _("Who asked for it is no Patch operator of the machine."),
+        _("Ask an Owner for the role on the machine, then ask again."),
+    ),
     "rollback.unknown_state": ErrorText(
         _("Nobody knows which updates are installed."), _("Assess the machine first; only then there is a way back.")
     ),

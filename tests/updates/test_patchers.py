@@ -37,6 +37,7 @@ from updates.services.automation import (
     tick,
 )
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.selection import VmSelection
 from vms.selectors import connections_in_charge
 from vms.services.connections import save_connection
 from vms.services.imports import import_vms
@@ -148,13 +149,15 @@ def test_the_database_knows_who_is_in_charge_as_the_model_does() -> None:
 
 def test_settings_move_it_at_once_and_a_schedule_is_remembered(owner: User, resource_group: ResourceGroup) -> None:
     plain, attached = (VirtualMachineFactory(resource_group=resource_group, enable_hotpatching=False) for _ in range(2))
-    create_configuration(configuration=configuration(), created_by=owner, now=NOON, vm_ids=[attached.pk])
+    create_configuration(
+        configuration=configuration(), created_by=owner, now=NOON, selection=VmSelection.of([attached.pk])
+    )
     assert (patcher(plain), patcher(attached)) == ("portal_automatically", "portal_by_schedule")
     bypass = SettingsChange(bypass_platform_safety_checks=True)
-    change_settings(vm_ids=[plain.pk, attached.pk], change=bypass, changed_by=owner)
+    change_settings(selection=VmSelection.of([plain.pk, attached.pk]), change=bypass, changed_by=owner)
     assert (patcher(plain), patcher(attached)) == ("nobody", "portal_by_schedule")
     windows = SettingsChange(patch_mode=PatchMode.AUTOMATIC_BY_OS, bypass_platform_safety_checks=False)
-    change_settings(vm_ids=[plain.pk, attached.pk], change=windows, changed_by=owner)
+    change_settings(selection=VmSelection.of([plain.pk, attached.pk]), change=windows, changed_by=owner)
     assert (patcher(plain), patcher(attached)) == ("guest_os", "guest_os")
 
 
@@ -168,7 +171,7 @@ def test_a_configuration_moves_its_members_when_it_is_made_changed_switched_and_
     row.scope = {"tag_name": "ring", "tag_value": "2"}
     change_configuration(configuration=row, now=NOON)
     assert (patcher(vm), patcher(other)) == ("portal_automatically", "portal_by_schedule")
-    change_configuration(configuration=row, now=NOON, vm_ids=[vm.pk])
+    change_configuration(configuration=row, now=NOON, selection=VmSelection.of([vm.pk]))
     assert (patcher(vm), patcher(other)) == ("portal_by_schedule", "portal_by_schedule")
     switch_configuration(configuration_id=row.pk, is_enabled=False, now=NOON)
     assert (patcher(vm), patcher(other)) == ("portal_automatically", "portal_automatically")

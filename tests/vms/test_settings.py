@@ -17,6 +17,7 @@ from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.patching.tables import flag, matches, rows, words
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
+from vms.selection import VmSelection
 from vms.selectors import MAX_SELECTED
 from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict, change_settings
 
@@ -35,7 +36,7 @@ def vm(resource_group: ResourceGroup) -> VirtualMachine:
 
 
 def change(owner: User, what: SettingsChange, *vms: VirtualMachine):
-    return change_settings(vm_ids=[vm.pk for vm in vms], change=what, changed_by=owner)
+    return change_settings(selection=VmSelection.of([vm.pk for vm in vms]), change=what, changed_by=owner)
 
 
 # --- the service -------------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_every_change_of_every_machine_through_the_page_and_the_service(
         wanted |= {"hotpatch": {"on": "yes", "off": "no"}[hotpatch]} if hotpatch else {}
         expected = {pk: expected_of(facts, wanted) for pk, facts in machines.items()}
         with transaction.atomic():
-            by_service = change_settings(vm_ids=machines, change=change_of(wanted), changed_by=owner)
+            by_service = change_settings(selection=VmSelection.of(machines), change=change_of(wanted), changed_by=owner)
             transaction.set_rollback(True)
         sent = {"vm": list(machines), **fields}
         review = client.post(URL, sent | {"go": "review"})
