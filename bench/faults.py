@@ -112,6 +112,7 @@ class Campaign:
         from patching.terms import Classification, InstallationPlan, OperationKind
         from updates.models import BulkRequest, Operation
         from updates.services.bulk import request_bulk
+        from vms.selection import VmSelection
         from vms.models import Connection, VirtualMachine
 
         self._sql(STEPPING_CLOCK.format(database=self._database))
@@ -126,7 +127,11 @@ class Campaign:
         began = time.monotonic()
         for _ in range(3):  # whoever clicks three times asks once
             request_bulk(
-                request_id=pk, kind=OperationKind.INSTALLATION, selection={"vm": ids}, plan=plan, requested_by=user
+                request_id=pk,
+                kind=OperationKind.INSTALLATION,
+                selection=VmSelection.of(ids),
+                plan=plan,
+                requested_by=user,
             )
         self.ledger.with_suffix(".calm").unlink()
         self._befall()

@@ -22,9 +22,9 @@ class _Fields(HTMLParser):
             return
         name = have.get("name", "")
         if tag == "input" and name:
-            if have.get("type") in {"checkbox", "radio"} and "checked" not in have:
-                return
-            self.fields.setdefault(name, []).append(have.get("value", "on"))
+            is_tick = have.get("type") in {"checkbox", "radio"}
+            if not is_tick or "checked" in have:
+                self.fields.setdefault(name, []).append(have.get("value", "on" if is_tick else ""))
         elif tag == "select":
             self.select = name
         elif tag == "option" and "selected" in have and self.select:

@@ -897,10 +897,11 @@ def test_availability_first_on_demand_is_a_rollout(
 ) -> None:
     import uuid
 
-    fleet(resource_group, 3)
+    vms = fleet(resource_group, 3)
     client.force_login(operator)
     fields = {
         "kind": "installation",
+        "vm": [vm.pk for vm in vms],
         "request_id": str(uuid.uuid4()),
         "classifications": ["Security"],
         "reboot_setting": "IfRequired",

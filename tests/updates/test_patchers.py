@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import re
-import uuid
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -23,11 +22,11 @@ from django.utils import timezone
 from patching.orchestrator import Patcher, who_patches
 from patching.terms import Classification, ImageReference, InstallationPlan, PatchMode, Platform
 from tests.factories import ConnectionFactory, PatchFactory, VirtualMachineFactory
+from tests.forms import fields_of
 from tests.patching.tables import flag, rows
 from updates.models import BulkRequest, MaintenanceConfiguration, PatchSet, PatchSetMember, VmUpdateState
 from updates.plans import plan_to_json
 from updates.selectors.automation import vms_to_patch_automatically
-from updates.selectors.bulk import selected_vms
 from updates.services.automation import (
     change_configuration,
     create_configuration,
@@ -386,13 +385,15 @@ def test_a_value_that_is_none_filters_nothing_and_is_named(client: Client, reade
 def test_all_that_match_and_the_export_mean_the_same_vms(client: Client, operator: User) -> None:
     client.force_login(operator)
     page = client.get(reverse("vms:vm-list"), {"patcher": "nobody"}).content.decode()
-    assert '<input type="hidden" name="patcher" value="nobody" form="selection">' in page
+    assert '<input type="hidden" name="patcher" value="nobody">' in page
     answer = client.get(reverse("vms:vm-export"), {"patcher": "nobody"})
     lines = list(csv.DictReader(io.StringIO(b"".join(answer).decode())))
     assert [(line["name"], line["patcher"]) for line in lines] == [("vm-nobody", "nobody")]
-    fields = {"kind": "assessment", "patcher": "nobody", "request_id": str(uuid.uuid4()), "go": "start"}
-    client.post(reverse("updates:bulk-create"), fields)
-    assert [vm.name for vm in selected_vms(BulkRequest.objects.get())] == ["vm-nobody"]
+    url = reverse("updates:bulk-create")
+    asked = client.get(url, {"kind": "assessment", "patcher": "nobody", "all": "1"})
+    client.post(url, fields_of(asked, url) | {"confirm": "1", "go": "start"})
+    (block,) = BulkRequest.objects.get().blocks.all()
+    assert list(VirtualMachine.objects.filter(pk__in=block.vm_ids).values_list("name", flat=True)) == ["vm-nobody"]
 
 
 @pytest.mark.usefixtures("one_of_each")
