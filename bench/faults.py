@@ -112,8 +112,8 @@ class Campaign:
         from patching.terms import Classification, InstallationPlan, OperationKind
         from updates.models import BulkRequest, Operation
         from updates.services.bulk import request_bulk
-        from vms.selection import VmSelection
         from vms.models import Connection, VirtualMachine
+        from vms.selection import VmSelection
 
         self._sql(STEPPING_CLOCK.format(database=self._database))
         self._cut()
