@@ -250,7 +250,7 @@ class RecordForm(forms.Form):
 
     def clean_tags(self) -> dict[str, str]:
         """Read `name=value` lines; the first that is none is named."""
-        tags = {}
+        tags: dict[str, str] = {}
         for line in self.cleaned_data["tags"].splitlines():
             name, sign, value = (part.strip() for part in line.partition("="))
             if not line.strip():

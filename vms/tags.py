@@ -7,8 +7,12 @@ from typing import Any
 
 from django.db.models import BooleanField, Func, TextField, Value
 
-# What is no object has no tags: PostgreSQL would raise an error.
-_PAIRS = "jsonb_each_text(CASE WHEN jsonb_typeof(%(tags)s) = 'object' THEN %(tags)s END) AS tag(key, value)"
+# The tags of a VM beside the name (and value) that is looked for. What is no object has no tags: PostgreSQL would raise.
+_TAGS = (
+    "FROM (SELECT %(expressions)s) AS asked({columns}), jsonb_each_text("
+    "CASE WHEN jsonb_typeof(asked.tags) = 'object' THEN asked.tags END) AS tag(key, value) "
+    "WHERE lower(tag.key) = lower(asked.name)"
+)
 
 
 def tag_value(tags: Mapping[str, Any], name: str) -> str | None:
@@ -17,34 +21,23 @@ def tag_value(tags: Mapping[str, Any], name: str) -> str | None:
     return next((str(value or "") for key, value in tags.items() if key.lower() == wanted), None)
 
 
-class _Tag(Func):
-    """An expression over the tags of a VM; its second argument is a name, its third a value."""
-
-    def as_sql(self, compiler: Any, _connection: Any, **_context: Any) -> tuple[str, tuple[Any, ...]]:
-        """The expression with its column in place of `%(tags)s`."""
-        column, *values = self.get_source_expressions()
-        tags, _none = compiler.compile(column)
-        parameters = tuple(parameter for value in values for parameter in compiler.compile(value)[1])
-        return self.template.replace("%(pairs)s", _PAIRS).replace("%(tags)s", tags), parameters
-
-
-class TagValue(_Tag):
+class TagValue(Func):
     """What `tag_value` says, in the database; NULL where there is none."""
 
-    template = "(SELECT coalesce(tag.value, '') FROM %(pairs)s WHERE lower(tag.key) = lower(%s) LIMIT 1)"
+    template = f"(SELECT coalesce(tag.value, '') {_TAGS.format(columns='tags, name')} LIMIT 1)"
     output_field = TextField()
 
     def __init__(self, name: str) -> None:
         super().__init__("tags", Value(name))
 
 
-class HasTag(_Tag):
+class HasTag(Func):
     """Whether a VM has a tag of this name, and this value if one is given."""
 
-    template = "EXISTS (SELECT FROM %(pairs)s WHERE lower(tag.key) = lower(%s)"
     output_field = BooleanField()
     conditional = True
 
     def __init__(self, name: str, value: str = "") -> None:
-        self.template = f"{self.template} AND tag.value = %s)" if value else f"{self.template})"
-        super().__init__("tags", Value(name), *([Value(value)] if value else []))
+        named = f"SELECT {_TAGS.format(columns='tags, name, value' if value else 'tags, name')}"
+        template = f"EXISTS ({named} AND tag.value = asked.value)" if value else f"EXISTS ({named})"
+        super().__init__("tags", Value(name), *([Value(value)] if value else []), template=template)
