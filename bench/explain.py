@@ -11,7 +11,7 @@ import json
 from django.contrib.auth.models import User
 from django.db import connection
 from vms.models import VirtualMachine, Grants
-from vms.selectors import _fetch_bounded, search_by_name, page_sql, Cursor
+from vms.selectors import fetch_bounded, search_by_name, page_sql, Cursor
 from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
@@ -48,7 +48,7 @@ with connection.cursor() as cursor:
     for name, (sql, params) in queries.items():
         explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, BUFFERS) " + sql
         if name in lists:
-            lines = _fetch_bounded(explain, params)
+            lines = fetch_bounded(explain, params)
         else:
             cursor.execute(explain, params)
             lines = cursor.fetchall()

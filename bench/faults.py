@@ -113,6 +113,7 @@ class Campaign:
         from updates.models import BulkRequest, Operation
         from updates.services.bulk import request_bulk
         from vms.models import Connection, VirtualMachine
+        from vms.selection import VmSelection
 
         self._sql(STEPPING_CLOCK.format(database=self._database))
         self._cut()
@@ -126,7 +127,11 @@ class Campaign:
         began = time.monotonic()
         for _ in range(3):  # whoever clicks three times asks once
             request_bulk(
-                request_id=pk, kind=OperationKind.INSTALLATION, selection={"vm": ids}, plan=plan, requested_by=user
+                request_id=pk,
+                kind=OperationKind.INSTALLATION,
+                selection=VmSelection.of(ids),
+                plan=plan,
+                requested_by=user,
             )
         self.ledger.with_suffix(".calm").unlink()
         self._befall()

@@ -101,6 +101,8 @@ def run_bulk(kind: str, place: str, size: int, pids: list[int], interactive: lis
     from updates.models import BulkRequest, Operation
     from updates.services.bulk import request_bulk
     from updates.tasks import wake_up
+    from vms.models import VirtualMachine
+    from vms.selection import VmSelection
 
     user, _ = User.objects.get_or_create(username="chief", is_superuser=True)
     broker = redis.Redis.from_url(settings.REDIS_URL.replace("redis+socket://", "unix://"))
@@ -113,7 +115,7 @@ def run_bulk(kind: str, place: str, size: int, pids: list[int], interactive: lis
     row = request_bulk(
         request_id=uuid.uuid4(),
         kind=OperationKind(kind),
-        selection={"filters": {"location": place}},
+        selection=VmSelection.matching(VirtualMachine.objects.filter(location=place)),
         plan=plan,
         requested_by=user,
     )

@@ -18,7 +18,7 @@ from django.utils import timezone
 from patching.terms import Classification, InstallationPlan
 from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, UserFactory, VirtualMachineFactory
 from tests.updates.world import hand_out
-from updates.models import BulkRequest, MaintenanceConfiguration, Operation, Rollout, RolloutMember
+from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Rollout, RolloutMember
 from updates.plans import plan_to_json
 from updates.services.rollouts import advance_rollouts
 from vms.models import ResourceGroup, VirtualMachine
@@ -109,9 +109,10 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:operation"): SEE,
     ("post", "updates:cancel"): redirecting(OPERATE),
     ("get", "updates:bulk-create"): SIGNED_IN,
-    # a request belongs to who made it (tests/updates/test_bulk.py)
-    ("get", "updates:bulk"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 200, "staff": 200},
-    ("post", "updates:bulk-cancel"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 302, "staff": 302},
+    # a request belongs to who made it, and to Owners of everything (tests/updates/test_selection.py)
+    ("get", "updates:bulk"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 200, "chief": 200, "staff": 200},
+    ("post", "updates:bulk-cancel"): dict.fromkeys(WHO, 404)
+    | {"anonymous": 302, "operator": 302, "chief": 302, "staff": 302},
     ("get", "vms:vm-export"): SIGNED_IN,
     ("get", "updates:rollouts"): SIGNED_IN,
     # a rollout belongs to who made it, and to Owners of everything (tests/updates/test_automation.py)
@@ -222,9 +223,11 @@ def maintenance() -> MaintenanceConfiguration:
 
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
     if name in {"updates:bulk", "updates:bulk-cancel"}:
-        row, _ = BulkRequest.objects.get_or_create(
+        row, is_new = BulkRequest.objects.get_or_create(
             kind="assessment", requested_by=User.objects.filter(username="operator").first()
         )
+        if is_new:
+            BulkBlock.objects.create(request=row, number=0, vm_ids=[vm.pk])
         return reverse(name, args=[row.pk])
     if name in {"updates:rollout", "updates:rollout-move"}:
         rollout, _ = Rollout.objects.get_or_create(
@@ -234,6 +237,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
             created_by=User.objects.filter(username="operator").first(),
             defaults={"created_at": timezone.now()},
         )
+        RolloutMember.objects.get_or_create(rollout=rollout, vm=vm, wave=0)
         return reverse(name, args=[rollout.pk])
     if name in {"updates:maintenance", "updates:maintenance-edit", "updates:maintenance-remove"}:
         return reverse(name, args=[maintenance().pk])
@@ -344,19 +348,22 @@ def test_an_id_of_nothing_is_404_for_everybody(
 def test_a_tampered_selection_reaches_no_machine_of_others(
     client: Client, owner: User, vm: VirtualMachine, name: str, fields: dict[str, str]
 ) -> None:
-    """Alone it is refused; beside a machine of one's own it is as if it were not there."""
+    """Alone it is refused; beside a machine of one's own both are."""
     theirs = VirtualMachineFactory()
     before = VirtualMachine.objects.filter(pk=theirs.pk).values().get()
     client.force_login(owner)
-    form = {"request_id": str(uuid.uuid4()), "reboot_setting": "IfRequired", "maximum_minutes": "60"} | fields
+    plan = {"request_id": str(uuid.uuid4()), "reboot_setting": "IfRequired", "maximum_minutes": "60"}
+    form = fields if name == "vms:settings-change" else plan | fields
     alone = client.post(reverse(name), form | {"vm": [theirs.pk]})
     assert alone.status_code in {404, 422}
     both = client.post(reverse(name), form | {"vm": [theirs.pk, vm.pk]}, follow=True)
     assert theirs.name not in both.content.decode()
     hand_out()
     advance_rollouts(now=timezone.now())
-    wanted = Operation.objects.filter(vm=vm).exists() or RolloutMember.objects.filter(vm=vm).exists()
-    assert wanted is (name != "vms:settings-change")
+    assert both.status_code == 422
+    assert f"Machine {theirs.pk} is gone, or you may not see it." in both.content.decode()
+    assert not Operation.objects.filter(vm=vm).exists()
+    assert not RolloutMember.objects.filter(vm=vm).exists()
     assert VirtualMachine.objects.filter(pk=theirs.pk).values().get() == before
     assert not Operation.objects.filter(vm=theirs).exists()
     assert not RolloutMember.objects.filter(vm=theirs).exists()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
 from typing import Any
 
-from django.http import HttpResponse
-from django.shortcuts import render
+from django.http import HttpResponse, QueryDict
+from django.shortcuts import redirect, render
 from django.utils.cache import patch_vary_headers
 
 from ui.http import PortalRequest
@@ -36,3 +37,23 @@ def render_page(
 def path_looked_at(request: PortalRequest) -> str:
     """The path of the page that asks for a part of itself; empty if no page asks."""
     return (request.htmx.current_url_abs_path or "").partition("?")[0]
+
+
+def in_a_tidy_address(view: Callable[[PortalRequest], HttpResponse]) -> Callable[[PortalRequest], HttpResponse]:
+    """Parameters that say nothing, as a form sends its empty fields, do not stay in the address of this page."""
+
+    @wraps(view)
+    def tidied(request: PortalRequest) -> HttpResponse:
+        tidy = QueryDict(mutable=True)
+        for name, values in request.GET.lists():
+            tidy.setlist(name, [value for value in values if value])
+        if all(tidy.getlist(name) == values for name, values in request.GET.lists()):
+            return view(request)
+        address = f"{request.path}?{tidy.urlencode()}".removesuffix("?")
+        if not request.htmx:
+            return redirect(address)
+        response = view(request)
+        response["HX-Push-Url"] = address
+        return response
+
+    return tidied

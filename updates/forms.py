@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib.auth.models import User
-from django.db.models.fields.json import KeyTextTransform
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -56,9 +56,8 @@ from ui.dates import DayField
 from updates.choices import CLASSIFICATION_CHOICES, CLASSIFICATIONS, INSTALLATION_STATES
 from updates.models import MaintenanceConfiguration, RolloutSource
 from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.automation import SCOPE_NAMES, scope_filter
+from updates.selectors.automation import SCOPE_NAMES, scope_filter, unknown_in_scope
 from updates.selectors.blade import VmPicture
-from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
 from updates.selectors.rollback import rollback_orders
 from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
 from updates.services.operations import RequestOutcome
@@ -73,9 +72,13 @@ from updates.texts import (
     Text,
     error_text,
 )
-from vms.choices import REBOOT_SETTINGS
+from vms.choices import REBOOT_SETTINGS, Role, SelectionProblem
+from vms.filters import Problem
+from vms.forms import CountForm, number_in
 from vms.models import Subscription, VirtualMachine
-from vms.selectors import vms_by_name
+from vms.selection import NOTHING, AskedSelection, VmSelection
+from vms.selectors import shortest_names, vms_by_name
+from vms.tags import TagValue
 
 # 500 entries of "KB5034129, " and some room; more is no list of KB articles.
 MAX_KB_TEXT = 20_000
@@ -448,21 +451,6 @@ def whole_number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
-# What of the list's address narrows it, and travels with "all that match".
-FILTERS = (
-    "q",
-    "update_status",
-    "hotpatch_status",
-    "hotpatch_track",
-    "patcher",
-    "connection",
-    "subscription",
-    "resource_group",
-    "location",
-    "power_state",
-)
-
-
 class RolloutForm(forms.Form):
     """In which order machines go, and what stops them."""
 
@@ -504,8 +492,8 @@ class RolloutForm(forms.Form):
 
     def clean_confirm(self) -> str:
         """The number of machines that have a way back."""
-        typed = str(self.cleaned_data["confirm"]).strip()
-        if not self.going_back or typed != str(self.going_back):
+        typed = str(self.cleaned_data["confirm"])
+        if not self.going_back or number_in(typed) != str(self.going_back):
             raise forms.ValidationError(_("This is not the number of the machines."))
         return typed
 
@@ -529,6 +517,14 @@ class RolloutForm(forms.Form):
         return default if found is None else int(found)
 
 
+BULK_KINDS: dict[OperationKind, Text] = {
+    OperationKind.ASSESSMENT: _("Assess now"),
+    OperationKind.INSTALLATION: _("Install updates now"),
+    OperationKind.ROLLBACK: _("Roll back"),
+}
+MAX_ROLLED_BACK = 1_000  # each is judged by itself before anything is asked for
+
+
 @dataclass(frozen=True, slots=True)
 class RollbackGroup:
     """Machines that go the same way back, or that have none for the same reason."""
@@ -539,47 +535,78 @@ class RollbackGroup:
 
 
 class BulkWizard:
-    """One page that asks for the same on many VMs: those that were ticked, or all that match the list's filters."""
+    """One page that asks for the same on many VMs: those that were ticked, or all that match the list's filters.
+
+    Nothing ticked is no machine; all that match are asked for by `all=1` and confirmed by their number.
+    """
 
     def __init__(self, data: QueryDict, *, user: User) -> None:
-        asked = data.get("kind", "")
-        self.kind = OperationKind(asked) if asked in set(OperationKind) else OperationKind.ASSESSMENT
-        self.vm_ids = sorted({number for text in data.getlist("vm") if (number := whole_number(text))})
-        self.filters = {name: data[name][:200] for name in FILTERS if data.get(name)}
-        self.selection: dict[str, Any] = {"vm": self.vm_ids} if self.vm_ids else {"filters": self.filters}
+        kinds = set(data.getlist("kind"))
+        self.kind = OperationKind(kinds.pop()) if len(kinds) == 1 and kinds <= set(BULK_KINDS) else None
+        self.asked_kinds = data.getlist("kind")
+        others = {"kind", "go", *InstallForm.base_fields, *RolloutForm.base_fields}
+        most = MAX_ROLLED_BACK if self.is_rollback else None
+        self.asked = AskedSelection(data, user=user, role=Role.OPERATOR, others=others, most=most)
         is_sent = data.get("go") == "start"
+        self.is_sent = is_sent
         self.form = InstallForm(data if is_sent else None)
         if not self.is_installation:
             for name in [name for name in self.form.fields if name != "request_id"]:
                 del self.form.fields[name]
             self.form.clean = lambda: self.form.cleaned_data  # type: ignore[method-assign]  # no plan to judge
-        self.vms = vms_of_selection(user, self.selection)
-        self.count = bounded_count(self.vms)
+        self.vms = self.asked.selection.vms
+        self.count = self.asked.selection.count
+        self.change = self.asked.change if is_sent else None
         going_back = self.going_back if self.is_rollback else None
         self.rollout_form = RolloutForm(data if is_sent else None, going_back=going_back)
+        # A rollback is confirmed by the number of those that go back.
+        is_counted = self.asked.is_all and not self.is_rollback
+        self.count_form = CountForm(data if is_sent and is_counted else None, count=self.count) if is_counted else None
         if is_sent and self.is_installation and self.rollout_form.is_valid():
             self._check_rings()
         # An assessment asks for none of it.
         is_ordered = self.kind is OperationKind.ASSESSMENT or self.rollout_form.is_valid()
-        self.is_confirmed = is_sent and self.form.is_valid() and is_ordered and self.count > 0
+        is_counted_right = self.count_form is None or self.count_form.is_valid()
+        self.is_confirmed = (
+            is_sent
+            and self.kind is not None
+            and self.form.is_valid()
+            and is_ordered
+            and is_counted_right
+            and self.change is None
+            and self.count > 0
+        )
 
     def _check_rings(self) -> None:
         """A ring that no machine is in is a slip of the pen: its machines would all go last, at once."""
         fields = self.rollout_form.cleaned_data
         if not fields["rings"]:
             return
-        value = KeyTextTransform(fields["ring_tag"], "tags")
-        values = self.vms.order_by().annotate(ring_value=value).values_list("ring_value", flat=True).distinct()
-        known = {str(text).casefold() for text in values}
+        values = self.vms.annotate(ring_value=TagValue(fields["ring_tag"])).values_list("ring_value", flat=True)
+        known = {str(text).casefold() for text in values.distinct()}
         for name in fields["rings"]:
             if name.casefold() not in known:
                 words = _("None of these machines has the tag %(tag)s with the value %(value)s.")
                 self.rollout_form.add_error("rings", words % {"tag": fields["ring_tag"], "value": name})
 
     @property
-    def is_count_exact(self) -> bool:
-        """Whether `count` is the number, or only says that there are more."""
-        return self.count <= MAX_COUNT
+    def kinds(self) -> list[tuple[str, str]]:
+        """What can be asked of the machines: the address that asks for it, and its words."""
+        asked = [("vm", str(pk)) for pk in self.asked.selection.ids] if not self.asked.is_all else self.asked.fields
+        return [
+            (urlencode([("kind", kind), *((name, value) for name, value in asked if name != "shown")]), str(words))
+            for kind, words in BULK_KINDS.items()
+        ]
+
+    @property
+    def bad_kind(self) -> str:
+        """What was asked for and is nothing that many machines can be asked."""
+        return ", ".join(self.asked_kinds)[:60] if self.kind is None else ""
+
+    @property
+    def chosen_by(self) -> dict[str, Any]:
+        """How the machines were chosen, for people to read afterwards."""
+        return {"filters": self.asked.filters} if self.asked.is_all else {"ticked": self.count}
 
     @property
     def is_installation(self) -> bool:
@@ -594,9 +621,9 @@ class BulkWizard:
     @cached_property
     def way_back(self) -> tuple[RollbackGroup, ...]:
         """What would become of the machines, the largest group first."""
-        if not self.is_rollback or not self.is_count_exact:
+        if not self.is_rollback or not self.count:
             return ()
-        plans = rollback_orders(list(self.vms.values_list("pk", flat=True)))
+        plans = rollback_orders(self.asked.selection.ids)
         groups = [
             RollbackGroup(plan, None, count)
             if isinstance(plan, RollbackOrder)
@@ -657,8 +684,9 @@ class BulkWizard:
 
     @property
     def status(self) -> int:
-        """422 for a form that was sent and is wrong."""
-        return 422 if self.form.is_bound and not self.is_confirmed else 200
+        """422 for a form that was sent and is wrong, and for a selection or kind that cannot be read."""
+        is_wrong = bool(self.asked.problems) and not self.asked.is_nothing_ticked and not self.asked.is_role_missing
+        return 422 if (self.is_sent and not self.is_confirmed) or is_wrong or self.bad_kind else 200
 
 
 _MAINTENANCE_FIELDS = (
@@ -678,12 +706,12 @@ _MAINTENANCE_FIELDS = (
 def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
     """What the form shows of a configuration that is there."""
     plan = plan_from_json(row.plan)
-    static = row.vms.order_by("resource_group__name", "name").values_list("resource_group__name", "name")
+    static = shortest_names(list(row.vms.order_by().values_list("pk", flat=True)))
     return {
         **{name: getattr(row, name) for name in _MAINTENANCE_FIELDS},
         **row.scope,
         "blackouts": "\n".join(f"{first} to {last}" for first, last in row.blackouts),
-        "machines": "\n".join(f"{group}/{name}" for group, name in static),
+        "machines": "\n".join(static),
         "classifications": [name.value for name in plan.classifications],
         "kb_numbers_to_include": ", ".join(plan.kb_numbers_to_include),
         "kb_numbers_to_exclude": ", ".join(plan.kb_numbers_to_exclude),
@@ -763,10 +791,11 @@ class MaintenanceForm(InstallForm):
     machines = forms.CharField(
         label=_("Machines"),
         required=False,
-        max_length=50_000,
+        max_length=1_000_000,
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text=_(
-            "One per line: a name, or resource group/name. Besides these, it means all that the fields below describe."
+            "One per line: a name, resource group/name, subscription/resource group/name, or the resource ID. Besides "
+            "these, it means all that the fields below describe."
         ),
     )
     subscription = forms.ModelChoiceField(
@@ -784,8 +813,8 @@ class MaintenanceForm(InstallForm):
     ) -> None:
         super().__init__(data)
         self.instance = instance
-        self.vm_ids: tuple[int, ...] = ()
         self.recurrence: Recurrence | None = None
+        self.selection = NOTHING
         for name in ("request_id", "maximum_minutes", "guard_overrides", "max_patch_publish_date"):
             del self.fields[name]
         if instance is not None:
@@ -820,12 +849,12 @@ class MaintenanceForm(InstallForm):
         wrong = [line for line in wanted if len(found[line]) != 1]
         if wrong:
             words = (
-                _("Several machines are called “%(name)s”; write resource group/name.")
+                _("Several machines are called “%(name)s”; write subscription/resource group/name, or the resource ID.")
                 if found[wrong[0]]
                 else _("There is no machine “%(name)s”.")
             )
             raise forms.ValidationError(_and_more(str(words % {"name": wrong[0]}), len(wrong) - 1))
-        self.vm_ids = tuple(found[line][0] for line in wanted)
+        self.selection = VmSelection.of(found[line][0] for line in wanted)
         return text
 
     def clean_recur_every(self) -> str:
@@ -863,7 +892,16 @@ class MaintenanceForm(InstallForm):
         fields["max_patch_publish_date"] = None
         super().clean()
         self._check_days()
-        if not self.errors and not self.vm_ids and scope_filter(self.scope) is None:
+        for name in sorted(set(self.data) - set(self.fields) - {"go", "csrfmiddlewaretoken"}) if self.is_bound else ():
+            self.add_error(None, Problem(SelectionProblem.UNKNOWN_NAME, name).words)
+        if fields.get("tag_value") and not fields.get("tag_name"):
+            self.add_error("tag_name", _("Say which tag has this value."))
+        if not self.errors:
+            for name in unknown_in_scope(self.scope):
+                self.add_error(
+                    name, _("No machine has “%(value)s” here. Correct it, or leave it empty.") % {"value": fields[name]}
+                )
+        if not self.errors and not self.selection.count and scope_filter(self.scope) is None:
             self.add_error(
                 "machines", _("Say which machines: by name, subscription, resource group, location, SKU or tag.")
             )

@@ -7,9 +7,11 @@ from typing import Any
 
 import pghistory
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Concat
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from patching import terms
@@ -524,8 +526,9 @@ class InstalledPatch(models.Model):
 class BulkRequest(models.Model):
     """One request for many VMs: what was asked, by whom, for which VMs, and how far it has been handed out.
 
-    Workers hand it out in blocks of VMs in the order of their ids; `cursor` is the last one handed out. `selection` is
-    either {"vm": [ids]} or {"filters": {the list's address}}; who may operate is judged at every block.
+    The VMs were settled when it was confirmed: `vm_count` of them, in blocks (`BulkBlock`) that workers hand out in their
+    order; `cursor` is the next. Who may operate is judged at every block. `selection` says how the VMs were chosen, for
+    people: nothing is chosen by it again. `removed_count`: VMs that were no longer in the inventory when their block came.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -542,6 +545,8 @@ class BulkRequest(models.Model):
     )
     created_at = models.DateTimeField(_("requested at"), auto_now_add=True)
     cursor = models.BigIntegerField(default=0)
+    vm_count = models.PositiveIntegerField(default=0)
+    removed_count = models.PositiveIntegerField(default=0)
     is_handed_out = models.BooleanField(default=False)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
 
@@ -555,6 +560,30 @@ class BulkRequest(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+    def get_absolute_url(self) -> str:
+        """Its page."""
+        return reverse("updates:bulk", args=[self.pk])
+
+
+class BulkBlock(models.Model):
+    """Some VMs that a bulk request means, by id; never changed. Whether they are still there is asked when their turn comes."""
+
+    request = models.ForeignKey(
+        BulkRequest, on_delete=models.CASCADE, related_name="blocks", db_index=False, db_constraint=False
+    )
+    number = models.PositiveIntegerField()
+    vm_ids = ArrayField(models.BigIntegerField())
+
+    class Meta:
+        verbose_name = _("bulk block")
+        verbose_name_plural = _("bulk blocks")
+        constraints = [
+            models.UniqueConstraint(fields=["request", "number"], name="updates_bulkblock_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request_id}: {self.number}"
 
 
 class BulkOutcome(models.Model):
@@ -681,6 +710,7 @@ class Rollout(models.Model):
     is_availability_first = models.BooleanField(default=True)
     wave = models.PositiveIntegerField(default=0)  # the first that is not over
     wave_count = models.PositiveIntegerField(default=0)
+    vm_count = models.PositiveIntegerField(default=0, db_default=0)  # when it was made; machines may be removed since
     # Its waves in order, split among lanes that go side by side: phase, first and last wave of each, where it is, and
     # when that wave ended.
     lanes = models.JSONField(default=list)
@@ -713,6 +743,10 @@ class Rollout(models.Model):
 
     def __str__(self) -> str:
         return self.name or str(self.get_source_display())
+
+    def get_absolute_url(self) -> str:
+        """Its page."""
+        return reverse("updates:rollout", args=[self.pk])
 
 
 class RolloutMember(models.Model):

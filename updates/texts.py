@@ -5,8 +5,8 @@ Every code that the engine, the rules or a connector can give has its words here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -74,6 +74,18 @@ ERRORS: dict[str, ErrorText] = {
     "bulk.failed": ErrorText(
         _("The rest of this request could not be handed out."),
         _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
+    ),
+    "bulk.cancelled": ErrorText(
+        _("It was cancelled before every machine had been asked."),
+        _("Machines without an answer were not asked, and what was queued was taken back."),
+    ),
+    "bulk.outdated": ErrorText(
+        _("The portal was upgraded before every machine had been asked."),
+        _("Which machines were meant was not kept by the version before. Ask for those without an answer again."),
+    ),
+    "role.missing": ErrorText(
+        _("Who asked for it is no Patch operator of the machine."),
+        _("Ask an Owner for the role on the machine, then ask again."),
     ),
     "rollback.unknown_state": ErrorText(
         _("Which updates are installed is not known."), _("Assess the machine first; only then it can be rolled back.")

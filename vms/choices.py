@@ -54,6 +54,29 @@ class Scope(StrEnum):
     VM = "vm"
 
 
+class SelectionProblem(StrEnum):
+    """Why a selection of machines means nothing (docs/rules.md, selection of machines)."""
+
+    UNKNOWN_NAME = "unknown_name"
+    UNKNOWN_VALUE = "unknown_value"
+    TOO_LONG = "too_long"
+    UNREADABLE = "unreadable"
+    BLANK = "blank"
+    NO_WORD = "no_word"
+    GIVEN_TWICE = "given_twice"
+    NO_MACHINE_ID = "no_machine_id"
+    MACHINE_GONE = "machine_gone"
+    TICKED_AND_ALL = "ticked_and_all"
+    NOTHING_TICKED = "nothing_ticked"
+    NOTHING_MATCHES = "nothing_matches"
+    ROLE_MISSING = "role_missing"
+    TOO_MANY = "too_many"
+    TOO_SLOW = "too_slow"
+    NOT_SHOWN = "not_shown"
+    SET_CHANGED = "set_changed"
+    MEMBERS_CHANGED = "members_changed"
+
+
 CONNECTION_KINDS = [("simulator", _("Simulator"))]
 PLATFORMS = [
     (Platform.AZURE.value, _("Azure")),

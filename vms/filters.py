@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import deepcopy
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import django_filters
 from django import forms
+from django.core.validators import ProhibitNullCharactersValidator
 from django.utils.translation import gettext_lazy as _
 
-from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, UPDATE_STATUSES, Role
+from vms.choices import (
+    HOTPATCH_STATUSES,
+    HOTPATCH_TRACKS,
+    PATCHERS,
+    POWER_STATES,
+    UPDATE_STATUSES,
+    Role,
+    SelectionProblem,
+)
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
-from vms.selectors import MAX_SELECTED, FilterOptions, filter_options, search_by_name
+from vms.selectors import FilterOptions, filter_options, search_by_name
+from vms.texts import SELECTION_PROBLEMS, Text
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
 
 
+LIST_PARAMETERS = frozenset({"sort", "cursor"})  # what the list's address holds beside its filters
+MAX_SHOWN = 60  # characters of a value that is named
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing about a selection that cannot be read or has changed, with the value that it is about."""
+
+    kind: SelectionProblem
+    name: str = ""
+    value: str = ""
+    count: int = 0
+
+    @property
+    def words(self) -> str:
+        """What is wrong, and what to do."""
+        shown = _printable(self.value)
+        shown = f"{shown[:MAX_SHOWN]}…" if len(shown) > MAX_SHOWN else shown
+        name = _printable(self.name)[:MAX_SHOWN]
+        label: Text = VmFilter.base_filters[self.name].label if self.name in VmFilter.base_filters else name
+        return str(SELECTION_PROBLEMS[self.kind] % {"name": name, "value": shown, "label": label, "count": self.count})
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter ships no types
-    """Search words and exact filters. A value that does not exist filters nothing and is named beside its field."""
+    """Search words and exact filters.
+
+    What cannot be read filters nothing: the list says so (`problems`), and what acts takes no machine then
+    (`vms.selection`). Connections and subscriptions are those that the reader may see.
+    """
 
     q = django_filters.CharFilter(label=_("Search by name"), method="keep_for_search", max_length=200)
     update_status = django_filters.ChoiceFilter(label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All"))
@@ -47,6 +90,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     def __init__(self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions) -> None:
         super().__init__(data, queryset)
+        self.options = options
         self.form.fields["connection"].choices = options.connections
         self.form.fields["subscription"].choices = options.subscriptions
 
@@ -66,12 +110,32 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     @property
     def words(self) -> str:
         """The search words, empty if there are none or they cannot be searched for."""
-        return str(self.form.cleaned_data.get("q", "")) if self.form.is_valid() or self.form.is_bound else ""
+        text = str(self.form.cleaned_data.get("q", "")) if self.form.is_valid() or self.form.is_bound else ""
+        return text if holds_a_word(text) else ""
 
     @property
     def found(self) -> VirtualMachineQuerySet:
         """The VMs that are left, in no order."""
         return search_by_name(self.qs.order_by(), self.words)
+
+    def problems(self, others: Collection[str] = LIST_PARAMETERS) -> tuple[Problem, ...]:
+        """What the address says and this filter set does not do. `others`: names that are somebody else's."""
+        errors = self.form.errors if self.form.is_bound else {}
+        found = []
+        for name in self.data:
+            values = _values_of(self.data, name)
+            if name not in self.filters:
+                found += [Problem(SelectionProblem.UNKNOWN_NAME, name, values[-1])] if name not in others else []
+            elif len(set(values)) > 1:
+                found.append(Problem(SelectionProblem.GIVEN_TWICE, name, ", ".join(values)))
+            elif (kind := _kind_of(values[-1], errors.get(name), is_search=name == "q")) is not None:
+                found.append(Problem(kind, name, values[-1]))
+        return tuple(found)
+
+    @cached_property
+    def ignored(self) -> tuple[Problem, ...]:
+        """`problems` of the list's own address."""
+        return self.problems()
 
     @property
     def narrowing(self) -> dict[str, str]:
@@ -109,7 +173,30 @@ def _form_class() -> type[forms.Form]:
     return type("VmFilterForm", (forms.Form,), fields)
 
 
-def matching_ids(user: User, data: Any) -> list[int]:
-    """The ids of the VMs that match the list's filters and that the user owns; up to one more than a selection takes."""
-    found = VmFilter.of(user, data, Role.OWNER).found
-    return list(found.order_by("pk").values_list("pk", flat=True)[: MAX_SELECTED + 1])
+def _values_of(data: Any, name: str) -> list[str]:
+    """Every value of a parameter: of a QueryDict all, of a plain dict the one."""
+    values = data.getlist(name) if hasattr(data, "getlist") else [data[name]]
+    return [str(value) for value in values] or [""]
+
+
+def holds_a_word(text: str) -> bool:
+    """Whether a name could hold anything of this."""
+    return any(character.isalnum() for character in text)
+
+
+def _kind_of(value: str, errors: Any, *, is_search: bool) -> SelectionProblem | None:
+    """What is wrong with a filter's value. None: nothing, or there is no value."""
+    if not value:
+        return None
+    if not value.strip():
+        return SelectionProblem.BLANK
+    if errors:
+        codes = {error.code for error in errors.as_data()}
+        if "max_length" in codes:
+            return SelectionProblem.TOO_LONG
+        is_unreadable = ProhibitNullCharactersValidator.code in codes or "\x00" in value
+        return SelectionProblem.UNREADABLE if is_unreadable else SelectionProblem.UNKNOWN_VALUE
+    return SelectionProblem.NO_WORD if is_search and not holds_a_word(value) else None
+
+
+FILTER_NAMES: tuple[str, ...] = tuple(VmFilter.base_filters)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +12,8 @@ from uuid import UUID
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from django.db.models import QuerySet
+from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -19,9 +23,10 @@ from patching.probes import MOST_CHARACTERS, ProbeError, is_outside, parse_probe
 from patching.recurrence import windows_id
 from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
 from ui.dates import DayField
-from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS
+from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS, Role
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
-from vms.selectors import MAX_SELECTED, groups_owned_by
+from vms.selection import AskedSelection
+from vms.selectors import MAX_SELECTED, connections_owned_by, groups_owned_by
 from vms.services.connections import save_connection
 from vms.services.import_drafts import KeptFile, forget_file, keep_file, kept_file
 from vms.services.imports import ImportFileError, ImportReport, check_size, import_vms
@@ -37,6 +42,7 @@ from vms.services.records import (
     judge_record,
 )
 from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
+from vms.tags import tag_value
 from vms.texts import PROBE_PROBLEMS
 
 if TYPE_CHECKING:
@@ -245,7 +251,13 @@ class RecordForm(forms.Form):
     """The facts of a VM that a person keeps by hand, as far as updates depend on them."""
 
     connection = forms.ModelChoiceField(
-        label=_("Connection"), queryset=Connection.objects.order_by("name"), empty_label=None
+        label=_("Connection"),
+        queryset=Connection.objects.none(),
+        empty_label=None,
+        help_text=_(
+            "Those behind which machines of a subscription or resource group are that you own; Owners of everything "
+            "choose from all."
+        ),
     )
     location = forms.CharField(label=_("Location"), max_length=60, initial="japaneast")
     image = ImageField(
@@ -291,13 +303,18 @@ class RecordForm(forms.Form):
 
     def clean_tags(self) -> dict[str, str]:
         """Read `name=value` lines; the first that is none is named. Characters that nobody can see are dropped."""
-        tags = {}
+        tags: dict[str, str] = {}
         for line in without_invisible(self.cleaned_data["tags"]).splitlines():
             name, sign, value = (part.strip() for part in line.partition("="))
             if not line.strip():
                 continue
             if not sign or not name or len(name) > 512 or len(value) > 256 or "\x00" in line:
                 raise forms.ValidationError(_("“%(line)s” is not a tag; write name=value.") % {"line": line[:40]})
+            if tag_value(tags, name) is not None:
+                raise forms.ValidationError(
+                    _("The tag “%(name)s” is there twice; names of tags are compared without case.")
+                    % {"name": name[:40]}
+                )
             tags[name] = value
         return tags
 
@@ -307,6 +324,12 @@ class RecordForm(forms.Form):
         if fields.get("zone") and fields.get("availability_set"):
             self.add_error("availability_set", _("A machine is in a zone or in an availability set, not in both."))
         return fields
+
+    def offer(self, connections: QuerySet[Connection]) -> None:
+        """The connections to choose from."""
+        field = self.fields["connection"]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = connections
 
     @property
     def record(self) -> VmRecord:
@@ -382,6 +405,7 @@ class CreateForm(RecordForm):
         groups = self.fields["resource_group"]
         assert isinstance(groups, forms.ModelChoiceField)
         groups.queryset = groups_owned_by(user)
+        self.offer(connections_owned_by(user))
 
     @property
     def new_vm(self) -> NewVm:
@@ -414,7 +438,7 @@ class CreateForm(RecordForm):
 class EditForm(RecordForm):
     """The facts of a VM that is there. Its name and resource group are who it is; its settings have their own page."""
 
-    def __init__(self, data: Any = None, *, vm: VirtualMachine) -> None:
+    def __init__(self, data: Any = None, *, vm: VirtualMachine, user: User) -> None:
         super().__init__(
             data,
             initial={
@@ -429,6 +453,8 @@ class EditForm(RecordForm):
             },
         )
         self.vm = vm
+        # Where it is, it may stay, whoever may choose from what.
+        self.offer(connections_owned_by(user) | Connection.objects.filter(pk=vm.connection_id).order_by("name"))
         probe = self.fields["health_probe"]
         assert isinstance(probe, ProbeField)
         probe.kept = vm.health_probe
@@ -449,17 +475,22 @@ class EditForm(RecordForm):
 class SettingsWizard:
     """Change, review, done: for one machine or a selection. All state is in the form."""
 
-    def __init__(self, data: Any, vm_ids: list[int], *, user: User, are_matching: bool = False) -> None:
-        """`data`: the POST, None for a GET; `are_matching`: whether they are what the list's filters match, not ticked."""
-        self.vm_ids, self.is_cut = vm_ids[:MAX_SELECTED], len(vm_ids) > MAX_SELECTED
-        self.are_matching = are_matching
-        self.vms, self.owned = selected_vms(user, self.vm_ids)
-        self.form = SettingsForm(data)
+    def __init__(self, data: QueryDict, *, user: User, is_sent: bool) -> None:
+        """`is_sent`: whether the form was sent, or its page is asked for."""
+        others = {"go", *SettingsForm.base_fields}
+        self.asked = AskedSelection(data, user=user, role=Role.OWNER, others=others, most=MAX_SELECTED)
+        self.vms, self.owned = selected_vms(user, self.asked.selection)
+        self.form = SettingsForm(data if is_sent else None)
         self._say_what_is()
-        self.go = data.get("go", "") if data else ""
+        self.go = data.get("go", "") if is_sent else ""
         self.outcomes: list[SettingsOutcome] = []
         self.is_done = False
-        if self.form.is_bound and self.go in {"review", "apply"} and self.form.is_valid():
+        self.change = self.asked.change if self.go in {"review", "apply"} else None
+        # All that match: what is meant was shown, and its number is typed.
+        is_typed = self.asked.is_all and self.go == "apply"
+        self.count_form = CountForm(data if is_typed else None, count=self.asked.selection.count)
+        is_asked = bool(self.vms) and self.go in {"review", "apply"} and self.change is None
+        if is_asked and self.form.is_valid():
             self.outcomes = judge_change(vms=self.vms, change=self.form.change, owned=self.owned)
 
     def _say_what_is(self) -> None:
@@ -487,7 +518,9 @@ class SettingsWizard:
     @property
     def is_confirmed(self) -> bool:
         """Whether the change was reviewed and is to be made."""
-        return self.go == "apply" and bool(self.outcomes)
+        return (
+            self.go == "apply" and bool(self.outcomes) and (not self.count_form.is_bound or self.count_form.is_valid())
+        )
 
     def finish(self, outcomes: list[SettingsOutcome]) -> None:
         """Show what was done."""
@@ -495,8 +528,11 @@ class SettingsWizard:
 
     @property
     def status(self) -> int:
-        """422 when the form was refused, else 200."""
-        return 422 if self.form.is_bound and self.go in {"review", "apply"} and self.form.errors else 200
+        """422 when the selection or the form was refused, else 200."""
+        if self.asked.problems and (self.form.is_bound or not self.asked.is_nothing_ticked):
+            return 422
+        is_refused = self.go in {"review", "apply"} and (self.form.errors or self.count_form.errors or self.change)
+        return 422 if is_refused else 200
 
     @property
     def counts(self) -> dict[str, int]:
@@ -504,10 +540,31 @@ class SettingsWizard:
         return {verdict.value: sum(o.verdict is verdict for o in self.outcomes) for verdict in Verdict}
 
 
-def selected_ids(texts: list[str]) -> list[int]:
-    """The ids of a selection; what is no id selects nothing."""
-    numbers = (int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 19)
-    return list(dict.fromkeys(numbers))
+class CountForm(forms.Form):
+    """All that match are confirmed by their number, typed."""
+
+    confirm = forms.CharField(
+        label=_("Number of machines"),
+        max_length=20,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "inputmode": "numeric"}),
+    )
+
+    def __init__(self, data: Any = None, *, count: int) -> None:
+        super().__init__(data)
+        self.count = count
+        self.fields["confirm"].help_text = _("Type %(count)s to confirm.") % {"count": count}
+
+    def clean_confirm(self) -> str:
+        """The number as it was shown; separators and full-width digits may be typed, too."""
+        typed = str(self.cleaned_data["confirm"])
+        if not self.count or number_in(typed) != str(self.count):
+            raise forms.ValidationError(_("This is not the number of the machines."))
+        return typed
+
+
+def number_in(text: str) -> str:
+    """A typed number without separators and in ASCII digits."""
+    return re.sub(r"[\s,.'’]", "", unicodedata.normalize("NFKC", text)).lstrip("0")
 
 
 # --- connections -------------------------------------------------------------------------------------------------

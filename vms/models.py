@@ -390,6 +390,7 @@ class VirtualMachine(models.Model):
         on_delete=models.PROTECT,
         related_name="vms",
         verbose_name=_("resource group"),
+        db_index=False,  # the index below begins with it
     )
     location = models.CharField(_("location"), max_length=60)
     zones = models.JSONField(_("zones"), default=list, blank=True)
@@ -509,6 +510,8 @@ class VirtualMachine(models.Model):
                 name="vms_vm_group_name",
             ),
             models.Index(fields=["connection", "name", "id"], name="vms_vm_connection_name"),
+            # whether a group has machines behind a connection: what filters and forms offer
+            models.Index(fields=["resource_group", "connection"], name="vms_vm_group_connection"),
             models.Index(fields=["update_status", "name", "id"], name="vms_vm_status_name"),
             models.Index(fields=["hotpatch_status", "name", "id"], name="vms_vm_hpstatus_name"),
             models.Index(fields=["hotpatch_track", "name", "id"], name="vms_vm_track_name"),

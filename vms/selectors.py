@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,11 +20,13 @@ from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection
 from django.db.models import (
     BooleanField,
+    Exists,
     ExpressionWrapper,
     F,
     Func,
     IntegerField,
     JSONField,
+    OuterRef,
     Q,
     QuerySet,
     TextField,
@@ -95,6 +96,22 @@ def may_create_vms(grants: Grants) -> bool:
     """Whether these grants let one make VMs in some resource group: Owner of a group, a subscription, or everything."""
     owned = grants.at_least(Role.OWNER)
     return owned.are_of_everything or bool(owned.group_ids or owned.subscription_ids)
+
+
+def connections_owned_by(user: User) -> QuerySet[Connection]:
+    """The connections behind which the user may put VMs: Owners of everything choose from all.
+
+    Others choose from those behind which a VM of a subscription or resource group is that they own as a whole. Who owns
+    single VMs leaves them where they are.
+    """
+    grants = Grants.of(user).at_least(Role.OWNER)
+    rows = Connection.objects.order_by("name")
+    if grants.are_of_everything:
+        return rows
+    behind = VirtualMachine.objects.order_by().filter(
+        connection_id=OuterRef("pk"), resource_group__in=groups_owned_by(user).order_by().values("pk")
+    )
+    return rows.filter(Exists(behind))
 
 
 # --- eligibility -------------------------------------------------------------------------------------------------
@@ -237,27 +254,72 @@ class FilterOptions:
     subscriptions: tuple[tuple[str, str], ...]
 
 
+# The machines that each text may mean by its last part: found by the words of the name, in any case of letters.
+_BY_NAME = """
+SELECT w.text, m.id, g.name, s.name, s.subscription_id::text
+FROM unnest(%s::text[], %s::text[]) AS w(text, name)
+JOIN vms_virtualmachine m ON {search} @@ plainto_tsquery('simple', regexp_replace(w.name, '[-_.]', ' ', 'g'))
+    AND lower(m.name) = lower(w.name)
+JOIN vms_resourcegroup g ON g.id = m.resource_group_id JOIN vms_subscription s ON s.id = g.subscription_id
+ORDER BY m.id
+"""
+_NAME_SEARCH = "to_tsvector('simple'::regconfig, COALESCE(regexp_replace(m.name, '[-_.]', ' ', 'g'), ''))"
+
+
 def vms_by_name(names: Collection[str]) -> dict[str, list[int]]:
-    """The VMs that each of these means: a name, or resource group/name; in any case of letters (one query)."""
-    wanted = {text: text.rpartition("/") for text in names}
-    spellings = {spelled for _g, _s, name in wanted.values() for spelled in (name, name.lower(), name.upper())}
-    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    rows = (
-        VirtualMachine.objects.filter(name__in=spellings)
-        .order_by("pk")
-        .values_list("name", "resource_group__name", "pk")
+    """The VMs that each of these means, in any case of letters (two queries).
+
+    A text is a name, resource group/name, subscription/resource group/name (the subscription by name or id), or the
+    resource id.
+    """
+    texts = [text for text in names if "\x00" not in text]
+    found: dict[str, list[int]] = {text: [] for text in names}
+    ids = {text: text.lower().rstrip("/") for text in texts if text.startswith("/")}
+    pks = dict(VirtualMachine.objects.filter(arm_id__in=ids.values()).order_by().values_list("arm_id", "pk"))
+    for text, arm_id in ids.items():
+        found[text] = [pks[arm_id]] if arm_id in pks else []
+    wanted = {text: [part.strip() for part in text.rsplit("/", 2)] for text in texts if text not in ids}
+    if not wanted:
+        return found
+    with connection.cursor() as cursor:
+        sql = _BY_NAME.replace("{search}", _NAME_SEARCH)
+        cursor.execute(sql, [list(wanted), [parts[-1] for parts in wanted.values()]])
+        rows = cursor.fetchall()
+    for text, pk, group, subscription, subscription_id in rows:
+        *places, _name = (part.lower() for part in wanted[text])
+        is_meant = not places or (
+            places[-1] == group.lower() and places[:-1] in ([], [subscription.lower()], [subscription_id])
+        )
+        if is_meant:
+            found[text].append(pk)
+    return found
+
+
+def shortest_names(vm_ids: Collection[int]) -> list[str]:
+    """How to write each of these VMs so that nothing else is meant: group/name, with its subscription, or its id."""
+    rows = list(
+        VirtualMachine.objects.filter(pk__any=array(vm_ids))
+        .order_by("resource_group__name", "name", "pk")
+        .values_list("pk", "arm_id", "name", "resource_group__name", "resource_group__subscription__name")
     )
-    for name, group, pk in rows:
-        found[name.lower()].append((group.lower(), pk))
-    return {
-        text: [pk for own, pk in found[name.lower()] if not slash or own == group.lower()]
-        for text, (group, slash, name) in wanted.items()
-    }
+    ways = {pk: (f"{group}/{name}", f"{sub}/{group}/{name}", arm_id) for pk, arm_id, name, group, sub in rows}
+    meant = vms_by_name({text for texts in ways.values() for text in texts})
+    return [next((text for text in texts if meant[text] == [pk]), texts[-1]) for pk, texts in ways.items()]
 
 
-# What is offered: every connection, and the subscriptions that the grants lead to.
+# What is offered: the connections and subscriptions of what the grants lead to.
 _OFFERED = """
-SELECT 'connection', id, name FROM vms_connection
+WITH places AS MATERIALIZED (
+    SELECT ARRAY(
+        SELECT id FROM vms_resourcegroup
+        WHERE id = ANY(%(groups)s::bigint[]) OR subscription_id = ANY(%(subscriptions)s::bigint[])
+    ) AS groups
+)
+SELECT 'connection', c.id, c.name FROM vms_connection c
+WHERE %(everything)s OR EXISTS (
+    SELECT FROM vms_virtualmachine v
+    WHERE v.connection_id = c.id AND v.resource_group_id = ANY((SELECT groups FROM places)::bigint[])
+) OR EXISTS (SELECT FROM vms_virtualmachine v WHERE v.connection_id = c.id AND v.id = ANY(%(vms)s::bigint[]))
 UNION ALL
 SELECT 'subscription', id, name FROM vms_subscription
 WHERE %(everything)s OR id = ANY(%(subscriptions)s::bigint[]) OR id IN (
@@ -451,7 +513,7 @@ def _read(
         sql, params = page_sql(found, order, place, is_search=is_search)
     except EmptyResultSet:
         return [], 0
-    rows = _fetch_bounded(sql, params)
+    rows = fetch_bounded(sql, params)
     if rows:
         return _listed(row[:-1] for row in rows), rows[0][-1]
     # Where the place lies behind the last row, nothing has said how many there are.
@@ -522,7 +584,7 @@ _BOUNDS = (
 )
 
 
-def _fetch_bounded(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+def fetch_bounded(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     """The rows of a statement that ends after `STATEMENT_TIMEOUT_MS`: then raises `ListTooSlowError`.
 
     It travels with its bounds in one message, which PostgreSQL carries out as one transaction.
@@ -566,7 +628,7 @@ EXPORTED = (
 EXPORT_BLOCK = 2_000
 
 
-def csv_lines(vms: VirtualMachineQuerySet) -> Iterator[str]:
+def csv_lines(vms: VirtualMachineQuerySet, *, notes: Sequence[str] = ()) -> Iterator[str]:
     """These VMs as CSV with a head, in blocks of lines: memory does not grow with the fleet.
 
     Field names and codes are the same in every language, for scripts. For spreadsheets it begins with a byte order mark,
@@ -575,6 +637,7 @@ def csv_lines(vms: VirtualMachineQuerySet) -> Iterator[str]:
     buffer = io.StringIO()
     buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
+    writer.writerows([f"# {note}"] for note in notes)
     writer.writerow(name.replace("__name", "").replace("resource_group__", "") for name in EXPORTED)
     for number, row in enumerate(vms.order_by("name", "pk").values_list(*EXPORTED).iterator(EXPORT_BLOCK), start=1):
         writer.writerow(harmless(value) for value in row)

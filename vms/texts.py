@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from patching.probes import ProbeProblem
 from patching.settings_rules import SettingsProblem
+from vms.choices import SelectionProblem
 
 Text = str | Promise
 
@@ -35,6 +36,41 @@ REFUSALS: dict[str, Text] = {
     "not_owner": _("Changing settings takes the role Owner on this machine."),
     "reported_by_machine": _(
         "On Azure Stack HCI settings are what the machine reports; change them with Group Policy or SConfig."
+    ),
+}
+# `name` is a parameter of an address, `label` the filter's word for it.
+SELECTION_PROBLEMS: dict[SelectionProblem, Text] = {
+    SelectionProblem.UNKNOWN_NAME: _(
+        "“%(name)s” is nothing that machines can be chosen by. Choose a filter in the list instead."
+    ),
+    SelectionProblem.UNKNOWN_VALUE: _(
+        "%(label)s: “%(value)s” does not exist, or you may not see it. Choose it again in the list."
+    ),
+    SelectionProblem.TOO_LONG: _("%(label)s: “%(value)s” is too long. Shorten it."),
+    SelectionProblem.UNREADABLE: _("%(label)s: “%(value)s” holds a character that cannot be read. Type it again."),
+    SelectionProblem.BLANK: _("%(label)s: “%(value)s” is blank. Fill it in, or remove it from the address."),
+    SelectionProblem.NO_WORD: _("%(label)s: “%(value)s” holds no word to search for. Type part of a name."),
+    SelectionProblem.GIVEN_TWICE: _("%(label)s is given more than once: “%(value)s”. Leave one."),
+    SelectionProblem.NO_MACHINE_ID: _("“%(value)s” is no machine. Tick the machines in the list again."),
+    SelectionProblem.MACHINE_GONE: _(
+        "Machine %(value)s is gone, or you may not see it. Tick the machines in the list again."
+    ),
+    SelectionProblem.TICKED_AND_ALL: _(
+        "Machines are ticked, and “%(value)s” asks for all that match as well. Ask for one of the two."
+    ),
+    SelectionProblem.NOTHING_TICKED: _(
+        "No machine is ticked. Tick machines in the list, or ask for all that match beside it."
+    ),
+    SelectionProblem.NOTHING_MATCHES: _("No machine on which you may do this matches %(value)s."),
+    SelectionProblem.ROLE_MISSING: _("You may not do this on any of the machines that you ticked."),
+    SelectionProblem.TOO_MANY: _("%(value)s machines are more than go at once here. Narrow the list down."),
+    SelectionProblem.TOO_SLOW: _("Counting the machines took too long. Narrow the list down."),
+    SelectionProblem.NOT_SHOWN: _("Nobody has seen yet how many machines this means. Look at them, then confirm."),
+    SelectionProblem.SET_CHANGED: _(
+        "%(value)s machines were shown, and %(count)s match now. Look at them again, then confirm."
+    ),
+    SelectionProblem.MEMBERS_CHANGED: _(
+        "%(count)s machines match, as many as were shown, but other ones. Look at them again, then confirm."
     ),
 }
 SETTING_LABELS: dict[str, Text] = {

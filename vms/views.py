@@ -11,12 +11,13 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from ui.http import PortalRequest
-from ui.pages import render_page
+from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
-from vms.filters import VmFilter, matching_ids
-from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard, selected_ids
+from vms.filters import VmFilter
+from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard
 from vms.models import Grants, ImageCatalogEntry
+from vms.selection import read_once
 from vms.selectors import (
     DEFAULT_ORDER,
     ORDERS,
@@ -31,6 +32,7 @@ from vms.services.settings import change_settings
 
 
 @require_GET
+@in_a_tidy_address
 def vm_list(request: PortalRequest) -> HttpResponse:
     """Every VM the reader may see: searched, filtered, sorted, a page at a time; all of it in the address."""
     filters = VmFilter.of(request.user, request.GET)
@@ -47,7 +49,8 @@ def vm_list(request: PortalRequest) -> HttpResponse:
 @require_GET
 def vm_export(request: PortalRequest) -> StreamingHttpResponse:
     """Every VM that the list would show, as CSV; rows are sent as they are read."""
-    lines = csv_lines(VmFilter.of(request.user, request.GET).found)
+    filters = VmFilter.of(request.user, request.GET)
+    lines = csv_lines(filters.found, notes=[problem.words for problem in filters.ignored])
     name = f"virtual-machines-{timezone.localdate().isoformat()}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8", headers=headers)
@@ -90,7 +93,7 @@ def vm_create(request: PortalRequest) -> HttpResponse:
 def vm_edit(request: PortalRequest, pk: int) -> HttpResponse:
     """Change the facts of a VM; the verdict beside the form follows what is typed."""
     access = access_or_404(request.user, pk, Role.OWNER)
-    form = EditForm(request.POST or None, vm=access.vm)
+    form = EditForm(request.POST or None, vm=access.vm, user=request.user)
     is_asked = form.is_bound and "save" in request.POST
     if is_asked and form.is_valid() and form.save():
         messages.success(request, _("The record of %(name)s was changed.") % {"name": access.vm.name})
@@ -102,17 +105,15 @@ def vm_edit(request: PortalRequest, pk: int) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def settings_change(request: PortalRequest) -> HttpResponse:
     """Change the settings of one machine or of a selection: change, review, done."""
-    asked = request.POST if request.method == "POST" else request.GET
-    # What is sent names its machines; only a look at the first page may mean "all that match".
-    are_matching = request.method == "GET" and "vm" not in asked
-    vm_ids = matching_ids(request.user, asked) if are_matching else selected_ids(asked.getlist("vm"))
-    wizard = SettingsWizard(request.POST or None, vm_ids, user=request.user, are_matching=are_matching)
-    if wizard.vm_ids and not wizard.vms:
+    data = read_once(request.POST, request.GET)
+    wizard = SettingsWizard(data, user=request.user, is_sent=request.method == "POST")
+    if wizard.asked.are_gone:
         raise Http404
-    if wizard.vms and not wizard.owned:
+    if wizard.asked.is_role_missing:
         raise PermissionDenied
     if wizard.is_confirmed:
-        wizard.finish(change_settings(vm_ids=wizard.vm_ids, change=wizard.form.change, changed_by=request.user))
+        change = wizard.form.change
+        wizard.finish(change_settings(selection=wizard.asked.selection, change=change, changed_by=request.user))
     return render_page(request, "vms/settings_change.html", {"wizard": wizard}, status=wizard.status)
 
 

@@ -65,6 +65,7 @@ from updates.services.rollouts import (
 )
 from updates.templatetags.updates import recurrence_words
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.selection import VmSelection
 from vms.selectors import patcher_of
 
 pytestmark = pytest.mark.django_db
@@ -97,7 +98,7 @@ def end_operations(state: str = "succeeded", *, now: datetime = NIGHT, **which: 
 
 def make(vms: list[VirtualMachine], user: User | None = None, **options: Any) -> Rollout:
     what = RolloutPlan(name="Test", source=RolloutSource.ON_DEMAND, plan=PLAN, **options)
-    return create_rollout(what=what, vm_ids=[vm.pk for vm in vms], now=NOON, created_by=user)
+    return create_rollout(what=what, selection=VmSelection.of([vm.pk for vm in vms]), now=NOON, created_by=user)
 
 
 def advance(rollout: Rollout, now: datetime = NOON) -> Rollout:
@@ -319,7 +320,9 @@ def test_the_same_request_is_one_rollout(operator: User, resource_group: Resourc
     pk, vms = uuid.uuid4(), fleet(resource_group, 2)
     what = RolloutPlan(name="x", source=RolloutSource.ON_DEMAND, plan=PLAN)
     for _ in range(2):
-        create_rollout(what=what, vm_ids=[vm.pk for vm in vms], now=NOON, created_by=operator, rollout_id=pk)
+        create_rollout(
+            what=what, selection=VmSelection.of([vm.pk for vm in vms]), now=NOON, created_by=operator, rollout_id=pk
+        )
     assert (Rollout.objects.count(), RolloutMember.objects.count()) == (1, 2)
 
 
@@ -422,7 +425,7 @@ def test_a_machine_is_tried_once_in_a_night(resource_group: ResourceGroup) -> No
 def test_the_reboot_setting_of_the_machine_counts(resource_group: ResourceGroup) -> None:
     vms = [*fleet(resource_group, 1, reboot_setting="Never"), *fleet(resource_group, 1, reboot_setting="Always")]
     what = RolloutPlan(name="x", source=RolloutSource.AUTOMATIC, plan=PLAN, is_availability_first=False)
-    rollout = create_rollout(what=what, vm_ids=[vm.pk for vm in vms], now=NOON, created_by=None)
+    rollout = create_rollout(what=what, selection=VmSelection.of([vm.pk for vm in vms]), now=NOON, created_by=None)
     advance(rollout)
     found = {row.vm_id: row.plan["reboot_setting"] for row in Operation.objects.all()}
     assert found == {vms[0].pk: "Never", vms[1].pk: "Always"}
@@ -1039,10 +1042,11 @@ def test_availability_first_on_demand_is_a_rollout(
 ) -> None:
     import uuid
 
-    fleet(resource_group, 3)
+    vms = fleet(resource_group, 3)
     client.force_login(operator)
     fields = {
         "kind": "installation",
+        "vm": [vm.pk for vm in vms],
         "request_id": str(uuid.uuid4()),
         "classifications": ["Security"],
         "reboot_setting": "IfRequired",

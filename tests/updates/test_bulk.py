@@ -24,6 +24,7 @@ from connectors.protocol import Capability
 from patching.lifecycle import deadline_after
 from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKind
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from tests.forms import fields_of
 from tests.updates.world import ScriptedConnector, hand_out, in_threads, make_due, run
 from updates.models import (
     BulkOutcome,
@@ -39,7 +40,9 @@ from updates.models import (
 from updates.services import bulk
 from updates.services.bulk import cancel_bulk, hand_out_block, prune_assessments, prune_operations, request_bulk
 from updates.services.operations import Begun
+from vms.choices import Role
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.selection import VmSelection
 
 pytestmark = pytest.mark.django_db
 PLAN = InstallationPlan(classifications=CRITICAL_AND_SECURITY)
@@ -50,10 +53,16 @@ def fleet(group: ResourceGroup, count: int) -> list[VirtualMachine]:
     return [VirtualMachineFactory(resource_group=group, connection=row, name=f"web-{n:03}") for n in range(count)]
 
 
-def ask(user: User, kind: OperationKind = OperationKind.ASSESSMENT, **selection: object) -> BulkRequest:
+def all_of(user: User) -> VmSelection:
+    return VmSelection.matching(VirtualMachine.objects.visible_to(user, Role.OPERATOR))
+
+
+def ask(
+    user: User, kind: OperationKind = OperationKind.ASSESSMENT, selection: VmSelection | None = None
+) -> BulkRequest:
     plan = PLAN if kind is OperationKind.INSTALLATION else None
     return request_bulk(
-        request_id=uuid.uuid4(), kind=kind, selection=selection or {"filters": {}}, plan=plan, requested_by=user
+        request_id=uuid.uuid4(), kind=kind, selection=selection or all_of(user), plan=plan, requested_by=user
     )
 
 
@@ -113,12 +122,14 @@ def test_a_role_that_is_taken_away_meanwhile_counts(
     hand_out_block()
     operator.roleassignment_set.all().delete()
     hand_out()
-    assert verdicts(row) == {"accepted": 2}
+    assert verdicts(row) == {"accepted": 2, "refused": 2}
+    assert set(BulkOutcome.objects.filter(verdict="refused").values_list("code", flat=True)) == {"role.missing"}
 
 
 def test_a_request_that_cannot_be_handed_out_blocks_nobody(operator: User, resource_group: ResourceGroup) -> None:
     fleet(resource_group, 2)
-    bad = ask(operator, vm=["no number"])
+    bad = ask(operator, OperationKind.INSTALLATION)
+    BulkRequest.objects.filter(pk=bad.pk).update(plan={"classifications": ["nonsense"]})
     good = ask(operator)
     hand_out()
     bad.refresh_from_db()
@@ -133,7 +144,7 @@ def test_the_same_request_twice_is_one(operator: User, resource_group: ResourceG
         request_bulk(
             request_id=pk,
             kind=OperationKind.ASSESSMENT,
-            selection={"filters": {}},
+            selection=all_of(operator),
             plan=None,
             requested_by=operator,
         )
@@ -329,20 +340,11 @@ def test_from_the_list_to_the_answers(client: Client, operator: User, resource_g
     vms = fleet(resource_group, 3)
     VirtualMachine.objects.filter(pk=vms[0].pk).update(update_status="unsupported")
     client.force_login(operator)
-    page = client.get(reverse("updates:bulk-create"), {"kind": "installation", "q": "web"})
-    shown = page.content.decode()
-    assert "3 virtual machines" in shown
-    assert 'name="q" value="web"' in shown
-    form = page.context["wizard"].form
-    fields = {
-        "kind": "installation",
-        "q": "web",
-        "request_id": str(form["request_id"].value()),
-        "classifications": ["Security"],
-        "reboot_setting": "IfRequired",
-        "maximum_minutes": "60",
-        "go": "start",
-    }
+    url = reverse("updates:bulk-create")
+    page = client.get(url, {"kind": "installation", "q": "web", "all": "1"})
+    assert "3 virtual machines" in page.content.decode()
+    fields = fields_of(page, url) | {"maximum_minutes": "60", "confirm": "3", "go": "start"}
+    assert fields["q"] == ["web"]
     assert client.post(reverse("updates:bulk-create"), fields | {"maximum_minutes": "9999"}).status_code == 422
     for _ in range(2):  # a double click
         answer = client.post(reverse("updates:bulk-create"), fields)
@@ -371,7 +373,12 @@ def test_ticked_machines_alone_and_only_where_one_may(
 ) -> None:
     vms = fleet(resource_group, 3)
     client.force_login(operator)
-    fields = {"kind": "assessment", "vm": [vms[0].pk, "x", 0], "request_id": str(uuid.uuid4()), "go": "start"}
+    fields = {"kind": "assessment", "vm": [vms[0].pk], "request_id": str(uuid.uuid4()), "go": "start"}
+    for wrong in ("x", 0, "", "１", 2**63, vms[0].pk + 10_000):
+        refused = client.post(reverse("updates:bulk-create"), fields | {"vm": [vms[0].pk, wrong]})
+        assert refused.status_code == 422, wrong
+        assert str(wrong) in refused.content.decode()
+    assert not BulkRequest.objects.exists()
     client.post(reverse("updates:bulk-create"), fields)
     hand_out()
     assert list(Operation.objects.values_list("vm_id", flat=True)) == [vms[0].pk]
@@ -379,7 +386,7 @@ def test_ticked_machines_alone_and_only_where_one_may(
     client.force_login(reader)
     assert client.get(reverse("updates:bulk", args=[row.pk])).status_code == 404
     assert client.post(reverse("updates:bulk-cancel", args=[row.pk])).status_code == 404
-    shown = client.get(reverse("updates:bulk-create"), {"kind": "assessment"}).content.decode()
+    shown = client.get(reverse("updates:bulk-create"), {"kind": "assessment", "vm": vms[0].pk}).content.decode()
     assert "No machine here takes an operation from you" in shown
     assert client.post(reverse("updates:bulk-create"), fields | {"request_id": str(uuid.uuid4())}).status_code == 422
 

@@ -22,6 +22,7 @@ from updates.services.operations import database_now, request_assessments, reque
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from updates.tasks import sweep as sweep_task
 from vms.models import VirtualMachine
+from vms.selection import VmSelection
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stack]
 DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
@@ -88,7 +89,10 @@ def test_a_rollout_in_whose_second_wave_every_worker_dies(vm, worker, redis_serv
     VmUpdateState.objects.bulk_create(VmUpdateState(vm=other, os_build="20348.5020") for other in others)
     what = RolloutPlan(name="", source=RolloutSource.SCHEDULE, plan=EVERYTHING, most_failures=0, most_percent=0)
     rollout = create_rollout(
-        what=what, vm_ids=[vm.pk, *(other.pk for other in others)], now=database_now(), created_by=None
+        what=what,
+        selection=VmSelection.of([vm.pk, *(other.pk for other in others)]),
+        now=database_now(),
+        created_by=None,
     )
 
     def advanced(condition: Callable[[], bool]) -> bool:

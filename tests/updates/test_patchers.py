@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import re
-import uuid
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -23,11 +22,11 @@ from django.utils import timezone
 from patching.orchestrator import Patcher, who_patches
 from patching.terms import Classification, ImageReference, InstallationPlan, PatchMode, Platform
 from tests.factories import ConnectionFactory, PatchFactory, VirtualMachineFactory
+from tests.forms import fields_of
 from tests.patching.tables import flag, rows
 from updates.models import BulkRequest, MaintenanceConfiguration, PatchSet, PatchSetMember, VmUpdateState
 from updates.plans import plan_to_json
 from updates.selectors.automation import vms_to_patch_automatically
-from updates.selectors.bulk import selected_vms
 from updates.services.automation import (
     change_configuration,
     create_configuration,
@@ -37,6 +36,7 @@ from updates.services.automation import (
     tick,
 )
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.selection import VmSelection
 from vms.selectors import connections_in_charge
 from vms.services.connections import save_connection
 from vms.services.imports import import_vms
@@ -148,13 +148,15 @@ def test_the_database_knows_who_is_in_charge_as_the_model_does() -> None:
 
 def test_settings_move_it_at_once_and_a_schedule_is_remembered(owner: User, resource_group: ResourceGroup) -> None:
     plain, attached = (VirtualMachineFactory(resource_group=resource_group, enable_hotpatching=False) for _ in range(2))
-    create_configuration(configuration=configuration(), created_by=owner, now=NOON, vm_ids=[attached.pk])
+    create_configuration(
+        configuration=configuration(), created_by=owner, now=NOON, selection=VmSelection.of([attached.pk])
+    )
     assert (patcher(plain), patcher(attached)) == ("portal_automatically", "portal_by_schedule")
     bypass = SettingsChange(bypass_platform_safety_checks=True)
-    change_settings(vm_ids=[plain.pk, attached.pk], change=bypass, changed_by=owner)
+    change_settings(selection=VmSelection.of([plain.pk, attached.pk]), change=bypass, changed_by=owner)
     assert (patcher(plain), patcher(attached)) == ("nobody", "portal_by_schedule")
     windows = SettingsChange(patch_mode=PatchMode.AUTOMATIC_BY_OS, bypass_platform_safety_checks=False)
-    change_settings(vm_ids=[plain.pk, attached.pk], change=windows, changed_by=owner)
+    change_settings(selection=VmSelection.of([plain.pk, attached.pk]), change=windows, changed_by=owner)
     assert (patcher(plain), patcher(attached)) == ("guest_os", "guest_os")
 
 
@@ -168,7 +170,7 @@ def test_a_configuration_moves_its_members_when_it_is_made_changed_switched_and_
     row.scope = {"tag_name": "ring", "tag_value": "2"}
     change_configuration(configuration=row, now=NOON)
     assert (patcher(vm), patcher(other)) == ("portal_automatically", "portal_by_schedule")
-    change_configuration(configuration=row, now=NOON, vm_ids=[vm.pk])
+    change_configuration(configuration=row, now=NOON, selection=VmSelection.of([vm.pk]))
     assert (patcher(vm), patcher(other)) == ("portal_by_schedule", "portal_by_schedule")
     switch_configuration(configuration_id=row.pk, is_enabled=False, now=NOON)
     assert (patcher(vm), patcher(other)) == ("portal_automatically", "portal_automatically")
@@ -383,13 +385,15 @@ def test_a_value_that_is_none_filters_nothing_and_is_named(client: Client, reade
 def test_all_that_match_and_the_export_mean_the_same_vms(client: Client, operator: User) -> None:
     client.force_login(operator)
     page = client.get(reverse("vms:vm-list"), {"patcher": "nobody"}).content.decode()
-    assert '<input type="hidden" name="patcher" value="nobody" form="selection">' in page
+    assert '<input type="hidden" name="patcher" value="nobody">' in page
     answer = client.get(reverse("vms:vm-export"), {"patcher": "nobody"})
     lines = list(csv.DictReader(io.StringIO(b"".join(answer).decode())))
     assert [(line["name"], line["patcher"]) for line in lines] == [("vm-nobody", "nobody")]
-    fields = {"kind": "assessment", "patcher": "nobody", "request_id": str(uuid.uuid4()), "go": "start"}
-    client.post(reverse("updates:bulk-create"), fields)
-    assert [vm.name for vm in selected_vms(BulkRequest.objects.get())] == ["vm-nobody"]
+    url = reverse("updates:bulk-create")
+    asked = client.get(url, {"kind": "assessment", "patcher": "nobody", "all": "1"})
+    client.post(url, fields_of(asked, url) | {"confirm": "1", "go": "start"})
+    (block,) = BulkRequest.objects.get().blocks.all()
+    assert list(VirtualMachine.objects.filter(pk__in=block.vm_ids).values_list("name", flat=True)) == ["vm-nobody"]
 
 
 @pytest.mark.usefixtures("one_of_each")

@@ -27,6 +27,7 @@ from updates.services.operations import Verdict, request_assessments, request_in
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import ResourceGroup, VirtualMachine
+from vms.selection import VmSelection
 
 pytestmark = pytest.mark.django_db
 EVERYTHING = InstallationPlan(classifications=frozenset(Classification))
@@ -159,7 +160,7 @@ def test_a_window_that_ends_before_the_work_leaves_the_rest_pending(vm: VirtualM
         is_availability_first=False,
         window_ends_at=now + timedelta(minutes=25),
     )
-    rollout = create_rollout(what=what, vm_ids=[vm.pk], now=now, created_by=None)
+    rollout = create_rollout(what=what, selection=VmSelection.of([vm.pk]), now=now, created_by=None)
     advance_rollouts(now=now)
     run()
     advance_rollouts(now=now + timedelta(minutes=26))
@@ -239,7 +240,9 @@ def test_machines_without_a_way_back_are_skipped_with_their_reason(
 ) -> None:
     new = VirtualMachineFactory(resource_group=resource_group, connection=vm.connection)
     what = RolloutPlan(name="", source=RolloutSource.ON_DEMAND, plan=None)
-    rollout = create_rollout(what=what, vm_ids=[vm.pk, new.pk], now=timezone.now(), created_by=operator)
+    rollout = create_rollout(
+        what=what, selection=VmSelection.of([vm.pk, new.pk]), now=timezone.now(), created_by=operator
+    )
     for step in range(3):
         advance_rollouts(now=timezone.now() + timedelta(minutes=step))
         run()

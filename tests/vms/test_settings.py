@@ -17,6 +17,7 @@ from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.patching.tables import flag, matches, rows, words
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
+from vms.selection import VmSelection
 from vms.selectors import MAX_SELECTED
 from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict, change_settings
 
@@ -35,7 +36,7 @@ def vm(resource_group: ResourceGroup) -> VirtualMachine:
 
 
 def change(owner: User, what: SettingsChange, *vms: VirtualMachine):
-    return change_settings(vm_ids=[vm.pk for vm in vms], change=what, changed_by=owner)
+    return change_settings(selection=VmSelection.of([vm.pk for vm in vms]), change=what, changed_by=owner)
 
 
 # --- the service -------------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_every_change_of_every_machine_through_the_page_and_the_service(
         wanted |= {"hotpatch": {"on": "yes", "off": "no"}[hotpatch]} if hotpatch else {}
         expected = {pk: expected_of(facts, wanted) for pk, facts in machines.items()}
         with transaction.atomic():
-            by_service = change_settings(vm_ids=machines, change=change_of(wanted), changed_by=owner)
+            by_service = change_settings(selection=VmSelection.of(machines), change=change_of(wanted), changed_by=owner)
             transaction.set_rollback(True)
         sent = {"vm": list(machines), **fields}
         review = client.post(URL, sent | {"go": "review"})
@@ -334,10 +335,13 @@ def test_a_form_that_changes_nothing_or_something_unknown_is_refused(
 @pytest.mark.parametrize("ids", ["", "x", "-1", "9" * 30, "０"])
 def test_a_selection_that_selects_nothing_says_so(client: Client, owner: User, ids: str) -> None:
     client.force_login(owner)
-    assert "No virtual machine is selected" in text_of(client.get(URL, {"vm": ids}))
+    answer = client.get(URL, {"vm": ids})
+    assert answer.status_code == 422
+    assert f"“{ids[:20]}" in text_of(answer)
+    assert "is no machine" in text_of(answer)
 
 
-def test_without_a_tick_it_means_what_the_list_shows(
+def test_all_that_match_are_asked_for_and_no_tick_is_nothing(
     client: Client, owner: User, resource_group: ResourceGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = ConnectionFactory()
@@ -345,19 +349,17 @@ def test_without_a_tick_it_means_what_the_list_shows(
     VirtualMachineFactory(name="sql-1", resource_group=resource_group, connection=row)
     VirtualMachineFactory(name="web-theirs")
     client.force_login(owner)
-    shown = client.get(URL, {"q": "web"})
-    assert "Nothing was ticked" in text_of(shown)
-    assert shown.context["wizard"].vm_ids == [vm.pk for vm in web]
-    assert len(client.get(URL).context["wizard"].vm_ids) == 4
-    assert "No virtual machine is selected" in text_of(client.get(URL, {"q": "nothing"}))
+    assert "No virtual machine is selected" in text_of(client.get(URL, {"q": "web"}))
+    shown = client.get(URL, {"q": "web", "all": "1"})
+    assert shown.context["wizard"].asked.selection.ids == [vm.pk for vm in web]
+    assert client.get(URL, {"all": "1"}).context["wizard"].asked.selection.count == 4
+    assert "matches q=nothing" in text_of(client.get(URL, {"q": "nothing", "all": "1"}))
     # a form that lost its machines changes none
     lost = client.post(URL, {"q": "web", "go": "apply", "hotpatch": "off"})
-    assert "No virtual machine is selected" in text_of(lost)
+    assert (lost.status_code, "No virtual machine is selected" in text_of(lost)) == (422, True)
     assert not VirtualMachine.objects.filter(enable_hotpatching=False).exists()
     monkeypatch.setattr("vms.forms.MAX_SELECTED", 2)
-    cut = client.get(URL, {"q": "web"})
-    assert len(cut.context["wizard"].vm_ids) == 2
-    assert "Only the first 1,000" in text_of(cut)
+    assert "3 machines are more than go at once here." in text_of(client.get(URL, {"q": "web", "all": "1"}))
 
 
 def test_a_thousand_machines_go_in_one_form(client: Client, owner: User, resource_group: ResourceGroup) -> None:

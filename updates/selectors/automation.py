@@ -37,6 +37,7 @@ from vms.choices import PowerState
 from vms.models import Subscription, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import clock_of, region_name
 from vms.selectors import vms_patched_by, with_stale_patchers
+from vms.tags import HasTag, tag_value
 
 ASSESSMENT_PERIOD = timedelta(hours=24)
 
@@ -98,19 +99,45 @@ SCOPE_NAMES = ("subscription", "resource_group", "location", "image_sku", "tag_n
 
 
 def scope_filter(scope: Mapping[str, Any]) -> Q | None:
-    """The VMs that a dynamic scope means; None: it has none."""
+    """The VMs that a dynamic scope means; None: it has none. What cannot be read in it means no VM."""
+    wanted = {name: value for name, value in scope.items() if value not in ("", None)}
+    if not wanted:
+        return None
+    if not is_scope_readable(wanted):
+        return Q(pk__in=())
     found = Q()
-    if value := scope.get("subscription"):
+    if value := wanted.get("subscription"):
         found &= Q(resource_group__subscription_id=int(value))
-    if value := scope.get("resource_group"):
+    if value := wanted.get("resource_group"):
         found &= Q(resource_group__name__iexact=value)
-    if value := scope.get("location"):
+    if value := wanted.get("location"):
         found &= Q(location=region_name(str(value)))
-    if value := scope.get("image_sku"):
+    if value := wanted.get("image_sku"):
         found &= Q(image_sku__iexact=value)
-    if name := scope.get("tag_name"):
-        found &= Q(tags__contains={name: scope["tag_value"]}) if scope.get("tag_value") else Q(tags__has_key=name)
-    return found or None
+    if name := wanted.get("tag_name"):
+        found &= Q(HasTag(str(name), str(wanted.get("tag_value", ""))))
+    return found
+
+
+def is_scope_readable(scope: Mapping[str, Any]) -> bool:
+    """Whether every name is one of `SCOPE_NAMES` and every value can be compared; a value of a tag needs its tag."""
+    return (
+        scope.keys() <= set(SCOPE_NAMES)
+        and ("tag_value" not in scope or "tag_name" in scope)
+        and str(scope.get("subscription", 0)).isdecimal()
+        and not any("\x00" in str(value) for value in scope.values())
+    )
+
+
+def unknown_in_scope(scope: Mapping[str, Any]) -> list[str]:
+    """The names of a readable scope whose values no VM has, each asked by itself (a query for each of these few)."""
+    parts = {name: {name: value} for name, value in scope.items() if name not in {"tag_name", "tag_value"}}
+    if "tag_name" in scope:
+        parts["tag_name"] = {"tag_name": scope["tag_name"]}
+        if scope.get("tag_value"):
+            parts["tag_value"] = {"tag_name": scope["tag_name"], "tag_value": scope["tag_value"]}
+    meant = {name: scope_filter(part) for name, part in parts.items()}
+    return [name for name, which in meant.items() if which and not VirtualMachine.objects.filter(which).exists()]
 
 
 def scope_lines(scope: Mapping[str, Any]) -> list[tuple[Text, str]]:
@@ -169,16 +196,18 @@ def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:
 
 def scope_means(scope: Mapping[str, Any], vm: VirtualMachine) -> bool:
     """What `scope_filter` asks the database, for a VM in hand."""
-    wanted = {name: value for name in SCOPE_NAMES if (value := scope.get(name))}
-    if not wanted.keys() - {"tag_value"}:
+    wanted = {name: str(value) for name, value in scope.items() if value not in ("", None)}
+    if not wanted or not is_scope_readable(wanted):
         return False
-    tag = wanted.get("tag_name")
+    group = vm.resource_group
+    tag = tag_value(vm.tags, wanted["tag_name"]) if "tag_name" in wanted else ""
     return (
-        str(wanted.get("subscription", vm.resource_group.subscription_id)) == str(vm.resource_group.subscription_id)
-        and str(wanted.get("resource_group", vm.resource_group.name)).lower() == vm.resource_group.name.lower()
-        and region_name(str(wanted.get("location", vm.location))) == vm.location
-        and str(wanted.get("image_sku", vm.image_sku)).lower() == vm.image_sku.lower()
-        and (not tag or (tag in vm.tags and wanted.get("tag_value", vm.tags[tag]) == vm.tags[tag]))
+        wanted.get("subscription", str(group.subscription_id)) == str(group.subscription_id)
+        and wanted.get("resource_group", group.name).lower() == group.name.lower()
+        and region_name(wanted.get("location", vm.location)) == vm.location
+        and wanted.get("image_sku", vm.image_sku).lower() == vm.image_sku.lower()
+        and tag is not None
+        and wanted.get("tag_value", tag) == tag
     )
 
 

@@ -5,45 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db.models import Count, Q
+from django.core.exceptions import PermissionDenied
+from django.db.models import BigIntegerField, Count, Exists, Func, OuterRef, Q, QuerySet
 from django.shortcuts import get_object_or_404
 
 from patching.lifecycle import TERMINAL
 from patching.terms import OperationKind, OperationState
-from updates.models import BulkOutcome, BulkRequest
+from updates.models import BulkBlock, BulkOutcome, BulkRequest, Rollout
 from updates.selectors.polling import poll_seconds
 from vms.choices import Role
-from vms.filters import VmFilter
-from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.models import Grants, VirtualMachine
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 PAGE_SIZE = 50
-MAX_COUNT = 1_000
 SHOWN = ("all", "refused", "failed", "open")
-
-
-def vms_of_selection(user: User | None, selection: Mapping[str, Any]) -> VirtualMachineQuerySet:
-    """The VMs that a selection means and on which the user is Patch operator now."""
-    if user is None:
-        return VirtualMachine.objects.none()
-    if "vm" in selection:
-        return VirtualMachine.objects.visible_to(user, Role.OPERATOR).order_by().filter(pk__in=selection["vm"])
-    return VmFilter.of(user, selection.get("filters", {}), Role.OPERATOR).found
-
-
-def selected_vms(request: BulkRequest) -> VirtualMachineQuerySet:
-    """The VMs that a request means, judged now."""
-    return vms_of_selection(request.requested_by, request.selection)
-
-
-def bounded_count(vms: VirtualMachineQuerySet) -> int:
-    """How many there are, up to 1,001: beyond it nobody counts."""
-    return vms.values("pk")[: MAX_COUNT + 1].count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +38,23 @@ class BulkPage:
     outcomes: tuple[BulkOutcome, ...]
     show: str
     next_after: int | None
+    may_cancel: bool
     now: datetime
 
     @property
     def total(self) -> int:
         """How many VMs have their answer so far."""
         return self.accepted + self.joined + self.refused
+
+    @property
+    def not_asked(self) -> int:
+        """How many VMs have no answer: those whose turn has not come, or will not."""
+        return max(0, self.request.vm_count - self.total - self.request.removed_count)
+
+    @property
+    def is_rollback(self) -> bool:
+        """Whether it takes machines back."""
+        return self.request.kind == OperationKind.ROLLBACK
 
     @property
     def ended(self) -> int:
@@ -87,7 +78,9 @@ class BulkPage:
 
     @property
     def can_cancel(self) -> bool:
-        """Whether something of it is queued, or still to be handed out."""
+        """Whether something of it is queued, or still to be handed out, and the reader may cancel it."""
+        if not self.may_cancel:
+            return False
         return not self.request.is_handed_out or OperationState.QUEUED.value in self.states
 
     @property
@@ -106,10 +99,43 @@ class BulkPage:
         return max(2, poll_seconds(self.request.created_at, self.now))
 
 
-def bulk_or_404(user: User, pk: UUID) -> BulkRequest:
-    """A request of this user (superusers: of anybody)."""
+def _machines_of() -> Q:
+    """The VMs of the bulk request of the query around this one."""
+    ids = BulkBlock.objects.filter(request_id=OuterRef(OuterRef("pk"))).values(
+        one=Func("vm_ids", function="unnest", output_field=BigIntegerField())
+    )
+    return Q(pk__in=ids)
+
+
+def bulk_requests_of(user: User, role: Role = Role.READER) -> QuerySet[BulkRequest]:
+    """The bulk requests that the user may see now, or with a stronger role act on (docs/rules.md, selection of machines).
+
+    Owners of everything: all. Others: those they made, while they hold the role on at least one of the machines.
+    """
     rows = BulkRequest.objects.select_related("requested_by")
-    return get_object_or_404(rows if user.is_superuser else rows.filter(requested_by=user), pk=pk)
+    grants = Grants.of(user)
+    if grants.at_least(Role.OWNER).are_of_everything:
+        return rows
+    mine = VirtualMachine.objects.order_by().granted_by(grants, role).filter(_machines_of())
+    return rows.filter(Exists(mine), requested_by=user)
+
+
+def bulk_or_404(user: User, pk: UUID, role: Role = Role.READER) -> BulkRequest:
+    """A request that the user may see now; 403 for who may see it and does not hold the role."""
+    row = get_object_or_404(bulk_requests_of(user), pk=pk)
+    if role is not Role.READER and not bulk_requests_of(user, role).filter(pk=pk).exists():
+        raise PermissionDenied
+    return row
+
+
+def asked_before(user: User, request_id: str) -> BulkRequest | Rollout | None:
+    """What the user's form with this id made when it was sent for the first time."""
+    try:
+        pk = UUID(request_id)
+    except ValueError:
+        return None
+    made: BulkRequest | Rollout | None = BulkRequest.objects.filter(pk=pk, requested_by=user).first()
+    return made or Rollout.objects.filter(pk=pk, created_by=user).first()
 
 
 def load_bulk(user: User, pk: UUID, *, show: str, after: int, now: datetime) -> BulkPage:
@@ -136,6 +162,7 @@ def load_bulk(user: User, pk: UUID, *, show: str, after: int, now: datetime) -> 
         outcomes=tuple(page[:PAGE_SIZE]),
         show=show,
         next_after=page[PAGE_SIZE - 1].pk if more else None,
+        may_cancel=bulk_requests_of(user, Role.OPERATOR).filter(pk=pk).exists(),
         now=now,
     )
 

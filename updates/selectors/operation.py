@@ -13,9 +13,11 @@ from django.urls import reverse
 
 from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
-from updates.models import Operation, OperationEvent, PatchResult
+from updates.models import BulkRequest, Operation, OperationEvent, PatchResult, Rollout
 from updates.plans import order_from_json, plan_from_json
+from updates.selectors.bulk import bulk_requests_of
 from updates.selectors.polling import poll_seconds
+from updates.selectors.rollouts import rollouts_of
 from vms.access import Access, access_or_404
 from vms.choices import REBOOT_SETTINGS
 from vms.models import VirtualMachine
@@ -37,6 +39,8 @@ class OperationPage:
     plan: InstallationPlan | None
     results: tuple[PatchResult, ...]
     events: tuple[OperationEvent, ...]
+    rollout: Rollout | None  # that it is part of, if the reader may see it
+    bulk: BulkRequest | None
     now: datetime
 
     @property
@@ -137,7 +141,7 @@ def split_watched(
     return waiting, news
 
 
-def load_operation(user: User | AnonymousUser, pk: UUID, *, now: datetime) -> OperationPage:
+def load_operation(user: User, pk: UUID, *, now: datetime) -> OperationPage:
     """An operation with its results (what needs attention first) and its timeline."""
     operation, access = operation_or_404(user, pk)
     results = sorted(
@@ -152,5 +156,7 @@ def load_operation(user: User | AnonymousUser, pk: UUID, *, now: datetime) -> Op
         else None,
         results=tuple(results),
         events=tuple(OperationEvent.objects.filter(operation=operation)),
+        rollout=rollouts_of(user).filter(members__operation=operation).first(),
+        bulk=bulk_requests_of(user).filter(outcomes__operation=operation).order_by("created_at").first(),
         now=now,
     )

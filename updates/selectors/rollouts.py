@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from django.core.exceptions import PermissionDenied
 from django.db import connection
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.shortcuts import get_object_or_404
 
 from updates.models import MemberState, Rollout, RolloutMember, RolloutState
-from vms.models import VirtualMachine
-from vms.selectors import owns_everything
+from vms.choices import Role
+from vms.models import Grants, VirtualMachine
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -53,6 +54,7 @@ class RolloutPage:
     waves: tuple[Wave, ...]
     members: tuple[RolloutMember, ...]
     state: str
+    may_move: bool
 
     @property
     def counts(self) -> dict[str, int]:
@@ -61,8 +63,13 @@ class RolloutPage:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can still be paused, resumed or ended."""
-        return self.rollout.status in {RolloutState.RUNNING, RolloutState.PAUSED}
+        """Whether it can still be paused, resumed or ended, by this reader."""
+        return self.may_move and self.rollout.status in {RolloutState.RUNNING, RolloutState.PAUSED}
+
+    @property
+    def removed(self) -> int:
+        """How many of its machines have been removed from the inventory since."""
+        return max(0, self.rollout.vm_count - sum(wave.total for wave in self.waves))
 
     @property
     def shown_waves(self) -> tuple[Wave, ...]:
@@ -77,16 +84,25 @@ class RolloutPage:
         return 100 * sum(wave.ended for wave in self.waves) // max(1, total)
 
 
-def rollouts_of(user: User) -> QuerySet[Rollout]:
-    """The latest rollouts that the user may see: Owners of everything all of them, others their own."""
+def rollouts_of(user: User, role: Role = Role.READER) -> QuerySet[Rollout]:
+    """The rollouts that the user may see now, or with a stronger role act on (docs/rules.md, selection of machines).
+
+    Owners of everything: all. Others: those they made, while they hold the role on at least one of the machines.
+    """
     rows = Rollout.objects.select_related("created_by", "configuration").order_by("-created_at")
-    return (rows if owns_everything(user) else rows.filter(created_by=user))[:MAX_ROLLOUTS]
+    grants = Grants.of(user)
+    if grants.at_least(Role.OWNER).are_of_everything:
+        return rows
+    vms = VirtualMachine.objects.order_by().granted_by(grants, role).values("pk")
+    return rows.filter(Exists(RolloutMember.objects.filter(rollout_id=OuterRef("pk"), vm__in=vms)), created_by=user)
 
 
-def rollout_or_404(user: User, pk: UUID) -> Rollout:
-    """A rollout that the user may see."""
-    rows = Rollout.objects.select_related("created_by", "configuration")
-    return get_object_or_404(rows if owns_everything(user) else rows.filter(created_by=user), pk=pk)
+def rollout_or_404(user: User, pk: UUID, role: Role = Role.READER) -> Rollout:
+    """A rollout that the user may see now; 403 for who may see it and does not hold the role."""
+    rollout = get_object_or_404(rollouts_of(user), pk=pk)
+    if role is not Role.READER and not rollouts_of(user, role).filter(pk=pk).exists():
+        raise PermissionDenied
+    return rollout
 
 
 def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
@@ -108,7 +124,8 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
         .order_by("status", "wave", "pk")[:MAX_MEMBERS]
     )
     waves = tuple(Wave(number, counts[number], number == rollout.wave) for number in sorted(counts))
-    return RolloutPage(rollout, waves, tuple(members), state)
+    may_move = rollouts_of(user, Role.OPERATOR).filter(pk=pk).exists()
+    return RolloutPage(rollout, waves, tuple(members), state, may_move)
 
 
 _PROVEN = """

@@ -33,6 +33,7 @@ from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import Connection, VirtualMachine
+from vms.selection import NOTHING, VmSelection
 from vms.selectors import connections_in_charge, patcher_of
 from vms.services.summaries import refresh_patchers
 
@@ -109,7 +110,7 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
                 plan=plan,
                 is_off_peak_only=True,
             )
-            made.append(create_rollout(what=what, vm_ids=vm_ids, now=now, created_by=None))
+            made.append(create_rollout(what=what, selection=VmSelection.of(vm_ids), now=now, created_by=None))
             log.info("automatic_patching_started", connection_id=row.pk, vms=len(vm_ids))
     return made
 
@@ -171,7 +172,8 @@ def _open(configuration: MaintenanceConfiguration, window: Window) -> Rollout:
         else None,
         configuration=configuration,
     )
-    return create_rollout(what=what, vm_ids=ready, now=opened_at, created_by=configuration.created_by)
+    # A configuration belongs to nobody: who made it may be gone, or hold no role any more.
+    return create_rollout(what=what, selection=VmSelection.of(ready), now=opened_at, created_by=None)
 
 
 # --- people ------------------------------------------------------------------------------------------------------
@@ -239,12 +241,12 @@ def create_configuration(
     configuration: MaintenanceConfiguration,
     created_by: User,
     now: datetime,
-    vm_ids: Collection[int] = (),
+    selection: VmSelection = NOTHING,
 ) -> MaintenanceConfiguration:
     """Keep a new configuration with its static members; its first window opens 15 minutes from now at the earliest."""
     configuration.created_by = created_by
     configuration.save(force_insert=True)
-    configuration.vms.set(vm_ids)
+    configuration.vms.set(selection.ids)
     plan_next_run(configuration=configuration, now=now + LEAD)
     follow_schedules()
     return configuration
@@ -252,7 +254,7 @@ def create_configuration(
 
 @transaction.atomic
 def change_configuration(
-    *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] = ()
+    *, configuration: MaintenanceConfiguration, now: datetime, selection: VmSelection = NOTHING
 ) -> None:
     """Keep what was changed; windows that have opened go on as they were.
 
@@ -263,7 +265,7 @@ def change_configuration(
         raise WindowIsNearError
     configuration.is_enabled = kept.is_enabled
     configuration.save()
-    configuration.vms.set(vm_ids)
+    configuration.vms.set(selection.ids)
     plan_next_run(configuration=configuration, now=now + LEAD)
     follow_schedules()
 

@@ -15,19 +15,22 @@ from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
 from psycopg.errors import LockNotAvailable
 
 from patching.terms import InstallationPlan, OperationKind, OperationState
-from updates.models import BulkOutcome, BulkRequest, Lane, Operation
+from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
 from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.bulk import selected_vms
 from updates.services.operations import (
     Begun,
     RequestOutcome,
+    Verdict,
     cancel_operations,
     database_now,
     request_assessments,
     request_installations,
 )
 from updates.services.room import rooms
+from vms.choices import Role
 from vms.lookups import array, rowset
+from vms.models import VirtualMachine
+from vms.selection import VmSelection
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -37,24 +40,48 @@ BLOCK = 2_000
 _OUTCOME = {"vm_id": "bigint", "verdict": "text", "operation_id": "uuid", "code": "text"}
 
 
+class EmptySelectionError(ValueError):
+    """Nobody was selected: a request for no machine is a slip, and never one for all of them."""
+
+
+_INSERT_BLOCKS = """
+INSERT INTO updates_bulkblock (request_id, number, vm_ids)
+SELECT %s, (m.place - 1) / %s, array_agg(m.id ORDER BY m.place)
+FROM unnest(%s::bigint[]) WITH ORDINALITY AS m(id, place)
+GROUP BY 2
+"""
+
+
+@transaction.atomic
 def request_bulk(
     *,
     request_id: UUID,
     kind: OperationKind,
-    selection: Mapping[str, Any],
+    selection: VmSelection,
     plan: InstallationPlan | None,
     requested_by: User,
+    chosen_by: Mapping[str, Any] | None = None,
 ) -> BulkRequest:
-    """Keep the request; workers hand it out. The same id again is the same request: a second click changes nothing."""
-    row, _is_new = BulkRequest.objects.get_or_create(
+    """Keep the request and the machines that it means; workers hand it out.
+
+    The same id again is the same request: a second click changes nothing. `chosen_by`: how the machines were chosen, for
+    people to read. Raises EmptySelectionError.
+    """
+    if not selection.count:
+        raise EmptySelectionError
+    row, is_new = BulkRequest.objects.get_or_create(
         pk=request_id,
         defaults={
             "kind": kind.value,
-            "selection": dict(selection),
+            "selection": dict(chosen_by or {}),
+            "vm_count": selection.count,
             "plan": plan_to_json(plan) if plan else None,
             "requested_by": requested_by,
         },
     )
+    if is_new:
+        with connection.cursor() as cursor:
+            cursor.execute(_INSERT_BLOCKS, [row.pk, BLOCK, selection.packed])
     return row
 
 
@@ -106,8 +133,10 @@ def _hand_out_block(kinds: Sequence[str], wait_seconds: float) -> Block | None:
     outcomes: list[RequestOutcome] = []
     try:
         with transaction.atomic():
-            ids = list(selected_vms(row).filter(pk__gt=row.cursor).order_by("pk").values_list("pk", flat=True)[:BLOCK])
-            outcomes = _ask(row, ids, begin_on=_free_connections(kinds))
+            block = BulkBlock.objects.filter(request=row, number=row.cursor).first()
+            ids = block.vm_ids if block else []
+            allowed, refused = _judge(row.requested_by, ids)
+            outcomes = [*_ask(row, allowed, begin_on=_free_connections(kinds)), *refused]
             _keep(row, outcomes)
     except OperationalError:
         raise  # the database's trouble, not the request's: the block is tried again
@@ -117,11 +146,20 @@ def _hand_out_block(kinds: Sequence[str], wait_seconds: float) -> Block | None:
         row.is_handed_out, row.error_code = True, "bulk.failed"
         row.save(update_fields=["is_handed_out", "error_code"])
         return Block(0, (), claimed_at)
-    row.cursor = ids[-1] if ids else row.cursor
-    row.is_handed_out = len(ids) < BLOCK
-    row.save(update_fields=["cursor", "is_handed_out"])
+    row.cursor += 1
+    row.removed_count += len(ids) - len(outcomes)
+    row.is_handed_out = not BulkBlock.objects.filter(request=row, number=row.cursor).exists()
+    row.save(update_fields=["cursor", "removed_count", "is_handed_out"])
     begun = tuple(outcome.begun for outcome in outcomes if outcome.begun is not None)
     return Block(len(ids), begun, claimed_at)
+
+
+def _judge(user: User | None, vm_ids: Sequence[int]) -> tuple[list[int], list[RequestOutcome]]:
+    """Those of these VMs on which the user is Patch operator now, and the answer for the others that are still there."""
+    there = VirtualMachine.objects.filter(pk__any=array(vm_ids)).order_by()
+    mine = set(there.visible_to(user, Role.OPERATOR).values_list("pk", flat=True)) if user is not None else set[int]()
+    others = sorted(set(there.values_list("pk", flat=True)) - mine)
+    return sorted(mine), [RequestOutcome(pk, Verdict.REFUSED, None, "role.missing") for pk in others]
 
 
 def _free_connections(kinds: Sequence[str]) -> Collection[int]:
@@ -157,12 +195,17 @@ def _keep(row: BulkRequest, outcomes: Sequence[RequestOutcome]) -> None:
 
 
 def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
-    """Hand out no more of it, and cancel what it has queued; what has started is left alone. How many were cancelled."""
-    BulkRequest.objects.filter(pk=request_id).update(is_handed_out=True)
+    """Hand out no more of it, and cancel what it has queued on machines of which the user is Patch operator now.
+
+    What has started is left alone. How many were cancelled.
+    """
+    waiting = BulkRequest.objects.filter(pk=request_id, is_handed_out=False)
+    waiting.update(is_handed_out=True, error_code="bulk.cancelled")
+    mine = VirtualMachine.objects.visible_to(requested_by, Role.OPERATOR).order_by()
     cancelled = 0
     while True:
         queued = BulkOutcome.objects.filter(
-            request_id=request_id, verdict="accepted", operation__state=OperationState.QUEUED.value
+            request_id=request_id, verdict="accepted", operation__state=OperationState.QUEUED.value, vm__in=mine
         )
         ids = list(queued.values_list("operation_id", flat=True)[:BLOCK])
         done = cancel_operations(operation_ids=ids, requested_by=requested_by) if ids else set()

@@ -16,7 +16,6 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, TextField
-from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Lower
 
 from patching.recurrence import time_to_blackout, zone_of
@@ -38,8 +37,11 @@ from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
+from vms.lookups import array
 from vms.models import VirtualMachine
 from vms.regions import clock_of, region_pairs
+from vms.selection import VmSelection
+from vms.tags import HasTag, TagValue, tag_value
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -82,14 +84,19 @@ class RolloutPlan:
 def create_rollout(
     *,
     what: RolloutPlan,
-    vm_ids: Collection[int],
+    selection: VmSelection,
     now: datetime,
     created_by: User | None,
     rollout_id: UUID | None = None,
 ) -> Rollout:
-    """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout."""
+    """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout.
+
+    `created_by`: who asked for it, and must hold the role on each machine when its wave comes. None: nobody, it acts with
+    the portal's right.
+    """
     if rollout_id and (existing := Rollout.objects.filter(pk=rollout_id).first()):
         return existing
+    vm_ids = selection.ids
     lanes = plan_rings(_rings(what, vm_ids), is_availability_first=what.is_availability_first, pairs=region_pairs())
     waves = [wave for lane in lanes for wave in lane.waves]
     rollout = Rollout(
@@ -109,6 +116,7 @@ def create_rollout(
         soak_minutes=what.soak_minutes,
         is_availability_first=what.is_availability_first,
         wave_count=len(waves),
+        vm_count=sum(map(len, waves)),
         lanes=_lane_rows(lanes),
         next_step_at=now,
         created_at=now,
@@ -150,8 +158,8 @@ def _rings(what: RolloutPlan, vm_ids: Collection[int]) -> list[list[Machine]]:
     machines = _machines(vm_ids, with_clocks=what.is_off_peak_only)
     if not what.rings:
         return [machines]
-    rows = VirtualMachine.objects.filter(pk__in=list(vm_ids), tags__has_key=what.ring_tag).order_by()
-    values = {pk: str(tags[what.ring_tag]).casefold() for pk, tags in rows.values_list("pk", "tags")}
+    rows = VirtualMachine.objects.filter(HasTag(what.ring_tag), pk__any=array(vm_ids)).order_by()
+    values = {pk: str(tag_value(tags, what.ring_tag)).casefold() for pk, tags in rows.values_list("pk", "tags")}
     places = {name.casefold(): number for number, name in enumerate(what.rings)}
     rings: list[list[Machine]] = [[] for _ in range(len(what.rings) + 1)]
     for machine in machines:
@@ -175,7 +183,7 @@ def _machines(vm_ids: Iterable[int], *, with_clocks: bool = False) -> list[Machi
             zone=str(zones[0]) if zones else "",
             availability_set=availability_set.lower(),
             subscription=str(subscription),
-            group=str(tags.get(ANTI_AFFINITY_TAG, "")),
+            group=tag_value(tags, ANTI_AFFINITY_TAG) or "",
             clock=str(clock_of(time_zone, location) or "unknown") if with_clocks else "",
         )
         for pk, location, zones, availability_set, subscription, tags, time_zone in rows
@@ -420,7 +428,7 @@ def _sizes(machines: Iterable[Machine]) -> dict[tuple[str, str], int]:
     columns = {
         "set": Lower("availability_set"),
         "subscription": Cast("resource_group__subscription_id", TextField()),
-        "group": KeyTextTransform(ANTI_AFFINITY_TAG, "tags"),
+        "group": TagValue(ANTI_AFFINITY_TAG),
     }
     sizes = {}
     for kind, wanted in sorted(names.items()):

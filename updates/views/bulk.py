@@ -14,36 +14,49 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms import BulkWizard, whole_number
-from updates.models import Rollout
-from updates.selectors.bulk import bulk_or_404, load_bulk
+from updates.models import BulkRequest, Rollout
+from updates.selectors.bulk import asked_before, bulk_or_404, load_bulk
 from updates.services.bulk import cancel_bulk, request_bulk
 from updates.services.rollouts import RolloutPlan, create_rollout
 from updates.tasks import wake_up
+from vms.choices import Role
+from vms.selection import read_once
 
 
 @require_http_methods(["GET", "POST"])
 def bulk_create(request: PortalRequest) -> HttpResponse:
     """What is asked of which VMs; then the request itself."""
-    wizard = BulkWizard(request.POST if request.method == "POST" else request.GET, user=request.user)
+    data = read_once(request.POST, request.GET)
+    if request.method == "POST" and (made := asked_before(request.user, data.get("request_id", ""))) is not None:
+        return redirect(made)
+    wizard = BulkWizard(data, user=request.user)
     if request.method != "POST" or not wizard.is_confirmed:
         return render_page(request, "updates/bulk_create.html", {"wizard": wizard}, status=wizard.status)
-    if (what := wizard.rollout) is not None:
-        return redirect("updates:rollout", _start_rollout(request, wizard, what).pk)
-    row = request_bulk(
+    what = wizard.rollout
+    made = _start_rollout(request, wizard, what) if what is not None else _start_bulk(request, wizard)
+    wake_up(is_bulk=True)
+    return redirect(made)
+
+
+def _start_bulk(request: PortalRequest, wizard: BulkWizard) -> BulkRequest:
+    assert wizard.kind is not None
+    return request_bulk(
         request_id=wizard.request_id,
         kind=wizard.kind,
-        selection=wizard.selection,
+        selection=wizard.asked.selection,
         plan=wizard.plan,
         requested_by=request.user,
+        chosen_by=wizard.chosen_by,
     )
-    wake_up(is_bulk=True)
-    return redirect("updates:bulk", row.pk)
 
 
 def _start_rollout(request: PortalRequest, wizard: BulkWizard, what: RolloutPlan) -> Rollout:
-    vm_ids = list(wizard.vms.order_by("pk").values_list("pk", flat=True))
     return create_rollout(
-        what=what, vm_ids=vm_ids, now=timezone.now(), created_by=request.user, rollout_id=wizard.request_id
+        what=what,
+        selection=wizard.asked.selection,
+        now=timezone.now(),
+        created_by=request.user,
+        rollout_id=wizard.request_id,
     )
 
 
@@ -58,7 +71,7 @@ def bulk_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
 @require_POST
 def bulk_cancel(request: PortalRequest, pk: UUID) -> HttpResponse:
     """Stop handing it out and cancel what is still queued."""
-    row = bulk_or_404(request.user, pk)
+    row = bulk_or_404(request.user, pk, Role.OPERATOR)
     count = cancel_bulk(request_id=row.pk, requested_by=request.user)
     words = ngettext("Cancelled %(count)s queued operation.", "Cancelled %(count)s queued operations.", count)
     messages.success(request, words % {"count": count})

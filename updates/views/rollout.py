@@ -16,7 +16,8 @@ from ui.pages import render_page
 from updates.forms import MaintenanceForm
 from updates.models import MaintenanceConfiguration
 from updates.selectors.automation import scope_lines
-from updates.selectors.rollouts import load_rollout, rollout_or_404, rollouts_of
+from updates.selectors.bulk import bulk_requests_of
+from updates.selectors.rollouts import MAX_ROLLOUTS, load_rollout, rollout_or_404, rollouts_of
 from updates.services.automation import (
     WindowIsNearError,
     change_configuration,
@@ -27,12 +28,17 @@ from updates.services.automation import (
 )
 from updates.services.rollouts import end_rollout, pause_rollout, resume_rollout
 from updates.views.connection import for_owners_of_everything
+from vms.choices import Role
 
 
 @require_GET
 def rollout_list(request: PortalRequest) -> HttpResponse:
-    """The latest rollouts that the reader may see."""
-    return render_page(request, "updates/rollouts.html", {"rollouts": rollouts_of(request.user)})
+    """The latest rollouts and bulk requests that the reader may see."""
+    context = {
+        "rollouts": rollouts_of(request.user)[:MAX_ROLLOUTS],
+        "bulk_requests": bulk_requests_of(request.user)[:MAX_ROLLOUTS],
+    }
+    return render_page(request, "updates/rollouts.html", context)
 
 
 @require_GET
@@ -45,7 +51,7 @@ def rollout_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
 @require_POST
 def rollout_move(request: PortalRequest, pk: UUID) -> HttpResponse:
     """Pause, resume or end it."""
-    rollout = rollout_or_404(request.user, pk)
+    rollout = rollout_or_404(request.user, pk, Role.OPERATOR)
     now, asked = timezone.now(), request.POST.get("go")
     moved = (
         (asked == "pause" and pause_rollout(rollout_id=rollout.pk, paused_by=request.user))
@@ -72,7 +78,7 @@ def maintenance_create(request: PortalRequest) -> HttpResponse:
     form = MaintenanceForm(request.POST or None)
     if request.POST.get("go") == "save" and form.is_valid():
         row = create_configuration(
-            configuration=form.configuration, created_by=request.user, now=timezone.now(), vm_ids=form.vm_ids
+            configuration=form.configuration, created_by=request.user, now=timezone.now(), selection=form.selection
         )
         return redirect("updates:maintenance", row.pk)
     return _maintenance_form(request, form)
@@ -85,7 +91,7 @@ def maintenance_edit(request: PortalRequest, pk: int) -> HttpResponse:
     form = MaintenanceForm(request.POST or None, instance=get_object_or_404(MaintenanceConfiguration, pk=pk))
     if request.POST.get("go") == "save" and form.is_valid():
         try:
-            change_configuration(configuration=form.configuration, now=timezone.now(), vm_ids=form.vm_ids)
+            change_configuration(configuration=form.configuration, now=timezone.now(), selection=form.selection)
         except WindowIsNearError:
             form.add_error(None, _("A window opens within 15 minutes. Switch it off first, or change it afterwards."))
         else:
@@ -96,7 +102,7 @@ def maintenance_edit(request: PortalRequest, pk: int) -> HttpResponse:
 def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResponse:
     preview = None
     if form.is_bound and form.is_valid():
-        preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.vm_ids)
+        preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
     context = {"form": form, "preview": preview, "row": form.instance}
     return render_page(request, "updates/maintenance_form.html", context, status=422 if form.errors else 200)
 

@@ -13,6 +13,7 @@ from patching.settings_rules import SettingsViolation, judge_settings
 from patching.terms import AssessmentMode, PatchMode, PatchSettings, Platform, RebootSetting
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine
+from vms.selection import VmSelection
 from vms.selectors import eligibilities_of
 from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
 
@@ -99,12 +100,10 @@ def judge_change(
     return outcomes
 
 
-def selected_vms(user: User, vm_ids: Collection[int], *, lock: bool = False) -> tuple[list[VirtualMachine], set[int]]:
+def selected_vms(user: User, selection: VmSelection, *, lock: bool = False) -> tuple[list[VirtualMachine], set[int]]:
     """The VMs of a selection that the user may see, by name, and the ids of those that the user owns."""
     grants = Grants.of(user)
-    rows = (
-        VirtualMachine.objects.filter(pk__in=vm_ids).granted_by(grants).select_related("connection", "resource_group")
-    )
+    rows = selection.vms.granted_by(grants).select_related("connection", "resource_group")
     if lock:
         # In the order of their ids, as every writer of VMs locks them: two that meet wait instead of deadlocking.
         list(rows.order_by("pk").select_for_update(of=("self",), no_key=True).values_list("pk"))
@@ -113,12 +112,12 @@ def selected_vms(user: User, vm_ids: Collection[int], *, lock: bool = False) -> 
 
 
 @transaction.atomic
-def change_settings(*, vm_ids: Collection[int], change: SettingsChange, changed_by: User) -> list[SettingsOutcome]:
+def change_settings(*, selection: VmSelection, change: SettingsChange, changed_by: User) -> list[SettingsOutcome]:
     """Change the settings of every VM of the selection that the rules and the user's roles allow; one answer for each.
 
     VMs that the user may not see get no answer. Who changed what is kept by the table's trigger (`SettingsEvent`).
     """
-    vms, owned = selected_vms(changed_by, vm_ids, lock=True)
+    vms, owned = selected_vms(changed_by, selection, lock=True)
     outcomes = judge_change(vms=vms, change=change, owned=owned)
     changed = [outcome.vm.pk for outcome in outcomes if outcome.verdict is Verdict.CHANGED]
     if changed:
