@@ -367,7 +367,7 @@ def test_an_upgrade_merges_what_an_import_had_doubled() -> None:
         product_line="ws2022", month="2026-04-01", type="lcu", released_on="2026-04-14", kb_number="5082142",
         build="20348.5020", patch=kept.patch, evidence="the list")  # fmt: skip
     Release.objects.filter(pk=double.pk).update(note="seen")
-    import_module("updates.migrations.0013_one_release_per_kb").merge(apps, None)
+    import_module("updates.migrations.0014_one_release_per_kb").merge(apps, None)
     assert recorded() == before
     kept.refresh_from_db()
     assert (kept.type, kept.note, kept.evidence) == ("baseline", "seen", "primary")

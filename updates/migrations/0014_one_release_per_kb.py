@@ -53,6 +53,6 @@ def write(release: Any, event: Any, patch: Any, kept_rows: list[Any], patches: l
 class Migration(migrations.Migration):
     """One release for each KB of a product line."""
 
-    dependencies = [("updates", "0012_bulk_answers_are_a_log")]
+    dependencies = [("updates", "0013_blackout_days")]
 
     operations = [migrations.RunPython(merge, migrations.RunPython.noop)]

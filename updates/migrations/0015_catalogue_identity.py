@@ -20,7 +20,7 @@ def confirm_types(apps, _schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0013_one_release_per_kb'),
+        ('updates', '0014_one_release_per_kb'),
     ]
 
     operations = [
