@@ -51,7 +51,7 @@ INSTALLED_APPS = [
     "updates",
     "vms",
     "ui",
-    "django.contrib.admin",
+    "hotpatch_portal.admin_site.PortalAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -307,6 +307,7 @@ LOGGING = {
     "loggers": {
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
+        "waitress.queue": {"level": "ERROR"},
         "django_structlog": {"level": "WARNING"},
     },
 }
