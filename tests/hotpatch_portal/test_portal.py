@@ -77,8 +77,8 @@ def test_the_demo_is_the_default_unless_the_database_is_yours() -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"PORT": "http"}, "PORT=http is no port"),
-        ({"PORT": "70000"}, "PORT=70000 is no port"),
+        ({"PORT": "http"}, "PORT=http is no number"),
+        ({"PORT": "70000"}, "PORT=70000 is no number"),
         ({"DEMO": "maybe"}, "DEMO=maybe"),
         ({"DATABASE_URL": "mysql://host/db"}, "DATABASE_URL is not understood"),
         ({"REDIS_URL": "amqp://host"}, "REDIS_URL is not understood"),
@@ -200,7 +200,7 @@ def running(place: Path) -> Iterator[Running]:
 def test_it_runs_brings_back_what_dies_and_stops_clean(running: Running) -> None:
     assert stat.S_IMODE((running.directory / "access.json").stat().st_mode) == 0o600
     assert running.access["password"] == "", "without the demo nobody has a password yet"
-    for word in ("gunicorn", "worker-1@", "beat", "redis-server"):
+    for word in ("stack.web", "worker-1@", "beat", "redis-server"):
         (pid,) = running.children(word)
         os.kill(pid, signal.SIGKILL)
         running.wait_for(lambda pid=pid, word=word: running.children(word) not in ([], [pid]), 20)  # type: ignore[misc]
