@@ -6,14 +6,14 @@ ROOT_URLCONF = "bench.urls"
 MIDDLEWARE = ["bench.urls.count_queries", *MIDDLEWARE]  # noqa: F405
 LOGGING["loggers"] = {**LOGGING.get("loggers", {}), "django_structlog": {"level": "WARNING"}}  # noqa: F405
 CELERY_IMPORTS = (*CELERY_IMPORTS, "bench.tasks")  # noqa: F405
-if env.str("BENCH_LEDGER", default=""):  # noqa: F405
+if env.text("BENCH_LEDGER", ""):  # noqa: F405
     # Machines that write down what they received, and connectors that misbehave (bench/faults).
     from connectors import CONNECTORS
 
     CONNECTORS["simulator"] = "bench.connector.make"
     # As short as the time limit of a task allows, so that a campaign sees leases end.
     OPERATION_LEASE_SECONDS = CELERY_TASK_TIME_LIMIT + 5  # noqa: F405
-if env.str("BENCH_CLOCK", default=""):  # noqa: F405
+if env.text("BENCH_CLOCK", ""):  # noqa: F405
     from bench.clock import follow
 
-    follow(Path(env.str("BENCH_CLOCK")))  # noqa: F405
+    follow(Path(env.text("BENCH_CLOCK", "")))  # noqa: F405

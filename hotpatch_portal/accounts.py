@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core.internal.ratelimit import truncate_ip
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 
@@ -17,6 +18,11 @@ class PortalAccounts(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002 (the adapter's signature)
         """Nobody may sign up."""
         return False
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """Failures are counted for a name and an address: from elsewhere nobody locks a person out."""
+        key = super()._get_login_attempts_cache_key(request, **credentials)
+        return f"{key}:{truncate_ip(self.get_client_ip(request))}"
 
     def post_login(self, request: HttpRequest, user: User, **options: Any) -> HttpResponse:
         """Go on as always, with what the user prefers put into the browser."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 
+from hotpatch_portal.environment import is_guessable
+from hotpatch_portal.schema import sentence, unknown_migrations
 from patching.probes import read_networks
 from patching.recurrence import parse_hours
 
@@ -28,6 +31,20 @@ def secret_key(**_kwargs: Any) -> list[CheckMessage]:
             "SECRET_KEY is not set.",
             hint="Set SECRET_KEY (or SECRET_KEY_FILE) to 50 random characters; `make up` generates one by itself.",
             id="portal.E001",
+        )
+    ]
+
+
+@register(Tags.security)
+def guessable_key(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E009: who guesses the key signs in as anybody."""
+    if settings.SECRET_KEY == "unset" or not is_guessable(settings.SECRET_KEY):  # noqa: S105 (the word for "not set")
+        return []
+    return [
+        Error(
+            f"SECRET_KEY is too short or too simple ({len(settings.SECRET_KEY)} characters).",
+            hint="Set SECRET_KEY (or SECRET_KEY_FILE) to 50 random characters; everybody is signed out by the change.",
+            id="portal.E009",
         )
     ]
 
@@ -88,6 +105,18 @@ def database_version(databases: Sequence[str] | None = None, **_kwargs: Any) -> 
                     id="portal.E005",
                 )
             )
+    return found
+
+
+@register(Tags.database)
+def database_is_newer(databases: Sequence[str] | None = None, **_kwargs: Any) -> list[CheckMessage]:
+    """portal.E010: older code would read and write rows that it does not understand."""
+    found: list[CheckMessage] = []
+    for alias in databases or ():
+        with suppress(DatabaseError):  # that it does not answer is portal.E004
+            unknown = unknown_migrations(alias)
+            if unknown:
+                found.append(Error(sentence(unknown), hint="Nothing was changed.", id="portal.E010"))
     return found
 
 

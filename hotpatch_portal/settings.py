@@ -3,20 +3,22 @@
 import json
 from pathlib import Path
 
-import environ
 import structlog
 from csp.constants import NONE, SELF
 from django.contrib.messages import constants as messages
 from django.utils.translation import gettext_lazy as _
 
-env = environ.FileAwareEnv()
+from hotpatch_portal.environment import DATABASE_SCHEMES, REDIS_SCHEMES, Environment
+from hotpatch_portal.logs import without_traceback
+
+env = Environment()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 
 # --- where things live -------------------------------------------------------------------------------------------
 # The one-command stack keeps everything it creates here (database, generated secret key, access.json).
-PORTAL_DIR = Path(env.str("PORTAL_DIR", default=str(BASE_DIR / ".portal")))
+PORTAL_DIR = Path(env.text("PORTAL_DIR", str(BASE_DIR / ".portal")))
 
 
 def _running_portal() -> dict[str, str]:
@@ -30,12 +32,12 @@ def _running_portal() -> dict[str, str]:
 
 _stack = _running_portal()
 # Without a key nothing can be signed; the check portal.E001 says what to do.
-SECRET_KEY = env.str("SECRET_KEY", default=_stack.get("SECRET_KEY", "")) or "unset"
-DEBUG = env.bool("DEBUG", default=False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+SECRET_KEY = env.text("SECRET_KEY", _stack.get("SECRET_KEY", "")) or "unset"
+DEBUG = env.flag("DEBUG")
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 # Behind a TLS proxy: cookies and redirects must be https only. Off by default, since `make up` serves plain loopback.
-HTTPS = env.bool("HTTPS", default=False)
+HTTPS = env.flag("HTTPS")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
@@ -51,7 +53,7 @@ INSTALLED_APPS = [
     "updates",
     "vms",
     "ui",
-    "django.contrib.admin",
+    "hotpatch_portal.admin_site.PortalAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -77,6 +79,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "ui.middleware.private_answers",
+    "ui.middleware.ReadableRequest",
     # A list is mostly markup that repeats. Django pads the answer at random, so that its length tells no secret.
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -132,8 +136,8 @@ TEMPLATES = [
 ]
 
 # --- database ----------------------------------------------------------------------------------------------------
-DATABASE_URL = env.str("DATABASE_URL", default=_stack.get("DATABASE_URL", ""))
-DATABASES = {"default": env.db_url_config(DATABASE_URL or "postgres:///hotpatch_portal")}
+DATABASE_URL = env.url("DATABASE_URL", _stack.get("DATABASE_URL", ""), DATABASE_SCHEMES)
+DATABASES = {"default": env.database("DATABASE_URL", DATABASE_URL or "postgres:///hotpatch_portal")}
 DATABASES["default"] |= {
     "ATOMIC_REQUESTS": False,
     "CONN_MAX_AGE": 0,  # the pool keeps the connections
@@ -141,13 +145,13 @@ DATABASES["default"] |= {
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": DATABASES["default"].get("OPTIONS", {})
     | {
-        "pool": {"min_size": 1, "max_size": env.int("DATABASE_POOL_SIZE", default=8), "timeout": 5},
+        "pool": {"min_size": 1, "max_size": env.number("DATABASE_POOL_SIZE", 8, least=1, most=1000), "timeout": 5},
         "application_name": "hotpatch-portal",
     },
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # A page's query may not run longer than this; the page then asks to narrow it down (DESIGN, data).
-STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=2_000)
+STATEMENT_TIMEOUT_MS = env.number("STATEMENT_TIMEOUT_MS", 2_000, least=1, most=3_600_000)
 
 # Nothing of a page is cached. What is kept here is how often somebody tried to sign in: one count for all web processes,
 # and one that outlives a flushed Redis.
@@ -160,7 +164,7 @@ CACHES = {
 }
 
 # --- Celery ------------------------------------------------------------------------------------------------------
-REDIS_URL = env.str("REDIS_URL", default=_stack.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
+REDIS_URL = env.url("REDIS_URL", _stack.get("REDIS_URL", "redis://127.0.0.1:6379/0"), REDIS_SCHEMES)
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
@@ -207,7 +211,7 @@ CELERY_BEAT_SCHEDULE = {
     },
 }
 # How long ended operations are kept; pages show 30 days of them.
-KEEP_HISTORY_DAYS = env.int("KEEP_HISTORY_DAYS", default=90)
+KEEP_HISTORY_DAYS = env.number("KEEP_HISTORY_DAYS", 90, least=1, most=36_500)
 
 # --- people ------------------------------------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
@@ -222,7 +226,7 @@ LOGIN_REDIRECT_URL = "/"
 ACCOUNT_ADAPTER = "hotpatch_portal.accounts.PortalAccounts"
 ACCOUNT_LOGIN_METHODS = {"username"}
 # How many proxies stand before the portal: from their X-Forwarded-For comes the address that sign-in is throttled by.
-ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXIES", default=0)
+ALLAUTH_TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXIES", 0, least=0, most=100)
 ACCOUNT_RATE_LIMITS = {"login": "30/m/ip", "login_failed": "20/m/ip,5/300s/key"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
@@ -233,12 +237,12 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("ja", _("Japanese"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_TZ = True
-TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+TIME_ZONE = env.zone("TIME_ZONE", "UTC")
 
 # --- static files ------------------------------------------------------------------------------------------------
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = Path(env.str("STATIC_ROOT", default=str(PORTAL_DIR / "static")))
+STATIC_ROOT = Path(env.text("STATIC_ROOT", str(PORTAL_DIR / "static")))
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
@@ -263,16 +267,16 @@ CONTENT_SECURITY_POLICY = {
 # How long a claimed operation stays with one worker before another may take it over.
 OPERATION_LEASE_SECONDS = 90
 # The file a worker touches after each sweep that Celery delivered; the supervisor watches it. Empty: not watched.
-WORKER_HEARTBEAT_FILE = env.str("WORKER_HEARTBEAT_FILE", default="")
+WORKER_HEARTBEAT_FILE = env.text("WORKER_HEARTBEAT_FILE", "")
 # What a worker's own timer sweeps: "interactive" leaves bulk starts to the bulk worker.
-WORKER_LANES = env.str("WORKER_LANES", default="all")
+WORKER_LANES = env.choice("WORKER_LANES", "all", ("all", "interactive"))
 # The kinds of connections whose operations a worker takes; empty: all (docs/scaling.md).
-WORKER_KINDS = env.list("WORKER_KINDS", default=[])
+WORKER_KINDS = env.names("WORKER_KINDS")
 # Whether the menu offers the tour of the demo fleet.
-HAS_DEMO = env.bool("HAS_DEMO", default=False)
+HAS_DEMO = env.flag("HAS_DEMO")
 # Where health probes may go (CIDRs). Empty: nowhere, and no VM can have one.
-OFF_PEAK = env("OFF_PEAK", default="22:00-04:00")
-PROBE_NETWORKS = env.list("PROBE_NETWORKS", default=[])
+OFF_PEAK = env.hours("OFF_PEAK", "22:00-04:00")
+PROBE_NETWORKS = env.networks("PROBE_NETWORKS")
 MAX_IMPORT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_IMPORT_BYTES + 1024 * 1024
@@ -297,17 +301,22 @@ LOGGING = {
         "fields": {
             "()": structlog.stdlib.ProcessorFormatter,
             "processor": structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
-            if env.str("LOG_FORMAT", default="logfmt") == "logfmt"
+            if env.choice("LOG_FORMAT", "logfmt", ("logfmt", "json")) == "logfmt"
             else structlog.processors.JSONRenderer(),
             "foreign_pre_chain": _processors,
         }
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "fields"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "filters": {"refused": {"()": "django.utils.log.CallbackFilter", "callback": without_traceback}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "fields", "filters": ["refused"]}},
+    "root": {
+        "handlers": ["console"],
+        "level": env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
+    },
     # What happens every two seconds or at every request says nothing unless it fails.
     "loggers": {
         "celery.app.trace": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
+        "waitress.queue": {"level": "ERROR"},
         "django_structlog": {"level": "WARNING"},
     },
 }

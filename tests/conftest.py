@@ -115,7 +115,7 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
                     "DJANGO_SETTINGS_MODULE": "hotpatch_portal.settings",
                     "DATABASE_URL": database_url,
                     "REDIS_URL": redis_url or os.environ["REDIS_URL"],
-                    "SECRET_KEY": "tests",
+                    "SECRET_KEY": "tests-0123456789-abcdefghijklmnopqrstuvwxyz-0123456789",
                     "WORKER_LANES": lanes,
                 },
                 stdout=output,

@@ -2,7 +2,7 @@
 
 from hotpatch_portal.settings import *  # noqa: F403
 
-SECRET_KEY = "tests"
+SECRET_KEY = "tests-0123456789-abcdefghijklmnopqrstuvwxyz-0123456789"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},

@@ -1,11 +1,120 @@
-"""What admin pages share."""
+"""What admin pages share: the site, its rule about secrets and look-ups, and pages to look at only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.filters import ListFilter
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
+from django.db.models import Model
 from django.http import HttpRequest
+
+# A field whose name has one of these words holds what signs somebody in.
+SECRET_WORDS = ("password", "session_key", "session_data", "secret", "token", "credential", "private_key", "api_key")
+# What the filters beside a list put into its address: Django's own ones use no others.
+FILTER_LOOKUPS = ("", "__exact", "__isnull", "__in", "__gte", "__lt", "__isempty")
+DATE_LOOKUPS = ("__year", "__month", "__day", "__gte", "__lt")
+
+
+def is_secret(path: str) -> bool:
+    """Whether a look-up path (`user__password`, `^session_key`) meets a secret on its way."""
+    return any(word in path.lower() for word in SECRET_WORDS)
+
+
+class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+    """The rule for every admin class: look-ups are those of its filters, and no page shows a secret.
+
+    `PortalAdminSite` puts it before every class that is registered, a library's too. A look-up that no filter asks
+    for is answered 400: its answers would tell a field letter by letter, whether a page shows it or not.
+    """
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # noqa: ARG002 (the admin's signature)
+        """Only what the filters and the date hierarchy of this list ask for."""
+        return lookup in set(self._lookups(request))
+
+    def _lookups(self, request: HttpRequest | None) -> Iterator[str]:
+        if self.date_hierarchy:
+            yield from (f"{self.date_hierarchy}{end}" for end in DATE_LOOKUPS)
+        for item in self.list_filter if request is None else self.get_list_filter(request):
+            if isinstance(item, type) and issubclass(item, ListFilter):
+                yield str(getattr(item, "parameter_name", ""))
+                continue
+            path = item if isinstance(item, str) else str(item[0])
+            yield from (f"{path}{end}" for end in FILTER_LOOKUPS)
+            target = _target_of(self.model, path)
+            if target:
+                yield f"{path}__{target}__exact"
+
+    def get_exclude(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """No form holds a secret; the user's own form has Django's field that shows none and leads to a new password."""
+        names = [field.name for field in self.opts.get_fields() if is_secret(field.name)]
+        if self._leads_to_a_new_password(request, obj):
+            names.remove("password")
+        return [*(super().get_exclude(request, obj) or ()), *names]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The same for fields that a class names itself."""
+        hidden = set(self.get_exclude(request, obj))
+        kept = [(title, _without(options, hidden)) for title, options in super().get_fieldsets(request, obj)]
+        return [(title, options) for title, options in kept if options["fields"]]
+
+    def _leads_to_a_new_password(self, request: HttpRequest, obj: Any) -> bool:
+        is_user = self.opts.label_lower == "auth.user"
+        return is_user and (obj is None or self.has_change_permission(request, obj))
+
+
+def _without(options: Any, hidden: set[str]) -> dict[str, Any]:
+    """A group of fields without those that are hidden."""
+    rows = [
+        tuple(name for name in row if name not in hidden) if isinstance(row, (list, tuple)) else row
+        for row in options["fields"]
+    ]
+    return {**options, "fields": [row for row in rows if row and not (isinstance(row, str) and row in hidden)]}
+
+
+def _target_of(model: type[Model], path: str) -> str:
+    """The field that the last relation of a path refers to; empty where the path ends at a plain field."""
+    target = ""
+    for part in path.split("__"):
+        try:
+            field = model._meta.get_field(part)
+        except FieldDoesNotExist:
+            return ""
+        if not field.is_relation or field.related_model is None or isinstance(field.related_model, str):
+            return ""
+        model = field.related_model
+        target = model._meta.pk.name
+    return target
+
+
+class PortalAdminSite(admin.AdminSite):
+    """Django's admin site with our rule before every class."""
+
+    def register(
+        self,
+        model_or_iterable: type[Model] | Iterable[type[Model]],
+        admin_class: type[admin.ModelAdmin[Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        """Register it under the rule. Raises ImproperlyConfigured where it lists, searches or filters a secret."""
+        given = admin_class or admin.ModelAdmin
+        shown = [*given.list_display, *given.list_filter, *given.search_fields, *(given.ordering or ())]
+        named = [
+            item
+            for part in shown
+            for item in ([part] if isinstance(part, str) else part if isinstance(part, tuple) else ())
+        ]
+        secrets = [item for item in named if isinstance(item, str) and is_secret(item)]
+        if secrets:
+            raise ImproperlyConfigured(f"{given.__name__} shows, searches or filters a secret: {', '.join(secrets)}.")
+        guarded = (
+            given
+            if issubclass(given, GuardedAdmin)
+            else type(given.__name__, (GuardedAdmin, given), {"__module__": given.__module__, "__doc__": given.__doc__})
+        )
+        super().register(model_or_iterable, guarded, **options)
 
 
 class LookOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time

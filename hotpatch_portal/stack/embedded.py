@@ -15,10 +15,12 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,7 @@ SYSTEM_USER = "hotpatch-portal"
 # The kernel's limit is 107 characters for the whole socket path; this leaves room for the longest file name.
 MAX_SOCKET_DIRECTORY = 107 - len("/.s.PGSQL.5432.lock")
 START_SECONDS = 30.0
+MAX_LOG_BYTES = 10_000_000
 
 
 class StackError(Exception):
@@ -118,6 +121,32 @@ def private_directory(path: Path, user: ServerUser | None = None) -> Path:
     return path
 
 
+def short_directory(prefix: str, note: Path, user: ServerUser | None = None) -> Path:
+    """A private directory with a short path for sockets, where the wanted path is too long for the kernel.
+
+    `note` remembers which one it is: a run that was killed leaves it to the next one.
+    """
+    owner = user.uid if user and user.uid is not None else os.geteuid()
+    with suppress(OSError, ValueError):
+        kept = Path(note.read_text().strip())
+        known = kept.lstat()
+        if kept.name.startswith(prefix) and (known.st_uid, known.st_mode) == (owner, stat.S_IFDIR | 0o700):
+            return kept
+    made = Path(tempfile.mkdtemp(prefix=prefix))
+    if user:
+        user.own(made)
+    note.write_text(str(made))
+    return made
+
+
+def rotate(log: Path) -> None:
+    """Keep a log and the one before it: beyond 10 MB it begins anew. Whoever appends to it goes on."""
+    with suppress(OSError):
+        if log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
+
+
 # --- PostgreSQL --------------------------------------------------------------------------------------------------
 
 
@@ -163,9 +192,12 @@ class EmbeddedPostgres:
     def _socket_directory(self, wanted: Path) -> Path:
         if len(str(wanted)) <= MAX_SOCKET_DIRECTORY:
             return private_directory(wanted, self.user)
-        short = Path(tempfile.mkdtemp(prefix="hp-pg-"))
-        self.user.own(short)
-        return short
+        return short_directory("hp-pg-", wanted.with_name("socket-directory"), self.user)
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.data / "server.log"
 
     @property
     def url(self) -> str:
@@ -199,7 +231,8 @@ class EmbeddedPostgres:
             )  # fmt: skip
             if done.returncode != 0:
                 raise StackError(f"PostgreSQL could not make its files: {_last_line(done.stderr)}")
-        self._stop_orphan()
+        self._clear_the_way()
+        rotate(self.log)
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.sockets),
@@ -209,7 +242,7 @@ class EmbeddedPostgres:
         }
         if self.is_throw_away:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        with (self.data / "server.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     str(self.bin / "postgres"),
@@ -227,7 +260,7 @@ class EmbeddedPostgres:
                 start_new_session=True,
                 preexec_fn=lambda: die_with_parent(signal.SIGINT),
             )  # fmt: skip
-        _wait(self._is_ready, self.process, "PostgreSQL", self.data / "server.log")
+        _wait(self._is_ready, self.process, "PostgreSQL", self.log)
         self._make_database()
 
     def _is_ready(self) -> bool:
@@ -245,16 +278,40 @@ class EmbeddedPostgres:
             if done.returncode != 0:
                 raise StackError(f"PostgreSQL could not make the database: {_last_line(done.stderr)}")
 
-    def _stop_orphan(self) -> None:
-        """Stop the server of an earlier run that outlived it. Its pid file names it; its data directory proves it."""
-        try:
-            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (OSError, ValueError):
-            return
-        if str(self.data).encode() in command:
+    def _clear_the_way(self) -> None:
+        """Stop what an earlier run left behind, and remove lock files that name a process which is not ours.
+
+        PostgreSQL refuses to start while the process that its lock files name lives, whatever that is: after a power
+        loss it may be anything. Its data directory proves that a process is ours: PostgreSQL's work in it.
+        """
+        pid = _pid_in(self.data / "postmaster.pid")
+        if pid in self._own_processes():
             os.kill(pid, signal.SIGINT)
             _wait_for_exit(pid)
+        deadline = time.monotonic() + START_SECONDS
+        while self._own_processes() and time.monotonic() < deadline:  # the others go when their postmaster has gone
+            time.sleep(0.05)
+        left = self._own_processes()
+        if left:
+            raise StackError(
+                f"A PostgreSQL of an earlier run (process {left[0]}) still works in {self.data} and does not stop: "
+                f"end it with `kill -INT {left[0]}`, then start again."
+            )
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for path in self.sockets.glob(".s.PGSQL.*"):
+            path.unlink(missing_ok=True)
+
+    def _own_processes(self) -> list[int]:
+        """The processes that work in our data directory: the postmaster first."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                is_ours = entry.name.isdigit() and (entry / "cwd").samefile(self.data)
+                if is_ours and b"postgres" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return sorted(found)
 
     def stop(self) -> None:
         """Stop the server: connections are cut, data is safe."""
@@ -267,6 +324,7 @@ class EmbeddedPostgres:
                 self.process.wait()
         if self.is_throw_away:
             shutil.rmtree(self.data, ignore_errors=True)
+        if self.is_throw_away or self.sockets.name.startswith("hp-pg-"):
             shutil.rmtree(self.sockets, ignore_errors=True)
 
 
@@ -284,9 +342,14 @@ class EmbeddedRedis:
         if len(str(wanted)) <= MAX_SOCKET_DIRECTORY:
             self.directory = private_directory(wanted)
         else:
-            self.directory = Path(tempfile.mkdtemp(prefix="hp-redis-"))
+            self.directory = short_directory("hp-redis-", directory / "redis-directory")
         self.socket = self.directory / "redis.sock"
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.directory / "server.log"
 
     @property
     def url(self) -> str:
@@ -295,8 +358,10 @@ class EmbeddedRedis:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
+        self.directory.mkdir(mode=0o700, exist_ok=True)
         self.socket.unlink(missing_ok=True)
-        with (self.directory / "server.log").open("ab") as log:
+        rotate(self.log)
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     str(self.program),
@@ -313,7 +378,7 @@ class EmbeddedRedis:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )  # fmt: skip
-        _wait(self.answers, self.process, "Redis", self.directory / "server.log")
+        _wait(self.answers, self.process, "Redis", self.log)
 
     def answers(self) -> bool:
         """Whether the server answers PING within a second."""
@@ -335,6 +400,8 @@ class EmbeddedRedis:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        if self.directory.name.startswith("hp-redis-"):
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 # --- small things ------------------------------------------------------------------------------------------------
@@ -345,6 +412,14 @@ def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def _pid_in(path: Path) -> int:
+    """The process that a lock file names; 0 where it names none."""
+    try:
+        return int(path.read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def _last_line(text: str) -> str:

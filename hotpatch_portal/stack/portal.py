@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import http.client
 import ipaddress
 import json
 import os
@@ -15,20 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import IO
 from urllib.parse import urlsplit
 
-from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError
+from hotpatch_portal.environment import DATABASE_SCHEMES, REDIS_SCHEMES, Environment, SettingError, is_guessable
+from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError, rotate
 from hotpatch_portal.stack.supervisor import Child, Supervisor, say
 
 ANSWER_SECONDS = 60.0
-WEB_WORKERS, WEB_THREADS = 2, 4
+LET_GO_SECONDS = 15.0
+WEB_PROCESSES, WEB_THREADS = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +44,47 @@ class Options:
     has_demo: bool
     database_url: str
     redis_url: str
+    secret_key: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, base_dir: Path) -> Options:
-        """Read HOST, PORT, DEMO, PORTAL_DIR, DATABASE_URL and REDIS_URL. Raises StackError naming the bad one."""
-        text = environment.get("PORT") or "8000"
-        if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
-            raise StackError(f"PORT={text} is no port: use a number from 1 to 65535.")
-        database_url, redis_url = environment.get("DATABASE_URL", ""), environment.get("REDIS_URL", "")
-        _check_url("DATABASE_URL", database_url, {"postgres", "postgresql"})
-        _check_url("REDIS_URL", redis_url, {"redis", "rediss", "redis+socket", "unix"})
-        demo = environment.get("DEMO") or ("0" if database_url else "1")
+        """Read HOST, PORT, DEMO, PORTAL_DIR, DATABASE_URL, REDIS_URL, SECRET_KEY and ALLOWED_HOSTS, and their files.
+
+        Raises StackError naming the bad one.
+        """
+        env = Environment(environment)
+        try:
+            port = env.number("PORT", 8000, least=1, most=65_535)
+            database_url = env.url("DATABASE_URL", "", DATABASE_SCHEMES)
+            if database_url:
+                env.database("DATABASE_URL", database_url)
+            redis_url = env.url("REDIS_URL", "", REDIS_SCHEMES)
+            demo = env.text("DEMO", "") or ("0" if database_url else "1")
+            portal_dir = Path(env.text("PORTAL_DIR", "") or base_dir / ".portal").resolve()
+            host = env.text("HOST", "") or "127.0.0.1"
+            key = env.text("SECRET_KEY", "").strip()
+            allowed_hosts = env.hosts("ALLOWED_HOSTS", "")
+            proxies = env.number("TRUSTED_PROXIES", 0, least=0, most=100)
+        except SettingError as error:
+            raise StackError(str(error)) from None
         if demo not in {"0", "1"}:
             raise StackError(f"DEMO={demo} is neither 0 nor 1.")
-        portal_dir = Path(environment.get("PORTAL_DIR") or base_dir / ".portal").resolve()
-        host = environment.get("HOST") or "127.0.0.1"
-        return cls(base_dir, portal_dir, host, int(text), demo == "1", database_url, redis_url)
+        if key and is_guessable(key):
+            raise StackError(
+                f"SECRET_KEY is too short or too simple ({len(key)} characters): give it 50 random ones, or unset it "
+                "and one is generated."
+            )
+        return cls(
+            base_dir, portal_dir, host, port, demo == "1", database_url, redis_url, key, tuple(allowed_hosts), proxies
+        )  # fmt: skip
 
     @property
     def url(self) -> str:
         """Where the portal answers."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 (a comparison)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
-
-
-def _check_url(name: str, url: str, schemes: set[str]) -> None:
-    if url and urlsplit(url).scheme not in schemes:
-        raise StackError(
-            f"{name} is not understood: it must start with {' or '.join(sorted(s + '://' for s in schemes))}."
-        )
 
 
 # --- small files -------------------------------------------------------------------------------------------------
@@ -116,6 +130,7 @@ class Portal:
         self.redis: EmbeddedRedis | None = None
         self.environment: dict[str, str] = {}
         self._lock: IO[str] | None = None
+        self._was_killed = False
         self._is_stopping = False
         self._supervisor: Supervisor | None = None
 
@@ -175,10 +190,20 @@ class Portal:
             raise StackError(
                 f"A portal is already running on {self.directory}: stop it, or give this one a PORTAL_DIR of its own."
             ) from None
+        # Only who was killed leaves it behind; its web server may need a moment to let go of the port.
+        self._was_killed = (self.directory / "access.json").exists()
         for name in ("access.json", "environment.json"):
             (self.directory / name).unlink(missing_ok=True)
 
     def _check_port(self) -> None:
+        deadline = time.monotonic() + (LET_GO_SECONDS if self._was_killed else 0)
+        while self._why_no_port():
+            if time.monotonic() > deadline:
+                raise StackError(self._why_no_port())
+            time.sleep(0.2)
+
+    def _why_no_port(self) -> str:
+        """Why the port cannot be listened on; empty: it can."""
         family = socket.AF_INET6 if ":" in self.options.host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -186,12 +211,11 @@ class Portal:
                 probe.bind((self.options.host, self.options.port))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
-                    message = (
-                        f"Port {self.options.port} is in use: choose another one, e.g. PORT={self.options.port + 1}."
-                    )
-                else:
-                    message = f"Cannot listen on {self.options.host}:{self.options.port} ({error.strerror}): check HOST and PORT."
-                raise StackError(message) from None
+                    return f"Port {self.options.port} is in use: choose another one, e.g. PORT={self.options.port + 1}."
+                return (
+                    f"Cannot listen on {self.options.host}:{self.options.port} ({error.strerror}): check HOST and PORT."
+                )
+        return ""
 
     # --- servers
 
@@ -207,14 +231,16 @@ class Portal:
         self.environment = {
             "DATABASE_URL": self.postgres.url if self.postgres else self.options.database_url,
             "REDIS_URL": self.redis.url if self.redis else self.options.redis_url,
-            "SECRET_KEY": os.environ.get("SECRET_KEY") or secret_key(self.directory / "secret_key"),
+            "SECRET_KEY": self.options.secret_key or secret_key(self.directory / "secret_key"),
             "PORTAL_DIR": str(self.directory),
-            "ALLOWED_HOSTS": os.environ.get("ALLOWED_HOSTS") or ",".join(sorted(hosts)),
+            "ALLOWED_HOSTS": ",".join(self.options.allowed_hosts or sorted(hosts)),
             "HAS_DEMO": "1" if self.options.has_demo else "0",
             "PYTHONUNBUFFERED": "1",
             # As root the workers run as root: whoever types `make up` as root knows.
             "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
         }
+        for name in self.environment:  # settled from now on: for those that we start a file would win over the value
+            os.environ.pop(f"{name}_FILE", None)
         write_private(self.directory / "environment.json", json.dumps(self.environment))
 
     def _more_hosts(self) -> set[str]:
@@ -230,7 +256,10 @@ class Portal:
 
     def _revive_servers(self) -> None:
         for name, server in (("PostgreSQL", self.postgres), ("Redis", self.redis)):
-            if server is None or server.process is None or server.process.poll() is None:
+            if server is None or server.process is None:
+                continue
+            if server.process.poll() is None:
+                rotate(server.log)
                 continue
             say("portal", f"{name} ended; starting it again")
             try:
@@ -281,7 +310,8 @@ class Portal:
         )
         if done.returncode != 0:
             lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
-            reason = next((line for line in lines if "connection failed" in line or "FATAL" in line), lines[-1])
+            told = ("connection failed", "FATAL", "(portal.E")
+            reason = next((line for line in lines if any(word in line for word in told)), lines[-1])
             raise StackError(f"{failure or f'manage.py {arguments[0]} failed'}: {reason.strip()}")
 
     # --- processes
@@ -312,11 +342,9 @@ class Portal:
                 heartbeat=heartbeat,
             )
 
-        address = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         web = [
-            *(python, "-m", "gunicorn", "hotpatch_portal.wsgi", "--bind", f"{address}:{self.options.port}"),
-            *("--workers", str(WEB_WORKERS), "--worker-class", "gthread", "--threads", str(WEB_THREADS)),
-            *("--timeout", "60", "--graceful-timeout", "8", "--log-level", "warning", "--no-control-socket"),
+            *(python, "-m", "hotpatch_portal.stack.web", "--host", self.options.host, "--port", str(self.options.port)),
+            *("--processes", str(WEB_PROCESSES), "--threads", str(WEB_THREADS)),
         ]
         beat = [
             *celery,
@@ -340,21 +368,38 @@ class Portal:
         address = f"{self.options.url}accounts/login/"
         while not self._is_stopping:
             supervisor.check()
-            try:
-                with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 (our own address)
-                    if answer.status == 200:
-                        return True
-            except urllib.error.HTTPError as error:
-                if error.code < 500:
-                    raise StackError(f"The portal answers {error.code} at {address}: check ALLOWED_HOSTS.") from None
-            except OSError:
-                pass
+            status = self._ask()
+            if status == HTTPStatus.OK:
+                return True
+            if status and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise StackError(
+                    f"The portal answers {status} at {address}: check ALLOWED_HOSTS, HTTPS and TRUSTED_PROXIES."
+                )
             if time.monotonic() > deadline:
                 raise StackError(
                     f"The portal did not answer at {address} within {ANSWER_SECONDS:.0f} s; see the lines above."
                 )
             time.sleep(0.1)
         return False
+
+    def _ask(self) -> int:
+        """The status of the sign-in page, asked for as a proxy would; 0: nobody answers."""
+        names = self.environment["ALLOWED_HOSTS"].split(",")
+        name = next((name for name in ("127.0.0.1", "localhost", "*") if name in names), names[0])
+        headers = {
+            "Host": "localhost" if name == "*" else f"portal{name}" if name.startswith(".") else name,
+            "X-Forwarded-Proto": "https",
+            "X-Forwarded-For": ", ".join(["127.0.0.1"] * max(1, self.options.trusted_proxies)),
+        }
+        where = urlsplit(self.options.url)
+        question = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=2)
+        try:
+            question.request("GET", f"{where.path}accounts/login/", headers=headers)
+            return question.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            question.close()
 
     def _announce(self, password: str) -> None:
         access = {"url": self.options.url, "username": "admin" if password else "", "password": password}

@@ -28,6 +28,8 @@ def test_a_sound_installation_has_nothing_to_say() -> None:
     ("name", "value", "found"),
     [
         ("SECRET_KEY", "unset", "portal.E001"),
+        ("SECRET_KEY", "x", "portal.E009"),
+        ("SECRET_KEY", "x" * 80, "portal.E009"),
         ("REDIS_URL", "amqp://host", "portal.E002"),
         ("REDIS_URL", "", "portal.E002"),
         ("OPERATION_LEASE_SECONDS", 60, "portal.E006"),
@@ -68,3 +70,21 @@ def test_the_database_is_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(databases=["default"]) == set()
     monkeypatch.setattr(checks, "OLDEST_POSTGRESQL", 99)
     assert ids(databases=["default"]) == {"portal.E005"}
+
+
+@pytest.mark.django_db
+def test_a_database_of_a_newer_portal_is_named_and_refused() -> None:
+    from django.core.management import call_command
+    from django.core.management.base import SystemCheckError
+    from django.db import connection
+    from django.db.migrations.recorder import MigrationRecorder
+
+    from hotpatch_portal.schema import refuse_newer_database
+
+    refuse_newer_database()
+    MigrationRecorder(connection).record_applied("updates", "9999_from_next_year")
+    assert ids(databases=["default"]) == {"portal.E010"}
+    with pytest.raises(SystemExit, match=r"newer version of the portal.*updates.9999_from_next_year"):
+        refuse_newer_database()
+    with pytest.raises(SystemCheckError, match=r"portal\.E010"):
+        call_command("migrate", verbosity=0, skip_checks=False)

@@ -77,8 +77,8 @@ def test_the_demo_is_the_default_unless_the_database_is_yours() -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"PORT": "http"}, "PORT=http is not a port"),
-        ({"PORT": "70000"}, "PORT=70000 is not a port"),
+        ({"PORT": "http"}, "PORT=http is no number"),
+        ({"PORT": "70000"}, "PORT=70000 is no number"),
         ({"DEMO": "maybe"}, "DEMO=maybe"),
         ({"DATABASE_URL": "mysql://host/db"}, "DATABASE_URL is not understood"),
         ({"REDIS_URL": "amqp://host"}, "REDIS_URL is not understood"),
@@ -143,14 +143,14 @@ def free_port() -> int:
 
 
 class Running:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
         self.log = directory.parent / "portal.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "portal"],
                 cwd=ROOT,
-                env=CLEAN | {"PORTAL_DIR": str(directory), "PORT": str(free_port()), "DEMO": "0"},
+                env=CLEAN | {"PORTAL_DIR": str(directory), "PORT": str(free_port()), "DEMO": "0"} | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -200,7 +200,7 @@ def running(place: Path) -> Iterator[Running]:
 def test_it_runs_brings_back_what_dies_and_stops_clean(running: Running) -> None:
     assert stat.S_IMODE((running.directory / "access.json").stat().st_mode) == 0o600
     assert running.access["password"] == "", "without the demo nobody has a password yet"
-    for word in ("gunicorn", "worker-1@", "beat", "redis-server"):
+    for word in ("stack.web", "worker-1@", "beat", "redis-server"):
         (pid,) = running.children(word)
         os.kill(pid, signal.SIGKILL)
         running.wait_for(lambda pid=pid, word=word: running.children(word) not in ([], [pid]), 20)  # type: ignore[misc]
@@ -210,3 +210,103 @@ def test_it_runs_brings_back_what_dies_and_stops_clean(running: Running) -> None
     assert running.stop() == 0
     assert not (running.directory / "access.json").exists()
     assert running.children("") == []
+
+
+# --- every documented setting, once
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"DATABASE_URL": "mysql://"}, "DATABASE_URL is not understood"),
+        ({"DATABASE_URL": "postgres://host:port/x"}, "DATABASE_URL is not understood"),
+        ({"REDIS_URL": "amqp://host"}, "REDIS_URL is not understood"),
+        ({"TIME_ZONE": "Mars/Phobos"}, "TIME_ZONE=Mars/Phobos is no time zone"),
+        ({"SECRET_KEY": "x"}, "SECRET_KEY is too short"),
+        ({"ALLOWED_HOSTS": "https://portal.example"}, "ALLOWED_HOSTS has"),
+        ({"CSRF_TRUSTED_ORIGINS": "portal.example"}, "CSRF_TRUSTED_ORIGINS has"),
+        ({"OFF_PEAK": "at night"}, "OFF_PEAK=at night is no two hours"),
+        ({"PROBE_NETWORKS": "10.0.0.4/8"}, "PROBE_NETWORKS has"),
+        ({"STATEMENT_TIMEOUT_MS": "soon"}, "STATEMENT_TIMEOUT_MS=soon is no number"),
+        ({"DATABASE_POOL_SIZE": "-1"}, "DATABASE_POOL_SIZE=-1 is no number"),
+        ({"KEEP_HISTORY_DAYS": "9" * 400}, "is no number"),
+        ({"TRUSTED_PROXIES": "1.5"}, "TRUSTED_PROXIES=1.5 is no number"),
+        ({"HTTPS": "maybe"}, "HTTPS=maybe is neither 1 nor 0"),
+        ({"DEBUG": "2"}, "DEBUG=2 is neither 1 nor 0"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL=loud is not understood"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT=xml is not understood"),
+        ({"WORKER_LANES": "fast"}, "WORKER_LANES=fast is not understood"),
+        ({"SECRET_KEY_FILE": "/no/such/file"}, "SECRET_KEY_FILE=/no/such/file cannot be read"),
+        ({"DATABASE_URL_FILE": "/no/such/file"}, "DATABASE_URL_FILE=/no/such/file cannot be read"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_sentence(place: Path, environment: dict[str, str], words: str) -> None:
+    assert_one_sentence(portal(place / "p", PORT=str(free_port()), **environment), words)
+
+
+KEY = "0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQ"
+
+
+def test_it_runs_with_every_setting_as_behind_a_proxy(place: Path) -> None:
+    """HTTPS, proxies, names, key from a file, zone, limits: all of them at once, as a person would set them."""
+    (place / "key").write_text(KEY)
+    running = Running(
+        place / "p", HTTPS="1", TRUSTED_PROXIES="1", ALLOWED_HOSTS="portal.example", SECRET_KEY_FILE=str(place / "key"),
+        CSRF_TRUSTED_ORIGINS="https://portal.example", TIME_ZONE="Asia/Tokyo", DATABASE_POOL_SIZE="4", STATEMENT_TIMEOUT_MS="3000",
+        KEEP_HISTORY_DAYS="30", OFF_PEAK="23:00-05:00", PROBE_NETWORKS="10.0.0.0/8,fd00::/8", LOG_LEVEL="WARNING", LOG_FORMAT="json",
+        WORKER_KINDS="simulator", HOST="127.0.0.1",
+    )  # fmt: skip
+    try:
+        assert json.loads((running.directory / "environment.json").read_text())["SECRET_KEY"] == KEY
+        where = f"{running.access['url']}accounts/login/"
+        asked = urllib.request.Request(where, headers={"Host": "portal.example", "X-Forwarded-Proto": "https"})
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            assert answer.status == 200
+            assert answer.headers["Strict-Transport-Security"]
+            assert "no-cache" in answer.headers["Cache-Control"]
+        assert "Traceback" not in running.log.read_text()
+    finally:
+        running.stop()
+
+
+# --- power loss, and clients that drip
+
+
+def test_it_starts_again_after_a_power_loss_whatever_the_lock_files_name(place: Path) -> None:
+    running = Running(place / "p")
+    data = running.directory / "pg"
+    postmaster = int((data / "postmaster.pid").read_text().split()[0])
+    lines = (data / "postmaster.pid").read_text().split("\n")
+    os.kill(running.process.pid, signal.SIGKILL)
+    os.kill(postmaster, signal.SIGKILL)
+    running.process.wait(10)
+    foreign = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    try:
+        for path in (data / "postmaster.pid", *(running.directory / "run").glob("*.lock")):
+            path.write_text("\n".join([str(foreign.pid), *lines[1:]]))
+        again = Running(place / "p")
+        assert again.answers()
+        assert again.stop() == 0
+        assert foreign.poll() is None
+    finally:
+        foreign.kill()
+
+
+def test_clients_that_drip_leave_the_pages_alone(running: Running) -> None:
+    port = int(running.access["url"].rstrip("/").rsplit(":", 1)[1])
+    head = b"POST /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    dripping = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    for number, client in enumerate(dripping):
+        client.sendall(head + (b"X-Slow: " if number % 2 else b"Content-Length: 100000\r\n\r\nlogin="))
+    times = []
+    ends_at = time.monotonic() + 6
+    while time.monotonic() < ends_at:
+        for client in dripping:
+            client.sendall(b"a")
+        began = time.monotonic()
+        assert running.answers()
+        times.append(time.monotonic() - began)
+        time.sleep(0.2)
+    for client in dripping:
+        client.close()
+    assert sorted(times)[int(len(times) * 0.95)] < 2, times

@@ -45,7 +45,7 @@ DROP TABLE bulk_waiting;
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0012_bulk_answers_are_a_log'),
+        ('updates', '0015_catalogue_identity'),
     ]
 
     operations = [
