@@ -16,12 +16,14 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
 from updates.models import InstalledPatch, Operation, VmUpdateState
 from updates.services.catalogue import import_catalogue
 from updates.services.engine import sweep
+from updates.services.words import refresh_words
 from vms.models import ImageCatalogEntry, ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -224,6 +226,7 @@ def test_each_image_that_cannot_be_hotpatched_says_why(page: Client, make_vm: Ca
     plain = make_vm(desktop=True)
     custom = make_vm(custom_image=True)
     container = make_vm(custom_image=True, image_resource_id="mcr.microsoft.com/windows/servercore:ltsc2022")
+    refresh_words(now=timezone.now())
     shown = [overview(page, vm) for vm in (plain, custom, container)]
     assert all("Not available" in text for text in shown)
     assert "2022-datacenter-azure-edition is not in the image catalog" in shown[0]

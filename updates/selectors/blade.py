@@ -13,28 +13,30 @@ from django.db.models import OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from patching import terms
-from patching.eligibility import Eligibility, EligibilityVerdict
+from patching.eligibility import Eligibility
 from patching.forecast import MonthForecast, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
 from patching.orchestrator import PatcherVerdict
 from patching.releases import as_of, next_planned_baseline_month
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
 from patching.selection import Guard, guard_for
-from patching.status import StaleCause, judge_update_status, why_stale
+from patching.status import StaleCause, why_stale
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     AssessmentMode,
     HotpatchStatus,
+    HotpatchTrack,
     OperationKind,
     OperationState,
     PatchMode,
     Platform,
     UpdateStatus,
 )
-from patching.track import TrackVerdict, hotpatch_status, judge_track
+from patching.track import TrackVerdict
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.polling import poll_seconds
+from updates.selectors.words import Standing, judge_standing
 from vms.access import access_or_404
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -77,13 +79,18 @@ class AvailableRow:
 
 @dataclass(frozen=True, slots=True)
 class VmPicture:
-    """One VM with everything the rules say about it at this moment."""
+    """One VM with everything the rules say about it at this moment.
+
+    The words that lists show and filter by (update status, hotpatch status, `track_word`) are the stored ones, so that
+    all pages agree; `track` is judged now and tells their facts where it comes to the same word.
+    """
 
     vm: VirtualMachine
     roles: frozenset[Role]
     eligibility: Eligibility
     hotpatch_status: HotpatchStatus
     track: TrackVerdict
+    track_word: HotpatchTrack
     update_status: UpdateStatus
     now: datetime
     as_of: datetime
@@ -103,6 +110,11 @@ class VmPicture:
     def may_operate(self) -> bool:
         """Whether the reader may assess, install and cancel."""
         return Role.OPERATOR in self.roles
+
+    @property
+    def told(self) -> TrackVerdict | None:
+        """What the rules say of the track; None while the stored word is another (it follows within a minute)."""
+        return self.track if self.track.track is self.track_word else None
 
     @property
     def held_kbs(self) -> tuple[str, ...]:
@@ -253,31 +265,28 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
     )
     installed = tuple(_installed_row(row) for row in vm.installed_rows)  # type: ignore[attr-defined]
     moment = as_of(vm.connection.catalogue_date, now)
-    track = judge_track(
+    track = judge_standing(
         releases,
-        line,
-        is_hotpatch_on=eligibility.verdict is EligibilityVerdict.ELIGIBLE and vm.enable_hotpatching,
-        installed_kbs=frozenset(row.kb_number for row in installed),
-        # A build that nobody has confirmed by an assessment says nothing yet about where the VM stands.
-        os_build=os_build if last_assessed_at else "",
-        as_of=moment,
+        Standing(
+            eligibility=eligibility,
+            is_hotpatch_enabled=vm.enable_hotpatching,
+            installed_kbs=frozenset(row.kb_number for row in installed),
+            is_list_complete=bool(state and state.is_list_complete),
+            os_build=os_build,
+            is_reboot_pending=vm.is_reboot_pending,
+            was_assessed=last_assessed_at is not None,
+        ),
+        moment,
     )
     guard = guard_for(track, off_until=next_planned_baseline_month(moment))
     return VmPicture(
         vm=vm,
         roles=roles,
         eligibility=eligibility,
-        hotpatch_status=hotpatch_status(
-            eligibility, is_enabled=vm.enable_hotpatching, was_assessed=last_assessed_at is not None
-        ),
+        hotpatch_status=HotpatchStatus(vm.hotpatch_status),
         track=track,
-        update_status=judge_update_status(
-            is_supported=line is not None,
-            last_assessed_at=last_assessed_at,
-            now=now,
-            is_reboot_pending=vm.is_reboot_pending,
-            available_count=len(patches),
-        ),
+        track_word=HotpatchTrack(vm.hotpatch_track),
+        update_status=UpdateStatus(vm.update_status),
         now=now,
         as_of=moment,
         available=_available(patches, vm, guard),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from updates.selectors.automation import vms_with_stale_patchers
+from vms.models import COUNTED
 
 SHOWN, MOST = 5, 1_000
 
@@ -67,6 +68,22 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         """,
         "What lists show differs from what the last assessment found.",
         "Assess these machines again; please report it, since it should never happen.",
+    ),
+    (
+        "counters_differ",
+        """
+        WITH counted AS (
+            SELECT KEYS, sum(machines) AS machines FROM vms_wordcount GROUP BY KEYS HAVING sum(machines) <> 0
+        ), machines AS (
+            SELECT KEYS, count(*) AS machines FROM vms_virtualmachine GROUP BY KEYS
+        )
+        SELECT concat_ws(' ', g.name, hotpatch_track, update_status, counted.machines, '/', machines.machines)
+        FROM counted FULL JOIN machines USING (KEYS)
+        LEFT JOIN vms_resourcegroup g ON g.id = resource_group_id
+        WHERE counted.machines IS DISTINCT FROM machines.machines
+        """.replace("KEYS", ", ".join(COUNTED)),
+        "Counters say another number of machines than there are.",
+        "Run “manage.py refresh_words --recount”; please report it, since it should never happen.",
     ),
     (
         "assessed_without_patches",
