@@ -22,6 +22,7 @@ class PatcherReason(StrEnum):
     """Why it is this one, and what to change if it should be another."""
 
     AUTOMATIC_GUEST_PATCHING = "automatic_guest_patching"
+    AUTOMATIC_PATCHING_OFF = "automatic_patching_off"  # on the connection
     SCHEDULE_ATTACHED = "schedule_attached"
     WINDOWS_AUTOMATIC_UPDATES = "windows_automatic_updates"
     MANUAL_UPDATES = "manual_updates"
@@ -45,12 +46,14 @@ def who_patches(
     is_bypassing: bool,
     has_schedule: bool,
     is_portal_in_charge: bool,
+    is_patching_automatically: bool,
     has_agent: bool = True,
 ) -> PatcherVerdict:
     """Decide who patches.
 
     `is_bypassing`: bypassPlatformSafetyChecksOnUserSchedule. `is_portal_in_charge`: the platform behind the connection
-    orchestrates nothing itself (Azure Stack HCI, the simulator). Source: the behaviour matrix of Azure's prerequisites
+    orchestrates nothing itself (Azure Stack HCI, the simulator). `is_patching_automatically`: the connection's switch,
+    which means something only there. Source: the behaviour matrix of Azure's prerequisites
     for schedules, whose bypass flag binds connections on which Azure is in charge.
     """
     if patch_mode is PatchMode.AUTOMATIC_BY_OS:
@@ -69,5 +72,7 @@ def who_patches(
         return PatcherVerdict(Patcher.NOBODY, PatcherReason.MANUAL_UPDATES)
     if is_bypassing:
         return PatcherVerdict(Patcher.NOBODY, PatcherReason.SCHEDULE_MISSING)
+    if is_portal_in_charge and not is_patching_automatically:
+        return PatcherVerdict(Patcher.NOBODY, PatcherReason.AUTOMATIC_PATCHING_OFF)
     automatic = Patcher.PORTAL_AUTOMATICALLY if is_portal_in_charge else Patcher.PLATFORM
     return PatcherVerdict(automatic, PatcherReason.AUTOMATIC_GUEST_PATCHING)

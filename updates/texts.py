@@ -171,6 +171,9 @@ PROSPECTS: dict[RebootProspect, Text] = {
 PATCHERS: dict[Patcher, Text] = {Patcher(value): words for value, words in choices.PATCHERS}
 PATCHER_REASONS: dict[PatcherReason, Text] = {
     PatcherReason.AUTOMATIC_GUEST_PATCHING: _("Critical and Security updates, in off-peak hours."),
+    PatcherReason.AUTOMATIC_PATCHING_OFF: _(
+        "Automatic guest patching is off on its connection: install updates from here, or attach a maintenance configuration."
+    ),
     PatcherReason.SCHEDULE_ATTACHED: _("A maintenance configuration means this machine."),
     PatcherReason.WINDOWS_AUTOMATIC_UPDATES: _("Windows Automatic Updates are on."),
     PatcherReason.MANUAL_UPDATES: _("Manual updates: install them from here, or attach a maintenance configuration."),
@@ -202,6 +205,7 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.window_over": _("The maintenance window was over before its turn."),
     "rollout.role_missing": _("Who asked for it is no Patch operator of the machine any more."),
     "vm.not_running": _("The machine was not running."),
+    "run.contradicted": _("The run reported success; the machine still lacks what it installed."),
     "health.no_agent": _("The machine has no VM agent."),
     "health.waiting": _("Updated; its health probe is asked until it answers, for 10 minutes."),
     "health.unhealthy_before": _("Its health probe was not well before the update, so the machine was left alone."),

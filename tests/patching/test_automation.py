@@ -60,7 +60,8 @@ def test_who_patches(row: dict[str, str]) -> None:
         patch_mode=PatchMode(row["patch mode"]),
         is_bypassing=flag(row["bypass"]),
         has_schedule=flag(row["schedule"]),
-        is_portal_in_charge=row["in charge"] == "portal",
+        is_portal_in_charge=row["in charge"] != "platform",
+        is_patching_automatically=row["in charge"] == "portal",
         has_agent=flag(row["agent"]),
     )
     assert (verdict.patcher.value, verdict.reason.value) == (row["who"], row["reason"])
@@ -69,7 +70,7 @@ def test_who_patches(row: dict[str, str]) -> None:
 def test_the_table_has_every_combination_and_the_eight_cases_of_azure() -> None:
     table = rows("who-patches")
     keys = [tuple(row[name] for name in ("in charge", "patch mode", "bypass", "schedule", "agent")) for row in table]
-    assert len(set(keys)) == len(keys) == 2 * len(PatchMode) * 2 * 2 * 2
+    assert len(set(keys)) == len(keys) == 3 * len(PatchMode) * 2 * 2 * 2
     by_key = {key: row["who"] for key, row in zip(keys, table, strict=True)}
     platform = PatchMode.AUTOMATIC_BY_PLATFORM.value
     eight = {

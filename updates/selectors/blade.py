@@ -16,7 +16,7 @@ from patching import terms
 from patching.eligibility import Eligibility
 from patching.forecast import MonthForecast, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
-from patching.orchestrator import PatcherVerdict
+from patching.orchestrator import Patcher, PatcherVerdict
 from patching.releases import as_of, next_planned_baseline_month
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
 from patching.selection import Guard, guard_for
@@ -28,13 +28,12 @@ from patching.terms import (
     HotpatchTrack,
     OperationKind,
     OperationState,
-    PatchMode,
-    Platform,
     UpdateStatus,
 )
 from patching.track import TrackVerdict
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
+from updates.selectors.installed import is_listed_by_get_hotfix
 from updates.selectors.polling import poll_seconds
 from updates.selectors.words import Standing, judge_standing
 from vms.access import access_or_404
@@ -53,7 +52,7 @@ NEWS = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class InstalledRow:
-    """One installed update, as Get-HotFix lists it. `operation_id` where the portal installed it."""
+    """One installed update. `operation_id` where the portal installed it."""
 
     kb_number: str
     title: str
@@ -62,14 +61,24 @@ class InstalledRow:
     installed_on: datetime
     operation_id: UUID | None
 
+    @property
+    def is_listed_by_get_hotfix(self) -> bool:
+        """Whether Get-HotFix on the machine lists it."""
+        return is_listed_by_get_hotfix(kb_number=self.kb_number, title=self.title, classification=self.classification)
+
 
 @dataclass(frozen=True, slots=True)
 class AvailableRow:
-    """One available update: whether automatic guest patching takes it, and whether the guard would leave it out."""
+    """One available update: who installs it by itself (None: nobody), and whether the guard would leave it out."""
 
     patch: terms.Patch
-    is_automatic: bool
+    automatic: Patcher | None
     off_until: date | None
+
+    @property
+    def is_eligible(self) -> bool:
+        """Whether automatic guest patching installs it."""
+        return self.automatic in _BY_CLASS
 
     @property
     def is_recommended(self) -> bool:
@@ -103,6 +112,7 @@ class VmPicture:
     os_build: str
     error_code: str
     is_awaiting_assessment: bool
+    patcher: PatcherVerdict  # who patches this VM without anybody asking for it
     releases: tuple[terms.Release, ...]
     line: terms.ProductLine | None
 
@@ -133,11 +143,6 @@ class VmPicture:
     def schedules(self) -> list[tuple[str, datetime | None]]:
         """Name and next window of the maintenance configurations that mean this VM, the next first."""
         return schedules_meaning(self.vm)
-
-    @property
-    def patcher(self) -> PatcherVerdict:
-        """Who patches this VM without anybody asking for it."""
-        return patcher_of(self.vm, has_schedule=bool(self.schedules))
 
     @property
     def next_assessment_at(self) -> datetime | None:
@@ -279,6 +284,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         moment,
     )
     guard = guard_for(track, off_until=next_planned_baseline_month(moment))
+    patcher = patcher_of(vm, has_schedule=bool(schedules_meaning(vm)))
     return VmPicture(
         vm=vm,
         roles=roles,
@@ -289,7 +295,8 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         update_status=UpdateStatus(vm.update_status),
         now=now,
         as_of=moment,
-        available=_available(patches, vm, guard),
+        available=_available(patches, patcher.patcher, guard),
+        patcher=patcher,
         installed=installed,
         operations=_operations(vm, now),
         guard=guard,
@@ -324,15 +331,14 @@ def _installed_row(row: Mapping[str, Any]) -> InstalledRow:
 
 
 _CLASS_ORDER = tuple(terms.Classification)
+# Automatic guest patching installs Critical and Security only, and goes by what Windows Update offers a hotpatch machine:
+# never what takes it off the train.
+_BY_CLASS = frozenset({Patcher.PLATFORM, Patcher.PORTAL_AUTOMATICALLY})
 
 
-def _available(patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard) -> tuple[AvailableRow, ...]:
+def _available(patches: Sequence[terms.Patch], patcher: Patcher, guard: Guard) -> tuple[AvailableRow, ...]:
     """The available patches, the most urgent class first, the newest first within a class."""
-    is_automatic_vm = (
-        vm.patch_mode == PatchMode.AUTOMATIC_BY_PLATFORM
-        and not vm.bypass_platform_safety_checks
-        and vm.connection.platform == Platform.AZURE
-    )
+    is_by_class = patcher in _BY_CLASS
     ordered = sorted(
         patches,
         key=lambda patch: (
@@ -344,11 +350,11 @@ def _available(patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard)
     return tuple(
         AvailableRow(
             patch=patch,
-            # Automatic guest patching installs Critical and Security only, and goes by what Windows Update offers a
-            # hotpatch machine: never what takes it off the train.
-            is_automatic=is_automatic_vm
-            and patch.classification in CRITICAL_AND_SECURITY
-            and not guard.holds_back(patch),
+            automatic=None
+            if patcher is Patcher.NOBODY
+            or guard.holds_back(patch)
+            or (is_by_class and patch.classification not in CRITICAL_AND_SECURITY)
+            else patcher,
             off_until=guard.off_until if guard.holds_back(patch) else None,
         )
         for patch in ordered
