@@ -436,6 +436,12 @@ class Operation(models.Model):
         """True in a final state."""
         return OperationState(self.state) in TERMINAL
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether it reported success, and a later look found otherwise: neither a success nor a failure."""
+        reported = self.state in {OperationState.SUCCEEDED, OperationState.COMPLETED_WITH_WARNINGS}
+        return reported and self.verification == Verification.CONTRADICTED
+
 
 class PatchResult(models.Model):
     """What an installation did with one patch, and why."""

@@ -544,6 +544,11 @@ class VirtualMachine(models.Model):
         return self.name
 
     @property
+    def are_settings_reported(self) -> bool:
+        """Whether settings are what the machine reports, changed on it alone (Azure Stack HCI); loads the connection."""
+        return self.connection.platform == Platform.AZURE_STACK_HCI
+
+    @property
     def image(self) -> ImageReference:
         """The image this VM was made from, as the rules take it."""
         return ImageReference(

@@ -52,6 +52,23 @@ def test_a_core_image_has_hotpatch_preselected(client: Client, owner: User, fiel
     )
 
 
+@pytest.mark.parametrize(
+    "sku",
+    [
+        "2022-Datacenter-Azure-Edition-Hotpatch",
+        "2022-datacenter-azure-edition-hotpatch-smalldisk",
+        "2025-datacenter-azure-edition",
+        "2025-datacenter-azure-edition-core",
+    ],
+)
+def test_as_the_image_has_it_is_on_for_every_image_of_the_catalogue(
+    client: Client, owner: User, fields: dict[str, Any], sku: str
+) -> None:
+    client.force_login(owner)
+    client.post(URL, fields | {"image": f"MicrosoftWindowsServer:WindowsServer:{sku}"})
+    assert VirtualMachine.objects.get().enable_hotpatching
+
+
 def test_hotpatch_can_be_off_and_another_image_is_not_available(
     client: Client, owner: User, fields: dict[str, Any]
 ) -> None:
