@@ -206,6 +206,7 @@ class VmUpdateStateFactory(DjangoModelFactory[VmUpdateState]):
     vm = factory.SubFactory(VirtualMachineFactory)
     last_assessed_at = datetime(2026, 5, 20, 12, tzinfo=UTC)
     os_build = "20348.5074"
+    is_list_complete = True
 
 
 class OperationFactory(DjangoModelFactory[Operation]):

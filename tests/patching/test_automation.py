@@ -61,7 +61,7 @@ def test_who_patches(row: dict[str, str]) -> None:
         is_bypassing=flag(row["bypass"]),
         has_schedule=flag(row["schedule"]),
         is_portal_in_charge=row["in charge"] != "platform",
-        is_patching_automatically=row["in charge"] == "portal",
+        is_automatic_on=row["in charge"] == "portal",
         has_agent=flag(row["agent"]),
     )
     assert (verdict.patcher.value, verdict.reason.value) == (row["who"], row["reason"])

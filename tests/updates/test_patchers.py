@@ -103,7 +103,7 @@ def test_every_row_of_the_table_is_written_as_the_rule_says(resource_group: Reso
             is_bypassing=flag(facts["bypass"]),
             has_schedule=flag(facts["schedule"]),
             is_portal_in_charge=facts["in charge"] != "platform",
-            is_patching_automatically=facts["in charge"] == "portal",
+            is_automatic_on=facts["in charge"] == "portal",
             has_agent=flag(facts["agent"]),
         )
         assert (patcher(vm), vm.is_scheduled) == (verdict.patcher.value, flag(facts["schedule"])), facts

@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('updates', '0012_bulk_answers_are_a_log'),
-        ('vms', '0011_stored_words'),
+        ('vms', '0012_stored_words'),
     ]
 
     operations = [

@@ -17,9 +17,9 @@ from patching.eligibility import Eligibility
 from patching.forecast import MonthForecast, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
 from patching.orchestrator import Patcher, PatcherVerdict
-from patching.releases import as_of, next_planned_baseline_month
+from patching.releases import as_of
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
-from patching.selection import Guard, guard_for
+from patching.selection import Guard, Hold, guard_for
 from patching.status import StaleCause, why_stale
 from patching.terms import (
     CRITICAL_AND_SECURITY,
@@ -69,11 +69,15 @@ class InstalledRow:
 
 @dataclass(frozen=True, slots=True)
 class AvailableRow:
-    """One available update: who installs it by itself (None: nobody), and whether the guard would leave it out."""
+    """One available update: who installs it by itself (None: nobody), and why the guard would leave it out.
+
+    `is_presumed_baseline`: its KB is not recorded, and it is taken for the baseline that the catalogue lacks: it reboots.
+    """
 
     patch: terms.Patch
     automatic: Patcher | None
-    off_until: date | None
+    hold: Hold | None
+    is_presumed_baseline: bool
 
     @property
     def is_eligible(self) -> bool:
@@ -112,6 +116,7 @@ class VmPicture:
     os_build: str
     error_code: str
     is_awaiting_assessment: bool
+    is_list_complete: bool  # of what is installed
     patcher: PatcherVerdict  # who patches this VM without anybody asking for it
     releases: tuple[terms.Release, ...]
     line: terms.ProductLine | None
@@ -137,7 +142,14 @@ class VmPicture:
         if self.last_assessed_at is None:
             return RollbackRefusal.UNKNOWN_STATE
         kbs = frozenset(row.kb_number for row in self.installed)
-        return plan_rollback(self.releases, self.line, installed_kbs=kbs, os_build=self.os_build)
+        return plan_rollback(
+            self.releases,
+            self.line,
+            installed_kbs=kbs,
+            os_build=self.os_build,
+            is_list_complete=self.is_list_complete,
+            as_of=self.as_of,
+        )
 
     @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
@@ -283,7 +295,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         ),
         moment,
     )
-    guard = guard_for(track, off_until=next_planned_baseline_month(moment))
+    guard = guard_for(track, releases, line, moment)
     patcher = patcher_of(vm, has_schedule=bool(schedules_meaning(vm)))
     return VmPicture(
         vm=vm,
@@ -308,6 +320,9 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
             is_reboot_pending=vm.is_reboot_pending,
             as_of=moment,
             months=FORECAST_MONTHS,
+            reboot_setting=terms.RebootSetting(vm.reboot_setting),
+            patcher=patcher.patcher,
+            guard=guard,
         ),
         releases=tuple(releases),
         line=line,
@@ -315,6 +330,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         os_build=os_build,
         error_code=state.error_code if state else "",
         is_awaiting_assessment=bool(state and state.is_awaiting_assessment),
+        is_list_complete=bool(state and state.is_list_complete),
     )
 
 
@@ -339,6 +355,7 @@ _BY_CLASS = frozenset({Patcher.PLATFORM, Patcher.PORTAL_AUTOMATICALLY})
 def _available(patches: Sequence[terms.Patch], patcher: Patcher, guard: Guard) -> tuple[AvailableRow, ...]:
     """The available patches, the most urgent class first, the newest first within a class."""
     is_by_class = patcher in _BY_CLASS
+    is_baseline_offered = guard.is_baseline_among(patches)
     ordered = sorted(
         patches,
         key=lambda patch: (
@@ -352,12 +369,13 @@ def _available(patches: Sequence[terms.Patch], patcher: Patcher, guard: Guard) -
             patch=patch,
             automatic=None
             if patcher is Patcher.NOBODY
-            or guard.holds_back(patch)
+            or hold is not None
             or (is_by_class and patch.classification not in CRITICAL_AND_SECURITY)
             else patcher,
-            off_until=guard.off_until if guard.holds_back(patch) else None,
+            hold=hold,
+            is_presumed_baseline=guard.presumes(patch),
         )
-        for patch in ordered
+        for patch, hold in ((p, guard.holds(p, is_baseline_offered=is_baseline_offered)) for p in ordered)
     )
 
 

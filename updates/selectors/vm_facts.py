@@ -14,7 +14,13 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from connectors.protocol import VmRef
-from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility, line_of_build
+from patching.eligibility import (
+    CatalogIndex,
+    Eligibility,
+    EligibilityVerdict,
+    judge_eligibility,
+    line_of_build,
+)
 from patching.releases import as_of
 from patching.terms import (
     AssessmentMode,

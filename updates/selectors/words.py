@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility
-from patching.releases import OFFERED_FROM, PACIFIC, as_of, is_released, second_tuesday
+from patching.releases import OFFERED_FROM, PACIFIC, Timetable, as_of, is_released, second_tuesday, timetable
 from patching.status import ASSESSMENT_IS_VALID_FOR, judge_update_status
 from patching.terms import (
     HotpatchStatus,
@@ -26,7 +26,7 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
-from patching.track import TrackVerdict, hotpatch_status, judge_track
+from patching.track import TrackVerdict, hotpatch_status, judge_track, judge_track_on
 from updates.models import Release as ReleaseRow
 from vms.lookups import array
 from vms.models import Connection
@@ -65,15 +65,7 @@ class Standing:
 
 def judge_standing(releases: Iterable[Release], standing: Standing, moment: datetime) -> TrackVerdict:
     """The track of a VM with its facts, as of a moment."""
-    return judge_track(
-        releases,
-        standing.eligibility.product_line,
-        is_hotpatch_on=standing.is_hotpatch_on,
-        installed_kbs=standing.installed_kbs,
-        # A build that nobody has confirmed by an assessment says nothing yet about where the VM stands.
-        os_build=standing.os_build if standing.was_assessed else "",
-        as_of=moment,
-    )
+    return Judge(releases).track(standing, moment)
 
 
 class Judge:
@@ -82,13 +74,34 @@ class Judge:
     def __init__(self, releases: Iterable[Release]) -> None:
         self._releases = tuple(releases)
         self._tracks: dict[tuple[Standing, datetime], TrackVerdict] = {}
+        self._timetables: dict[tuple[ProductLine, datetime], Timetable] = {}
 
     def track(self, standing: Standing, moment: datetime) -> TrackVerdict:
         """The track of this standing as of this moment."""
         key = (standing, moment)
         if (found := self._tracks.get(key)) is None:
-            found = self._tracks[key] = judge_standing(self._releases, standing, moment)
+            found = self._tracks[key] = self._judge(standing, moment)
         return found
+
+    def _judge(self, standing: Standing, moment: datetime) -> TrackVerdict:
+        facts: dict[str, Any] = {
+            "is_hotpatch_on": standing.is_hotpatch_on,
+            "installed_kbs": standing.installed_kbs,
+            # A build that nobody has confirmed by an assessment says nothing yet about where the VM stands.
+            "os_build": standing.os_build if standing.was_assessed else "",
+            "is_list_complete": standing.is_list_complete and standing.was_assessed,
+            "is_reboot_pending": standing.is_reboot_pending,
+        }
+        line = standing.eligibility.product_line
+        if line is None:
+            return judge_track(self._releases, line, as_of=moment, **facts)
+        return judge_track_on(self.timetable(line, moment), **facts)
+
+    def timetable(self, line: ProductLine, moment: datetime) -> Timetable:
+        """What is known of a line at a moment, made once."""
+        if (known := self._timetables.get((line, moment))) is None:
+            known = self._timetables[line, moment] = timetable(self._releases, line, moment)
+        return known
 
     def words(
         self,

@@ -9,18 +9,10 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0010_group_index_covers_filters'),
+        ('vms', '0011_hotpatch_tracks'),
     ]
 
     operations = [
-        # The word is gone: who missed a baseline is due, and overdue.
-        migrations.RunSQL(
-            """
-            UPDATE vms_virtualmachine SET hotpatch_track = 'baseline_overdue'
-            WHERE hotpatch_track = 'off_track_baseline_missed'
-            """,
-            "UPDATE vms_virtualmachine SET hotpatch_track = 'unknown' WHERE hotpatch_track = 'baseline_overdue'",
-        ),
         migrations.CreateModel(
             name='WordCount',
             fields=[
@@ -28,7 +20,7 @@ class Migration(migrations.Migration):
                 ('product_line', models.CharField(blank=True, choices=[('ws2022', 'Windows Server 2022 Datacenter: Azure Edition'), ('ws2025', 'Windows Server 2025')], max_length=20)),
                 ('update_status', models.CharField(choices=[('no_updates_available', 'No updates available'), ('updates_available', 'Updates available'), ('reboot_required', 'Reboot required'), ('no_updates_data', 'No updates data'), ('unsupported', 'Unsupported')], max_length=30)),
                 ('hotpatch_status', models.CharField(choices=[('Enabled', 'Enabled'), ('Disabled', 'Disabled'), ('NotAvailable', 'Not available'), ('PendingEvaluation', 'Pending evaluation')], max_length=30)),
-                ('hotpatch_track', models.CharField(choices=[('on_track', 'On track'), ('baseline_due', 'Baseline due'), ('off_track_baseline_missed', 'Off track: baseline missed'), ('off_track_since_kb', 'Off track'), ('not_on_train', 'Not on the train'), ('unknown', 'Unknown')], max_length=40)),
+                ('hotpatch_track', models.CharField(choices=[('on_track', 'On track'), ('on_track_as_far_as_known', 'On track as far as known'), ('baseline_due', 'Baseline due'), ('baseline_overdue', 'Baseline overdue'), ('waits_for_reboot', 'Baseline waits for its reboot'), ('off_track_since_kb', 'Off track'), ('not_on_train', 'Not on the train'), ('newer_than_catalogue', 'Newer than the catalog'), ('unknown', 'Unknown')], max_length=40)),
                 ('machines', models.IntegerField()),
                 ('is_total', models.BooleanField()),
             ],
