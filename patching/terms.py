@@ -305,8 +305,9 @@ class Release:
 class Patch:
     """One software update of the catalogue, identified by (product line, KB), else by its update id.
 
-    `product_line` None: the update is for every line. `release_type` is None on what is not a monthly OS patch. `key` is
-    the catalogue key: what makes this update the same update tomorrow (never its version or update id).
+    `product_line` None: the update is for every line. `release_type` is None on what is not a monthly OS patch.
+    `is_known_by_id`: another update of the same assessment has this KB, so the update id identifies it
+    (patching.identity). `key` is the catalogue key: what makes this update the same update tomorrow.
     """
 
     kb_number: str
@@ -318,10 +319,12 @@ class Patch:
     version: str = ""
     published_on: date | None = None
     release_type: ReleaseType | None = None
+    is_known_by_id: bool = False
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        key = f"{self.product_line or ''}:{self.kb_number}" if self.kb_number else f"id:{self.update_id}"
+        has_kb = self.kb_number and not self.is_known_by_id
+        key = f"{self.product_line or ''}:{self.kb_number}" if has_kb else f"id:{self.update_id}"
         object.__setattr__(self, "key", key)
 
 

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ('updates', '0013_words_clock'),
+        ('updates', '0015_words_clock'),
     ]
 
     operations = [

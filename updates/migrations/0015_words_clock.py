@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0012_bulk_answers_are_a_log'),
+        ('updates', '0014_catalogue_identity'),
         ('vms', '0012_stored_words'),
     ]
 
