@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -41,8 +41,10 @@ from patching.terms import (
     InstallationPlan,
     InstallationState,
     OperationKind,
+    ProductLine,
     RebootBehavior,
     RebootSetting,
+    ReleaseType,
 )
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
 from updates.models import MaintenanceConfiguration, RolloutSource
@@ -50,13 +52,29 @@ from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import SCOPE_NAMES, scope_filter
 from updates.selectors.blade import VmPicture
 from updates.selectors.bulk import MAX_COUNT, bounded_count, vms_of_selection
+from updates.selectors.decisions import load_news
 from updates.selectors.rollback import rollback_orders
-from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
+from updates.services.catalogue import (
+    CatalogueFileError,
+    CatalogueReport,
+    DecisionError,
+    confirm_release_type,
+    decide_release,
+    import_catalogue,
+)
 from updates.services.operations import RequestOutcome
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan
-from updates.texts import INSTALLATION_STATES_PLANNED, PLAN_PROBLEMS, RECURRENCE_PROBLEMS, ErrorText, Text, error_text
-from vms.choices import REBOOT_SETTINGS
+from updates.texts import (
+    DECISION_PROBLEMS,
+    INSTALLATION_STATES_PLANNED,
+    PLAN_PROBLEMS,
+    RECURRENCE_PROBLEMS,
+    ErrorText,
+    Text,
+    error_text,
+)
+from vms.choices import PRODUCT_LINES, REBOOT_SETTINGS
 from vms.models import Subscription, VirtualMachine
 from vms.selectors import vms_by_name
 
@@ -833,6 +851,52 @@ class MaintenanceForm(InstallForm):
             setattr(row, name, fields[name])
         row.plan, row.scope = plan_to_json(self.plan), self.scope
         return row
+
+
+# What a person can say that an OS update is.
+DECISIONS = [
+    (ReleaseType.BASELINE.value, _("Baseline: install it; the machine reboots and hotpatches go on from it")),
+    (ReleaseType.LCU.value, _("Monthly cumulative update: hold it back on machines that are hotpatched")),
+    (ReleaseType.OOB_LCU.value, _("Out-of-band cumulative update: hold it back on machines that are hotpatched")),
+    (ReleaseType.OOB_HOTPATCH.value, _("Out-of-band hotpatch: install it; nothing reboots")),
+    (ReleaseType.HOTPATCH.value, _("Hotpatch: install it; nothing reboots")),
+]
+
+
+class DecisionForm(forms.Form):
+    """One answer for all machines: what a KB is, or that a recorded type is right. The reason is kept with it."""
+
+    line = forms.ChoiceField(choices=PRODUCT_LINES, required=False)
+    kb = forms.CharField(max_length=12, required=False)
+    release = forms.IntegerField(min_value=1, max_value=2**31 - 1, required=False)
+    answer = forms.ChoiceField(choices=DECISIONS, required=False)
+    reason = forms.CharField(label=_("Reason"), max_length=500, required=False)
+
+    def decide(self, user: User, *, now: datetime) -> bool:
+        """Record the decision of a valid form; False: the form says why not."""
+        if not self.is_valid():
+            return False
+        said = self.cleaned_data
+        by, reason = user.get_username(), said["reason"]
+        try:
+            if said["release"]:
+                confirm_release_type(release_id=said["release"], confirmed_by=by, reason=reason, now=now)
+            elif (said["line"], said["kb"]) not in {(w.line, w.kb_number) for w in load_news(user).waiting}:
+                self.add_error(None, _("Nothing waits for this answer any more."))
+            elif said["answer"]:
+                decide_release(
+                    product_line=ProductLine(said["line"]),
+                    kb_number=said["kb"],
+                    type=ReleaseType(said["answer"]),
+                    decided_by=by,
+                    reason=reason,
+                    now=now,
+                )
+            else:
+                self.add_error(None, _("Choose what the update is."))
+        except DecisionError as error:
+            self.add_error(None, str(DECISION_PROBLEMS[error.problem]))
+        return not self.errors
 
 
 class RollbackForm(RemoveForm):

@@ -329,13 +329,15 @@ class WordsClock(models.Model):
 
     `aged_until`: assessments that grew too old by then are told as such. `judged`: for each connection and product line
     the digest of what its tracks were last judged by, and when they are to be judged once more. `passing` and `cursor`:
-    the pass that is under way, and the last VM it came to.
+    the pass that is under way, and the last VM it came to. `news`: how old the catalogue is and which KBs wait for a
+    decision, as the last tick found (`updates.selectors.decisions`).
     """
 
     aged_until = models.DateTimeField(null=True)
     judged = models.JSONField(default=dict)
     passing = models.JSONField(default=dict)
     cursor = models.BigIntegerField(default=0)
+    news = models.JSONField(default=dict)
 
     class Meta:
         verbose_name = _("clock of the words")

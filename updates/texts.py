@@ -14,13 +14,14 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from connectors.probe import ProbeFailure
-from patching.forecast import RebootCause
+from patching.forecast import Hindrance, RebootCause
 from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import Frequency, RecurrenceProblem
 from patching.release_files import FileProblem, RowProblem
-from patching.selection import PlanProblem, RebootProspect, SelectionReason
+from patching.selection import HoldReason, PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
+from patching.track import Contradiction, OffTrainReason
 from updates.choices import RELEASE_TYPES
 from vms import choices
 
@@ -168,6 +169,11 @@ CAUSES: dict[RebootCause, Text] = {
     RebootCause.ALWAYS_REBOOTS: _("the reboot setting is Always"),
 }
 
+HINDRANCES: dict[Hindrance, Text] = {
+    Hindrance.NEVER_REBOOTS: _("installed, waits for a reboot (the reboot setting is Never)"),
+    Hindrance.NOBODY_PATCHES: _("due, nobody installs it"),
+}
+
 PROSPECTS: dict[RebootProspect, Text] = {
     RebootProspect.NEVER: _("No reboot"),
     RebootProspect.POSSIBLE: _("May reboot"),
@@ -285,6 +291,34 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("rollback", "queued"): _("Queued"),
     ("rollback", "rebooting"): _("Rebooting"),
     ("rollback", ""): _("Rolling back"),
+}
+
+HOLDS: dict[HoldReason, Text] = {
+    HoldReason.CUMULATIVE_UPDATE: _(
+        "It is a cumulative update later than the baseline, offered to machines that lack the baseline and are not offered it."
+    ),
+    HoldReason.UNKNOWN_OS_UPDATE: _(
+        "By its title it replaces the whole operating system, and the catalog does not know its KB: it may be an unplanned "
+        "baseline or take machines off the hotpatch track."
+    ),
+}
+
+# Why what is known of a machine does not fit together, and why a machine is not on the train.
+CONTRADICTIONS: dict[Contradiction, Text] = {
+    Contradiction.BUILD_BELOW_KBS: _("Its build is below what its installed updates say."),
+    Contradiction.BUILD_ABOVE_KBS: _("Its build is above what its installed updates explain."),
+    Contradiction.HOTPATCH_WITHOUT_BASELINE: _("A hotpatch is installed without the baseline that it needs."),
+    Contradiction.BUILD_OF_TWO_RELEASES: _("Two releases have its build, and no installed KB says which it is."),
+    Contradiction.LCU_WAITS_FOR_REBOOT: _(
+        "A cumulative update waits for a reboot; which release will run is seen after it."
+    ),
+}
+OFF_TRAIN_REASONS: dict[OffTrainReason, Text] = {
+    OffTrainReason.HOTPATCH_OFF: _("Hotpatch is off or not available: every monthly update reboots."),
+    OffTrainReason.NOT_READY: _(
+        "The machine reports that it is not ready for hotpatches: every monthly update reboots."
+    ),
+    OffTrainReason.TRAIN_ENDED: _("Hotpatching has ended for this product line: every monthly update reboots."),
 }
 
 STALE_CAUSES: dict[StaleCause, Text] = {

@@ -19,6 +19,7 @@ class Migration(migrations.Migration):
                 ('judged', models.JSONField(default=dict)),
                 ('passing', models.JSONField(default=dict)),
                 ('cursor', models.BigIntegerField(default=0)),
+                ('news', models.JSONField(default=dict)),
             ],
             options={
                 'verbose_name': 'clock of the words',

@@ -13,8 +13,8 @@ from django.db.models import OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from patching import terms
-from patching.eligibility import Eligibility
-from patching.forecast import MonthForecast, forecast_reboots
+from patching.eligibility import Eligibility, EligibilityVerdict
+from patching.forecast import MonthForecast, Outlook, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
 from patching.orchestrator import Patcher, PatcherVerdict
 from patching.releases import as_of
@@ -33,6 +33,7 @@ from patching.terms import (
 from patching.track import TrackVerdict
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
+from updates.selectors.decisions import waiting_on
 from updates.selectors.installed import is_listed_by_get_hotfix
 from updates.selectors.polling import poll_seconds
 from updates.selectors.words import Standing, judge_standing
@@ -208,6 +209,21 @@ class VmPicture:
         return next((month for month in self.forecast if month.causes), None)
 
     @property
+    def is_forecast_known(self) -> bool:
+        """Whether every month of the forecast is known."""
+        return all(month.outlook is not Outlook.NOT_KNOWN for month in self.forecast)
+
+    @property
+    def missing_months(self) -> tuple[date, ...]:
+        """The months whose release is out by the calendar and not recorded, as far as they matter to this VM."""
+        return self.track.missing_months if self.eligibility.verdict is EligibilityVerdict.ELIGIBLE else ()
+
+    @property
+    def waiting_kbs(self) -> list[str]:
+        """What is offered to this VM and waits for a decision."""
+        return waiting_on(self.available)
+
+    @property
     def open_operations(self) -> tuple[Operation, ...]:
         """What is queued or running, running first."""
         running = [o for o in self.operations if not o.is_ended]
@@ -280,6 +296,8 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         if state and state.patch_set_id
         else []
     )
+    # Nothing is recommended from another line than the one that runs.
+    patches = [patch for patch in patches if patch.product_line in {None, line}]
     installed = tuple(_installed_row(row) for row in vm.installed_rows)  # type: ignore[attr-defined]
     moment = as_of(vm.connection.catalogue_date, now)
     track = judge_standing(

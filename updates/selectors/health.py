@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import connection
+from django.utils import timezone
 
 from updates.selectors.automation import vms_with_stale_patchers
+from updates.selectors.decisions import find_news
 from vms.models import COUNTED
 
 SHOWN, MOST = 5, 1_000
@@ -133,6 +135,7 @@ def find_trouble() -> Iterator[Finding]:
             rows = [str(row[0]) for row in cursor.fetchall()]
         if rows:
             yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)
+    yield from _news()
     names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
     if names:
         yield Finding(
@@ -141,4 +144,29 @@ def find_trouble() -> Iterator[Finding]:
             tuple(names[:SHOWN]),
             "What lists show of who patches a machine is not what the rule says now.",
             "The scheduler corrects it within ten minutes. If it stays: is a worker running, and beat?",
+        )
+
+
+def _news() -> Iterator[Finding]:
+    """What nobody but a person can put right: an old catalogue, and updates that wait for a decision."""
+    news = find_news(timezone.now())
+    if news["ages"]:
+        yield Finding(
+            "catalogue_is_old",
+            len(news["ages"]),
+            tuple(
+                f"{line} known up to {(until or 'never')[:7]}, {len(months)} monthly releases are not recorded"
+                + (f" (catalogue as of {day})" if day else "")
+                for line, until, months, day in news["ages"][:SHOWN]
+            ),
+            "Months are out by the calendar and not recorded: where machines stand is told as far as known.",
+            "Import newer releases: in the admin site, or manage.py import_releases.",
+        )
+    if news["waiting"]:
+        yield Finding(
+            "decision_waits",
+            len(news["waiting"]),
+            tuple(f"KB{row[1]} ({row[0]}): {row[5]} machines" for row in news["waiting"][:SHOWN]),
+            "Updates are held back on machines until a person says what they are.",
+            "Decide on the page “Decisions” (/decisions/), once for all machines.",
         )

@@ -6,6 +6,7 @@ and facts of a VM change. Each is found through an index or by digests; where no
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from django.db import connection, transaction
 
 from patching.status import ASSESSMENT_IS_VALID_FOR
 from updates.models import WordsClock
+from updates.selectors.decisions import find_news
 from updates.selectors.words import Reading, Words, digests, read_for_judging
 from vms.lookups import array
 from vms.services.counters import fold_counters
@@ -38,6 +40,7 @@ def refresh_words(*, now: datetime, seconds: float = 20.0) -> int:
     work = _Work(now, ends_at)
     changed = work.due_vms() + work.aged_vms() + work.judged_vms()
     fold_counters()
+    work.tell_news()
     if changed:
         log.info("words_refreshed", vms=changed, finished=time.monotonic() < ends_at)
     return changed
@@ -137,6 +140,14 @@ class _Work:
             else:
                 after[pair] = [digest, again_at if before is None or before[0] != digest else ""]
         return after
+
+    # --- what pages tell of the fleet
+
+    def tell_news(self) -> None:
+        """Keep how old the catalogue is and what waits for a decision, where it is not what was told."""
+        news = json.loads(json.dumps(find_news(self.now)))
+        if news != self.clock.news:
+            _keep(news=news)
 
     # --- writing
 
