@@ -160,7 +160,7 @@ def test_an_idle_tick_reads_no_machine_and_writes_nothing(_catalogue: None) -> N
         refresh_words(now=NOW + timedelta(minutes=minutes))
     with CaptureQueriesContext(connection) as queries:
         assert refresh_words(now=NOW + timedelta(minutes=5)) == 0
-    assert len(queries) <= 8
+    assert len(queries) <= 14
     assert not [q for q in queries if "UPDATE" in q["sql"] and "vms_virtualmachine" in q["sql"]]
     assert not [q for q in queries if "updates_installedpatch" in q["sql"]]
 
