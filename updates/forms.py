@@ -26,11 +26,13 @@ from patching.rollback import RollbackOrder
 from patching.selection import (
     PatchVerdict,
     RunProspect,
+    RunWork,
     Selection,
     SelectionReason,
     prospect,
     select,
     validate_plan,
+    work_of,
 )
 from patching.terms import (
     CRITICAL_AND_SECURITY,
@@ -315,9 +317,16 @@ class InstallWizard:
         return prospect(self.selection, self.plan, is_reboot_pending=self.picture.vm.is_reboot_pending)
 
     @property
+    def work(self) -> RunWork:
+        """What the run would do."""
+        if self.plan is None or self.selection is None:
+            return RunWork.NOTHING
+        return work_of(self.selection, self.plan, is_reboot_pending=self.picture.vm.is_reboot_pending)
+
+    @property
     def is_runnable(self) -> bool:
         """Whether the run would do anything."""
-        return self.selection is not None and bool(self.selection.selected)
+        return self.work is not RunWork.NOTHING
 
     @property
     def guarded(self) -> list[PatchVerdict]:
@@ -630,6 +639,11 @@ class BulkWizard:
             most_failures=number("most_failures", 2),
             most_percent=number("most_percent", 5),
         )
+
+    @property
+    def pending_reboots(self) -> int:
+        """How many of the machines wait for a reboot (counted up to 1,000): a run may do nothing else on them."""
+        return bounded_count(self.vms.filter(is_reboot_pending=True)) if self.is_installation else 0
 
     @property
     def visible(self) -> list[forms.BoundField]:

@@ -114,6 +114,10 @@ ERRORS: dict[str, ErrorText] = {
         _("An installation or a rollback is queued or running on this machine."),
         _("Wait until it has ended, or cancel it while it is queued."),
     ),
+    "plan.nothing_to_do": ErrorText(
+        _("There is nothing to do: no update that the plan takes, and no reboot that is pending."),
+        _("Choose other classifications or KB articles, or assess the machine to see whether it lacks something new."),
+    ),
     "request.id_taken": ErrorText(
         _("This form belongs to another request."), _("Open the page again and repeat your choice.")
     ),

@@ -360,7 +360,7 @@ def _counting(name: str, operation: pgtrigger.Operation, rows: str, **tables: st
         level=pgtrigger.Statement,
         when=pgtrigger.After,
         operation=operation,
-        referencing=pgtrigger.Referencing(**tables),
+        referencing=pgtrigger.Referencing(**tables),  # type: ignore[no-untyped-call]  # it alone has no types there
         func=(
             f"INSERT INTO vms_wordcount ({keys}, machines, is_total) "  # noqa: S608 (ours)
             f"SELECT {keys}, sum(machines), false FROM ({rows.replace('KEYS', keys)}) changed "

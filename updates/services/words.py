@@ -126,8 +126,10 @@ class _Work:
     def _is_due(self, judged: list[str] | None, digest: str) -> bool:
         if judged is None or judged[0] != digest:
             return True
-        again_at = judged[1] and datetime.fromisoformat(judged[1])
-        return bool(again_at) and not (again_at - ONCE_MORE_AFTER <= self.now < again_at)
+        if not judged[1]:
+            return False
+        again_at = datetime.fromisoformat(judged[1])
+        return not again_at - ONCE_MORE_AFTER <= self.now < again_at
 
     def _after(self, judged: dict[str, list[str]], wanted: dict[str, str], due: dict[str, str]) -> dict[str, list[str]]:
         """What is judged once the pass is over; connections that are gone drop out."""
