@@ -37,6 +37,7 @@ def main() -> None:
             tick,
         )
         from updates.services.rollouts import _machines, advance_rollouts
+        from updates.services.words import refresh_words
         from vms.models import Connection
         from vms.regions import region_pairs
 
@@ -61,6 +62,15 @@ def main() -> None:
         night = datetime.now(UTC).replace(hour=14, minute=30)
         first = Connection.objects.order_by("pk").values_list("pk", flat=True)[0]
         timed("record who patches: nothing changed", follow_schedules)
+        now = datetime.now(UTC)
+        timed("words: the first pass over the fleet", lambda: refresh_words(now=now, seconds=600))
+        for minutes in (3, 6, 9):
+            timed(
+                f"words: {'once more' if minutes == 3 else 'nothing due'}",
+                lambda after=minutes: refresh_words(now=now + timedelta(minutes=after), seconds=600),
+            )
+        timed("words: every assessment grows old", lambda: refresh_words(now=now + timedelta(days=8), seconds=600))
+        timed("words: the clock goes back", lambda: refresh_words(now=now, seconds=600))
         MaintenanceConfiguration.objects.bulk_create(
             MaintenanceConfiguration(
                 name=f"Ring {number}",

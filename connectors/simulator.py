@@ -40,7 +40,6 @@ from patching.releases import (
     as_of,
     is_offered,
     newest_baseline,
-    next_planned_baseline_month,
     release_order,
 )
 from patching.rollback import INSTALL, REBOOT, UNINSTALL, RollbackOrder
@@ -48,6 +47,7 @@ from patching.selection import guard_for, select
 from patching.terms import (
     HOTPATCH_TYPES,
     LCU_TYPES,
+    ON_TRACK_WORDS,
     Classification,
     HotpatchTrack,
     InstallationPlan,
@@ -578,7 +578,14 @@ class Simulator:
 
     def _track(self, machine: _Machine, moment: datetime) -> TrackVerdict:
         releases = self.catalogue.releases_by_line[machine.line]
-        key = (machine.line, machine.is_hotpatch_on, machine.kbs, machine.os_build, _offer_period(moment))
+        key = (
+            machine.line,
+            machine.is_hotpatch_on,
+            machine.kbs,
+            machine.os_build,
+            machine.is_reboot_pending,
+            _offer_period(moment),
+        )
         if key not in self._tracks_known:
             self._tracks_known[key] = judge_track(
                 releases,
@@ -587,6 +594,8 @@ class Simulator:
                 installed_kbs=machine.kbs,
                 os_build=machine.os_build,
                 as_of=moment,
+                is_list_complete=True,
+                is_reboot_pending=machine.is_reboot_pending,
             )
         return self._tracks_known[key]
 
@@ -631,7 +640,7 @@ class Simulator:
         if verdict.next_offer is not None and (patch := self.catalogue.patch_for(verdict.next_offer)):
             yield patch
         # Windows Update offered out-of-band cumulative updates to hotpatch machines too, and so took them off the train.
-        if verdict.track is HotpatchTrack.ON_TRACK and verdict.baseline is not None:
+        if verdict.track in ON_TRACK_WORDS and verdict.baseline is not None:
             newer = [
                 r
                 for r in self.catalogue.releases_by_line[machine.line]
@@ -675,7 +684,8 @@ class Simulator:
         """The whole run: what is installed when, whether it reboots, how it ends."""
         wishes = _wishes(request.vm.tags)
         offers = self._offers(machine, moment)
-        guard = guard_for(self._track(machine, moment), next_planned_baseline_month(moment))
+        releases = self.catalogue.releases_by_line[machine.line]
+        guard = guard_for(self._track(machine, moment), releases, machine.line, moment)
         selection = select(offers, plan, guard=guard)
         queue = sorted(selection.selected, key=lambda v: _install_order(v.patch))
         stretches: list[_Stretch] = []

@@ -125,7 +125,9 @@ class VirtualMachineFactory(DjangoModelFactory[VirtualMachine]):
         model = VirtualMachine
 
     class Params:
-        ws2025 = factory.Trait(image_sku="2025-datacenter-azure-edition-core", image_exact_version="26100.1.1")
+        ws2025 = factory.Trait(
+            image_sku="2025-datacenter-azure-edition-core", image_exact_version="26100.1.1", product_line="ws2025"
+        )
         desktop = factory.Trait(image_sku="2022-datacenter-azure-edition", enable_hotpatching=False)
         custom_image = factory.Trait(
             image_publisher="",
@@ -135,6 +137,7 @@ class VirtualMachineFactory(DjangoModelFactory[VirtualMachine]):
             image_exact_version="",
             image_resource_id="/subscriptions/1/resourceGroups/images/providers/Microsoft.Compute/images/golden",
             enable_hotpatching=False,
+            product_line="",
         )
         uniform = factory.Trait(scale_set_orchestration=ScaleSetOrchestration.UNIFORM.value, enable_hotpatching=False)
 
@@ -156,6 +159,7 @@ class VirtualMachineFactory(DjangoModelFactory[VirtualMachine]):
     image_sku = "2022-datacenter-azure-edition-core"
     image_version = "latest"
     image_exact_version = "20348.5074.260507"
+    product_line = ProductLine.WS2022.value
     patch_mode = PatchMode.AUTOMATIC_BY_PLATFORM.value
     assessment_mode = AssessmentMode.AUTOMATIC_BY_PLATFORM.value
     enable_hotpatching = True
@@ -202,6 +206,7 @@ class VmUpdateStateFactory(DjangoModelFactory[VmUpdateState]):
     vm = factory.SubFactory(VirtualMachineFactory)
     last_assessed_at = datetime(2026, 5, 20, 12, tzinfo=UTC)
     os_build = "20348.5074"
+    is_list_complete = True
 
 
 class OperationFactory(DjangoModelFactory[Operation]):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -34,23 +34,27 @@ from patching.rollback import RollbackOrder
 from patching.selection import (
     PatchVerdict,
     RunProspect,
+    RunWork,
     Selection,
     SelectionReason,
     prospect,
     select,
     validate_plan,
+    work_of,
 )
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     DEFAULT_DURATION_MINUTES,
     MAX_DURATION_MINUTES,
+    ON_TRACK_WORDS,
     Classification,
-    HotpatchTrack,
     InstallationPlan,
     InstallationState,
     OperationKind,
+    ProductLine,
     RebootBehavior,
     RebootSetting,
+    ReleaseType,
 )
 from ui.dates import DayField
 from updates.choices import CLASSIFICATION_CHOICES, CLASSIFICATIONS, INSTALLATION_STATES
@@ -58,13 +62,22 @@ from updates.models import MaintenanceConfiguration, RolloutSource
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import SCOPE_NAMES, scope_filter, unknown_in_scope
 from updates.selectors.blade import VmPicture
+from updates.selectors.decisions import load_news
 from updates.selectors.rollback import rollback_orders
-from updates.services.catalogue import CatalogueFileError, CatalogueReport, import_catalogue
+from updates.services.catalogue import (
+    CatalogueFileError,
+    CatalogueReport,
+    DecisionError,
+    confirm_release_type,
+    decide_release,
+    import_catalogue,
+)
 from updates.services.operations import RequestOutcome
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan
 from updates.texts import (
     BLACKOUT_PROBLEMS,
+    DECISION_PROBLEMS,
     INSTALLATION_STATES_PLANNED,
     PLAN_PROBLEMS,
     RECURRENCE_PROBLEMS,
@@ -72,7 +85,7 @@ from updates.texts import (
     Text,
     error_text,
 )
-from vms.choices import REBOOT_SETTINGS, Role, SelectionProblem
+from vms.choices import PRODUCT_LINES, REBOOT_SETTINGS, Role, SelectionProblem
 from vms.filters import Problem
 from vms.forms import CountForm, number_in
 from vms.models import Subscription, VirtualMachine
@@ -331,9 +344,16 @@ class InstallWizard:
         return prospect(self.selection, self.plan, is_reboot_pending=self.picture.vm.is_reboot_pending)
 
     @property
+    def work(self) -> RunWork:
+        """What the run would do."""
+        if self.plan is None or self.selection is None:
+            return RunWork.NOTHING
+        return work_of(self.selection, self.plan, is_reboot_pending=self.picture.vm.is_reboot_pending)
+
+    @property
     def is_runnable(self) -> bool:
         """Whether the run would do anything."""
-        return self.selection is not None and bool(self.selection.selected)
+        return self.work is not RunWork.NOTHING
 
     @property
     def guarded(self) -> list[PatchVerdict]:
@@ -346,7 +366,7 @@ class InstallWizard:
     @property
     def rebooting_on_track(self) -> list[PatchVerdict]:
         """What may reboot a machine that is on track, where a hotpatch alone would not."""
-        if self.selection is None or self.picture.track.track is not HotpatchTrack.ON_TRACK:
+        if self.selection is None or self.picture.track.track not in ON_TRACK_WORDS:
             return []
         return [
             verdict
@@ -623,7 +643,7 @@ class BulkWizard:
         """What would become of the machines, the largest group first."""
         if not self.is_rollback or not self.count:
             return ()
-        plans = rollback_orders(self.asked.selection.ids)
+        plans = rollback_orders(self.asked.selection.ids, now=timezone.now())
         groups = [
             RollbackGroup(plan, None, count)
             if isinstance(plan, RollbackOrder)
@@ -676,6 +696,11 @@ class BulkWizard:
             most_failures=number("most_failures", 2),
             most_percent=number("most_percent", 5),
         )
+
+    @property
+    def pending_reboots(self) -> int:
+        """How many of the machines wait for a reboot: a run may do nothing else on them."""
+        return self.asked.selection.vms.filter(is_reboot_pending=True).count() if self.is_installation else 0
 
     @property
     def visible(self) -> list[forms.BoundField]:
@@ -923,6 +948,52 @@ class MaintenanceForm(InstallForm):
             setattr(row, name, fields[name])
         row.plan, row.scope = plan_to_json(self.plan), self.scope
         return row
+
+
+# What a person can say that an OS update is.
+DECISIONS = [
+    (ReleaseType.BASELINE.value, _("Baseline: install it; the machine reboots and hotpatches go on from it")),
+    (ReleaseType.LCU.value, _("Monthly cumulative update: hold it back on machines that are hotpatched")),
+    (ReleaseType.OOB_LCU.value, _("Out-of-band cumulative update: hold it back on machines that are hotpatched")),
+    (ReleaseType.OOB_HOTPATCH.value, _("Out-of-band hotpatch: install it; nothing reboots")),
+    (ReleaseType.HOTPATCH.value, _("Hotpatch: install it; nothing reboots")),
+]
+
+
+class DecisionForm(forms.Form):
+    """One answer for all machines: what a KB is, or that a recorded type is right. The reason is kept with it."""
+
+    line = forms.ChoiceField(choices=PRODUCT_LINES, required=False)
+    kb = forms.CharField(max_length=12, required=False)
+    release = forms.IntegerField(min_value=1, max_value=2**31 - 1, required=False)
+    answer = forms.ChoiceField(choices=DECISIONS, required=False)
+    reason = forms.CharField(label=_("Reason"), max_length=500, required=False)
+
+    def decide(self, user: User, *, now: datetime) -> bool:
+        """Record the decision of a valid form; False: the form says why not."""
+        if not self.is_valid():
+            return False
+        said = self.cleaned_data
+        by, reason = user.get_username(), said["reason"]
+        try:
+            if said["release"]:
+                confirm_release_type(release_id=said["release"], confirmed_by=by, reason=reason, now=now)
+            elif (said["line"], said["kb"]) not in {(w.line, w.kb_number) for w in load_news(user).waiting}:
+                self.add_error(None, _("Nothing waits for this answer any more."))
+            elif said["answer"]:
+                decide_release(
+                    product_line=ProductLine(said["line"]),
+                    kb_number=said["kb"],
+                    type=ReleaseType(said["answer"]),
+                    decided_by=by,
+                    reason=reason,
+                    now=now,
+                )
+            else:
+                self.add_error(None, _("Choose what the update is."))
+        except DecisionError as error:
+            self.add_error(None, str(DECISION_PROBLEMS[error.problem]))
+        return not self.errors
 
 
 class RollbackForm(RemoveForm):

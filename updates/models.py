@@ -304,10 +304,12 @@ class PatchSetMember(models.Model):
 
 
 class VmUpdateState(models.Model):
-    """What changes at every assessment of a VM. Narrow, half-empty pages, no index but the freshness."""
+    """What changes at every assessment of a VM. Narrow, half-empty pages, no index but freshness and patch set."""
 
     vm = models.OneToOneField(VirtualMachine, on_delete=models.CASCADE, primary_key=True, related_name="update_state")
     patch_set = models.ForeignKey(PatchSet, on_delete=models.PROTECT, null=True, db_index=False, related_name="+")
+    # Whether the last assessment told everything that is installed, so that a KB that is not listed is not there.
+    is_list_complete = models.BooleanField(default=False, db_default=False)
     last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
     os_build = models.CharField(_("OS build"), max_length=20, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
@@ -317,9 +319,35 @@ class VmUpdateState(models.Model):
     class Meta:
         verbose_name = _("update state")
         verbose_name_plural = _("update states")
+        # "which VMs lack this KB": the sets that contain it, then the VMs that point at them
+        indexes = [models.Index(fields=["patch_set"], name="updates_state_patch_set")]
 
     def __str__(self) -> str:
         return str(self.vm_id)
+
+
+class WordsClock(models.Model):
+    """How far the stored words of VMs follow the clock and the catalogue (`updates.services.words`). One row.
+
+    `aged_until`: assessments that grew too old by then are told as such. `judged`: for each connection and product line
+    the digest of what its tracks were last judged by, and when they are to be judged once more. `passing` and `cursor`:
+    the pass that is under way, and the last VM it came to. `news`: how old the catalogue is and which KBs wait for a
+    decision, as the last tick found (`updates.selectors.decisions`).
+    """
+
+    aged_until = models.DateTimeField(null=True)
+    judged = models.JSONField(default=dict)
+    passing = models.JSONField(default=dict)
+    cursor = models.BigIntegerField(default=0)
+    news = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name = _("clock of the words")
+        verbose_name_plural = _("clocks of the words")
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="updates_wordsclock_one_row")]
+
+    def __str__(self) -> str:
+        return str(self.aged_until)
 
 
 class OperationQuerySet(models.QuerySet["Operation"]):
@@ -447,6 +475,12 @@ class Operation(models.Model):
     def is_ended(self) -> bool:
         """True in a final state."""
         return OperationState(self.state) in TERMINAL
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether it reported success, and a later look found otherwise: neither a success nor a failure."""
+        reported = self.state in {OperationState.SUCCEEDED, OperationState.COMPLETED_WITH_WARNINGS}
+        return reported and self.verification == Verification.CONTRADICTED
 
 
 class PatchResult(models.Model):

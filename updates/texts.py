@@ -16,13 +16,14 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from connectors.probe import ProbeFailure
-from patching.forecast import RebootCause
+from patching.forecast import Hindrance, RebootCause
 from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import BlackoutProblem, Frequency, RecurrenceProblem
 from patching.release_files import FileProblem, RowProblem
-from patching.selection import PlanProblem, RebootProspect, SelectionReason
+from patching.selection import HoldReason, PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
+from patching.track import Contradiction, OffTrainReason
 from updates.choices import RELEASE_TYPES
 from vms import choices
 
@@ -88,13 +89,11 @@ ERRORS: dict[str, ErrorText] = {
         _("Ask an Owner for the role on the machine, then ask again."),
     ),
     "rollback.unknown_state": ErrorText(
-        _("Which updates are installed is not known."), _("Assess the machine first; only then it can be rolled back.")
+        _("Which updates are installed is not known, or they do not explain the machine's build."),
+        _("Assess the machine first; only then it can be rolled back."),
     ),
     "rollback.no_earlier_baseline": ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
-    ),
-    "rollback.nothing_to_uninstall": ErrorText(
-        _("Nothing is installed that could be uninstalled."), _("The machine is at its baseline already.")
     ),
     "connector.silent": ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
@@ -138,6 +137,10 @@ ERRORS: dict[str, ErrorText] = {
     "conflict.installation_open": ErrorText(
         _("An installation or a rollback is queued or running on this machine."),
         _("Wait until it has ended, or cancel it while it is queued."),
+    ),
+    "plan.nothing_to_do": ErrorText(
+        _("There is nothing to do: no update that the plan takes, and no reboot that is pending."),
+        _("Choose other classifications or KB articles, or assess the machine to see whether it lacks something new."),
     ),
     "request.id_taken": ErrorText(
         _("This form belongs to another request."), _("Open the page again and repeat your choice.")
@@ -221,9 +224,18 @@ CAUSES: dict[RebootCause, Text] = {
     RebootCause.REBOOT_PENDING: _("a reboot is pending"),
     RebootCause.BASELINE_DUE: _("the baseline is due"),
     RebootCause.PENDING_UPDATE: _("pending updates may reboot"),
+    RebootCause.PENDING_UPDATE_REQUIRES: _("pending updates need a reboot"),
     RebootCause.PLANNED_BASELINE: _("planned baseline"),
+    RebootCause.UNRECORDED_BASELINE: _("a baseline is due by the calendar and is not recorded"),
     RebootCause.UNPLANNED_BASELINE: _("unplanned baseline"),
     RebootCause.CUMULATIVE_UPDATE: _("cumulative update"),
+    RebootCause.END_OF_HOTPATCHING: _("hotpatching has ended: cumulative update"),
+    RebootCause.ALWAYS_REBOOTS: _("the reboot setting is Always"),
+}
+
+HINDRANCES: dict[Hindrance, Text] = {
+    Hindrance.NEVER_REBOOTS: _("installed, waits for a reboot (the reboot setting is Never)"),
+    Hindrance.NOBODY_PATCHES: _("due, nobody installs it"),
 }
 
 PROSPECTS: dict[RebootProspect, Text] = {
@@ -242,6 +254,9 @@ PATCHER_REASONS: dict[PatcherReason, Text] = {
     PatcherReason.WINDOWS_AUTOMATIC_UPDATES: _("Windows Automatic Updates are on."),
     PatcherReason.MANUAL_UPDATES: _("Manual updates: install them from here, or attach a maintenance configuration."),
     PatcherReason.NO_AGENT: _("The machine has no VM agent."),
+    PatcherReason.AUTOMATIC_SWITCHED_OFF: _(
+        "Automatic guest patching is off on its connection: install updates from here, or attach a maintenance configuration."
+    ),
     PatcherReason.SCHEDULE_MISSING: _(
         "Customer Managed Schedules are chosen and no maintenance configuration means this machine. Make one, or choose "
         "“Azure Managed - Safe Deployment”."
@@ -272,6 +287,7 @@ ROLLOUT_REASONS: dict[str, Text] = {
     "rollout.window_over": _("The maintenance window was over before its turn."),
     "rollout.role_missing": _("The person who started it is not a Patch operator of the machine any more."),
     "vm.not_running": _("The machine was not running."),
+    "run.contradicted": _("The run reported success; the machine still lacks what it installed."),
     "health.no_agent": _("The machine has no VM agent."),
     "health.waiting": _("Updated; its health probe is asked until it answers, for 10 minutes."),
     "health.unhealthy_before": _("Its health probe was not well before the update, so the machine was left alone."),
@@ -353,6 +369,34 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("rollback", "queued"): _("Queued"),
     ("rollback", "rebooting"): _("Rebooting"),
     ("rollback", ""): _("Rolling back"),
+}
+
+HOLDS: dict[HoldReason, Text] = {
+    HoldReason.CUMULATIVE_UPDATE: _(
+        "It is a cumulative update later than the baseline, offered to machines that lack the baseline and are not offered it."
+    ),
+    HoldReason.UNKNOWN_OS_UPDATE: _(
+        "By its title it replaces the whole operating system, and the catalog does not know its KB: it may be an unplanned "
+        "baseline or take machines off the hotpatch track."
+    ),
+}
+
+# Why what is known of a machine does not fit together, and why a machine is not on the train.
+CONTRADICTIONS: dict[Contradiction, Text] = {
+    Contradiction.BUILD_BELOW_KBS: _("Its build is below what its installed updates say."),
+    Contradiction.BUILD_ABOVE_KBS: _("Its build is above what its installed updates explain."),
+    Contradiction.HOTPATCH_WITHOUT_BASELINE: _("A hotpatch is installed without the baseline that it needs."),
+    Contradiction.BUILD_OF_TWO_RELEASES: _("Two releases have its build, and no installed KB says which it is."),
+    Contradiction.LCU_WAITS_FOR_REBOOT: _(
+        "A cumulative update waits for a reboot; which release will run is seen after it."
+    ),
+}
+OFF_TRAIN_REASONS: dict[OffTrainReason, Text] = {
+    OffTrainReason.HOTPATCH_OFF: _("Hotpatch is off or not available: every monthly update reboots."),
+    OffTrainReason.NOT_READY: _(
+        "The machine reports that it is not ready for hotpatches: every monthly update reboots."
+    ),
+    OffTrainReason.TRAIN_ENDED: _("Hotpatching has ended for this product line: every monthly update reboots."),
 }
 
 STALE_CAUSES: dict[StaleCause, Text] = {

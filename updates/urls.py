@@ -1,8 +1,8 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/ and /calendar/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/ and /calendar/"""
 
 from django.urls import path
 
-from updates.views import bulk, calendar, connection, operation, rollout, vm
+from updates.views import bulk, calendar, connection, decision, operation, rollout, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -39,6 +39,8 @@ urlpatterns = [
     path("connections/<int:pk>/pause/", connection.connection_pause, name="connection-pause"),
     path("connections/<int:pk>/test/", connection.connection_test, name="connection-test"),
     path("connections/<int:pk>/misfortune/", connection.connection_misfortune, name="connection-misfortune"),
+    # /decisions/
+    path("decisions/", decision.decisions, name="decisions"),
     # /calendar/
     path("calendar/", calendar.calendar, name="calendar"),
 ]

@@ -509,6 +509,11 @@ class SettingsWizard:
             self.form.fields[name].help_text = f"{now} {help_text}".strip()
 
     @property
+    def are_reported(self) -> bool:
+        """Whether all of them only report their settings: there is nothing to change from here."""
+        return bool(self.vms) and all(vm.are_settings_reported for vm in self.vms)
+
+    @property
     def step(self) -> str:
         """change, review or done."""
         if self.is_done:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,7 @@ from django.db.models import (
     OuterRef,
     Q,
     QuerySet,
+    Sum,
     TextField,
     Value,
 )
@@ -65,6 +67,7 @@ from vms.models import (
     ResourceGroup,
     VirtualMachine,
     VirtualMachineQuerySet,
+    WordCount,
 )
 
 if TYPE_CHECKING:
@@ -182,6 +185,7 @@ def patcher_of(vm: VirtualMachine, *, has_schedule: bool) -> PatcherVerdict:
         is_bypassing=vm.bypass_platform_safety_checks,
         has_schedule=has_schedule,
         is_portal_in_charge=vm.connection.is_portal_in_charge,
+        is_automatic_on=vm.connection.is_patching_automatically,
         has_agent=vm.provision_vm_agent,
     )
 
@@ -191,13 +195,16 @@ def _patchers() -> str:
     """The rule's answer to every combination of what it depends on, for the database to look up."""
     answers = {}
     for mode in PatchMode:
-        for flags in product("ft", repeat=4):  # as PostgreSQL writes booleans
-            is_bypassing, has_agent, is_portal_in_charge, has_schedule = (flag == "t" for flag in flags)
+        for flags in product("ft", repeat=5):  # as PostgreSQL writes booleans
+            is_bypassing, has_agent, is_portal_in_charge, is_automatic_on, has_schedule = (
+                flag == "t" for flag in flags
+            )
             verdict = who_patches(
                 patch_mode=mode,
                 is_bypassing=is_bypassing,
                 has_schedule=has_schedule,
                 is_portal_in_charge=is_portal_in_charge,
+                is_automatic_on=is_automatic_on,
                 has_agent=has_agent,
             )
             answers["".join((mode.value, *flags))] = verdict.patcher.value
@@ -207,11 +214,13 @@ def _patchers() -> str:
 def _patcher(is_scheduled: F) -> Func:
     """Who patches a VM, in the database."""
     in_charge = Q(connection__in=Connection.objects.filter(connections_in_charge()).order_by().values("pk"))
+    automatic = Q(connection__in=Connection.objects.filter(is_patching_automatically=True).order_by().values("pk"))
     facts = Func(
         "patch_mode",
         "bypass_platform_safety_checks",
         "provision_vm_agent",
         ExpressionWrapper(in_charge, output_field=BooleanField()),
+        ExpressionWrapper(automatic, output_field=BooleanField()),
         is_scheduled,
         function="concat",
         output_field=TextField(),
@@ -599,6 +608,38 @@ def fetch_bounded(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         if isinstance(error.__cause__, QueryCanceled):
             raise ListTooSlowError from error
         raise
+
+
+# --- totals ---------------------------------------------------------------------------------------------------------
+
+COUNTED_WORDS = ("update_status", "hotpatch_status", "hotpatch_track")
+
+
+def word_totals(user: User | AnonymousUser) -> dict[str, Counter[str]]:
+    """How many VMs the user sees with each word, by the name of the word: exact, and read from the counters.
+
+    Two or three queries. Single VMs that the user was granted by themselves are counted one by one.
+    """
+    grants = Grants.of(user)
+    lines = WordCount.objects.order_by()
+    single: set[int] = set()
+    if not grants.are_of_everything:
+        groups = Q(resource_group__any=array(sorted(grants.group_ids)))
+        if subscriptions := grants.subscription_ids:
+            groups |= Q(resource_group__in=ResourceGroup.objects.filter(subscription__in=subscriptions).values("pk"))
+        lines, single = lines.filter(groups), grants.vm_ids
+    found = {name: Counter[str]() for name in COUNTED_WORDS}
+    for *words, machines in lines.values_list(*COUNTED_WORDS).annotate(machines=Sum("machines")):
+        for name, word in zip(COUNTED_WORDS, words, strict=True):
+            found[name][word] += machines
+    if single:
+        others = VirtualMachine.objects.filter(pk__any=array(sorted(single)))
+        if grants.group_ids or grants.subscription_ids:
+            others = others.exclude(groups)
+        for row in others.order_by().values_list(*COUNTED_WORDS):
+            for name, word in zip(COUNTED_WORDS, row, strict=True):
+                found[name][word] += 1
+    return found
 
 
 # --- export ------------------------------------------------------------------------------------------------------

@@ -290,6 +290,7 @@ class Portal:
         self._manage("migrate", "--no-input", "--verbosity", "0", failure="The database could not be prepared")
         self._manage("collectstatic", "--no-input", "--verbosity", "0")
         self._manage("seed_catalogue", "--keep-corrections")
+        self._manage("refresh_words")  # what an upgrade judges otherwise is told otherwise from the first page on
         if not self.options.has_demo:
             return ""
         say("portal", "preparing the demo fleet")

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher
-from patching.terms import Classification, InstallationPlan
+from patching.terms import Classification, InstallationPlan, Verification
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from updates.forms import MaintenanceForm
 from updates.models import (
@@ -63,6 +63,7 @@ from updates.services.rollouts import (
     pause_rollout,
     resume_rollout,
 )
+from updates.services.verification import _write
 from updates.templatetags.updates import recurrence_words
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
@@ -740,6 +741,33 @@ def test_only_what_a_ring_proved_reaches_the_next(operator: User, resource_group
         advance(rollout, NOON + timedelta(hours=hours))
     assert rollout.members.get(vm=rest).code == "rollout.nothing_proven"
     assert rollout.status == "finished"
+
+
+def test_a_contradicted_run_counts_against_its_rollout(operator: User, resource_group: ResourceGroup) -> None:
+    first, second = fleet(resource_group, 2)
+    rollout = make([first, second], operator)
+    advance(rollout)
+    end_operations()
+    run = Operation.objects.get(vm=first)
+    Operation.objects.filter(pk=run.pk).update(verification="contradicted")
+    advance(rollout, NOON + timedelta(minutes=5))
+    member = rollout.members.get(vm=first)
+    assert (member.status, member.code) == ("failed", "run.contradicted")
+
+
+def test_a_look_after_the_end_of_a_run_counts_against_its_rollout(
+    operator: User, resource_group: ResourceGroup
+) -> None:
+    (vm,) = fleet(resource_group, 1)
+    rollout = make([vm], operator)
+    advance(rollout)
+    end_operations()
+    advance(rollout, NOON + timedelta(minutes=5))
+    assert rollout.members.get().status == "succeeded"
+    run = Operation.objects.get(vm=vm)
+    _write([(run.pk, Verification.CONTRADICTED, None)])
+    member = rollout.members.get()
+    assert (member.status, member.code) == ("failed", "run.contradicted")
 
 
 def test_a_ring_without_machines_stops_nobody(operator: User, resource_group: ResourceGroup) -> None:

@@ -16,12 +16,15 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
-from updates.models import InstalledPatch, Operation, VmUpdateState
+from updates.models import InstalledPatch, Operation, Patch, VmUpdateState
+from updates.selectors.installed import installed_on
 from updates.services.catalogue import import_catalogue
 from updates.services.engine import sweep
+from updates.services.words import refresh_words
 from vms.models import ImageCatalogEntry, ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -151,6 +154,17 @@ def test_assess_install_history_and_get_hotfix(page: Client, make_vm: Callable[.
     assert "KB5087424" in table
 
 
+def test_get_hotfix_lists_what_the_component_store_knows(make_vm: Callable[..., VirtualMachine], page: Client) -> None:
+    vm = make_vm(name="web-001")
+    for number in ("5087424", "890830", "2267602", "5084071"):
+        patch = Patch.objects.filter(kb_number=number).order_by("-product_line")[0]
+        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=timezone.now())
+    assert {row.hot_fix_id for row in installed_on(vm)} == {"KB5087424", "KB5084071"}
+    shown = text_of(page.get(blade(vm, "installed")))
+    assert shown.count("not listed by Get-HotFix") == 2
+    assert "Settings app" in shown
+
+
 def test_get_hotfix_names_what_it_cannot_find(make_vm: Callable[..., VirtualMachine]) -> None:
     with pytest.raises(CommandError, match="nobody"):
         call_command("get_hotfix", "nobody")
@@ -211,6 +225,15 @@ def test_what_is_reported_and_is_not_there_is_contradicted(
     detail = text_of(page.get(reverse("updates:operation", args=[run.pk])))
     assert "Reported as installed, and still missing: KB5087424" in detail
     assert "The last installation is contradicted" in text_of(page.get(blade(vm)))
+    # a result of its own: neither a success nor a failure
+    history = text_of(page.get(blade(vm, "history")))
+    assert "Installation Contradicted It reported success; the machine still lacks what it installed." in history
+    assert "2 Total operations 0 Failed 1 Contradicted 1 Successful" in history
+    only = page.get(blade(vm, "history") + "&state=contradicted").context["history"].rows
+    assert [row.pk for row in only] == [run.pk]
+    succeeded = page.get(blade(vm, "history") + "&outcome=successful").context["history"].rows
+    assert run.pk not in {row.pk for row in succeeded}
+    assert "Contradicted" in text_of(page.get(reverse("updates:vm-overview", args=[vm.pk])))
 
 
 # --- eligibility and track ---------------------------------------------------------------------------------------
@@ -224,6 +247,7 @@ def test_each_image_that_cannot_be_hotpatched_says_why(page: Client, make_vm: Ca
     plain = make_vm(desktop=True)
     custom = make_vm(custom_image=True)
     container = make_vm(custom_image=True, image_resource_id="mcr.microsoft.com/windows/servercore:ltsc2022")
+    refresh_words(now=timezone.now())
     shown = [overview(page, vm) for vm in (plain, custom, container)]
     assert all("Not available" in text for text in shown)
     assert "2022-datacenter-azure-edition is not in the image catalog" in shown[0]

@@ -72,6 +72,7 @@ def fleet_of_the_table(group: ResourceGroup) -> list[tuple[VirtualMachine, dict[
     """A VM for every row of the table, attached to an enabled configuration or to none."""
     behind = {
         "portal": ConnectionFactory(),
+        "off": ConnectionFactory(is_patching_automatically=False),
         "platform": ConnectionFactory(kind="azure_arm", platform=Platform.AZURE.value),
     }
     row = configuration()
@@ -82,7 +83,7 @@ def fleet_of_the_table(group: ResourceGroup) -> list[tuple[VirtualMachine, dict[
     for facts in rows("who-patches"):
         vm = VirtualMachineFactory(
             resource_group=group,
-            connection=behind[facts["in charge"]],
+            connection=behind["off" if facts["switch"] == "off" else facts["in charge"]],
             patch_mode=facts["patch mode"],
             bypass_platform_safety_checks=flag(facts["bypass"]),
             provision_vm_agent=flag(facts["agent"]),
@@ -95,13 +96,14 @@ def fleet_of_the_table(group: ResourceGroup) -> list[tuple[VirtualMachine, dict[
 def test_every_row_of_the_table_is_written_as_the_rule_says(resource_group: ResourceGroup) -> None:
     made = fleet_of_the_table(resource_group)
     VirtualMachine.objects.update(patcher="")
-    assert follow_schedules() == len(made) == 48
+    assert follow_schedules() == len(made) == 49
     for vm, facts in made:
         verdict = who_patches(
             patch_mode=PatchMode(facts["patch mode"]),
             is_bypassing=flag(facts["bypass"]),
             has_schedule=flag(facts["schedule"]),
             is_portal_in_charge=facts["in charge"] == "portal",
+            is_automatic_on=facts["switch"] != "off",
             has_agent=flag(facts["agent"]),
         )
         assert (patcher(vm), vm.is_scheduled) == (verdict.patcher.value, flag(facts["schedule"])), facts
@@ -405,3 +407,31 @@ def test_the_filter_reads_its_index_in_order() -> None:
     plan = VirtualMachine.objects.filter(patcher="nobody").order_by("name", "id")[:51].explain()
     assert "vms_vm_patcher_name" in plan
     assert "Sort" not in plan
+
+
+def test_the_switch_of_a_connection_is_one_answer_everywhere(
+    client: Client, operator: User, resource_group: ResourceGroup
+) -> None:
+    vm = VirtualMachineFactory(resource_group=resource_group, connection=ConnectionFactory())
+    patches = [PatchFactory(), PatchFactory(classification="Updates")]
+    found = PatchSet.objects.create(digest=b"1", critical_and_security_count=1, other_count=1)
+    PatchSetMember.objects.bulk_create(PatchSetMember(patch_set=found, patch=patch) for patch in patches)
+    VmUpdateState.objects.create(vm=vm, os_build="20348.5020", last_assessed_at=timezone.now(), patch_set=found)
+    client.force_login(operator)
+
+    def shown(tab: str) -> str:
+        page = client.get(reverse("updates:blade", args=[vm.pk]) + f"?tab={tab}").content.decode()
+        return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+    follow_schedules()
+    assert patcher(vm) == "portal_automatically"
+    assert shown("compliance").count("This portal, automatically") == 2  # the strip, and the update of its classes
+    assert "Eligible" in shown("recommended")
+    row = vm.connection
+    row.is_patching_automatically = False
+    save_connection(connection=row)
+    assert patcher(vm) == "nobody"
+    text = shown("compliance")
+    assert "This portal, automatically" not in text
+    assert "Automatic guest patching is off on its connection" in text
+    assert "Not eligible" in shown("recommended")

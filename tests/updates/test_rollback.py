@@ -135,7 +135,14 @@ def test_the_page_plans_confirms_and_shows_the_run(client: Client, operator: Use
     page = client.get(url)
     assert "Uninstall KB5087424" in text_of(page)
     assert "20348.5020 (baseline KB5082142)" in text_of(page)
-    assert "PackageName -match 'KB5087424|RollupFix'" in text_of(page)
+    script = text_of(page).partition("By hand, in PowerShell")[2].replace("&#x27;", "'")
+    # each package by what it says of itself, never by a pattern that a baseline could match
+    assert script.count("$_.Description -eq 'Fix for KB5087424'") == 1
+    assert "-match" not in script
+    assert "-like" not in script
+    assert "RollupFix" not in script
+    assert "Fix for KB5082142" not in script
+    assert "$found.Count -ne 1" in script
     fields = {"request_id": str(uuid.uuid4()), "name": "another"}
     assert client.post(url, fields).status_code == 422
     assert not Operation.objects.filter(kind="rollback").exists()

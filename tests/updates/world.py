@@ -90,6 +90,7 @@ def make_vms(count: int = 1, *, connection: Connection | None = None, prefix: st
                 image_sku="2022-datacenter-azure-edition-core",
                 patch_mode=PatchMode.AUTOMATIC_BY_PLATFORM.value,
                 enable_hotpatching=True,
+                product_line=ProductLine.WS2022.value,
             )
             for number in range(count)
         ]

@@ -407,3 +407,25 @@ def test_the_activity_says_who_changed_what_whatever_the_door(
     assert "Reboot setting : Reboot if required → Never reboot Hotpatch Portal" in shown
     client.force_login(outsider)
     assert client.get(url).status_code == 404
+
+
+def test_no_form_is_offered_for_settings_that_a_machine_only_reports(
+    client: Client, owner: User, resource_group: ResourceGroup
+) -> None:
+    edge = VirtualMachineFactory(resource_group=resource_group, connection=ConnectionFactory(azure_stack_hci=True))
+    azure = VirtualMachineFactory(resource_group=resource_group)
+    client.force_login(owner)
+    change = reverse("vms:settings-change")
+    for page in (reverse("vms:vm-settings", args=[edge.pk]), reverse("updates:blade", args=[edge.pk])):
+        text = client.get(page).content.decode()
+        assert change not in text
+        assert "Group Policy, SConfig or this portal" in text
+    assert change in client.get(reverse("vms:vm-settings", args=[azure.pk])).content.decode()
+    asked = client.get(f"{change}?vm={edge.pk}").content.decode()
+    assert "Change them with Group Policy or SConfig" in asked
+    assert 'name="go"' not in asked
+    client.post(change, {"vm": edge.pk, "reboot_setting": "Never", "go": "apply"})
+    edge.refresh_from_db()
+    assert edge.reboot_setting == "IfRequired"
+    both = client.get(f"{change}?vm={edge.pk}&vm={azure.pk}").content.decode()
+    assert 'name="go"' in both  # each machine gets its own verdict in the review

@@ -14,28 +14,30 @@ from django.db.models.functions import JSONObject
 
 from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
-from patching.forecast import MonthForecast, forecast_reboots
+from patching.forecast import MonthForecast, Outlook, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
-from patching.orchestrator import PatcherVerdict
-from patching.releases import as_of, next_planned_baseline_month
+from patching.orchestrator import Patcher, PatcherVerdict
+from patching.releases import as_of
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
-from patching.selection import Guard, guard_for
-from patching.status import StaleCause, judge_update_status, why_stale
+from patching.selection import Guard, Hold, guard_for
+from patching.status import StaleCause, why_stale
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     AssessmentMode,
     HotpatchStatus,
+    HotpatchTrack,
     OperationKind,
     OperationState,
-    PatchMode,
-    Platform,
     UpdateStatus,
 )
-from patching.track import TrackVerdict, hotpatch_status, judge_track
+from patching.track import TrackVerdict
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.plans import plan_from_json
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
+from updates.selectors.decisions import waiting_on
+from updates.selectors.installed import is_listed_by_get_hotfix
 from updates.selectors.polling import poll_seconds
+from updates.selectors.words import Standing, judge_standing
 from vms.access import access_or_404
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -52,7 +54,7 @@ NEWS = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class InstalledRow:
-    """One installed update, as Get-HotFix lists it. `operation_id` where the portal installed it."""
+    """One installed update. `operation_id` where the portal installed it."""
 
     kb_number: str
     title: str
@@ -61,14 +63,28 @@ class InstalledRow:
     installed_on: datetime
     operation_id: UUID | None
 
+    @property
+    def is_listed_by_get_hotfix(self) -> bool:
+        """Whether Get-HotFix on the machine lists it."""
+        return is_listed_by_get_hotfix(kb_number=self.kb_number, title=self.title, classification=self.classification)
+
 
 @dataclass(frozen=True, slots=True)
 class AvailableRow:
-    """One available update: whether automatic guest patching takes it, and whether the guard would leave it out."""
+    """One available update: who installs it by itself (None: nobody), and why the guard would leave it out.
+
+    `is_presumed_baseline`: its KB is not recorded, and it is taken for the baseline that the catalogue lacks: it reboots.
+    """
 
     patch: terms.Patch
-    is_automatic: bool
-    off_until: date | None
+    automatic: Patcher | None
+    hold: Hold | None
+    is_presumed_baseline: bool
+
+    @property
+    def is_eligible(self) -> bool:
+        """Whether automatic guest patching installs it."""
+        return self.automatic in _BY_CLASS
 
     @property
     def is_recommended(self) -> bool:
@@ -78,13 +94,18 @@ class AvailableRow:
 
 @dataclass(frozen=True, slots=True)
 class VmPicture:
-    """One VM with everything the rules say about it at this moment."""
+    """One VM with everything the rules say about it at this moment.
+
+    The words that lists show and filter by (update status, hotpatch status, `track_word`) are the stored ones, so that
+    all pages agree; `track` is judged now and tells their facts where it comes to the same word.
+    """
 
     vm: VirtualMachine
     roles: frozenset[Role]
     eligibility: Eligibility
     hotpatch_status: HotpatchStatus
     track: TrackVerdict
+    track_word: HotpatchTrack
     update_status: UpdateStatus
     now: datetime
     as_of: datetime
@@ -97,6 +118,8 @@ class VmPicture:
     os_build: str
     error_code: str
     is_awaiting_assessment: bool
+    is_list_complete: bool  # of what is installed
+    patcher: PatcherVerdict  # who patches this VM without anybody asking for it
     releases: tuple[terms.Release, ...]
     line: terms.ProductLine | None
 
@@ -104,6 +127,11 @@ class VmPicture:
     def may_operate(self) -> bool:
         """Whether the reader may assess, install and cancel."""
         return Role.OPERATOR in self.roles
+
+    @property
+    def told(self) -> TrackVerdict | None:
+        """What the rules say of the track; None while the stored word is another (it follows within a minute)."""
+        return self.track if self.track.track is self.track_word else None
 
     @property
     def held_kbs(self) -> tuple[str, ...]:
@@ -116,17 +144,19 @@ class VmPicture:
         if self.last_assessed_at is None:
             return RollbackRefusal.UNKNOWN_STATE
         kbs = frozenset(row.kb_number for row in self.installed)
-        return plan_rollback(self.releases, self.line, installed_kbs=kbs, os_build=self.os_build)
+        return plan_rollback(
+            self.releases,
+            self.line,
+            installed_kbs=kbs,
+            os_build=self.os_build,
+            is_list_complete=self.is_list_complete,
+            as_of=self.as_of,
+        )
 
     @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
         """Name and next window of the maintenance configurations that mean this VM, the next first."""
         return schedules_meaning(self.vm)
-
-    @property
-    def patcher(self) -> PatcherVerdict:
-        """Who patches this VM without anybody asking for it."""
-        return patcher_of(self.vm, has_schedule=bool(self.schedules))
 
     @property
     def next_assessment_at(self) -> datetime | None:
@@ -185,6 +215,21 @@ class VmPicture:
     def next_reboot(self) -> MonthForecast | None:
         """The first month that brings a reboot, None where the forecast sees none."""
         return next((month for month in self.forecast if month.causes), None)
+
+    @property
+    def is_forecast_known(self) -> bool:
+        """Whether every month of the forecast is known."""
+        return all(month.outlook is not Outlook.NOT_KNOWN for month in self.forecast)
+
+    @property
+    def missing_months(self) -> tuple[date, ...]:
+        """The months whose release is out by the calendar and not recorded, as far as they matter to this VM."""
+        return self.track.missing_months if self.eligibility.verdict is EligibilityVerdict.ELIGIBLE else ()
+
+    @property
+    def waiting_kbs(self) -> list[str]:
+        """What is offered to this VM and waits for a decision."""
+        return waiting_on(self.available)
 
     @property
     def open_operations(self) -> tuple[Operation, ...]:
@@ -259,36 +304,37 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         if state and state.patch_set_id
         else []
     )
+    # Nothing is recommended from another line than the one that runs.
+    patches = [patch for patch in patches if patch.product_line in {None, line}]
     installed = tuple(_installed_row(row) for row in vm.installed_rows)  # type: ignore[attr-defined]
     moment = as_of(vm.connection.catalogue_date, now)
-    track = judge_track(
+    track = judge_standing(
         releases,
-        line,
-        is_hotpatch_on=eligibility.verdict is EligibilityVerdict.ELIGIBLE and vm.enable_hotpatching,
-        installed_kbs=frozenset(row.kb_number for row in installed),
-        # A build that nobody has confirmed by an assessment says nothing yet about where the VM stands.
-        os_build=os_build if last_assessed_at else "",
-        as_of=moment,
+        Standing(
+            eligibility=eligibility,
+            is_hotpatch_enabled=vm.enable_hotpatching,
+            installed_kbs=frozenset(row.kb_number for row in installed),
+            is_list_complete=bool(state and state.is_list_complete),
+            os_build=os_build,
+            is_reboot_pending=vm.is_reboot_pending,
+            was_assessed=last_assessed_at is not None,
+        ),
+        moment,
     )
-    guard = guard_for(track, off_until=next_planned_baseline_month(moment))
+    guard = guard_for(track, releases, line, moment)
+    patcher = patcher_of(vm, has_schedule=bool(schedules_meaning(vm)))
     return VmPicture(
         vm=vm,
         roles=roles,
         eligibility=eligibility,
-        hotpatch_status=hotpatch_status(
-            eligibility, is_enabled=vm.enable_hotpatching, was_assessed=last_assessed_at is not None
-        ),
+        hotpatch_status=HotpatchStatus(vm.hotpatch_status),
         track=track,
-        update_status=judge_update_status(
-            is_supported=line is not None,
-            last_assessed_at=last_assessed_at,
-            now=now,
-            is_reboot_pending=vm.is_reboot_pending,
-            available_count=len(patches),
-        ),
+        track_word=HotpatchTrack(vm.hotpatch_track),
+        update_status=UpdateStatus(vm.update_status),
         now=now,
         as_of=moment,
-        available=_available(patches, vm, guard),
+        available=_available(patches, patcher.patcher, guard),
+        patcher=patcher,
         installed=installed,
         operations=_operations(vm, now),
         guard=guard,
@@ -300,6 +346,9 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
             is_reboot_pending=vm.is_reboot_pending,
             as_of=moment,
             months=FORECAST_MONTHS,
+            reboot_setting=terms.RebootSetting(vm.reboot_setting),
+            patcher=patcher.patcher,
+            guard=guard,
         ),
         releases=tuple(releases),
         line=line,
@@ -307,6 +356,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         os_build=os_build,
         error_code=state.error_code if state else "",
         is_awaiting_assessment=bool(state and state.is_awaiting_assessment),
+        is_list_complete=bool(state and state.is_list_complete),
     )
 
 
@@ -323,15 +373,15 @@ def _installed_row(row: Mapping[str, Any]) -> InstalledRow:
 
 
 _CLASS_ORDER = tuple(terms.Classification)
+# Automatic guest patching installs Critical and Security only, and goes by what Windows Update offers a hotpatch machine:
+# never what takes it off the train.
+_BY_CLASS = frozenset({Patcher.PLATFORM, Patcher.PORTAL_AUTOMATICALLY})
 
 
-def _available(patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard) -> tuple[AvailableRow, ...]:
+def _available(patches: Sequence[terms.Patch], patcher: Patcher, guard: Guard) -> tuple[AvailableRow, ...]:
     """The available patches, the most urgent class first, the newest first within a class."""
-    is_automatic_vm = (
-        vm.patch_mode == PatchMode.AUTOMATIC_BY_PLATFORM
-        and not vm.bypass_platform_safety_checks
-        and vm.connection.platform == Platform.AZURE
-    )
+    is_by_class = patcher in _BY_CLASS
+    is_baseline_offered = guard.is_baseline_among(patches)
     ordered = sorted(
         patches,
         key=lambda patch: (
@@ -343,14 +393,15 @@ def _available(patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard)
     return tuple(
         AvailableRow(
             patch=patch,
-            # Automatic guest patching installs Critical and Security only, and goes by what Windows Update offers a
-            # hotpatch machine: never what takes it off the train.
-            is_automatic=is_automatic_vm
-            and patch.classification in CRITICAL_AND_SECURITY
-            and not guard.holds_back(patch),
-            off_until=guard.off_until if guard.holds_back(patch) else None,
+            automatic=None
+            if patcher is Patcher.NOBODY
+            or hold is not None
+            or (is_by_class and patch.classification not in CRITICAL_AND_SECURITY)
+            else patcher,
+            hold=hold,
+            is_presumed_baseline=guard.presumes(patch),
         )
-        for patch in ordered
+        for patch, hold in ((p, guard.holds(p, is_baseline_offered=is_baseline_offered)) for p in ordered)
     )
 
 

@@ -12,6 +12,7 @@ from patching.releases import (
     calendar_year,
     next_planned_baseline_month,
     second_tuesday,
+    timetable,
     year_counts,
 )
 from patching.terms import ProductLine, ReleaseType
@@ -36,6 +37,7 @@ class CalendarCell:
 
     month: CalendarMonth
     releases: tuple[CalendarRelease, ...]
+    is_missing: bool = False  # its Patch Tuesday has passed, and no baseline or hotpatch is recorded
 
     @property
     def kind(self) -> str:
@@ -57,6 +59,8 @@ class Calendar:
     cells: tuple[CalendarCell, ...]
     counts: YearCounts
     next_baseline: date
+    known_until: date | None
+    missing: tuple[date, ...]  # months that are out by the calendar and not recorded
 
     @property
     def lines(self) -> tuple[ProductLine, ...]:
@@ -72,13 +76,16 @@ def load_calendar(query: Mapping[str, str], now: datetime) -> Calendar:
     asked = query.get("year", "")
     year = int(asked) if asked in {str(known) for known in years} else years[0]
     months = calendar_year(rows, line, year)
+    known = timetable(rows, line, now)
     return Calendar(
         line=line,
         year=year,
         years=years,
-        cells=tuple(CalendarCell(month, _releases(month, rows)) for month in months),
+        cells=tuple(CalendarCell(m, _releases(m, rows), is_missing=m.month in known.missing_months) for m in months),
         counts=year_counts(months),
         next_baseline=second_tuesday(next_planned_baseline_month(now)),
+        known_until=known.ends,
+        missing=known.missing_months,
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import connection
+from django.utils import timezone
 
 from patching.orchestrator import Patcher
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
-from vms.models import VirtualMachine
+from updates.selectors.decisions import find_news
+from vms.models import COUNTED, VirtualMachine
 
 SHOWN, MOST = 5, 1_000
 
@@ -71,6 +73,22 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         "Assess these machines again; please report it, since it should never happen.",
     ),
     (
+        "counters_differ",
+        """
+        WITH counted AS (
+            SELECT KEYS, sum(machines) AS machines FROM vms_wordcount GROUP BY KEYS HAVING sum(machines) <> 0
+        ), machines AS (
+            SELECT KEYS, count(*) AS machines FROM vms_virtualmachine GROUP BY KEYS
+        )
+        SELECT concat_ws(' ', g.name, hotpatch_track, update_status, counted.machines, '/', machines.machines)
+        FROM counted FULL JOIN machines USING (KEYS)
+        LEFT JOIN vms_resourcegroup g ON g.id = resource_group_id
+        WHERE counted.machines IS DISTINCT FROM machines.machines
+        """.replace("KEYS", ", ".join(COUNTED)),
+        "Counters say another number of machines than there are.",
+        "Run “manage.py refresh_words --recount”; please report it, since it should never happen.",
+    ),
+    (
         "assessed_without_patches",
         "SELECT vm_id::text FROM updates_vmupdatestate WHERE last_assessed_at IS NOT NULL AND patch_set_id IS NULL",
         "Machines were assessed, but what they lack is not recorded.",
@@ -128,6 +146,7 @@ def find_trouble() -> Iterator[Finding]:
             "Nobody knows the clock of these machines, so no off-peak hours ever come for them: they are not patched.",
             "Set their time zone, or a region that vms/data/regions.json has.",
         )
+    yield from _news()
     names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
     if names:
         yield Finding(
@@ -136,4 +155,29 @@ def find_trouble() -> Iterator[Finding]:
             tuple(names[:SHOWN]),
             "What lists show of who patches a machine is not what the rule says now.",
             "The scheduler corrects it within ten minutes. If it stays: is a worker running, and beat?",
+        )
+
+
+def _news() -> Iterator[Finding]:
+    """What nobody but a person can put right: an old catalogue, and updates that wait for a decision."""
+    news = find_news(timezone.now())
+    if news["ages"]:
+        yield Finding(
+            "catalogue_is_old",
+            len(news["ages"]),
+            tuple(
+                f"{line} known up to {(until or 'never')[:7]}, {len(months)} monthly releases are not recorded"
+                + (f" (catalogue as of {day})" if day else "")
+                for line, until, months, day in news["ages"][:SHOWN]
+            ),
+            "Months are out by the calendar and not recorded: where machines stand is told as far as known.",
+            "Import newer releases: in the admin site, or manage.py import_releases.",
+        )
+    if news["waiting"]:
+        yield Finding(
+            "decision_waits",
+            len(news["waiting"]),
+            tuple(f"KB{row[1]} ({row[0]}): {row[5]} machines" for row in news["waiting"][:SHOWN]),
+            "Updates are held back on machines until a person says what they are.",
+            "Decide on the page “Decisions” (/decisions/), once for all machines.",
         )

@@ -14,7 +14,7 @@ INSTALLED_BY = "NT AUTHORITY\\SYSTEM"
 
 @dataclass(frozen=True, slots=True)
 class HotFix:
-    """One line of Get-HotFix. Definition updates have no line there, and have none here."""
+    """One line of Get-HotFix."""
 
     source: str
     description: str
@@ -42,12 +42,21 @@ def description_of(classification: str) -> str:
     return "Security Update" if classification in CRITICAL_AND_SECURITY else "Update"
 
 
+# What Windows Update installs past the component store (CBS), from which Get-HotFix (Win32_QuickFixEngineering) reads:
+# the Malicious Software Removal Tool, and Defender's definitions and platform.
+_BESIDE_CBS = ("malicious software removal tool", "microsoft defender", "security intelligence update")
+
+
+def is_listed_by_get_hotfix(*, kb_number: str, title: str, classification: str) -> bool:
+    """Whether Get-HotFix lists an installed update: it knows packages of the component store alone, by their KB."""
+    is_beside = any(name in title.lower() for name in _BESIDE_CBS)
+    return bool(kb_number) and classification != "Definition" and not is_beside
+
+
 def installed_on(vm: VirtualMachine) -> list[HotFix]:
     """What is installed, the newest last, as Get-HotFix sorts it."""
     rows = (
         InstalledPatch.objects.filter(vm=vm)
-        .exclude(patch__kb_number="")
-        .exclude(patch__classification="Definition")
         .select_related("patch")
         .order_by("installed_on", "patch__published_on", "patch_id")
     )
@@ -55,4 +64,7 @@ def installed_on(vm: VirtualMachine) -> list[HotFix]:
     return [
         HotFix(source, description_of(row.patch.classification), f"KB{row.patch.kb_number}", row.installed_on)
         for row in rows
+        if is_listed_by_get_hotfix(
+            kb_number=row.patch.kb_number, title=row.patch.title, classification=row.patch.classification
+        )
     ]

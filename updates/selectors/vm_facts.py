@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from connectors.protocol import VmRef
-from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility, line_of_build
+from patching.eligibility import (
+    CatalogIndex,
+    Eligibility,
+    EligibilityVerdict,
+    judge_eligibility,
+    line_of_build,
+)
 from patching.releases import as_of
 from patching.terms import (
     AssessmentMode,
@@ -45,14 +51,22 @@ class VmFacts:
     catalogue_date: date | None
     last_assessed_at: datetime | None
     patch_set_id: int | None
+    is_list_complete: bool
+    judged_again: Callable[[str], Eligibility]  # by the build that is found
 
     def as_of(self, now: datetime) -> datetime:
         """The moment up to which releases count for this VM."""
         return as_of(self.catalogue_date, now)
 
+    def eligibility_with(self, os_build: str) -> Eligibility:
+        """Eligibility and product line once this build was found."""
+        if os_build == self.ref.os_build or line_of_build(os_build) is self.eligibility.product_line:
+            return self.eligibility
+        return self.judged_again(os_build)
+
     def line_with(self, os_build: str) -> ProductLine | None:
-        """The product line once this build was found: a VM whose image names none gets it from the build."""
-        return self.eligibility.product_line or line_of_build(os_build)
+        """The product line once this build was found."""
+        return self.eligibility_with(os_build).product_line
 
 
 _with_version = lru_cache(maxsize=4_096)(replace)
@@ -77,6 +91,7 @@ _OWN = (
     "connection_id",
     "connection__catalogue_date",
     "update_state__patch_set_id",
+    "update_state__is_list_complete",
 )
 # As text what Python reads faster than the driver does, and the tags of many VMs once.
 _AS_TEXT = (Cast("tags", TextField()), Cast("update_state__last_assessed_at", TextField()))
@@ -89,6 +104,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
     catalog = image_catalog()
     eligibilities: dict[tuple[Any, ...], Eligibility] = {}
     images: dict[tuple[Any, ...], ImageReference] = {}
+    judges: dict[tuple[Any, ...], Callable[[str], Eligibility]] = {}
     settings: dict[tuple[Any, ...], PatchSettings] = {}
     found: dict[int, VmFacts] = {}
     tags: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -99,9 +115,22 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
         if judged not in eligibilities:
             images[judged] = _image(judged)
             eligibilities[judged] = _judge(judged, images[judged], catalog)
+            judges[judged] = partial(_judge_with, judged, images[judged], catalog)
         if chosen not in settings:
             settings[chosen] = _settings(chosen)
-        pk, arm_id, name, power_state, is_reboot_pending, connection_id, day, patch_set_id, tagged, assessed_at = own
+        (
+            pk,
+            arm_id,
+            name,
+            power_state,
+            is_reboot_pending,
+            connection_id,
+            day,
+            set_id,
+            is_complete,
+            tagged,
+            assessed_at,
+        ) = own
         if tagged not in tags:
             tags[tagged] = tuple(sorted((str(key), str(value)) for key, value in json.loads(tagged).items()))
         eligibility = eligibilities[judged]
@@ -126,7 +155,9 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             eligibility=eligibility,
             catalogue_date=day,
             last_assessed_at=datetime.fromisoformat(assessed_at) if assessed_at else None,
-            patch_set_id=patch_set_id,
+            patch_set_id=set_id,
+            is_list_complete=bool(is_complete),
+            judged_again=judges[judged],
         )
     return found
 
@@ -164,6 +195,10 @@ def _judge(judged: tuple[Any, ...], image: ImageReference, catalog: CatalogIndex
         scale_set_orchestration=ScaleSetOrchestration(orchestration),
         os_build=os_build or build_of_image(exact_version, image.version),
     )
+
+
+def _judge_with(judged: tuple[Any, ...], image: ImageReference, catalog: CatalogIndex, os_build: str) -> Eligibility:
+    return _judge((*judged[:-1], os_build), image, catalog)
 
 
 def _settings(chosen: tuple[Any, ...]) -> PatchSettings:

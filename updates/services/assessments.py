@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -13,14 +13,12 @@ from django.db import connection, transaction
 
 from connectors.protocol import AssessmentResult
 from patching import terms
-from patching.eligibility import EligibilityVerdict
 from patching.identity import is_newer, newest_of_each
-from patching.status import judge_update_status
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
-from patching.track import TrackVerdict, hotpatch_status, judge_track
 from updates.models import Patch, PatchSet, PatchSetMember, Release
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
+from updates.selectors.words import Judge, Standing
 from vms.lookups import rowset
 from vms.services.summaries import VmSummary, record_summaries
 
@@ -62,15 +60,21 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
     pks = ensure_patches(seen.values())
     sets = _ensure_patch_sets([item.result.available for item in found], pks)
     _record_states(
-        [(item.facts.ref.vm_id, sets[_keys(item.result.available)], item.os_build) for item in found],
+        [
+            (
+                item.facts.ref.vm_id,
+                sets[_keys(item.result.available)],
+                item.os_build,
+                item.result.installed is not None,
+            )
+            for item in found
+        ],
         now,
     )
     _record_installed(found, pks)
     urgent = {key: sum(p.classification in CRITICAL_AND_SECURITY for p in offer) for key, offer in offers.items()}
-    tracks: dict[Hashable, TrackVerdict] = {}
-    record_summaries(
-        summaries=[_summary(item, urgent[id(item.result.available)], catalogue, now, tracks) for item in found]
-    )
+    judge = Judge(catalogue.facts.releases)
+    record_summaries(summaries=[_summary(item, urgent[id(item.result.available)], judge, now) for item in found])
 
 
 def record_failures(*, errors: Mapping[int, str]) -> None:
@@ -224,17 +228,18 @@ def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
 # --- what a VM has -----------------------------------------------------------------------------------------------
 
 
-def _record_states(rows: Sequence[tuple[int, int, str]], now: datetime) -> None:
-    types = {"vm_id": "bigint", "patch_set_id": "bigint", "os_build": "text"}
+def _record_states(rows: Sequence[tuple[int, int, str, bool]], now: datetime) -> None:
+    types = {"vm_id": "bigint", "patch_set_id": "bigint", "os_build": "text", "is_list_complete": "boolean"}
     values, parameters = rowset(types, sorted(rows))
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             INSERT INTO updates_vmupdatestate
-                (vm_id, patch_set_id, os_build, last_assessed_at, error_code, is_awaiting_assessment)
-            SELECT r.vm_id, r.patch_set_id, r.os_build, %s, '', false FROM {values} r
+                (vm_id, patch_set_id, os_build, is_list_complete, last_assessed_at, error_code, is_awaiting_assessment)
+            SELECT r.vm_id, r.patch_set_id, r.os_build, r.is_list_complete, %s, '', false FROM {values} r
             ON CONFLICT (vm_id) DO UPDATE SET
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
+                is_list_complete = EXCLUDED.is_list_complete,
                 last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
             """,  # noqa: S608 (ours)
             [now, *parameters],
@@ -297,43 +302,35 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             )
 
 
-def _summary(
-    item: Found, urgent: int, catalogue: LoadedCatalogue, now: datetime, tracks: dict[Hashable, TrackVerdict]
-) -> VmSummary:
+def _summary(item: Found, urgent: int, judge: Judge, now: datetime) -> VmSummary:
     """What lists show of a VM after this assessment, by the rules.
 
-    `urgent`: how many critical and security updates it lacks. `tracks`: those judged so far, by what decides them.
+    `urgent`: how many critical and security updates it lacks.
     """
     facts = item.facts
-    line = facts.line_with(item.os_build)
     other = len(item.result.available) - urgent
-    is_eligible = facts.eligibility.verdict is EligibilityVerdict.ELIGIBLE
-    is_hotpatch_on = is_eligible and facts.ref.settings.enable_hotpatching
-    installed_kbs = frozenset(update.patch.kb_number for update in item.installed)
-    key = (line, is_hotpatch_on, installed_kbs, item.os_build, facts.catalogue_date)
-    if (track := tracks.get(key)) is None:
-        track = tracks[key] = judge_track(
-            catalogue.facts.releases,
-            line,
-            is_hotpatch_on=is_hotpatch_on,
-            installed_kbs=installed_kbs,
+    words = judge.words(
+        Standing(
+            eligibility=facts.eligibility_with(item.os_build),
+            is_hotpatch_enabled=facts.ref.settings.enable_hotpatching,
+            installed_kbs=frozenset(update.patch.kb_number for update in item.installed),
+            is_list_complete=item.result.installed is not None,
             os_build=item.os_build,
-            as_of=facts.as_of(now),
-        )
+            is_reboot_pending=item.result.is_reboot_pending,
+            was_assessed=True,
+        ),
+        moment=facts.as_of(now),
+        last_assessed_at=now,
+        now=now,
+        available_count=urgent + other,
+    )
     return VmSummary(
         vm_id=facts.ref.vm_id,
-        update_status=judge_update_status(
-            is_supported=line is not None,
-            last_assessed_at=now,
-            now=now,
-            is_reboot_pending=item.result.is_reboot_pending,
-            available_count=urgent + other,
-        ),
+        update_status=words.update_status,
         critical_and_security_count=urgent,
         other_count=other,
         is_reboot_pending=item.result.is_reboot_pending,
-        hotpatch_status=hotpatch_status(
-            facts.eligibility, is_enabled=facts.ref.settings.enable_hotpatching, was_assessed=True
-        ),
-        hotpatch_track=track.track,
+        hotpatch_status=words.hotpatch_status,
+        hotpatch_track=words.hotpatch_track,
+        product_line=words.product_line,
     )

@@ -32,6 +32,7 @@ from updates.selectors.automation import (
 from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
+from updates.services.words import refresh_words
 from vms.models import Connection, VirtualMachine
 from vms.selection import NOTHING, VmSelection
 from vms.selectors import connections_in_charge, patcher_of
@@ -48,6 +49,7 @@ SMALLEST_TICK = 50
 
 def tick(*, now: datetime, minutes: int = 1) -> None:
     """Everything that is due at this minute. `minutes`: how long it has been since the tick before."""
+    refresh_words(now=now)
     request_due_assessments(now=now, minutes=minutes)
     if now.minute % 10 == 0:
         follow_schedules()

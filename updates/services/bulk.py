@@ -179,6 +179,7 @@ def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) 
         requested_by=row.requested_by,
         is_bulk=True,
         begin_on=begin_on,
+        refuse_idle=True,
     )
 
 

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from patching.lifecycle import TERMINAL, TRANSITIONS, Admission, admit, deadline_after
-from patching.selection import validate_plan
+from patching.selection import RunWork, validate_plan
 from patching.terms import (
     InstallationPlan,
     OperationKind,
@@ -28,6 +28,7 @@ from patching.terms import (
 )
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_from_json, plan_to_json
+from updates.selectors.work import work_on
 from updates.services.room import take
 from vms.lookups import array, rowset
 
@@ -260,17 +261,25 @@ def request_installations(
     operation_id: UUID | None = None,
     is_bulk: bool = False,
     begin_on: Collection[int] = (),
+    refuse_idle: bool = False,
 ) -> list[RequestOutcome]:
     """Ask for an installation of the plan on every VM; each gets its own answer (docs/rules.md, admission).
 
+    `refuse_idle`: refuse where by the last assessment there is nothing to do, no update and no pending reboot. Doors
+    where a person acts say so; a window or automatic patching asks the machine, which may know more by then.
     `operation_id` (one VM only) makes the request repeatable: the second click finds what the first one made.
     `begin_on` as in `request_assessments`. Raises PlanError if the plan itself is invalid.
     """
     if problems := validate_plan(plan):
         raise PlanError(problems)
-    return request_with_plan(
+    idle = set[int]()
+    if refuse_idle:
+        work = work_on(vm_ids, plan, now=database_now())
+        idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
+    refused = [RequestOutcome(pk, Verdict.REFUSED, None, "plan.nothing_to_do") for pk in vm_ids if pk in idle]
+    return refused + request_with_plan(
         kind=OperationKind.INSTALLATION,
-        vm_ids=vm_ids,
+        vm_ids=[pk for pk in vm_ids if pk not in idle],
         plan=plan_to_json(plan),
         requested_by=requested_by,
         operation_id=operation_id,

@@ -209,10 +209,13 @@ _SYNC = """
 UPDATE updates_rolloutmember m
 SET status = CASE WHEN o.state = 'cancelled' THEN 'skipped'
                  WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN 'failed'
+                 WHEN o.verification = 'contradicted' THEN 'failed'
                  WHEN v.health_probe = '' THEN 'succeeded' ELSE m.status END,
-    code = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
-                THEN 'health.waiting' ELSE o.error_code END,
+    code = CASE WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN o.error_code
+                WHEN o.verification = 'contradicted' THEN 'run.contradicted'
+                WHEN v.health_probe <> '' THEN 'health.waiting' ELSE o.error_code END,
     probe_due_at = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
+                             AND o.verification <> 'contradicted'
                         THEN %s::timestamptz END
 FROM updates_operation o JOIN vms_virtualmachine v ON v.id = o.vm_id
 WHERE m.rollout_id = %s AND m.status = 'started' AND m.probe_due_at IS NULL

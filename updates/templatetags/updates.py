@@ -11,18 +11,24 @@ from django.utils.dates import WEEKDAYS as DAYS_OF_WEEK
 from django.utils.translation import ngettext
 
 from connectors.probe import ProbeFailure
-from patching.forecast import RebootCause
+from patching.forecast import Hindrance, RebootCause
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import parse_recurrence, zone_of
-from patching.selection import RebootProspect, SelectionReason
+from patching.selection import HoldReason, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.terms import RebootBehavior
+from patching.track import Contradiction, OffTrainReason
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
 from updates.models import Operation, OperationEvent, RolloutMember
+from updates.selectors.decisions import load_news
 from updates.texts import (
     CAUSES,
+    CONTRADICTIONS,
     EVENTS,
+    HINDRANCES,
+    HOLDS,
+    OFF_TRAIN_REASONS,
     ORDINALS,
     PATCHER_REASONS,
     PATCHERS,
@@ -41,6 +47,37 @@ from updates.texts import (
 from vms.choices import REBOOT_SETTINGS
 
 register = template.Library()
+
+
+@register.inclusion_tag("updates/fleet_news.html", takes_context=True)
+def fleet_news(context: Mapping[str, Any]) -> dict[str, Any]:
+    """How old the catalogue is and which KBs wait for a decision, for the head of a page of the fleet."""
+    return {"news": load_news(context["request"].user)}
+
+
+@register.filter
+def hindrance_words(hindrance: Hindrance) -> Text:
+    """Why what needs a reboot brings none by itself."""
+    return HINDRANCES[hindrance]
+
+
+@register.filter
+def contradiction_words(contradiction: Contradiction) -> Text:
+    """What does not fit together."""
+    return CONTRADICTIONS[contradiction]
+
+
+@register.filter
+def off_train_words(reason: OffTrainReason) -> Text:
+    """Why a machine is not on the train."""
+    return OFF_TRAIN_REASONS[reason]
+
+
+@register.filter
+def hold_words(reason: str) -> Text:
+    """Why the guard asks about an update."""
+    return HOLDS[HoldReason(reason)]
+
 
 _REBOOT_SETTINGS = dict(REBOOT_SETTINGS)
 

@@ -18,14 +18,17 @@ UNTIL_RESUMED = datetime(9999, 1, 1, tzinfo=UTC)
 
 @transaction.atomic
 def save_connection(*, connection: Connection) -> None:
-    """Save a connection, and let its VMs follow a changed platform."""
+    """Save a connection, and let its VMs follow a changed platform or switch."""
     before = Connection.objects.filter(pk=connection.pk).first()
     connection.save()
     if before is None:
         return
     if before.platform != connection.platform:
         refresh_hotpatch_statuses(connection_ids=[connection.pk])
-    if before.is_portal_in_charge != connection.is_portal_in_charge:
+    if (before.is_portal_in_charge, before.is_patching_automatically) != (
+        connection.is_portal_in_charge,
+        connection.is_patching_automatically,
+    ):
         refresh_patchers(among=VirtualMachine.objects.filter(connection=connection))
 
 

@@ -365,7 +365,7 @@ def _resource_groups(rows: Sequence[VmFacts]) -> Mapping[tuple[UUID, str], int]:
 
 
 _IMAGE = ("image_publisher", "image_offer", "image_sku", "image_version", "image_resource_id")
-_STATUSES = ("update_status", "hotpatch_status", "hotpatch_track")
+_STATUSES = ("update_status", "hotpatch_status", "hotpatch_track", "product_line")
 
 
 def _apply(
@@ -389,12 +389,12 @@ def _apply(
         os_build=build_of_image(vm.image_exact_version, vm.image_version, vm.os_build),
     )
     after = statuses_after(
-        Statuses(vm.update_status, vm.hotpatch_status, vm.hotpatch_track),
+        Statuses(vm.update_status, vm.hotpatch_status, vm.hotpatch_track, vm.product_line),
         eligibility=eligibility,
         is_hotpatch_enabled=vm.enable_hotpatching,
     )
     vm.update_status, vm.hotpatch_status = after.update_status, after.hotpatch_status
-    vm.hotpatch_track = after.hotpatch_track
+    vm.hotpatch_track, vm.product_line = after.hotpatch_track, after.product_line
     vm.patcher = patcher_of(vm, has_schedule=vm.is_scheduled).patcher.value
     changed = [name for name in before if getattr(vm, name) != before[name]]
     return tuple(name.removesuffix("_id") if name == "resource_group_id" else name for name in changed)
@@ -413,6 +413,7 @@ _WRITTEN = [
         "other_count",
         "is_reboot_pending",
         "is_scheduled",
+        "are_words_due",
     }
 ]
 _UPDATE = f"""

@@ -73,7 +73,7 @@ def is_same_image(one: ImageReference, other: ImageReference) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NewVm:
-    """What a VM is to be. `enable_hotpatching` None: as its image has it by default."""
+    """What a VM is to be. `enable_hotpatching` None: as its image has it, on for every image of the image catalog."""
 
     name: str
     resource_group: ResourceGroup
@@ -99,7 +99,8 @@ def judge_new_vm(*, new: NewVm) -> RecordVerdict:
     entry = eligibility.catalog_image
     hotpatch = new.enable_hotpatching
     if hotpatch is None:
-        hotpatch = entry is not None and entry.has_hotpatch_by_default
+        # As the Azure portal preselects it at creation, on Core or not.
+        hotpatch = entry is not None
     settings = PatchSettings(
         enable_automatic_updates=new.patch_mode is not PatchMode.MANUAL,
         patch_mode=new.patch_mode,

@@ -89,7 +89,7 @@ def judge_change(
         if after != before:
             if vm.pk not in owned:
                 refusal = Refusal.NOT_OWNER
-            elif platform is Platform.AZURE_STACK_HCI:
+            elif vm.are_settings_reported:
                 refusal = Refusal.REPORTED_BY_MACHINE
             else:
                 violations = judge_settings(after, current=before, eligibility=eligibilities[vm.pk], platform=platform)

@@ -19,6 +19,7 @@ from patching.terms import (
     HotpatchTrack,
     ImageReference,
     Platform,
+    ProductLine,
     ScaleSetOrchestration,
     UpdateStatus,
 )
@@ -39,6 +40,12 @@ class VmSummary:
     is_reboot_pending: bool
     hotpatch_status: HotpatchStatus
     hotpatch_track: HotpatchTrack
+    product_line: ProductLine | None
+
+    @property
+    def line(self) -> str:
+        """The product line as the column holds it; empty: none."""
+        return self.product_line.value if self.product_line else ""
 
 
 _SUMMARY = {
@@ -49,6 +56,7 @@ _SUMMARY = {
     "is_reboot_pending": "boolean",
     "hotpatch_status": "text",
     "hotpatch_track": "text",
+    "line": "text",
 }
 # The rows are locked in the order of their ids, so that two writers with the same VMs wait instead of deadlocking.
 _RECORD = """
@@ -56,10 +64,10 @@ WITH changed AS (
     SELECT vm.id, new.*
     FROM {rows} AS new JOIN vms_virtualmachine vm ON vm.id = new.vm_id
     WHERE vm.id = ANY(%s::bigint[]) AND (vm.update_status, vm.critical_and_security_count, vm.other_count,
-           vm.is_reboot_pending, vm.hotpatch_status, vm.hotpatch_track)
+           vm.is_reboot_pending, vm.hotpatch_status, vm.hotpatch_track, vm.product_line)
         IS DISTINCT FROM
           (new.update_status, new.critical_and_security_count, new.other_count,
-           new.is_reboot_pending, new.hotpatch_status, new.hotpatch_track)
+           new.is_reboot_pending, new.hotpatch_status, new.hotpatch_track, new.line)
     ORDER BY vm.id
     FOR NO KEY UPDATE OF vm
 )
@@ -69,7 +77,8 @@ SET update_status = changed.update_status,
     other_count = changed.other_count,
     is_reboot_pending = changed.is_reboot_pending,
     hotpatch_status = changed.hotpatch_status,
-    hotpatch_track = changed.hotpatch_track
+    hotpatch_track = changed.hotpatch_track,
+    product_line = changed.line
 FROM changed
 WHERE vm.id = changed.id
 """
@@ -87,21 +96,25 @@ def record_summaries(*, summaries: Sequence[VmSummary]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Statuses:
-    """The three summary values that follow from facts and settings, without an assessment."""
+    """The summary values that follow from facts and settings, without an assessment."""
 
     update_status: str
     hotpatch_status: str
     hotpatch_track: str
+    product_line: str
 
 
 def statuses_after(before: Statuses, *, eligibility: Eligibility, is_hotpatch_enabled: bool) -> Statuses:
     """The statuses once facts, settings or the catalogue have changed.
 
     What an assessment found stays: only a VM that was never assessed moves between "no updates
-    data" and "unsupported", and of the track only whether the VM is on the train at all is told.
+    data" and "unsupported" and to another product line, and of the track only whether the VM is on the train at all is
+    told. The floor above, which knows what assessments found, judges a VM whose facts changed within a minute.
     """
     is_assessed = was_assessed(before.update_status, before.hotpatch_status)
-    update_status, track = before.update_status, before.hotpatch_track
+    update_status, track, line = before.update_status, before.hotpatch_track, before.product_line
+    if not (is_assessed and line):
+        line = eligibility.product_line.value if eligibility.product_line else ""
     if not is_assessed:
         is_supported = eligibility.product_line is not None
         update_status = UpdateStatus.NO_UPDATES_DATA if is_supported else UpdateStatus.UNSUPPORTED
@@ -110,7 +123,7 @@ def statuses_after(before: Statuses, *, eligibility: Eligibility, is_hotpatch_en
         track = HotpatchTrack.NOT_ON_TRAIN
     elif track == HotpatchTrack.NOT_ON_TRAIN:
         track = HotpatchTrack.UNKNOWN
-    return Statuses(str(update_status), str(status), str(track))
+    return Statuses(str(update_status), str(status), str(track), line)
 
 
 # What the statuses depend on. VMs that agree in all of it get the same answer, so the rules are asked once per
@@ -126,16 +139,19 @@ _FACTS = (
     "os_build",
     "enable_hotpatching",
 )
-_STATUSES = ("update_status", "hotpatch_status", "hotpatch_track")
+_STATUSES = ("update_status", "hotpatch_status", "hotpatch_track", "product_line")
 
 _REFRESH = f"""
 UPDATE vms_virtualmachine vm
 SET update_status = new.to_update_status,
     hotpatch_status = new.to_hotpatch_status,
-    hotpatch_track = new.to_hotpatch_track
+    hotpatch_track = new.to_hotpatch_track,
+    product_line = new.to_product_line
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bool[],
-            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-    AS new ({", ".join(_FACTS + _STATUSES)}, platform, to_update_status, to_hotpatch_status, to_hotpatch_track),
+            %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+            %s::text[])
+    AS new ({", ".join(_FACTS + _STATUSES)}, platform, to_update_status, to_hotpatch_status, to_hotpatch_track,
+            to_product_line),
     vms_connection connection
 WHERE connection.id = vm.connection_id AND connection.platform = new.platform
   AND {" AND ".join(f"vm.{column} = new.{column}" for column in _FACTS + _STATUSES)}
@@ -176,7 +192,15 @@ def refresh_hotpatch_statuses(
         before = Statuses(*(facts[name] for name in _STATUSES))
         after = _statuses_of_combination(before, facts, catalog)
         if after != before:
-            changed.append((*combination, after.update_status, after.hotpatch_status, after.hotpatch_track))
+            changed.append(
+                (
+                    *combination,
+                    after.update_status,
+                    after.hotpatch_status,
+                    after.hotpatch_track,
+                    after.product_line,
+                )
+            )
     if not changed:
         return 0
     with database.cursor() as cursor:

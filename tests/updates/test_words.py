@@ -1,0 +1,394 @@
+"""Stored words follow the clock, the catalogue and the facts; every page and the counters say the same of a VM."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import threading
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from patching.terms import HotpatchTrack, UpdateStatus
+from tests.factories import (
+    ConnectionFactory,
+    ResourceGroupFactory,
+    UserFactory,
+    VirtualMachineFactory,
+    VmUpdateStateFactory,
+)
+from tests.updates.world import in_threads
+from updates.models import InstalledPatch, Patch, Release, VmUpdateState, WordsClock
+from updates.selectors.blade import load_picture
+from updates.selectors.health import find_trouble
+from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
+from updates.services.catalogue import import_catalogue
+from updates.services.words import BLOCK, refresh_words
+from vms.filters import VmFilter
+from vms.models import COUNTED, ImageCatalogEntry, VirtualMachine, WordCount
+from vms.selectors import csv_lines, vm_page, word_totals
+from vms.services import counters
+from vms.services.counters import fold_counters, recount_words
+
+pytestmark = pytest.mark.django_db
+DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
+NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
+WORDS = ("update_status", "hotpatch_status", "hotpatch_track")
+
+
+@pytest.fixture
+def _catalogue(db: None) -> None:
+    import_catalogue(data=(DATA / "hotpatch_releases.json").read_bytes())
+
+
+@pytest.fixture
+def boss(db: None) -> User:
+    """Sees everything."""
+    return UserFactory(is_superuser=True)
+
+
+def assessed(vm: VirtualMachine, at: datetime, build: str, *kbs: str) -> VirtualMachine:
+    """Record what an assessment at that time would have found."""
+    VmUpdateStateFactory(vm=vm, last_assessed_at=at, os_build=build, is_list_complete=True)
+    line = "ws2022" if build.startswith("20348") else "ws2025"
+    for patch in Patch.objects.filter(product_line=line, kb_number__in=kbs):
+        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=at)
+    return vm
+
+
+def words_of(vm: VirtualMachine) -> tuple[str, ...]:
+    return VirtualMachine.objects.values_list(*WORDS).get(pk=vm.pk)
+
+
+def counted() -> Counter[tuple[object, ...]]:
+    """What the counters say, by all that they tell apart."""
+    found: Counter[tuple[object, ...]] = Counter()
+    for *key, machines in WordCount.objects.values_list(*COUNTED, "machines"):
+        found[tuple(key)] += machines
+    return +found
+
+
+def recounted() -> Counter[tuple[object, ...]]:
+    return Counter(VirtualMachine.objects.values_list(*COUNTED))
+
+
+# --- what makes words due ----------------------------------------------------------------------------------------
+
+
+def test_an_assessment_counts_for_seven_days(_catalogue: None) -> None:
+    vm = assessed(VirtualMachineFactory(other_count=1), NOW, "20348.5020", "5082142")
+    refresh_words(now=NOW)
+    assert words_of(vm)[0] == UpdateStatus.UPDATES_AVAILABLE
+    refresh_words(now=NOW + timedelta(days=7))
+    assert words_of(vm)[0] == UpdateStatus.UPDATES_AVAILABLE
+    refresh_words(now=NOW + timedelta(days=7, seconds=1))
+    assert words_of(vm)[0] == UpdateStatus.NO_UPDATES_DATA
+    refresh_words(now=NOW + timedelta(days=2))  # the clock was set back
+    assert words_of(vm)[0] == UpdateStatus.UPDATES_AVAILABLE
+
+
+def test_a_release_changes_tracks_without_an_assessment(_catalogue: None) -> None:
+    vm = assessed(
+        VirtualMachineFactory(connection=ConnectionFactory(catalogue_date=None)),
+        NOW,
+        "20348.5074",
+        "5082142",
+        "5087424",
+    )
+    due = datetime(2026, 7, 14, 17, tzinfo=UTC)  # 10:00 Pacific time
+    refresh_words(now=due - timedelta(seconds=1))
+    assert words_of(vm)[2].startswith("on_track")
+    refresh_words(now=due)
+    assert words_of(vm)[2] == HotpatchTrack.BASELINE_DUE
+
+
+def test_a_change_of_the_catalogue_reaches_every_machine_that_it_means(_catalogue: None) -> None:
+    vm = assessed(VirtualMachineFactory(), NOW, "20348.5074", "5082142", "5087424")
+    refresh_words(now=NOW)
+    before = words_of(vm)[2]
+    Release.objects.filter(product_line="ws2022", kb_number="5087424").update(type="lcu")
+    refresh_words(now=NOW)
+    assert words_of(vm)[2] == HotpatchTrack.OFF_TRACK_SINCE_KB != before
+
+
+def test_an_image_that_comes_into_the_catalogue_reaches_its_machines(_catalogue: None) -> None:
+    vm = VirtualMachineFactory(image_sku="brand-new", image_exact_version="")
+    refresh_words(now=NOW)
+    assert words_of(vm)[:2] == ("unsupported", "NotAvailable")
+    ImageCatalogEntry.objects.create(
+        publisher="microsoftwindowsserver", offer="windowsserver", sku="Brand-New", product_line="ws2025"
+    )
+    refresh_words(now=NOW)
+    assert words_of(vm)[:2] == ("no_updates_data", "PendingEvaluation")
+    assert VirtualMachine.objects.get(pk=vm.pk).product_line == "ws2025"
+
+
+def test_changed_facts_are_judged_by_all_rules_whatever_door_changed_them(_catalogue: None) -> None:
+    vm = assessed(VirtualMachineFactory(enable_hotpatching=False), NOW, "20348.5020", "5082142")
+    refresh_words(now=NOW)
+    assert words_of(vm)[1:] == ("Disabled", "not_on_train")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE vms_virtualmachine SET enable_hotpatching = true WHERE id = %s", [vm.pk])
+    assert VirtualMachine.objects.get(pk=vm.pk).are_words_due
+    refresh_words(now=NOW)
+    assert words_of(vm)[1] == "Enabled"
+    assert words_of(vm)[2] not in {"not_on_train", "unknown"}
+    assert not VirtualMachine.objects.get(pk=vm.pk).are_words_due
+
+
+def test_who_was_judged_is_judged_once_more_when_assessments_of_that_time_are_over(_catalogue: None) -> None:
+    vm = assessed(VirtualMachineFactory(), NOW, "20348.5020", "5082142")
+    refresh_words(now=NOW)
+    right = words_of(vm)
+    VirtualMachine.objects.filter(pk=vm.pk).update(hotpatch_track="unknown")  # by what was known a moment before
+    refresh_words(now=NOW + timedelta(minutes=2))
+    assert words_of(vm) != right
+    refresh_words(now=NOW + timedelta(minutes=3))
+    assert words_of(vm) == right
+
+
+def test_an_idle_tick_reads_no_machine_and_writes_nothing(_catalogue: None) -> None:
+    for _ in range(3):
+        assessed(VirtualMachineFactory(), NOW, "20348.5020", "5082142")
+    for minutes in (0, 3, 4):
+        refresh_words(now=NOW + timedelta(minutes=minutes))
+    with CaptureQueriesContext(connection) as queries:
+        assert refresh_words(now=NOW + timedelta(minutes=5)) == 0
+    assert len(queries) <= 14
+    assert not [q for q in queries if "UPDATE" in q["sql"] and "vms_virtualmachine" in q["sql"]]
+    assert not [q for q in queries if "updates_installedpatch" in q["sql"]]
+
+
+def test_a_pass_that_runs_out_of_time_goes_on_where_it_was(_catalogue: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("updates.services.words.BLOCK", 2)
+    vms = [assessed(VirtualMachineFactory(), NOW, "20348.5020", "5082142") for _ in range(5)]
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr("updates.services.words.time.monotonic", lambda: float(next(clock)))
+    calls = 0
+    while len({words_of(vm)[2] for vm in vms}) > 1 or words_of(vms[0])[2] == "unknown":
+        refresh_words(now=NOW, seconds=4)
+        calls += 1
+        assert calls < 50
+    assert calls > 1
+    assert BLOCK > 2
+
+
+def test_an_empty_portal_starts_its_clock(_catalogue: None) -> None:
+    assert refresh_words(now=NOW) == 0
+    assert WordsClock.objects.get().aged_until == NOW
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_assessment_that_commits_meanwhile_is_not_overwritten() -> None:
+    import_catalogue(data=(DATA / "hotpatch_releases.json").read_bytes())
+    vm = assessed(VirtualMachineFactory(other_count=1), NOW - timedelta(days=8), "20348.5020", "5082142")
+    refresh_words(now=NOW - timedelta(days=8))
+    assert words_of(vm)[0] == "updates_available"
+    written, go_on = threading.Event(), threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            with transaction.atomic():
+                VmUpdateState.objects.filter(vm=vm).update(last_assessed_at=NOW)
+                written.set()
+                go_on.wait(1)
+        else:
+            written.wait(5)
+            refresh_words(now=NOW)
+            go_on.set()
+
+    in_threads(2, work)
+    assert words_of(vm)[0] == "updates_available"
+
+
+def test_patch_tuesdays_are_known() -> None:
+    assert last_patch_tuesday(NOW) == datetime(2026, 5, 12, 17, tzinfo=UTC)
+    assert last_patch_tuesday(datetime(2026, 5, 12, 16, 59, tzinfo=UTC)) == datetime(2026, 4, 14, 17, tzinfo=UTC)
+    assert last_patch_tuesday(datetime(2026, 1, 1, tzinfo=UTC)) == datetime(2025, 12, 9, 18, tzinfo=UTC)
+
+
+# --- counters ----------------------------------------------------------------------------------------------------
+
+
+def test_counters_follow_every_door_and_every_cascade() -> None:
+    groups = [ResourceGroupFactory() for _ in range(2)]
+    vms = [VirtualMachineFactory(resource_group=groups[n % 2]) for n in range(6)]
+    assert counted() == recounted()
+    VirtualMachine.objects.filter(pk=vms[0].pk).update(resource_group=groups[1], hotpatch_track="on_track")
+    fold_counters()
+    vms[1].delete()
+    VirtualMachine.objects.filter(pk__in=[vm.pk for vm in vms[2:4]]).delete()
+    assert counted() == recounted()
+    assert fold_counters()
+    assert counted() == recounted()
+    assert not WordCount.objects.filter(is_total=False).exists()
+    assert not WordCount.objects.filter(machines=0).exists()
+    assert not fold_counters()
+
+
+def test_a_statement_that_changes_no_word_adds_no_line() -> None:
+    VirtualMachineFactory.create_batch(3)
+    fold_counters()
+    VirtualMachine.objects.update(vm_size="Standard_D8s_v5")
+    assert not WordCount.objects.filter(is_total=False).exists()
+
+
+def test_many_machines_in_one_statement_make_one_line_a_place() -> None:
+    group, row = ResourceGroupFactory(), ConnectionFactory()
+    VirtualMachineFactory.create_batch(20, resource_group=group, connection=row)
+    fold_counters()
+    VirtualMachine.objects.update(hotpatch_track="on_track")
+    assert sorted(WordCount.objects.filter(is_total=False).values_list("machines", flat=True)) == [-20, 20]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_counters_are_right_after_writers_that_meet() -> None:
+    vms = VirtualMachineFactory.create_batch(40)
+    choices = [track.value for track in HotpatchTrack]
+
+    def work(number: int) -> None:
+        own = random.Random(number)
+        for _ in range(25):
+            some = own.sample(vms, 4)
+            # in the order of ids, as every writer of VMs locks them
+            ids = sorted(vm.pk for vm in some)
+            with transaction.atomic():
+                list(VirtualMachine.objects.filter(pk__in=ids).order_by("pk").select_for_update().values_list("pk"))
+                VirtualMachine.objects.filter(pk__in=ids).update(hotpatch_track=own.choice(choices))
+                if own.random() < 0.2:
+                    transaction.set_rollback(True)
+            if own.random() < 0.5:
+                fold_counters()
+
+    in_threads(6, work)
+    assert counted() == recounted()
+    fold_counters()
+    assert counted() == recounted()
+
+
+def test_the_doctor_recounts_and_the_command_counts_anew() -> None:
+    VirtualMachineFactory.create_batch(3)
+    assert "counters_differ" not in {finding.code for finding in find_trouble()}
+    fold_counters()
+    WordCount.objects.update(machines=7)
+    (finding,) = (finding for finding in find_trouble() if finding.code == "counters_differ")
+    assert "refresh_words --recount" in finding.advice
+    recount_words()
+    assert counted() == recounted()
+
+
+def test_two_folds_at_once_do_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    VirtualMachineFactory()
+    monkeypatch.setattr(counters, "_FOLD_LOCK", 1)
+    assert fold_counters()
+
+
+# --- one status for every machine --------------------------------------------------------------------------------
+
+_IMAGES = (
+    ("2022-datacenter-azure-edition-core", "20348"),
+    ("2025-datacenter-azure-edition-core", "26100"),
+    ("2022-datacenter-azure-edition", "20348"),
+    ("2022-datacenter-azure-edition-core", "26100"),  # upgraded in place
+    ("ubuntu", ""),
+)
+
+
+def _random_fleet(own: random.Random) -> list[VirtualMachine]:
+    rows = [
+        ConnectionFactory(catalogue_date=None),
+        ConnectionFactory(catalogue_date=date(2026, 5, 20)),
+        ConnectionFactory(catalogue_date=date(2025, 10, 24), platform="azure_stack_hci"),
+    ]
+    groups = [ResourceGroupFactory() for _ in range(3)]
+    releases = list(Release.objects.all())
+    vms = []
+    for _ in range(40):
+        sku, prefix = own.choice(_IMAGES)
+        vm = VirtualMachineFactory(
+            connection=own.choice(rows),
+            resource_group=own.choice(groups),
+            image_sku=sku,
+            image_exact_version="",
+            enable_hotpatching=own.random() < 0.8,
+            other_count=own.choice((0, 2)),
+            is_reboot_pending=own.random() < 0.2,
+        )
+        vms.append(vm)
+        if own.random() < 0.85 and prefix:
+            line = [r for r in releases if r.product_line == ("ws2022" if prefix == "20348" else "ws2025")]
+            some = own.sample(line, own.randint(0, 4))
+            build = own.choice([r.build for r in some if r.build] or [f"{prefix}.1"])
+            at = NOW - timedelta(days=own.choice((0, 1, 5, 6, 9, 40)), seconds=own.randint(0, 86_000))
+            assessed(vm, at, build, *(r.kb_number for r in some))
+            VmUpdateState.objects.filter(vm=vm).update(is_list_complete=own.random() < 0.5)
+    return vms
+
+
+def _shown_everywhere(boss: User, vm_ids: list[int], now: datetime) -> None:
+    """Assert that list, filter, tiles, CSV, counters and blade say one thing of every machine."""
+    everything = VirtualMachine.objects.all()
+    page = {row.id: tuple(getattr(row, name) for name in WORDS) for row in vm_page(everything).vms}
+    lines = csv.DictReader(io.StringIO("".join(csv_lines(everything)).lstrip("\ufeff")))
+    exported = {line["name"]: tuple(line[name] for name in WORDS) for line in lines}
+    assert counted() == recounted()
+    pictures = {pk: load_picture(boss, pk, now=now) for pk in vm_ids}
+    for pk, picture in pictures.items():
+        on_blade = (picture.update_status, picture.hotpatch_status, picture.track_word)
+        assert page[pk] == tuple(map(str, on_blade)) == exported[picture.vm.name]
+        # and it is what the rules say now, of this machine by itself
+        assert picture.told is not None, (picture.track, picture.track_word)
+    totals = word_totals(boss)
+    for number, name in enumerate(WORDS):
+        for value in {words[number] for words in page.values()}:
+            found = set(VmFilter.of(boss, {name: value}).found.values_list("pk", flat=True))
+            assert found == {pk for pk, words in page.items() if words[number] == value}
+            assert totals[name][value] == len(found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_one_tick_of_a_jumping_clock_everything_says_the_same(_catalogue: None, boss: User, seed: int) -> None:
+    own = random.Random(seed)
+    vms = _random_fleet(own)
+    for _ in range(6):
+        now = NOW + timedelta(days=own.uniform(-900, 400))
+        for vm in own.sample(vms, 4):
+            change = own.choice(("facts", "assessment", "group", "connection", "reboot"))
+            mine = VirtualMachine.objects.filter(pk=vm.pk)
+            if change == "facts":
+                mine.update(enable_hotpatching=own.random() < 0.5)
+            elif change == "assessment" and VmUpdateState.objects.filter(vm=vm).exists():
+                # as an assessment writes it, by the same judge
+                VmUpdateState.objects.filter(vm=vm).update(last_assessed_at=now)
+                reading = read_for_judging(now)
+                for row in reading.differing([vm.pk], judged={}):
+                    values = dict(zip(WORDS, map(str, row.judged[1:]), strict=True))
+                    mine.update(**values, product_line=row.judged.product_line or "")
+            elif change == "group":
+                mine.update(resource_group=own.choice(vms).resource_group)
+            elif change == "connection":
+                mine.update(connection=own.choice(vms).connection)
+        if own.random() < 0.5:
+            gone = vms.pop(own.randrange(len(vms)))
+            VirtualMachine.objects.filter(pk=gone.pk).delete()
+        release = own.choice(list(Release.objects.exclude(build="")))
+        Release.objects.filter(pk=release.pk).update(note="read again", status=own.choice(("released", "scheduled")))
+        refresh_words(now=now)
+        _shown_everywhere(boss, [vm.pk for vm in vms], now)
+
+
+def test_the_judge_asks_the_rules_once_for_equal_machines(_catalogue: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = Judge.track
+    monkeypatch.setattr(Judge, "track", lambda self, *rest: asked.append(1) or original(self, *rest))
+    row = ConnectionFactory()
+    for _ in range(5):
+        assessed(VirtualMachineFactory(connection=row), NOW, "20348.5020", "5082142")
+    refresh_words(now=NOW)
+    assert len(asked) == 1

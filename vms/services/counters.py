@@ -1,0 +1,48 @@
+"""Counters of words: how many VMs of a place have which words, exact at every commit (`vms.models.WordCount`)."""
+
+from __future__ import annotations
+
+from django.db import connection, transaction
+
+from vms.models import COUNTED
+
+_KEYS = ", ".join(COUNTED)
+_FOLD_LOCK = 0x776F7264
+
+# What statements have added goes into the totals. Lines that are added meanwhile stay for the next time.
+_FOLD = f"""
+WITH lines AS (
+    DELETE FROM vms_wordcount WHERE NOT is_total RETURNING {_KEYS}, machines
+)
+INSERT INTO vms_wordcount AS total ({_KEYS}, machines, is_total)
+SELECT {_KEYS}, sum(machines), true FROM lines GROUP BY {_KEYS} HAVING sum(machines) <> 0 ORDER BY {_KEYS}
+ON CONFLICT ({_KEYS}) WHERE is_total DO UPDATE SET machines = total.machines + EXCLUDED.machines
+"""  # noqa: S608 (ours)
+
+
+def fold_counters() -> bool:
+    """Fold the lines that were added into the totals; False if there were none, or another worker is at it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM vms_wordcount WHERE NOT is_total)")
+        if not cursor.fetchone()[0]:
+            return False
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_FOLD_LOCK])
+        if not cursor.fetchone()[0]:
+            return False
+        cursor.execute(_FOLD)
+        cursor.execute("DELETE FROM vms_wordcount WHERE is_total AND machines = 0")
+    return True
+
+
+@transaction.atomic
+def recount_words() -> None:
+    """Count every VM anew. Writers of VMs wait meanwhile (about two seconds for a million VMs)."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FOLD_LOCK])
+        cursor.execute("LOCK TABLE vms_virtualmachine IN SHARE MODE")
+        cursor.execute("DELETE FROM vms_wordcount")
+        cursor.execute(
+            f"INSERT INTO vms_wordcount ({_KEYS}, machines, is_total) "  # noqa: S608 (ours)
+            f"SELECT {_KEYS}, count(*), true FROM vms_virtualmachine GROUP BY {_KEYS}"
+        )
