@@ -105,7 +105,7 @@ def stories() -> list[Story]:
         # the week after a planned baseline
         *(Story(f"fin-{n:03}", APRIL, "rg-finance", _BASELINE_DUE) for n in range(1, 5)),
         Story("fin-005", APRIL, "rg-finance", APRIL_2026),
-        Story("fin-006", MAIN, "rg-finance", _BASELINE_DUE),  # the baseline was missed
+        Story("fin-006", MAIN, "rg-finance", _BASELINE_DUE),  # the baseline is overdue
         # the week of KB5070881
         *(Story(f"hr-{n:03}", OCTOBER, "rg-people", "26100.6899", sku=WS2025_CORE, location="westeurope") for n in range(1, 4)),
         Story("hr-off-track", OCTOBER, "rg-people", "26100.6905", sku=WS2025_CORE, location="westeurope"),

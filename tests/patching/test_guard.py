@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from patching.forecast import RebootCause, forecast_reboots
 from patching.orchestrator import Patcher
-from patching.releases import as_of, newest_baseline, release_order
-from patching.selection import RebootProspect, SelectionReason, guard_for, prospect, select
+from patching.releases import as_of, newest_baseline, release_order, timetable
+from patching.selection import OFF_GUARD, RebootProspect, SelectionReason, guard_for, guard_on, prospect, select
 from patching.terms import (
     Channel,
     Classification,
@@ -26,7 +26,7 @@ from patching.terms import (
     ReleaseType,
 )
 from patching.track import OffTrainReason, TrackVerdict, judge_track
-from tests.patching.recorded import releases
+from tests.patching.recorded import before_the_changes, releases
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
 LCUS = {ReleaseType.LCU, ReleaseType.OOB_LCU}
@@ -208,6 +208,68 @@ def test_a_hotpatch_whose_baseline_nobody_recorded_is_no_contradiction() -> None
             is_list_complete=True,
         )
         assert verdict.contradiction is None
+
+
+def judge_without_builds(kbs: set[str], build: str, day: date, *, is_pending: bool | None) -> TrackVerdict:
+    """WS2022 while the builds of June to September 2026 were not recorded."""
+    return judge_track(
+        before_the_changes(),
+        ProductLine.WS2022,
+        is_hotpatch_on=True,
+        installed_kbs=kbs,
+        os_build=build,
+        as_of=as_of(day, NOW),
+        is_list_complete=True,
+        is_reboot_pending=is_pending,
+    )
+
+
+def test_a_baseline_without_a_recorded_build_lies_above_everything_older() -> None:
+    hotpatched, day = {"5082142", "5087424", "5099540"}, date(2026, 7, 20)
+    waiting = judge_without_builds(hotpatched, "20348.5074", day, is_pending=None)
+    assert waiting.track is HotpatchTrack.WAITS_FOR_REBOOT
+    running = judge_without_builds(hotpatched, "20348.5386", day, is_pending=False)
+    assert running.track is HotpatchTrack.ON_TRACK
+
+
+def test_a_catalogue_that_has_ended_says_so() -> None:
+    """T3: the October baseline and November's LCU are out; the catalogue of September cannot know them."""
+    verdict = judge_without_builds({"5099540", "5120229"}, "20348.5440", date(2026, 11, 26), is_pending=False)
+    assert verdict.track is HotpatchTrack.ON_TRACK_AS_FAR_AS_KNOWN
+    assert verdict.known_until == date(2026, 8, 1)
+    assert verdict.missing_months == (date(2026, 9, 1), date(2026, 10, 1), date(2026, 11, 1))
+
+
+def test_a_baseline_whose_kb_is_not_recorded_is_due_and_not_named() -> None:
+    verdict = judge_track(
+        before_the_changes(),
+        ProductLine.WS2025,
+        is_hotpatch_on=True,
+        installed_kbs={"5099536", "5120228"},
+        os_build="",
+        as_of=as_of(date(2026, 9, 10), NOW),
+    )
+    assert (verdict.track, verdict.is_kb_missing, verdict.way_back) == (HotpatchTrack.BASELINE_DUE, True, ())
+
+
+def test_what_has_nothing_released_is_offered_nothing() -> None:
+    nothing = judge_track(
+        [], ProductLine.WS2025, is_hotpatch_on=False, installed_kbs=set(), os_build="26100.1742", as_of=NOW
+    )
+    assert nothing.way_back == ()
+    only = [r for r in releases() if r.kb_number == "5082142"]
+    alone = judge_track(
+        only,
+        ProductLine.WS2022,
+        is_hotpatch_on=True,
+        installed_kbs=set(),
+        os_build="20348.1",
+        as_of=as_of(date(2026, 4, 20), NOW),
+    )
+    assert alone.way_back == tuple(only)
+    for track in (HotpatchTrack.NOT_ON_TRAIN, HotpatchTrack.ON_TRACK):
+        guard = guard_on(TrackVerdict(track), timetable(releases(), ProductLine.WS2022, NOW))
+        assert (guard == OFF_GUARD) is (track is HotpatchTrack.NOT_ON_TRAIN)
 
 
 # --- forecast ----------------------------------------------------------------------------------------------------
