@@ -14,8 +14,9 @@ from typing import Any
 
 from connectors.catalogue import Catalogue
 from connectors.protocol import Capability, ConnectorError, ObserveRequest, StartRequest
-from connectors.simulator import Simulator, _line
+from connectors.simulator import Simulator
 from connectors.simulator import make as make_simulator
+from connectors.simulator.connector import _line
 from patching.releases import as_of
 from patching.terms import InstallationState, OperationKind
 

@@ -1,4 +1,4 @@
-"""The built-in simulator: machines that behave like Windows Update on the recorded catalogue (docs/simulator.md).
+"""The simulator as a connector: what it takes, what it answers, and what a run does to a machine.
 
 Pure in (seed, VM facts, plan, stored start time, request id, now): no state, no threads, no sleeping, no randomness
 beyond hashing. Asking twice gives the same answer, so a start can be repeated.
@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from enum import StrEnum
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Protocol
 from uuid import UUID, uuid5
 
 from connectors.catalogue import Catalogue
@@ -33,6 +29,8 @@ from connectors.protocol import (
     StartRequest,
     VmRef,
 )
+from connectors.simulator.ledger import Course, CourseStep, Ledger
+from connectors.simulator.misfortunes import Misfortune, is_wished, wishes_of
 from patching.outcome import MSRT_KB, RunFacts, build_order, fits, judge_run, minutes_for
 from patching.releases import (
     OFFERED_FROM,
@@ -79,124 +77,6 @@ DOWNLOAD_SHARE = 0.2  # of an update's whole time
 THROTTLED_FOR = timedelta(seconds=60)
 ANSWER_LOST_FOR = timedelta(seconds=30)
 _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
-
-
-class Misfortune(StrEnum):
-    """What a machine suffers if its tag `simulate` has this word; `fail` and `lies` name an update: `fail:KB5087424`."""
-
-    FAIL = "fail"
-    LIES = "lies"
-    WINDOW_EXCEEDED = "window-exceeded"
-    REBOOT_HANGS = "reboot-hangs"
-    UNREACHABLE = "unreachable"
-    THROTTLED = "throttled"
-    AGENT_NOT_READY = "agent-not-ready"
-    LOST_ANSWER = "lost-answer"
-    SILENT = "silent"
-
-    @property
-    def names_an_update(self) -> bool:
-        """Whether it happens with one update (or `any`)."""
-        return self in {Misfortune.FAIL, Misfortune.LIES}
-
-
-MISFORTUNE_TAG = "simulate"
-
-
-# --- what the machines received ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CourseStep:
-    """One thing that a machine went through, from when to when. `what`: downloading, installing, rebooting, …"""
-
-    what: str
-    begins: datetime
-    ends: datetime
-    kb_number: str = ""
-    has_failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What one run did to one machine, from its first to its last second."""
-
-    request_id: UUID
-    vm_id: int
-    kind: OperationKind
-    steps: tuple[CourseStep, ...]
-
-    @property
-    def began_at(self) -> datetime:
-        """Its first moment."""
-        return self.steps[0].begins
-
-    @property
-    def ended_at(self) -> datetime:
-        """Its last moment."""
-        return self.steps[-1].ends
-
-
-class Ledger(Protocol):
-    """Where a test, a benchmark or a simulation has written down what the machines went through. Append-only."""
-
-    def record(
-        self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime, longest: timedelta | None
-    ) -> None:
-        """One start arrived at one machine. `longest`: how long it was told to take at most, where it was told."""
-        ...
-
-    def went_through(self, course: Course) -> None:
-        """What a run that changes a machine did to it; told when it is seen to have ended, and again if that is repeated."""
-        ...
-
-
-class MemoryLedger:
-    """A ledger of one process; thread-safe. A course is kept once, however often it is told."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[UUID, int, OperationKind, datetime, timedelta | None]] = []
-        self.courses: dict[UUID, Course] = {}
-        self._lock = threading.Lock()
-
-    def record(
-        self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime, longest: timedelta | None
-    ) -> None:
-        """Keep the line."""
-        with self._lock:
-            self.lines.append((request_id, vm_id, kind, at, longest))
-
-    def went_through(self, course: Course) -> None:
-        """Keep the course."""
-        with self._lock:
-            self.courses[course.request_id] = course
-
-
-class FileLedger:
-    """A ledger that many processes append to; a line is written whole. A step's line begins with the word `step`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def record(
-        self, request_id: UUID, vm_id: int, kind: OperationKind, at: datetime, longest: timedelta | None
-    ) -> None:
-        """Append the line."""
-        self._append(f"start {request_id} {vm_id} {kind} {at.isoformat()} {longest or '-'}\n")
-
-    def went_through(self, course: Course) -> None:
-        """Append a line for each step."""
-        self._append(
-            "".join(
-                f"step {course.request_id} {course.vm_id} {step.what} {step.kb_number or '-'} "
-                f"{step.begins.isoformat()} {step.ends.isoformat()} {'failed' if step.has_failed else 'done'}\n"
-                for step in course.steps
-            )
-        )
-
-    def _append(self, text: str) -> None:
-        with self.path.open("a") as file:
-            file.write(text)
 
 
 # --- making one --------------------------------------------------------------------------------------------------
@@ -335,7 +215,7 @@ class Simulator:
     # --- starting
 
     def _refusal(self, request: StartRequest, now: datetime) -> ConnectorError | None:
-        vm, wishes = request.vm, _wishes(request.vm.tags)
+        vm, wishes = request.vm, wishes_of(request.vm.tags)
         age = now - request.requested_at
         if _line(vm) is None:
             return ConnectorError("vm.unsupported", nothing_was_sent=True)
@@ -358,7 +238,7 @@ class Simulator:
         if line is None:
             return ConnectorError("vm.unsupported")
         elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
-        if Misfortune.SILENT in _wishes(request.vm.tags):
+        if Misfortune.SILENT in wishes_of(request.vm.tags):
             step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
             return Observation(progress=Progress(step=step), look_again_after=600.0 if self.is_patient else 5.0)
         moment = as_of(self.catalogue_date, request.started_at)
@@ -382,13 +262,13 @@ class Simulator:
         def at(seconds: float) -> datetime:
             return request.started_at + timedelta(seconds=seconds / self.clock_factor)
 
-        stretches, wishes = list(stretches), _wishes(request.vm.tags)
+        stretches, wishes = list(stretches), wishes_of(request.vm.tags)
         has_hung = Misfortune.REBOOT_HANGS in wishes and any(stretch.step == "rebooting" for stretch in stretches)
 
         def has_failed(stretch: _Stretch) -> bool:
             """Whether it came to nothing, whatever the machine reported. A reboot that hangs undoes the whole run."""
             outcome = stretch.outcome
-            is_lie = outcome is not None and _is_wished(wishes, Misfortune.LIES, outcome.patch)
+            is_lie = outcome is not None and is_wished(wishes, Misfortune.LIES, outcome.patch)
             return has_hung or is_lie or (outcome is not None and outcome.state is InstallationState.FAILED)
 
         steps = tuple(
@@ -673,7 +553,7 @@ class Simulator:
 
     def _run(self, request: ObserveRequest, plan: InstallationPlan, machine: _Machine, moment: datetime) -> _Run:
         """The whole run: what is installed when, whether it reboots, how it ends."""
-        wishes = _wishes(request.vm.tags)
+        wishes = wishes_of(request.vm.tags)
         offers = self._offers(machine, moment)
         guard = guard_for(self._track(machine, moment), next_planned_baseline_month(moment))
         selection = select(offers, plan, guard=guard)
@@ -691,7 +571,7 @@ class Simulator:
             is_slow = Misfortune.WINDOW_EXCEEDED in wishes and index == 1
             length = self._seconds_for(request.vm, patch, plan, is_slow=is_slow)
             here, ends = clock + DOWNLOAD_SHARE * length, clock + length
-            has_failed = _is_wished(wishes, Misfortune.FAIL, patch)
+            has_failed = is_wished(wishes, Misfortune.FAIL, patch)
             outcome = PatchOutcome(
                 patch,
                 InstallationState.FAILED if has_failed else InstallationState.INSTALLED,
@@ -744,7 +624,7 @@ class Simulator:
         after = self._after(
             request,
             machine,
-            [(patch, at) for patch, at in installed if not _is_wished(wishes, Misfortune.LIES, patch)],
+            [(patch, at) for patch, at in installed if not is_wished(wishes, Misfortune.LIES, patch)],
             has_rebooted=will_reboot and not has_hung,
             is_reboot_outstanding=is_needed and (not will_reboot or has_hung),
         )
@@ -816,21 +696,6 @@ def _offer_period(moment: datetime) -> tuple[date, bool]:
     """A stretch of time in which Windows Update offers the same: releases come at 10:00 Pacific time."""
     local = moment.astimezone(PACIFIC)
     return local.date(), local.time() >= OFFERED_FROM
-
-
-@lru_cache(maxsize=4_096)
-def _wishes(tags: tuple[tuple[str, str], ...]) -> frozenset[str]:
-    """The misfortunes that a VM's tags ask for."""
-    text = next((value for key, value in tags if key == MISFORTUNE_TAG), "")
-    return frozenset(word.strip().lower() for word in text.replace(",", " ").split())
-
-
-def _is_wished(wishes: frozenset[str], misfortune: Misfortune, patch: Patch) -> bool:
-    """Whether the tag asks for this misfortune with this patch: `fail:any`, `fail:5087424`, `fail:KB5087424`."""
-    if not wishes:
-        return False
-    names = {f"{misfortune}:any", f"{misfortune}:{patch.kb_number}", f"{misfortune}:kb{patch.kb_number}"}
-    return bool(names & wishes)
 
 
 def _install_order(patch: Patch) -> tuple[int, str]:
