@@ -15,7 +15,7 @@ from connectors.protocol import Connector
 from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, make
 from hotpatch_portal.simulation.clock import Clock, simulated_clock
 from hotpatch_portal.simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
-from patching.terms import OperationKind, Release
+from patching.terms import OperationKind
 from updates.models import Operation, Rollout, RolloutState
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.selectors.connections import configuration_of
@@ -50,7 +50,6 @@ class Outcome:
 
     machines: Sequence[Machine]
     places: dict[int, int]  # the place in the fleet by the id of the VM
-    releases: tuple[Release, ...]
     begins: datetime
     ends: datetime
     ledger: MemoryLedger
@@ -84,7 +83,6 @@ def simulate(*, vms: int, begins: datetime, ends: datetime, seed: int, tell: Cal
         outcome = Outcome(
             machines=machines,
             places={pk: number for number, pk in enumerate(ids)},
-            releases=tuple(catalogue.facts.releases),
             begins=begins,
             ends=ends,
             ledger=MemoryLedger(),
