@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from patching.terms import (
-    HOTPATCH_TYPES,
-    PRODUCT_TITLES,
-    Classification,
-    Patch,
-    ProductLine,
-    RebootBehavior,
-    Release,
-    ReleaseType,
-)
+from patching.terms import ProductLine, Release, ReleaseType
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 OFFERED_FROM = time(10, 0)  # Pacific time, on the day of the release
@@ -166,148 +157,3 @@ def year_counts(months: Iterable[CalendarMonth]) -> YearCounts:
         unplanned_baselines=unplanned,
         hotpatches=len(mains) - len(baselines),
     )
-
-
-# --- reading recorded data ---------------------------------------------------------------------------------------
-
-
-class ReleaseDataError(ValueError):
-    """A document that cannot be read; the message names row and field."""
-
-    def __init__(self, row: int, field: str, problem: str) -> None:
-        super().__init__(f"Row {row}, {field}: {problem}")
-        self.row, self.field, self.problem = row, field, problem
-
-
-_LINES = {title: line for line, title in PRODUCT_TITLES.items()}
-
-
-def load_releases(documents: Iterable[Mapping[str, object]]) -> tuple[Release, ...]:
-    """Read recorded releases (rows counted from 1). A missing date is the second Tuesday, marked as inferred."""
-    return tuple(_release(number, row) for number, row in enumerate(documents, start=1))
-
-
-def _release(number: int, row: Mapping[str, object]) -> Release:
-    if not isinstance(row, Mapping):
-        raise ReleaseDataError(number, "row", "is not an object")
-    month = _month(number, row.get("month"))
-    day = _day(number, row.get("release_date"))
-    try:
-        kind = ReleaseType(str(row.get("type")))
-    except ValueError:
-        raise ReleaseDataError(number, "type", f"{row.get('type')!r} is no release type") from None
-    status = row.get("status")
-    if status not in {"released", "scheduled"}:
-        raise ReleaseDataError(number, "status", f"{status!r} is neither released nor scheduled")
-    planned = row.get("planned")
-    if planned is not None and not isinstance(planned, bool):
-        raise ReleaseDataError(number, "planned", f"{planned!r} is neither true, false nor null")
-    return Release(
-        product_line=_line(number, row.get("product")),
-        month=month,
-        type=kind,
-        released_on=day or second_tuesday(month),
-        kb_number=_kb(number, row.get("kb")),
-        build=_text(number, "build", row.get("build")),
-        is_planned=planned if kind is ReleaseType.BASELINE else None,
-        is_date_inferred=day is None,
-        is_scheduled=status == "scheduled",
-    )
-
-
-_TITLES = {
-    ReleaseType.BASELINE: "Cumulative Update",
-    ReleaseType.HOTPATCH: "Hotpatch",
-    ReleaseType.LCU: "Cumulative Update",
-    ReleaseType.OOB_HOTPATCH: "Out-of-band Hotpatch",
-    ReleaseType.OOB_LCU: "Out-of-band Cumulative Update",
-}
-
-
-def patch_of_release(release: Release) -> Patch | None:
-    """The patch that a release is offered as; None without a KB. Titled as Windows Update titles monthly updates."""
-    if not release.kb_number:
-        return None
-    is_hotpatch = release.type in HOTPATCH_TYPES
-    return Patch(
-        kb_number=release.kb_number,
-        title=f"{release.month:%Y-%m} {_TITLES[release.type]} for {release.product_line.title} (KB{release.kb_number})",
-        classification=Classification.SECURITY,
-        reboot_behavior=RebootBehavior.NEVER_REBOOTS if is_hotpatch else RebootBehavior.ALWAYS_REQUIRES_REBOOT,
-        product_line=release.product_line,
-        published_on=release.released_on,
-        release_type=release.type,
-    )
-
-
-def load_other_updates(documents: Iterable[Mapping[str, object]]) -> tuple[Patch, ...]:
-    """Read recorded updates that are no monthly OS patch.
-
-    Without a class they are `Updates`; without a product they are for every line; a month becomes its second Tuesday.
-    """
-    return tuple(_other_update(number, row) for number, row in enumerate(documents, start=1))
-
-
-def _other_update(number: int, row: Mapping[str, object]) -> Patch:
-    if not isinstance(row, Mapping):
-        raise ReleaseDataError(number, "row", "is not an object")
-    name = row.get("classification") or Classification.UPDATES.value
-    try:
-        classification = Classification(str(name))
-    except ValueError:
-        raise ReleaseDataError(number, "classification", f"{name!r} is no classification") from None
-    title = _text(number, "title", row.get("title"))
-    kb_number = _kb(number, row.get("kb"))
-    if not title:
-        raise ReleaseDataError(number, "title", "is missing")
-    if not kb_number:
-        raise ReleaseDataError(number, "kb", "is missing")
-    month = row.get("month")
-    return Patch(
-        kb_number=kb_number,
-        title=title,
-        classification=classification,
-        reboot_behavior=RebootBehavior.NEVER_REBOOTS
-        if classification is Classification.DEFINITION
-        else RebootBehavior.CAN_REQUEST_REBOOT,
-        product_line=None if row.get("product") is None else _line(number, row.get("product")),
-        published_on=None if month is None else second_tuesday(_month(number, month)),
-    )
-
-
-def _line(number: int, value: object) -> ProductLine:
-    line = _LINES.get(str(value))
-    if line is None:
-        raise ReleaseDataError(number, "product", f"{value!r} is no known product line")
-    return line
-
-
-def _month(number: int, value: object) -> date:
-    try:
-        return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC).date()
-    except ValueError:
-        raise ReleaseDataError(number, "month", f"{value!r} is no month (YYYY-MM)") from None
-
-
-def _day(number: int, value: object) -> date | None:
-    if value is None:
-        return None
-    try:
-        return date.fromisoformat(str(value))
-    except ValueError:
-        raise ReleaseDataError(number, "release_date", f"{value!r} is no day (YYYY-MM-DD)") from None
-
-
-def _kb(number: int, value: object) -> str:
-    text = _text(number, "kb", value).upper().removeprefix("KB")
-    if text and not (text.isascii() and text.isdigit() and 4 <= len(text) <= 10):
-        raise ReleaseDataError(number, "kb", f"{value!r} is no KB number")
-    return text
-
-
-def _text(number: int, field: str, value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or "\x00" in value:
-        raise ReleaseDataError(number, field, f"{value!r} is no text")
-    return value.strip()

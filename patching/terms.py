@@ -145,6 +145,23 @@ class ReleaseType(StrEnum):
     OOB_LCU = "oob_lcu"
 
 
+class Channel(StrEnum):
+    """How an out-of-band release reaches machines. Monthly releases come through Windows Update."""
+
+    WINDOWS_UPDATE = "windows_update"
+    CATALOG_ONLY = "catalog_and_wsus"
+    WITHDRAWN = "withdrawn"
+    UNKNOWN = "unknown"
+
+
+class Audience(StrEnum):
+    """Whom an out-of-band release was offered to. Monthly releases are for everybody."""
+
+    EVERYBODY = "everybody"
+    FEW = "few"  # a limited set of machines, before it was stopped
+    UNKNOWN = "unknown"
+
+
 HOTPATCH_TYPES = frozenset({ReleaseType.HOTPATCH, ReleaseType.OOB_HOTPATCH})
 LCU_TYPES = frozenset({ReleaseType.LCU, ReleaseType.OOB_LCU})
 
@@ -258,7 +275,8 @@ class Release:
     """One monthly or out-of-band OS patch of a product line, as recorded.
 
     `month` is the first day of its month; `released_on` is its day (the second Tuesday where `is_date_inferred`);
-    an empty `kb_number` or `build` was not found in any source. `is_planned` means something on baselines only.
+    an empty `kb_number` or `build` was not found in any source. `is_planned` means something on baselines only, `channel`
+    and `audience` on out-of-band releases only.
     """
 
     product_line: ProductLine
@@ -270,14 +288,18 @@ class Release:
     is_planned: bool | None = None
     is_date_inferred: bool = False
     is_scheduled: bool = False  # announced, not yet released when the data was recorded
+    channel: Channel = Channel.UNKNOWN
+    audience: Audience = Audience.UNKNOWN
+    is_type_confirmed: bool = True  # False: no primary source gives the type, and nobody has confirmed it
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
     """One software update of the catalogue, identified by (product line, KB), else by its update id.
 
-    `product_line` None: the update is for every line. `release_type` is None on what is not a monthly OS patch. `key` is
-    the catalogue key: what makes this update the same update tomorrow (never its version or update id).
+    `product_line` None: the update is for every line. `release_type` is None on what is not a monthly OS patch.
+    `is_known_by_id`: another update of the same assessment has this KB, so the update id identifies it
+    (patching.identity). `key` is the catalogue key: what makes this update the same update tomorrow.
     """
 
     kb_number: str
@@ -289,10 +311,12 @@ class Patch:
     version: str = ""
     published_on: date | None = None
     release_type: ReleaseType | None = None
+    is_known_by_id: bool = False
     key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        key = f"{self.product_line or ''}:{self.kb_number}" if self.kb_number else f"id:{self.update_id}"
+        has_kb = self.kb_number and not self.is_known_by_id
+        key = f"{self.product_line or ''}:{self.kb_number}" if has_kb else f"id:{self.update_id}"
         object.__setattr__(self, "key", key)
 
 

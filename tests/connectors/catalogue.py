@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from connectors.catalogue import Catalogue
-from patching.releases import load_other_updates, load_releases, patch_of_release
+from patching.release_files import load_other_updates, load_releases, patch_of_release
 
 DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from patching.releases import load_releases
+from patching.release_files import load_releases
 from patching.terms import Release
 
 DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
