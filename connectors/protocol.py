@@ -7,12 +7,13 @@ Every method takes a sequence and answers with a sequence of the same length and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from patching.identity import identified
 from patching.rollback import RollbackOrder
 from patching.terms import (
     ImageReference,
@@ -127,7 +128,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class AssessmentResult:
-    """What an assessment found. `installed` None: the connector cannot tell (no INSTALLED_UPDATES)."""
+    """What an assessment found. `installed` None: the connector cannot tell (no INSTALLED_UPDATES).
+
+    Updates that share a KB are known by their update ids from here on (patching.identity).
+    """
 
     status: RunStatus
     available: tuple[Patch, ...]
@@ -135,6 +139,9 @@ class AssessmentResult:
     os_build: str = ""
     installed: tuple[InstalledUpdate, ...] | None = None
     error: ConnectorError | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "available", identified(self.available))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ class PatchOutcome:
 
 @dataclass(frozen=True, slots=True)
 class InstallationResult:
-    """How an installation ended."""
+    """How an installation ended. Updates that share a KB are known by their update ids, as in its assessments."""
 
     status: RunStatus
     reboot_status: RebootStatus
@@ -157,6 +164,12 @@ class InstallationResult:
     patches: tuple[PatchOutcome, ...]
     error: ConnectorError | None = None
     final_assessment: AssessmentResult | None = None
+
+    def __post_init__(self) -> None:
+        found = tuple(outcome.patch for outcome in self.patches)
+        if (known := identified(found)) is not found:
+            outcomes = tuple(replace(o, patch=patch) for o, patch in zip(self.patches, known, strict=True))
+            object.__setattr__(self, "patches", outcomes)
 
 
 @dataclass(frozen=True, slots=True)

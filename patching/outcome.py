@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
+from patching.identity import is_same_update
 from patching.terms import (
     Classification,
     Patch,
@@ -125,14 +126,14 @@ def verify(
 ) -> VerificationResult:
     """Compare what a run reported as installed with a later assessment.
 
-    The installed patches must be gone (or offered in another version), and the build at least the newest they bring;
-    a reboot that is still outstanding explains an old build.
+    The installed patches must be gone (another update id of the KB is another update), and the build at least the newest
+    they bring; a reboot that is still outstanding explains an old build.
     """
     checked = [item for item in reported if is_verifiable(item.patch)]
     if not checked:
         return VerificationResult(Verification.NOT_VERIFIABLE)
-    offered = {patch.key: patch for patch in available_after}
-    contradicted = tuple(item.patch for item in checked if _is_still_offered(item.patch, offered.get(item.patch.key)))
+    offered = tuple(available_after)
+    contradicted = tuple(item.patch for item in checked if any(is_same_update(item.patch, other) for other in offered))
     expected = max((item.build for item in checked if item.build), key=build_order, default="")
     is_build_behind = (
         bool(expected and build_after)
@@ -147,12 +148,6 @@ def verify(
             found_build=build_after if is_build_behind else "",
         )
     return VerificationResult(Verification.CONFIRMED)
-
-
-def _is_still_offered(installed: Patch, offered: Patch | None) -> bool:
-    if offered is None:
-        return False
-    return installed.version == offered.version
 
 
 @lru_cache(maxsize=1_024)

@@ -4,6 +4,8 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from patching.terms import (
+    Audience,
+    Channel,
     Classification,
     InstallationState,
     OperationKind,
@@ -75,3 +77,14 @@ VERIFICATIONS = [
     (Verification.NOT_VERIFIABLE.value, _("Not verifiable")),
 ]
 RELEASE_STATUSES = [("released", _("Released")), ("scheduled", _("Scheduled"))]
+CHANNELS = [
+    (Channel.UNKNOWN.value, pgettext_lazy("channel", "Unknown")),
+    (Channel.WINDOWS_UPDATE.value, _("Windows Update")),
+    (Channel.CATALOG_ONLY.value, _("Update Catalog and WSUS only")),
+    (Channel.WITHDRAWN.value, _("Withdrawn")),
+]
+AUDIENCES = [
+    (Audience.UNKNOWN.value, pgettext_lazy("audience", "Unknown")),
+    (Audience.EVERYBODY.value, _("Everybody")),
+    (Audience.FEW.value, _("A few machines")),
+]

@@ -14,8 +14,10 @@ from django.utils.translation import gettext_lazy as _
 
 from patching import terms
 from patching.lifecycle import IN_FLIGHT, TERMINAL
-from patching.terms import OperationState, ProductLine, RebootBehavior, ReleaseType, Verification
+from patching.terms import Audience, Channel, OperationState, ProductLine, RebootBehavior, ReleaseType, Verification
 from updates.choices import (
+    AUDIENCES,
+    CHANNELS,
     CLASSIFICATIONS,
     INSTALLATION_STATES,
     OPERATION_KINDS,
@@ -36,7 +38,8 @@ _TERMINAL = sorted(state.value for state in TERMINAL)
 class Patch(models.Model):
     """One software update of the catalogue, identified by (product line, KB), else by its update id.
 
-    Title, classification, version, update id and date are what was last seen; they may change, the key never does.
+    By its update id also where another update of one assessment has the same KB. Title, version, update id and date are
+    those of the newest sighting, together; they may change, the key never does.
     """
 
     product_line = models.CharField(
@@ -48,9 +51,14 @@ class Patch(models.Model):
     )
     kb_number = models.CharField(_("KB number"), max_length=10, blank=True, help_text=_("Digits only."))
     update_id = models.CharField(_("update id"), max_length=64, blank=True)
+    is_known_by_id = models.BooleanField(
+        _("known by its update id"),
+        default=False,
+        help_text=_("Another update of the same assessment had this KB number."),
+    )
     key = models.GeneratedField(
         expression=models.Case(
-            models.When(kb_number="", then=Concat(Value("id:"), F("update_id"))),
+            models.When(Q(kb_number="") | Q(is_known_by_id=True), then=Concat(Value("id:"), F("update_id"))),
             default=Concat(F("product_line"), Value(":"), F("kb_number")),
         ),
         output_field=models.CharField(max_length=100),
@@ -78,7 +86,7 @@ class Patch(models.Model):
         indexes = [models.Index(fields=["kb_number"], name="updates_patch_kb")]
         constraints = [
             models.CheckConstraint(
-                condition=~Q(kb_number="") | ~Q(update_id=""),
+                condition=~Q(update_id="") | (~Q(kb_number="") & Q(is_known_by_id=False)),
                 name="updates_patch_has_identity",
                 violation_error_message=_("A patch needs a KB number or an update id."),
             ),
@@ -105,6 +113,7 @@ class Patch(models.Model):
             version=self.version,
             published_on=self.published_on,
             release_type=ReleaseType(self.release_type) if self.release_type else None,
+            is_known_by_id=self.is_known_by_id,
         )
 
 
@@ -129,6 +138,27 @@ class Release(models.Model):
     source = models.TextField(_("source"), blank=True)
     evidence = models.CharField(_("evidence"), max_length=200, blank=True)
     note = models.TextField(_("note"), blank=True)
+    channel = models.CharField(
+        _("channel"),
+        max_length=20,
+        choices=CHANNELS,
+        default=Channel.UNKNOWN.value,
+        help_text=_("How an out-of-band release reaches machines; monthly ones come through Windows Update."),
+    )
+    audience = models.CharField(
+        _("audience"),
+        max_length=20,
+        choices=AUDIENCES,
+        default=Audience.UNKNOWN.value,
+        help_text=_("Whom an out-of-band release was offered to; monthly ones are for everybody."),
+    )
+    is_type_confirmed = models.BooleanField(
+        _("type confirmed"),
+        default=False,
+        help_text=_("A primary source gives the type, or a person has confirmed or decided it."),
+    )
+    confirmed_by = models.CharField(_("type confirmed by"), max_length=150, blank=True, editable=False)
+    confirmed_at = models.DateTimeField(_("type confirmed at"), null=True, blank=True, editable=False)
     patch = models.ForeignKey(
         Patch,
         on_delete=models.SET_NULL,
@@ -144,7 +174,7 @@ class Release(models.Model):
         ordering = ["product_line", "-released_on", "type"]
         constraints = [
             models.UniqueConstraint(
-                fields=["product_line", "type", "kb_number"],
+                fields=["product_line", "kb_number"],
                 condition=~Q(kb_number=""),
                 name="updates_release_unique_kb",
                 violation_error_message=_("This release is recorded already."),
@@ -183,6 +213,9 @@ class Release(models.Model):
             is_planned=self.is_planned,
             is_date_inferred=self.is_date_inferred,
             is_scheduled=self.status == "scheduled",
+            channel=Channel(self.channel),
+            audience=Audience(self.audience),
+            is_type_confirmed=self.is_type_confirmed,
         )
 
 
@@ -200,6 +233,9 @@ RELEASE_FACTS = (
     "source",
     "evidence",
     "note",
+    "channel",
+    "audience",
+    "is_type_confirmed",
 )
 
 
@@ -419,6 +455,9 @@ class PatchResult(models.Model):
     state = models.CharField(_("state"), max_length=20, choices=INSTALLATION_STATES)
     reason = models.CharField(_("reason"), max_length=40, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
+    # What the run met, while the patch follows what is offered today. Empty on runs before 2026-11.
+    update_id = models.CharField(_("update id"), max_length=64, blank=True, db_default="")
+    version = models.CharField(_("version"), max_length=60, blank=True, db_default="")
 
     class Meta:
         verbose_name = _("patch result")

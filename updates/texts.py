@@ -5,6 +5,7 @@ Every code that the engine, the rules or a connector can give has its words here
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.utils.functional import Promise
@@ -13,10 +14,13 @@ from django.utils.translation import pgettext_lazy
 
 from connectors.probe import ProbeFailure
 from patching.forecast import RebootCause
+from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import Frequency, RecurrenceProblem
+from patching.release_files import FileProblem, RowProblem
 from patching.selection import PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
+from updates.choices import RELEASE_TYPES
 from vms import choices
 
 Text = str | Promise
@@ -291,9 +295,78 @@ PLAN_PROBLEMS: dict[PlanProblem, Text] = {
     PlanProblem.BAD_NAME_MASK: _("A name mask has letters, digits, * and ? only."),
 }
 
+# What is wrong with a file of the catalogue, or with a field of a row (docs/catalogue-files.md).
+CATALOGUE_PROBLEMS: dict[str, Text] = {
+    FileProblem.NOT_UTF8: _("The file is not UTF-8. Save it as JSON or as CSV in UTF-8."),
+    FileProblem.NO_JSON: _("The file is no JSON: line %(line)s, column %(column)s."),
+    FileProblem.NO_LIST: _("The file must hold a list of objects."),
+    FileProblem.NO_TABLE: _(
+        "The file is neither JSON nor CSV of the catalogue: its first line must name the columns, “type” for releases or "
+        "“title” for other updates among them."
+    ),
+    FileProblem.TOO_MANY_ROWS: _("The file has more than %(most)s rows. Divide it."),
+    FileProblem.BAD_LINE: _("Line %(line)s cannot be read as CSV: %(detail)s."),
+    FileProblem.CELLS: _("it has not as many cells as the first line."),
+    FileProblem.COLUMN_TWICE: _("“%(name)s” is named twice. One of the two would be lost."),
+    FileProblem.NEITHER_KIND: _(
+        "the row names neither “type” nor “title”. A release needs product, month, type and status; another update needs "
+        "title and kb."
+    ),
+    FileProblem.OTHER_TYPE: _(
+        '%(kb)s is recorded as “%(recorded)s”, and the row says “%(said)s”. If that is right, add "corrects": true to the row.'
+    ),
+    FileProblem.OTHER_OF_MONTH: _(
+        "the row says “%(said)s”, but for its month “%(recorded)s” %(recorded_kb)s is recorded, and a month has one of the two. "
+        'If both are right, add "corrects": true to the row.'
+    ),
+    FileProblem.IS_RELEASE: _("%(kb)s is recorded as a release of Windows, and is no other update."),
+    RowProblem.NO_OBJECT: _("the row is no object."),
+    RowProblem.MISSING: _("is missing."),
+    RowProblem.NO_TEXT: _("“%(value)s” is no text, or holds characters that no text has."),
+    RowProblem.TOO_LONG: _("is too long: “%(value)s”"),
+    RowProblem.NO_PRODUCT: _("“%(value)s” is no known product line."),
+    RowProblem.NO_MONTH: _("“%(value)s” is no month (YYYY-MM)."),
+    RowProblem.NO_DAY: _("“%(value)s” is no day (YYYY-MM-DD)."),
+    RowProblem.OUTSIDE_MONTH: _("“%(value)s” is no day of the row’s month."),
+    RowProblem.NO_TYPE: _(
+        "“%(value)s” is no release type. Types are baseline, hotpatch, lcu, oob_hotpatch and oob_lcu."
+    ),
+    RowProblem.NO_STATUS: _("“%(value)s” is neither released nor scheduled."),
+    RowProblem.NO_TRUTH: _("“%(value)s” is neither true nor false."),
+    RowProblem.NO_KB: _("“%(value)s” is no KB number. It has six or seven digits, as in KB5034129."),
+    RowProblem.NO_BUILD: _("“%(value)s” is no build, as 20348.5074 is."),
+    RowProblem.OTHER_LINE: _("“%(value)s” is a build of another product line."),
+    RowProblem.NO_CHANNEL: _("“%(value)s” is none of windows_update, catalog_and_wsus, withdrawn and unknown."),
+    RowProblem.NO_AUDIENCE: _("“%(value)s” is none of everybody, few and unknown."),
+    RowProblem.NO_CLASSIFICATION: _("“%(value)s” is no classification."),
+}
+
+DECISION_PROBLEMS: dict[DecisionProblem, Text] = {
+    DecisionProblem.NO_REASON: _("Say why, with the source if there is one."),
+    DecisionProblem.NO_UPDATE: _("No machine of this product line has reported this update."),
+    DecisionProblem.NO_MONTH: _(
+        "Neither the date nor the title of this update tells its month. Record it in the admin site."
+    ),
+    DecisionProblem.OTHER_OF_MONTH: _(
+        "This month has its baseline or its cumulative update already, and a month has one of the two."
+    ),
+    DecisionProblem.IS_GONE: _("This release is no longer recorded."),
+}
+
 INSTALLATION_STATES_PLANNED = pgettext_lazy("verdict of a plan", "Will be installed")
 
 
 def error_text(code: str) -> ErrorText:
     """The words of an error code; a code without words is still an error, and its code is shown beside it."""
     return ERRORS.get(code, UNKNOWN_ERROR)
+
+
+def catalogue_problem(problem: str, *, row: int | None, field: str, facts: Mapping[str, str]) -> str:
+    """One sentence: where in a file of the catalogue, and what is wrong there."""
+    types = {value: str(label) for value, label in RELEASE_TYPES}
+    named = {name: types.get(value, value) if name in {"said", "recorded"} else value for name, value in facts.items()}
+    words = str(CATALOGUE_PROBLEMS[problem]) % named
+    if row is None:
+        return words
+    where = _("Row %(row)s, %(field)s: %(words)s") if field else _("Row %(row)s: %(words)s")
+    return str(where) % {"row": row, "field": field, "words": words}

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import pgtrigger
 from django.db import connection, transaction
 
 from connectors.protocol import AssessmentResult
 from patching import terms
 from patching.eligibility import EligibilityVerdict
+from patching.identity import is_newer, newest_of_each
 from patching.status import judge_update_status
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
 from patching.track import TrackVerdict, hotpatch_status, judge_track
@@ -112,10 +114,10 @@ _PATCH_LOCK = 0x70617463
 def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
     """Make sure that every patch is in the catalogue; returns primary keys by catalogue key.
 
-    A patch that is there keeps its row; only version and update id follow what was last seen. Where nothing is new
-    this is one read.
+    A patch that is there keeps its row. A newer sighting replaces title, version, update id and date together; an older
+    one changes nothing. Where nothing is new this is one read.
     """
-    by_key = {patch.key: patch for patch in patches}
+    by_key = newest_of_each(patches)
     rows = _patch_rows(by_key)
     if by_key.keys() <= rows.keys() and not _moved(rows, by_key):
         return {key: row.pk for key, row in rows.items()}
@@ -128,9 +130,10 @@ def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
         rows = _patch_rows(by_key)
     if moved := _moved(rows, by_key):
         for row in moved:
-            patch = by_key[row.key]
-            row.version, row.update_id = max(patch.version, row.version), patch.update_id
-        Patch.objects.bulk_update(moved, ["version", "update_id"])
+            _follow(row, by_key[row.key])
+        # What machines see of an update is no correction of the catalogue: nothing is kept of it.
+        with pgtrigger.ignore("updates.Patch:corrected_update"):
+            Patch.objects.bulk_update(moved, ["title", "version", "update_id", "published_on"])
     return {key: row.pk for key, row in rows.items()}
 
 
@@ -139,12 +142,15 @@ def _patch_rows(keys: Iterable[str]) -> dict[str, Patch]:
 
 
 def _moved(rows: Mapping[str, Patch], seen: Mapping[str, terms.Patch]) -> list[Patch]:
-    """The rows whose version or update id is not what was last seen."""
-    return [
-        row
-        for key, row in sorted(rows.items())
-        if seen[key].version > row.version or (seen[key].update_id and seen[key].update_id != row.update_id)
-    ]
+    """The rows of which a newer sighting is there."""
+    return [row for key, row in sorted(rows.items()) if is_newer(seen[key], row.facts)]
+
+
+def _follow(row: Patch, seen: terms.Patch) -> None:
+    """Let a row say what the newer sighting says. The day of a recorded release stays its day where none is told."""
+    row.title, row.version, row.update_id = seen.title[:300], seen.version, seen.update_id
+    if seen.published_on or not row.release_type:
+        row.published_on = seen.published_on
 
 
 def _row(patch: terms.Patch) -> Patch:
@@ -152,6 +158,7 @@ def _row(patch: terms.Patch) -> Patch:
         product_line=patch.product_line or "",
         kb_number=patch.kb_number,
         update_id=patch.update_id,
+        is_known_by_id=patch.is_known_by_id,
         title=patch.title[:300],
         classification=patch.classification.value,
         reboot_behavior=patch.reboot_behavior.value,

@@ -952,23 +952,36 @@ def _record_results(rows: Sequence[tuple[UUID, Sequence[PatchOutcome]]]) -> None
         return
     pks = ensure_patches(outcome.patch for _pk, outcomes in rows for outcome in outcomes)
     results = [
-        (operation_id, pks[outcome.patch.key], outcome.state.value, outcome.reason, outcome.error_code)
+        (
+            operation_id,
+            pks[outcome.patch.key],
+            outcome.state.value,
+            outcome.reason,
+            outcome.error_code,
+            outcome.patch.update_id,
+            outcome.patch.version,
+        )
         for operation_id, outcomes in sorted(rows, key=lambda row: row[0])
         for outcome in {o.patch.key: o for o in outcomes}.values()
     ]
     if not results:
         return
-    types = {"operation_id": "uuid", "patch_id": "bigint", "state": "text", "reason": "text", "error_code": "text"}
+    types = {
+        "operation_id": "uuid",
+        "patch_id": "bigint",
+        **dict.fromkeys(("state", "reason", "error_code", "update_id", "version"), "text"),
+    }
     values, parameters = rowset(types, results)
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            INSERT INTO updates_patchresult AS p (operation_id, patch_id, state, reason, error_code)
-            SELECT operation_id, patch_id, state, reason, error_code FROM {values} r
+            INSERT INTO updates_patchresult AS p ({", ".join(types)})
+            SELECT {", ".join(types)} FROM {values} r
             ON CONFLICT (operation_id, patch_id) DO UPDATE
-                SET state = EXCLUDED.state, reason = EXCLUDED.reason, error_code = EXCLUDED.error_code
-                WHERE (p.state, p.reason, p.error_code)
-                    IS DISTINCT FROM (EXCLUDED.state, EXCLUDED.reason, EXCLUDED.error_code)
+                SET state = EXCLUDED.state, reason = EXCLUDED.reason, error_code = EXCLUDED.error_code,
+                    update_id = EXCLUDED.update_id, version = EXCLUDED.version
+                WHERE (p.state, p.reason, p.error_code, p.update_id, p.version) IS DISTINCT FROM
+                    (EXCLUDED.state, EXCLUDED.reason, EXCLUDED.error_code, EXCLUDED.update_id, EXCLUDED.version)
             """,  # noqa: S608 (ours)
             parameters,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -47,7 +48,8 @@ def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCat
         operation_id__in=list(waiting), state=InstallationState.INSTALLED.value
     ).select_related("patch")
     for row in rows:
-        reported[row.operation_id].append(row.patch.facts)
+        met = replace(row.patch.facts, update_id=row.update_id, version=row.version)
+        reported[row.operation_id].append(met)
     _write(
         (
             pk,

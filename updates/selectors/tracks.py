@@ -1,0 +1,62 @@
+"""How many machines a change of the catalogue moves to another track."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date, datetime
+
+from django.db import connection
+
+from patching.eligibility import line_of_build
+from patching.releases import as_of
+from patching.terms import HotpatchStatus, Release
+from patching.track import judge_track
+
+
+def count_track_changes(before: Collection[Release], after: Collection[Release], *, now: datetime) -> int:
+    """How many machines with hotpatch on have another track by the catalogue `after` than by the one `before`.
+
+    One query: machines with the same build, KBs and catalogue date are judged once.
+    """
+    if tuple(before) == tuple(after):
+        return 0
+    found = 0
+    for os_build, catalogue_date, kb_numbers, count in _alike():
+        line, installed_kbs = line_of_build(os_build), frozenset(kb_numbers.split())
+        tracks = [
+            judge_track(
+                releases,
+                line,
+                is_hotpatch_on=True,
+                installed_kbs=installed_kbs,
+                os_build=os_build,
+                as_of=as_of(catalogue_date, now),
+            ).track
+            for releases in (before, after)
+        ]
+        found += count if tracks[0] is not tracks[1] else 0
+    return found
+
+
+def _alike() -> list[tuple[str, date | None, str, int]]:
+    """(build, catalogue date, KBs, machines): the machines with hotpatch on, those that are alike counted together."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT m.os_build, c.catalogue_date, m.kb_numbers, count(*)
+            FROM (
+                SELECT v.connection_id, coalesce(s.os_build, '') AS os_build,
+                       coalesce(string_agg(p.kb_number, ' ' ORDER BY p.kb_number), '') AS kb_numbers
+                FROM vms_virtualmachine v
+                LEFT JOIN updates_vmupdatestate s ON s.vm_id = v.id
+                LEFT JOIN updates_installedpatch i ON i.vm_id = v.id
+                LEFT JOIN updates_patch p ON p.id = i.patch_id AND p.kb_number <> ''
+                WHERE v.hotpatch_status = %s
+                GROUP BY v.id, s.os_build
+            ) m
+            LEFT JOIN vms_connection c ON c.id = m.connection_id
+            GROUP BY 1, 2, 3
+            """,
+            [HotpatchStatus.ENABLED.value],
+        )
+        return cursor.fetchall()
