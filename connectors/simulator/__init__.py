@@ -2,7 +2,7 @@
 
 from connectors.simulator.connector import Simulator, make
 from connectors.simulator.ledger import Course, CourseStep, FileLedger, Ledger, MemoryLedger
-from connectors.simulator.misfortunes import MISFORTUNE_TAG, Misfortune
+from connectors.simulator.misfortunes import MISFORTUNE_TAG, Misfortune, misfortune_text
 
 __all__ = [
     "MISFORTUNE_TAG",
@@ -14,4 +14,5 @@ __all__ = [
     "Misfortune",
     "Simulator",
     "make",
+    "misfortune_text",
 ]
