@@ -296,6 +296,16 @@ def test_what_never_came_through_windows_update_is_offered_to_nobody() -> None:
                 assert kb_number not in offered(world, vm)
 
 
+def test_a_baseline_whose_kb_nobody_recorded_is_offered_to_nobody_and_leaves_the_machine_due() -> None:
+    world = simulator(date(2026, 11, 20))
+    (october,) = [
+        r for r in recorded().releases if r.product_line is ProductLine.WS2022 and r.month == date(2026, 10, 1)
+    ]
+    assert (october.type, october.kb_number) == (ReleaseType.BASELINE, "")
+    vm = assessed(world, machine(installed=having("ws2022", "5099540")))
+    assert offered(world, vm) & os_kbs() == set(), "no hotpatch of August on a baseline that is old by now"
+
+
 # --- what a machine is --------------------------------------------------------------------------------------------
 
 
