@@ -36,6 +36,8 @@ _MISFORTUNES = (
     "agent-not-ready",
     "lost-answer",
     "silent",
+    "hotpatch-extension",
+    "baseline-required",
 )
 MISFORTUNE_SHARE = 0.02  # of the machines after each Patch Tuesday
 OFF_SHARE, LONG_OFF_SHARE = 0.05, 0.01  # of the machines: off for some days, off for weeks
