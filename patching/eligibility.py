@@ -26,11 +26,12 @@ class EligibilityVerdict(StrEnum):
     CUSTOM_IMAGE = "custom_image"
     NO_IMAGE = "no_image"
     IMAGE_NOT_IN_CATALOG = "image_not_in_catalog"
+    IMAGE_AND_BUILD_DISAGREE = "image_and_build_disagree"
 
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """The verdict with the facts needed to word it."""
+    """The verdict with the facts needed to word it. `product_line` is what the machine runs; None: Unsupported."""
 
     verdict: EligibilityVerdict
     product_line: ProductLine | None
@@ -75,12 +76,23 @@ def judge_eligibility(
 ) -> Eligibility:
     """Judge hotpatch eligibility; the first reason that applies wins, in the order of `docs/rules.md`.
 
-    The product line is the catalogue entry's, else what the OS build's first number says, else None (Unsupported).
+    The product line is what the machine runs: its OS build decides, without one the catalogue entry; None is Unsupported.
     """
     entry = None if image.resource_id else catalog.get(_key(image.publisher, image.offer, image.sku))
-    line = entry.product_line if entry else line_of_build(os_build)
+    running = has_build(os_build)
+    line = line_of_build(os_build) if running else entry.product_line if entry else None
     verdict = _verdict(image, entry, platform, scale_set_orchestration)
+    if entry is not None and verdict is EligibilityVerdict.ELIGIBLE and line is not entry.product_line:
+        verdict = EligibilityVerdict.IMAGE_AND_BUILD_DISAGREE
     return Eligibility(verdict, line, entry)
+
+
+_BUILD = re.compile(r"^\d{5}(?:\.|$)")
+
+
+def has_build(os_build: str) -> bool:
+    """Whether the text names an OS build, of any Windows."""
+    return _BUILD.match(os_build) is not None
 
 
 def line_of_build(os_build: str) -> ProductLine | None:

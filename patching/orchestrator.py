@@ -26,6 +26,7 @@ class PatcherReason(StrEnum):
     WINDOWS_AUTOMATIC_UPDATES = "windows_automatic_updates"
     MANUAL_UPDATES = "manual_updates"
     NO_AGENT = "no_agent"
+    AUTOMATIC_SWITCHED_OFF = "automatic_switched_off"  # on the connection
     SCHEDULE_MISSING = "schedule_missing"  # customer managed schedules, and none is attached
     SCHEDULE_NEEDS_BYPASS = "schedule_needs_bypass"
     SCHEDULE_NEEDS_PLATFORM_MODE = "schedule_needs_platform_mode"
@@ -45,12 +46,14 @@ def who_patches(
     is_bypassing: bool,
     has_schedule: bool,
     is_portal_in_charge: bool,
+    is_automatic_on: bool,
     has_agent: bool = True,
 ) -> PatcherVerdict:
     """Decide who patches.
 
     `is_bypassing`: bypassPlatformSafetyChecksOnUserSchedule. `is_portal_in_charge`: the platform behind the connection
-    orchestrates nothing itself (Azure Stack HCI, the simulator). Source: the behaviour matrix of Azure's prerequisites
+    orchestrates nothing itself (Azure Stack HCI, the simulator). `is_automatic_on`: the connection's switch for automatic
+    patching by this portal; where the platform is in charge it says nothing. Source: the behaviour matrix of Azure's prerequisites
     for schedules, whose bypass flag binds connections on which Azure is in charge.
     """
     if patch_mode is PatchMode.AUTOMATIC_BY_OS:
@@ -69,5 +72,8 @@ def who_patches(
         return PatcherVerdict(Patcher.NOBODY, PatcherReason.MANUAL_UPDATES)
     if is_bypassing:
         return PatcherVerdict(Patcher.NOBODY, PatcherReason.SCHEDULE_MISSING)
-    automatic = Patcher.PORTAL_AUTOMATICALLY if is_portal_in_charge else Patcher.PLATFORM
-    return PatcherVerdict(automatic, PatcherReason.AUTOMATIC_GUEST_PATCHING)
+    if not is_portal_in_charge:
+        return PatcherVerdict(Patcher.PLATFORM, PatcherReason.AUTOMATIC_GUEST_PATCHING)
+    if not is_automatic_on:
+        return PatcherVerdict(Patcher.NOBODY, PatcherReason.AUTOMATIC_SWITCHED_OFF)
+    return PatcherVerdict(Patcher.PORTAL_AUTOMATICALLY, PatcherReason.AUTOMATIC_GUEST_PATCHING)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
-from patching.terms import ProductLine, Release, ReleaseType
+from patching.outcome import build_order
+from patching.terms import (
+    HOTPATCH_TYPES,
+    Channel,
+    ProductLine,
+    Release,
+    ReleaseType,
+)
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 OFFERED_FROM = time(10, 0)  # Pacific time, on the day of the release
 BASELINE_MONTHS = frozenset({1, 4, 7, 10})
+# The month of the last release of a line's hotpatch train; from the month after on every month is an LCU month.
+# WS2022: "hotpatching runs through October 2027" (Windows release health, 2026-06-29).
+END_OF_HOTPATCHING: Mapping[ProductLine, date] = MappingProxyType({ProductLine.WS2022: date(2027, 10, 1)})
 
 # Two releases of one day: what a VM off hotpatch gets comes after what a VM on the train gets.
 _TYPE_ORDER = {
@@ -46,9 +57,34 @@ def as_of(catalogue_date: date | None, now: datetime) -> datetime:
 
 def is_released(release: Release, moment: datetime) -> bool:
     """Whether it is out: from 10:00 Pacific time on its day. What is only announced never is."""
-    if release.is_scheduled:
-        return False
-    return moment >= datetime.combine(release.released_on, OFFERED_FROM, PACIFIC)
+    return not release.is_scheduled and moment >= out_at(release.released_on)
+
+
+@lru_cache(maxsize=4_096)
+def out_at(day: date) -> datetime:
+    """The instant from which a release of this day is offered: 10:00 Pacific time."""
+    return datetime.combine(day, OFFERED_FROM, PACIFIC).astimezone(UTC)
+
+
+@lru_cache(maxsize=4_096)
+def patch_tuesday(month: date) -> datetime:
+    """The instant from which a month's release is offered: its second Tuesday, 10:00 Pacific time."""
+    return out_at(second_tuesday(month))
+
+
+def is_train_over(line: ProductLine, moment: datetime) -> bool:
+    """Whether the line's hotpatching has ended: from the first Patch Tuesday after the month of its last release."""
+    end = END_OF_HOTPATCHING.get(line)
+    return end is not None and moment >= patch_tuesday(next_month(end))
+
+
+def comes_through_windows_update(release: Release) -> bool:
+    """Whether Windows Update is a way by which it reaches machines. Of an out-of-band LCU the channel must be known."""
+    if release.type is ReleaseType.OOB_LCU:
+        return release.channel is Channel.WINDOWS_UPDATE
+    if release.type is ReleaseType.OOB_HOTPATCH:
+        return release.channel not in {Channel.CATALOG_ONLY, Channel.WITHDRAWN}
+    return True
 
 
 def is_offered(release: Release, moment: datetime) -> bool:
@@ -57,13 +93,123 @@ def is_offered(release: Release, moment: datetime) -> bool:
 
 
 def newest_baseline(releases: Iterable[Release], line: ProductLine, moment: datetime) -> Release | None:
-    """B: the newest released baseline of the line that has a KB, planned or not."""
-    baselines = (
-        release
-        for release in releases
-        if release.product_line is line and release.type is ReleaseType.BASELINE and is_offered(release, moment)
+    """B: the newest released baseline of the line, planned or not, with or without a KB."""
+    return timetable(releases, line, moment).baseline
+
+
+# --- what is known of a line at a moment -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """A product line's releases as they are known at a moment: what is out then, the oldest first, and nothing later.
+
+    `recorded` are all rows of the line by KB, those that come later too: it says what an offered KB is.
+    """
+
+    line: ProductLine
+    moment: datetime
+    out: tuple[Release, ...]
+    recorded: Mapping[str, Release]
+    announced: tuple[Release, ...]  # recorded as scheduled
+
+    @cached_property
+    def baseline(self) -> Release | None:
+        """B: the newest baseline, with or without a KB."""
+        return next((r for r in reversed(self.out) if r.type is ReleaseType.BASELINE), None)
+
+    @cached_property
+    def by_kb(self) -> Mapping[str, Release]:
+        """What is out and has a KB."""
+        return {release.kb_number: release for release in self.out if release.kb_number}
+
+    @cached_property
+    def by_build(self) -> Mapping[str, tuple[Release, ...]]:
+        """What is out and has a build; two releases may share one."""
+        found: dict[str, tuple[Release, ...]] = {}
+        for release in self.out:
+            if release.build:
+                found[release.build] = (*found.get(release.build, ()), release)
+        return found
+
+    @cached_property
+    def newest_build(self) -> tuple[int, ...]:
+        """The highest build recorded of what is out; empty where there is none."""
+        return max((build_order(build) for build in self.by_build), default=())
+
+    @cached_property
+    def months(self) -> frozenset[date]:
+        """The months whose monthly release is out: a baseline or a hotpatch, an LCU once hotpatching has ended."""
+        return frozenset(release.month for release in self.out if _is_monthly(release))
+
+    @cached_property
+    def ends(self) -> date | None:
+        """The month of the newest recorded monthly release; None where there is none."""
+        return max(self.months, default=None)
+
+    @cached_property
+    def missing_months(self) -> tuple[date, ...]:
+        """The months after the first recorded one whose Patch Tuesday has passed without a recorded monthly release."""
+        if not self.months:
+            return ()
+        found: list[date] = []
+        month = next_month(min(self.months))
+        while patch_tuesday(month) <= self.moment:
+            if month not in self.months:
+                found.append(month)
+            month = next_month(month)
+        return tuple(found)
+
+    def base_of(self, release: Release) -> Release | None:
+        """The newest baseline older than this release."""
+        order = release_order(release)
+        older = (r for r in reversed(self.out) if r.type is ReleaseType.BASELINE and release_order(r) < order)
+        return next(older, None)
+
+    def next_build_after(self, release: Release) -> tuple[int, ...]:
+        """The build of the next release with a recorded build; empty where there is none."""
+        order = release_order(release)
+        return next((build_order(r.build) for r in self.out if r.build and release_order(r) > order), ())
+
+    def newest_build_before(self, release: Release) -> tuple[int, ...]:
+        """The highest build recorded of what is older; empty where there is none."""
+        order = release_order(release)
+        return max((build_order(r.build) for r in self.out if r.build and release_order(r) < order), default=())
+
+
+def timetable(releases: Iterable[Release], line: ProductLine, moment: datetime) -> Timetable:
+    """What is known of a line at a moment. Where many VMs share line and moment, make it once."""
+    own = [release for release in releases if release.product_line is line]
+    return Timetable(
+        line=line,
+        moment=moment,
+        out=tuple(sorted((r for r in own if is_released(r, moment)), key=release_order)),
+        recorded={release.kb_number: release for release in own if release.kb_number},
+        announced=tuple(release for release in own if release.is_scheduled),
     )
-    return max(baselines, key=release_order, default=None)
+
+
+def _is_monthly(release: Release) -> bool:
+    if release.type is ReleaseType.LCU:
+        end = END_OF_HOTPATCHING.get(release.product_line)
+        return end is not None and release.month > end
+    return release.type in {ReleaseType.BASELINE, ReleaseType.HOTPATCH}
+
+
+def catalogue_ends(releases: Iterable[Release], line: ProductLine, moment: datetime) -> date | None:
+    """The month of the newest recorded monthly release of the line at a moment: how far the catalogue is known.
+
+    An LCU alone does not count while the line has hotpatches: it says nothing about the train.
+    """
+    return timetable(releases, line, moment).ends
+
+
+def missing_months(releases: Iterable[Release], line: ProductLine, moment: datetime) -> tuple[date, ...]:
+    """The months after the first recorded one whose Patch Tuesday has passed, and whose monthly release is not recorded.
+
+    Holes and what follows the catalogue's end are the same. Neither an LCU row alone nor a scheduled row fills one.
+    """
+    return timetable(releases, line, moment).missing_months
 
 
 @lru_cache(maxsize=1_024)
@@ -73,11 +219,16 @@ def next_planned_baseline_month(moment: datetime) -> date:
     The baseline of this month is the next one until its second Tuesday, 10:00 Pacific time.
     """
     month = moment.astimezone(PACIFIC).date().replace(day=1)
-    while True:
-        out_at = datetime.combine(second_tuesday(month), OFFERED_FROM, PACIFIC)
-        if month.month in BASELINE_MONTHS and moment < out_at:
-            return month
+    while month.month not in BASELINE_MONTHS or moment >= patch_tuesday(month):
         month = next_month(month)
+    return month
+
+
+def next_baseline_of(line: ProductLine, moment: datetime) -> date | None:
+    """The month of the line's next planned baseline; None where its hotpatching ends before."""
+    month = next_planned_baseline_month(moment)
+    end = END_OF_HOTPATCHING.get(line)
+    return None if end is not None and month > end else month
 
 
 def next_month(month: date) -> date:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from patching.releases import release_order
-from patching.terms import ProductLine, Release, ReleaseType
-from patching.track import newest_installed
+from patching.releases import release_order, timetable
+from patching.terms import ProductLine, Release
+from patching.track import is_consistent, stand
 
 UNINSTALL, INSTALL, REBOOT = timedelta(minutes=10), timedelta(minutes=10), timedelta(minutes=4)
 
@@ -23,12 +23,14 @@ class RollbackRefusal(StrEnum):
 
     UNKNOWN_STATE = "rollback.unknown_state"
     NO_EARLIER_BASELINE = "rollback.no_earlier_baseline"
-    NOTHING_TO_UNINSTALL = "rollback.nothing_to_uninstall"
 
 
 @dataclass(frozen=True, slots=True)
 class RollbackOrder:
-    """What a machine is told: what goes, and the baseline that it is at afterwards."""
+    """What a machine is told: what goes, the newest first, and the baseline that it is at afterwards.
+
+    `target_build` is empty where the baseline's build is not recorded.
+    """
 
     uninstall_kbs: tuple[str, ...]
     target_kb: str
@@ -42,21 +44,29 @@ class RollbackOrder:
 
 
 def plan_rollback(
-    releases: Iterable[Release], line: ProductLine | None, *, installed_kbs: Collection[str], os_build: str
+    releases: Iterable[Release],
+    line: ProductLine | None,
+    *,
+    installed_kbs: Collection[str],
+    os_build: str,
+    is_list_complete: bool,
+    as_of: datetime,
 ) -> RollbackOrder | RollbackRefusal:
-    """Plan the way back of a VM: from a hotpatch to its baseline, from anything else to the baseline before it."""
-    if line is None:
+    """Plan the way back of a VM: to the newest baseline under what is uninstalled.
+
+    A hotpatch or an LCU goes back to the baseline under it, a baseline to the one before. Refused where the list of
+    installed KBs is not complete or does not explain the build: what nobody recorded could lie on top.
+    """
+    if line is None or not is_list_complete or not os_build:
         return RollbackRefusal.UNKNOWN_STATE
-    own = sorted((r for r in releases if r.product_line is line and r.kb_number), key=release_order)
-    newest = newest_installed(own, line, installed_kbs, os_build)
-    if newest is None:
+    known = timetable(releases, line, as_of)
+    standing = stand(known, installed_kbs, os_build, is_list_complete=True)
+    if not standing.listed or not is_consistent(known, standing):
         return RollbackRefusal.UNKNOWN_STATE
-    baselines = [r for r in own if r.type is ReleaseType.BASELINE and r.build]
-    earlier = [r for r in baselines if release_order(r) < release_order(newest)]
-    if not earlier:
+    target = known.base_of(standing.listed[-1])
+    if target is None:
         return RollbackRefusal.NO_EARLIER_BASELINE
-    target = earlier[-1]
-    gone = [r.kb_number for r in own if r.kb_number in installed_kbs and release_order(r) > release_order(target)]
-    if not gone:
-        return RollbackRefusal.NOTHING_TO_UNINSTALL
-    return RollbackOrder(tuple(gone[::-1]), target.kb_number, target.build, target.kb_number not in installed_kbs)
+    if not target.kb_number:
+        return RollbackRefusal.UNKNOWN_STATE  # nobody can be told what to install
+    gone = [r.kb_number for r in standing.listed if release_order(r) > release_order(target)]
+    return RollbackOrder(tuple(gone[::-1]), target.kb_number, target.build, target not in standing.listed)

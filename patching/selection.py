@@ -5,21 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from patching.kb_numbers import MAX_KB_NUMBERS
 from patching.outcome import MINUTES_FOR_REBOOT, fits, minutes_for
+from patching.releases import (
+    Timetable,
+    expected_type,
+    next_baseline_of,
+    release_order,
+    second_tuesday,
+    timetable,
+)
 from patching.terms import (
+    DUE_WORDS,
     LCU_TYPES,
     MAX_DURATION_MINUTES,
+    ON_TRACK_WORDS,
     HotpatchTrack,
     InstallationPlan,
     InstallationState,
     Patch,
+    ProductLine,
     RebootBehavior,
     RebootSetting,
+    Release,
+    ReleaseType,
 )
 from patching.track import TrackVerdict
 
@@ -48,36 +62,139 @@ class PlanProblem(StrEnum):
     BAD_NAME_MASK = "bad_name_mask"
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """What the hotpatch guard needs to know: whether the VM is on track, its baseline, and until when it would be off.
+class HoldReason(StrEnum):
+    """Why the hotpatch guard leaves a patch out."""
 
-    `off_until` is the first day of the month of the next planned baseline.
+    CUMULATIVE_UPDATE = "cumulative_update"  # recorded as an LCU newer than the baseline
+    UNKNOWN_OS_UPDATE = "unknown_os_update"  # an OS update whose KB is not recorded: a decision is needed
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why the guard leaves a patch out.
+
+    `off_until`: the first day of the month of the planned baseline that would bring the VM back; None where no more
+    comes. `needs_decision`: somebody has to say what this KB is, or what a due machine shall do without its baseline.
     """
 
-    is_on_track: bool
-    baseline_released_on: date | None = None
+    reason: HoldReason
+    off_until: date | None = None
+    needs_decision: bool = False
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The hotpatch guard of a VM: what it leaves out unless each KB is allowed by its own tick.
+
+    `known` None: the VM is off the train, nothing is left out. `is_due`: it lacks the baseline.
+    """
+
+    known: Timetable | None = None
+    is_due: bool = False
     off_until: date | None = None
 
-    def holds_back(self, patch: Patch) -> bool:
-        """Whether installing this patch takes the VM off the hotpatch train."""
-        return (
-            self.is_on_track
-            and patch.release_type in LCU_TYPES
-            and self.baseline_released_on is not None
-            and (patch.published_on is None or patch.published_on > self.baseline_released_on)
-        )
+    def holds(self, patch: Patch, *, is_baseline_offered: bool = True) -> Hold | None:
+        """Why this patch is left out, None where it is not.
+
+        `is_baseline_offered`: whether the machine is offered the newest baseline, too; a due machine that is offered a
+        later cumulative update instead needs a decision.
+        """
+        if self.known is None:
+            return None
+        baseline = self.known.baseline
+        recorded = self.known.recorded.get(patch.kb_number)
+        if recorded is not None or patch.release_type is not None:
+            if not _is_lcu_after(baseline, patch, recorded):
+                return None
+            return Hold(HoldReason.CUMULATIVE_UPDATE, self.off_until, self.is_due and not is_baseline_offered)
+        if not is_os_update(patch) or self.presumes(patch):
+            return None
+        return Hold(HoldReason.UNKNOWN_OS_UPDATE, self.off_until, needs_decision=True)
+
+    def presumes(self, patch: Patch) -> bool:
+        """Whether an unknown OS update is presumed to be the baseline that the catalogue lacks.
+
+        It was published on the Patch Tuesday of a month whose baseline is not recorded (or without its KB): by the rule of
+        the quarters, or because the row of an unplanned one is confirmed.
+        """
+        if self.known is None or patch.published_on is None or not is_os_update(patch):
+            return False
+        if patch.release_type is not None or patch.kb_number in self.known.recorded:
+            return False
+        month = patch.published_on.replace(day=1)
+        rows = [r for r in self.known.out if r.month == month and r.type is ReleaseType.BASELINE]
+        if any(row.kb_number for row in rows):
+            return False
+        is_baseline_month = expected_type(month) is ReleaseType.BASELINE or any(row.is_type_confirmed for row in rows)
+        return is_baseline_month and patch.published_on == second_tuesday(month)
+
+    def is_baseline_among(self, patches: Iterable[Patch]) -> bool:
+        """Whether these offers hold the newest baseline, or what is presumed to be one."""
+        baseline = self.known.baseline if self.known else None
+        kb_number = baseline.kb_number if baseline else ""
+        return any((kb_number and patch.kb_number == kb_number) or self.presumes(patch) for patch in patches)
 
 
-OFF_GUARD = Guard(is_on_track=False)
+def _is_lcu_after(baseline: Release | None, patch: Patch, recorded: Release | None) -> bool:
+    """Whether a recorded update is an LCU newer than the baseline. Without a date it is taken for newer."""
+    kind = recorded.type if recorded else patch.release_type
+    if kind not in LCU_TYPES:
+        return False
+    if baseline is None:
+        return True
+    if recorded is not None:
+        return release_order(recorded) > release_order(baseline)
+    return patch.published_on is None or patch.published_on > baseline.released_on
 
 
-def guard_for(verdict: TrackVerdict, off_until: date | None = None) -> Guard:
-    """The guard of a VM that stands where the verdict says."""
+# "2025-10 Cumulative Update for Microsoft server operating system version 21H2 for x64-based Systems (KB5070884)", on
+# Japanese machines "… の累積更新プログラム (KB5070884)"; since late 2025 "2026-09 Security Update (KB5122871) (26100.33438)".
+_CUMULATIVE = re.compile(
+    r"^\s*\d{4}-\d{2}\b.*(?:Cumulative\s+Update\b.*\b(?:Windows|Microsoft server operating system|Azure Stack HCI)\b"
+    r"|\b(?:Windows|Microsoft server operating system|Azure Stack HCI)\b.*累積(?:的な)?更新プログラム)",
+    re.IGNORECASE,
+)
+_WITH_BUILD = re.compile(r"^\s*\d{4}-\d{2}\b.*\(KB\d+\)\s*\(\d{5}\.\d+\)", re.IGNORECASE)
+_NO_OS_UPDATE = re.compile(
+    r"\.NET\b|Servicing[\s-]*Stack|サービス\s*スタック|Hot\s?patch|ホット\s*パッチ",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=4_096)
+def _is_os_title(title: str) -> bool:
+    if _NO_OS_UPDATE.search(title):
+        return False
+    return _CUMULATIVE.search(title) is not None or _WITH_BUILD.search(title) is not None
+
+
+def is_os_update(patch: Patch) -> bool:
+    """Whether it replaces the whole OS, by its title: neither .NET nor a servicing stack nor a hotpatch.
+
+    What never reboots on the machine is a hotpatch, whatever its title says.
+    """
+    return patch.reboot_behavior is not RebootBehavior.NEVER_REBOOTS and _is_os_title(patch.title)
+
+
+OFF_GUARD = Guard()
+_GUARDED = ON_TRACK_WORDS | DUE_WORDS | {HotpatchTrack.NEWER_THAN_CATALOGUE, HotpatchTrack.UNKNOWN}
+
+
+def guard_for(verdict: TrackVerdict, releases: Iterable[Release], line: ProductLine | None, as_of: datetime) -> Guard:
+    """The guard of a VM that stands where the verdict says: of every one with hotpatch on that is not off track."""
+    if line is None or verdict.track not in _GUARDED:
+        return OFF_GUARD
+    return guard_on(verdict, timetable(releases, line, as_of))
+
+
+def guard_on(verdict: TrackVerdict, known: Timetable) -> Guard:
+    """`guard_for` by a timetable that was made once for many VMs."""
+    if verdict.track not in _GUARDED:
+        return OFF_GUARD
     return Guard(
-        is_on_track=verdict.track is HotpatchTrack.ON_TRACK,
-        baseline_released_on=verdict.baseline.released_on if verdict.baseline else None,
-        off_until=off_until,
+        known=known,
+        is_due=verdict.track in DUE_WORDS,
+        off_until=next_baseline_of(known.line, known.moment),
     )
 
 
@@ -85,13 +202,25 @@ def guard_for(verdict: TrackVerdict, off_until: date | None = None) -> Guard:
 class PatchVerdict:
     """What a plan does with one patch. Until the run is over a selected patch is Pending.
 
-    `off_until`: for a patch that takes the VM off the train, the month of the next planned baseline.
+    `hold`: why the guard would leave it out, ticked or not. `is_presumed_baseline`: its KB is not recorded, and it is taken
+    for the baseline that the catalogue lacks: it reboots.
     """
 
     patch: Patch
     state: InstallationState
     reason: SelectionReason
-    off_until: date | None = None
+    hold: Hold | None = None
+    is_presumed_baseline: bool = False
+
+    @property
+    def off_until(self) -> date | None:
+        """For a patch that would take the VM off the train: the month of the planned baseline that brings it back."""
+        return self.hold.off_until if self.hold else None
+
+    @property
+    def certainly_reboots(self) -> bool:
+        """Whether installing it is certain to need a reboot."""
+        return self.is_presumed_baseline or self.patch.reboot_behavior is RebootBehavior.ALWAYS_REQUIRES_REBOOT
 
     @property
     def is_selected(self) -> bool:
@@ -144,16 +273,22 @@ def select(
     guard: Guard,
     included_kb_overrides_guard: bool = False,
 ) -> Selection:
-    """Give every available patch exactly one verdict.
+    """Give every available patch exactly one verdict, the first that applies in the order of `docs/rules.md`.
 
     `included_kb_overrides_guard`: at the ARM door, naming a KB allows what the guard would leave out; in pages only
-    a tick (`plan.guard_overrides`) does.
+    a tick (`plan.guard_overrides`) does. A class never does.
     """
     included = frozenset(plan.kb_numbers_to_include)
     overrides = frozenset(plan.guard_overrides) | (included if included_kb_overrides_guard else frozenset())
     available = {patch.kb_number for patch in patches}
+    is_baseline_offered = guard.is_baseline_among(patches)
+    verdicts = []
+    for patch in patches:
+        hold = guard.holds(patch, is_baseline_offered=is_baseline_offered)
+        state, reason = _judge(patch, plan, included, overrides, is_held=hold is not None)
+        verdicts.append(PatchVerdict(patch, state, reason, hold, guard.presumes(patch)))
     return Selection(
-        verdicts=tuple(_judge(patch, plan, included, overrides, guard) for patch in patches),
+        verdicts=tuple(verdicts),
         unavailable_kbs=tuple(kb for kb in plan.kb_numbers_to_include if kb not in available),
     )
 
@@ -163,33 +298,27 @@ def _judge(
     plan: InstallationPlan,
     included: frozenset[str],
     overrides: frozenset[str],
-    guard: Guard,
-) -> PatchVerdict:
-    is_held = guard.holds_back(patch)
-    off_until = guard.off_until if is_held else None
-
-    def verdict(state: InstallationState, reason: SelectionReason) -> PatchVerdict:
-        return PatchVerdict(patch, state, reason, off_until)
-
-    if patch.kb_number and patch.kb_number in plan.kb_numbers_to_exclude:
-        return verdict(InstallationState.EXCLUDED, SelectionReason.EXCLUDED_BY_KB)
+    *,
+    is_held: bool,
+) -> tuple[InstallationState, SelectionReason]:
+    if (reason := _excluded(patch, plan)) is not None:
+        return InstallationState.EXCLUDED, reason
     is_included = bool(patch.kb_number) and patch.kb_number in included
     if patch.classification not in plan.classifications and not is_included:
-        return verdict(InstallationState.NOT_SELECTED, SelectionReason.NOT_IN_CLASSES)
-    if is_held and patch.kb_number not in overrides:
-        return verdict(InstallationState.NOT_SELECTED, SelectionReason.GUARD)
-    if (reason := _left_out(patch, plan)) is not None:
-        return verdict(InstallationState.NOT_SELECTED, reason)
+        return InstallationState.NOT_SELECTED, SelectionReason.NOT_IN_CLASSES
+    if plan.patch_name_masks_to_include and not _matches(patch.title, plan.patch_name_masks_to_include):
+        return InstallationState.NOT_SELECTED, SelectionReason.NAME_MASK_NOT_INCLUDED
+    if is_held and (not patch.kb_number or patch.kb_number not in overrides):
+        return InstallationState.NOT_SELECTED, SelectionReason.GUARD
     if is_held:
-        return verdict(InstallationState.PENDING, SelectionReason.GUARD_OVERRIDDEN)
-    return verdict(
-        InstallationState.PENDING,
-        SelectionReason.KB_INCLUDED if is_included else SelectionReason.CLASS_SELECTED,
-    )
+        return InstallationState.PENDING, SelectionReason.GUARD_OVERRIDDEN
+    return InstallationState.PENDING, SelectionReason.KB_INCLUDED if is_included else SelectionReason.CLASS_SELECTED
 
 
-def _left_out(patch: Patch, plan: InstallationPlan) -> SelectionReason | None:
-    """What of the plan's filters leaves out a patch that its classes or KBs would take."""
+def _excluded(patch: Patch, plan: InstallationPlan) -> SelectionReason | None:
+    """What of the plan's filters excludes a patch, whether or not its classes or KBs would take it."""
+    if patch.kb_number and patch.kb_number in plan.kb_numbers_to_exclude:
+        return SelectionReason.EXCLUDED_BY_KB
     if plan.exclude_kbs_requiring_reboot and patch.reboot_behavior is not RebootBehavior.NEVER_REBOOTS:
         return SelectionReason.REQUIRES_REBOOT
     latest = plan.max_patch_publish_date
@@ -197,8 +326,6 @@ def _left_out(patch: Patch, plan: InstallationPlan) -> SelectionReason | None:
         return SelectionReason.PUBLISHED_LATER
     if _matches(patch.title, plan.patch_name_masks_to_exclude):
         return SelectionReason.NAME_MASK_EXCLUDED
-    if plan.patch_name_masks_to_include and not _matches(patch.title, plan.patch_name_masks_to_include):
-        return SelectionReason.NAME_MASK_NOT_INCLUDED
     return None
 
 
@@ -237,7 +364,7 @@ class RunProspect:
 def prospect(selection: Selection, plan: InstallationPlan, *, is_reboot_pending: bool = False) -> RunProspect:
     """Estimate the run of a selection: minutes per update, the reboot, and what the maximum duration leaves out."""
     patches = [verdict.patch for verdict in selection.selected]
-    reboot = _reboot_prospect(patches, plan.reboot_setting, is_reboot_pending)
+    reboot = _reboot_prospect(selection.selected, plan.reboot_setting, is_reboot_pending)
     elapsed, fitting = timedelta(), 0
     for index, patch in enumerate(patches):
         if fitting == index and fits(elapsed, patch, plan.maximum_duration):
@@ -248,10 +375,11 @@ def prospect(selection: Selection, plan: InstallationPlan, *, is_reboot_pending:
     return RunProspect(count=len(patches), duration=elapsed, reboot=reboot, fitting=fitting)
 
 
-def _reboot_prospect(patches: Sequence[Patch], setting: RebootSetting, is_reboot_pending: bool) -> RebootProspect:
-    behaviors = {patch.reboot_behavior for patch in patches}
-    is_certain = is_reboot_pending or RebootBehavior.ALWAYS_REQUIRES_REBOOT in behaviors
-    is_possible = bool(behaviors - {RebootBehavior.NEVER_REBOOTS})
+def _reboot_prospect(
+    selected: Sequence[PatchVerdict], setting: RebootSetting, is_reboot_pending: bool
+) -> RebootProspect:
+    is_certain = is_reboot_pending or any(verdict.certainly_reboots for verdict in selected)
+    is_possible = any(verdict.patch.reboot_behavior is not RebootBehavior.NEVER_REBOOTS for verdict in selected)
     if setting is RebootSetting.ALWAYS:
         return RebootProspect.CERTAIN
     if setting is RebootSetting.NEVER:
@@ -259,3 +387,20 @@ def _reboot_prospect(patches: Sequence[Patch], setting: RebootSetting, is_reboot
     if is_certain:
         return RebootProspect.CERTAIN
     return RebootProspect.POSSIBLE if is_possible else RebootProspect.NEVER
+
+
+class RunWork(StrEnum):
+    """What a run would do on a VM."""
+
+    UPDATES = "updates"
+    PENDING_REBOOT = "pending_reboot"  # no update, but the reboot that is pending
+    NOTHING = "nothing"
+
+
+def work_of(selection: Selection, plan: InstallationPlan, *, is_reboot_pending: bool) -> RunWork:
+    """What a run of this selection would do. With nothing to do at all every door refuses."""
+    if selection.selected:
+        return RunWork.UPDATES
+    if is_reboot_pending and plan.reboot_setting is not RebootSetting.NEVER:
+        return RunWork.PENDING_REBOOT
+    return RunWork.NOTHING

@@ -155,10 +155,10 @@ class Channel(StrEnum):
 
 
 class Audience(StrEnum):
-    """Whom an out-of-band release was offered to. Monthly releases are for everybody."""
+    """Who was offered an out-of-band release. Monthly releases are for everybody."""
 
     EVERYBODY = "everybody"
-    FEW = "few"  # a limited set of machines, before it was stopped
+    FEW = "few"  # a limited set, before it was stopped
     UNKNOWN = "unknown"
 
 
@@ -179,11 +179,18 @@ class HotpatchTrack(StrEnum):
     """Where the VM stands on the hotpatch train (docs/rules.md)."""
 
     ON_TRACK = "on_track"
+    ON_TRACK_AS_FAR_AS_KNOWN = "on_track_as_far_as_known"  # later monthly releases are not recorded
     BASELINE_DUE = "baseline_due"
-    OFF_TRACK_BASELINE_MISSED = "off_track_baseline_missed"
+    BASELINE_OVERDUE = "baseline_overdue"  # since the first Patch Tuesday after the baseline's month
+    WAITS_FOR_REBOOT = "waits_for_reboot"  # the baseline is installed, the reboot is missing
     OFF_TRACK_SINCE_KB = "off_track_since_kb"
     NOT_ON_TRAIN = "not_on_train"
+    NEWER_THAN_CATALOGUE = "newer_than_catalogue"
     UNKNOWN = "unknown"
+
+
+ON_TRACK_WORDS = frozenset({HotpatchTrack.ON_TRACK, HotpatchTrack.ON_TRACK_AS_FAR_AS_KNOWN})
+DUE_WORDS = frozenset({HotpatchTrack.BASELINE_DUE, HotpatchTrack.BASELINE_OVERDUE, HotpatchTrack.WAITS_FOR_REBOOT})
 
 
 class UpdateStatus(StrEnum):
@@ -275,8 +282,9 @@ class Release:
     """One monthly or out-of-band OS patch of a product line, as recorded.
 
     `month` is the first day of its month; `released_on` is its day (the second Tuesday where `is_date_inferred`);
-    an empty `kb_number` or `build` was not found in any source. `is_planned` means something on baselines only, `channel`
-    and `audience` on out-of-band releases only.
+    an empty `kb_number` or `build` was not found in any source. `is_planned` means something on baselines only,
+    `channel` and `audience` on out-of-band releases only. `is_type_confirmed` False: no primary source names its type
+    and nobody has confirmed it.
     """
 
     product_line: ProductLine
@@ -290,7 +298,7 @@ class Release:
     is_scheduled: bool = False  # announced, not yet released when the data was recorded
     channel: Channel = Channel.UNKNOWN
     audience: Audience = Audience.UNKNOWN
-    is_type_confirmed: bool = True  # False: no primary source gives the type, and nobody has confirmed it
+    is_type_confirmed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

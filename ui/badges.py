@@ -41,10 +41,13 @@ BADGES: dict[str, dict[str, Badge]] = {
     },
     "hotpatch_track": {
         HotpatchTrack.ON_TRACK: Badge("success", "circle-check"),
+        HotpatchTrack.ON_TRACK_AS_FAR_AS_KNOWN: Badge("neutral", "circle-check"),
         HotpatchTrack.BASELINE_DUE: Badge("warning", "calendar-clock"),
-        HotpatchTrack.OFF_TRACK_BASELINE_MISSED: Badge("danger", "triangle-alert"),
+        HotpatchTrack.BASELINE_OVERDUE: Badge("danger", "calendar-clock"),
+        HotpatchTrack.WAITS_FOR_REBOOT: Badge("warning", "calendar-clock"),
         HotpatchTrack.OFF_TRACK_SINCE_KB: Badge("danger", "triangle-alert"),
         HotpatchTrack.NOT_ON_TRAIN: Badge("neutral", "circle-minus"),
+        HotpatchTrack.NEWER_THAN_CATALOGUE: UNKNOWN,
         HotpatchTrack.UNKNOWN: UNKNOWN,
     },
     "member_state": {

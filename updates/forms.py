@@ -36,8 +36,8 @@ from patching.terms import (
     CRITICAL_AND_SECURITY,
     DEFAULT_DURATION_MINUTES,
     MAX_DURATION_MINUTES,
+    ON_TRACK_WORDS,
     Classification,
-    HotpatchTrack,
     InstallationPlan,
     InstallationState,
     OperationKind,
@@ -312,7 +312,7 @@ class InstallWizard:
     @property
     def rebooting_on_track(self) -> list[PatchVerdict]:
         """What may reboot a machine that is on track, where a hotpatch alone would not."""
-        if self.selection is None or self.picture.track.track is not HotpatchTrack.ON_TRACK:
+        if self.selection is None or self.picture.track.track not in ON_TRACK_WORDS:
             return []
         return [
             verdict
@@ -556,7 +556,7 @@ class BulkWizard:
         """What would become of the machines, the largest group first."""
         if not self.is_rollback or not self.is_count_exact:
             return ()
-        plans = rollback_orders(list(self.vms.values_list("pk", flat=True)))
+        plans = rollback_orders(list(self.vms.values_list("pk", flat=True)), now=timezone.now())
         groups = [
             RollbackGroup(plan, None, count)
             if isinstance(plan, RollbackOrder)

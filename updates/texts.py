@@ -66,13 +66,11 @@ ERRORS: dict[str, ErrorText] = {
         _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
     ),
     "rollback.unknown_state": ErrorText(
-        _("Nobody knows which updates are installed."), _("Assess the machine first; only then there is a way back.")
+        _("Nobody knows which updates are installed, or they do not explain the machine's build."),
+        _("Assess the machine first; only then there is a way back."),
     ),
     "rollback.no_earlier_baseline": ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
-    ),
-    "rollback.nothing_to_uninstall": ErrorText(
-        _("Nothing is installed that could be uninstalled."), _("The machine is at its baseline already.")
     ),
     "connector.silent": ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
@@ -178,9 +176,13 @@ CAUSES: dict[RebootCause, Text] = {
     RebootCause.REBOOT_PENDING: _("a reboot is pending"),
     RebootCause.BASELINE_DUE: _("the baseline is due"),
     RebootCause.PENDING_UPDATE: _("pending updates may reboot"),
+    RebootCause.PENDING_UPDATE_REQUIRES: _("pending updates need a reboot"),
     RebootCause.PLANNED_BASELINE: _("planned baseline"),
+    RebootCause.UNRECORDED_BASELINE: _("a baseline is due by the calendar and is not recorded"),
     RebootCause.UNPLANNED_BASELINE: _("unplanned baseline"),
     RebootCause.CUMULATIVE_UPDATE: _("cumulative update"),
+    RebootCause.END_OF_HOTPATCHING: _("hotpatching has ended: cumulative update"),
+    RebootCause.ALWAYS_REBOOTS: _("the reboot setting is Always"),
 }
 
 PROSPECTS: dict[RebootProspect, Text] = {
@@ -197,6 +199,7 @@ PATCHER_REASONS: dict[PatcherReason, Text] = {
     PatcherReason.WINDOWS_AUTOMATIC_UPDATES: _("Windows Automatic Updates are on."),
     PatcherReason.MANUAL_UPDATES: _("Manual updates: install them from here, or attach a maintenance configuration."),
     PatcherReason.NO_AGENT: _("The machine has no VM agent."),
+    PatcherReason.AUTOMATIC_SWITCHED_OFF: _("Automatic guest patching is switched off on its connection."),
     PatcherReason.SCHEDULE_MISSING: _(
         "Customer Managed Schedules are chosen and no maintenance configuration means this machine. Make one, or choose "
         "“Azure Managed - Safe Deployment”."

@@ -104,10 +104,13 @@ HOTPATCH_STATUSES = [
 ]
 HOTPATCH_TRACKS = [
     (HotpatchTrack.ON_TRACK.value, _("On track")),
+    (HotpatchTrack.ON_TRACK_AS_FAR_AS_KNOWN.value, _("On track as far as known")),
     (HotpatchTrack.BASELINE_DUE.value, _("Baseline due")),
-    (HotpatchTrack.OFF_TRACK_BASELINE_MISSED.value, _("Off track: baseline missed")),
+    (HotpatchTrack.BASELINE_OVERDUE.value, _("Baseline overdue")),
+    (HotpatchTrack.WAITS_FOR_REBOOT.value, _("Baseline waits for its reboot")),
     (HotpatchTrack.OFF_TRACK_SINCE_KB.value, _("Off track")),
     (HotpatchTrack.NOT_ON_TRAIN.value, _("Not on the train")),
+    (HotpatchTrack.NEWER_THAN_CATALOGUE.value, _("Newer than the catalog")),
     (HotpatchTrack.UNKNOWN.value, _("Unknown")),
 ]
 PATCHERS = [

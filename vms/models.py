@@ -148,6 +148,11 @@ class Connection(models.Model):
         """Whether this portal orchestrates, because nothing behind the connection does."""
         return self.kind == "simulator" or self.platform != Platform.AZURE
 
+    @property
+    def lists_installed_updates(self) -> bool:
+        """Whether its assessments tell every installed update. Azure tells only what runs reported."""
+        return self.kind == "simulator"
+
 
 class ImageCatalogEntry(models.Model):
     """An exact publisher + offer + SKU that can be hotpatched; compared without case."""

@@ -158,6 +158,7 @@ def patcher_of(vm: VirtualMachine, *, has_schedule: bool) -> PatcherVerdict:
         is_bypassing=vm.bypass_platform_safety_checks,
         has_schedule=has_schedule,
         is_portal_in_charge=vm.connection.is_portal_in_charge,
+        is_automatic_on=vm.connection.is_patching_automatically,
         has_agent=vm.provision_vm_agent,
     )
 
@@ -167,13 +168,16 @@ def _patchers() -> str:
     """The rule's answer to every combination of what it depends on, for the database to look up."""
     answers = {}
     for mode in PatchMode:
-        for flags in product("ft", repeat=4):  # as PostgreSQL writes booleans
-            is_bypassing, has_agent, is_portal_in_charge, has_schedule = (flag == "t" for flag in flags)
+        for flags in product("ft", repeat=5):  # as PostgreSQL writes booleans
+            is_bypassing, has_agent, is_portal_in_charge, is_automatic_on, has_schedule = (
+                flag == "t" for flag in flags
+            )
             verdict = who_patches(
                 patch_mode=mode,
                 is_bypassing=is_bypassing,
                 has_schedule=has_schedule,
                 is_portal_in_charge=is_portal_in_charge,
+                is_automatic_on=is_automatic_on,
                 has_agent=has_agent,
             )
             answers["".join((mode.value, *flags))] = verdict.patcher.value
@@ -183,11 +187,13 @@ def _patchers() -> str:
 def _patcher(is_scheduled: F) -> Func:
     """Who patches a VM, in the database."""
     in_charge = Q(connection__in=Connection.objects.filter(connections_in_charge()).order_by().values("pk"))
+    automatic = Q(connection__in=Connection.objects.filter(is_patching_automatically=True).order_by().values("pk"))
     facts = Func(
         "patch_mode",
         "bypass_platform_safety_checks",
         "provision_vm_agent",
         ExpressionWrapper(in_charge, output_field=BooleanField()),
+        ExpressionWrapper(automatic, output_field=BooleanField()),
         is_scheduled,
         function="concat",
         output_field=TextField(),

@@ -32,7 +32,7 @@ from connectors.simulator.machines import Machines, line_of
 from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, symptom_of, wishes_of
 from connectors.simulator.windows_update import Machine, WindowsUpdate, offer_period
 from patching.outcome import MSRT_KB, RunFacts, fits, judge_run, minutes_for
-from patching.releases import as_of, next_planned_baseline_month
+from patching.releases import as_of
 from patching.rollback import INSTALL, REBOOT, UNINSTALL, RollbackOrder
 from patching.selection import Guard, guard_for, select
 from patching.terms import (
@@ -471,8 +471,10 @@ class Simulator:
                 installed_kbs=machine.kbs,
                 os_build=machine.os_build,
                 as_of=moment,
+                is_list_complete=True,
+                is_reboot_pending=machine.is_reboot_pending,
             )
-            self._guards_known[key] = guard_for(verdict, next_planned_baseline_month(moment))
+            self._guards_known[key] = guard_for(verdict, releases, machine.line, moment)
         return self._guards_known[key]
 
     def _done_at(self, request: ObserveRequest, seconds: float) -> datetime:

@@ -282,7 +282,7 @@ def _lacking() -> Q:
     sets, sets_for_all = (
         list(rows.values_list("patch_set_id", flat=True).distinct().order_by()) for rows in (urgent, for_all)
     )
-    off_train = Q(update_state__patch_set_id__in=sets) & ~Q(hotpatch_track=HotpatchTrack.ON_TRACK.value)
+    off_train = Q(update_state__patch_set_id__in=sets, hotpatch_track__in=_NOT_GUARDED)
     holds = KbHold.objects.filter(vm_id=OuterRef("pk"))
     held = KbHold.objects.filter(vm_id=OuterRef(OuterRef("pk")), kb_number=OuterRef("patch__kb_number"))
     not_held = urgent.filter(~Exists(held), patch_set_id=OuterRef("update_state__patch_set_id"))
@@ -290,6 +290,7 @@ def _lacking() -> Q:
 
 
 _CRITICAL_AND_SECURITY = sorted(name.value for name in CRITICAL_AND_SECURITY)
+_NOT_GUARDED = [HotpatchTrack.OFF_TRACK_SINCE_KB.value, HotpatchTrack.NOT_ON_TRAIN.value]
 _OFF_THE_TRAIN = sorted(name.value for name in LCU_TYPES)
 
 

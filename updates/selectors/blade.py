@@ -17,7 +17,7 @@ from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, forecast_reboots
 from patching.lifecycle import IN_FLIGHT
 from patching.orchestrator import PatcherVerdict
-from patching.releases import as_of, next_planned_baseline_month
+from patching.releases import as_of
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
 from patching.selection import Guard, guard_for
 from patching.status import StaleCause, judge_update_status, why_stale
@@ -115,7 +115,14 @@ class VmPicture:
         if self.last_assessed_at is None:
             return RollbackRefusal.UNKNOWN_STATE
         kbs = frozenset(row.kb_number for row in self.installed)
-        return plan_rollback(self.releases, self.line, installed_kbs=kbs, os_build=self.os_build)
+        return plan_rollback(
+            self.releases,
+            self.line,
+            installed_kbs=kbs,
+            os_build=self.os_build,
+            is_list_complete=self.vm.connection.lists_installed_updates,
+            as_of=self.as_of,
+        )
 
     @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
@@ -261,8 +268,11 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         # A build that nobody has confirmed by an assessment says nothing yet about where the VM stands.
         os_build=os_build if last_assessed_at else "",
         as_of=moment,
+        is_list_complete=vm.connection.lists_installed_updates and last_assessed_at is not None,
+        is_reboot_pending=vm.is_reboot_pending,
     )
-    guard = guard_for(track, off_until=next_planned_baseline_month(moment))
+    guard = guard_for(track, releases, line, moment)
+    patcher = patcher_of(vm, has_schedule=bool(schedules_meaning(vm)))
     return VmPicture(
         vm=vm,
         roles=roles,
@@ -292,6 +302,9 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
             is_reboot_pending=vm.is_reboot_pending,
             as_of=moment,
             months=FORECAST_MONTHS,
+            reboot_setting=terms.RebootSetting(vm.reboot_setting),
+            patcher=patcher.patcher,
+            guard=guard,
         ),
         releases=tuple(releases),
         line=line,
@@ -337,12 +350,10 @@ def _available(patches: Sequence[terms.Patch], vm: VirtualMachine, guard: Guard)
             patch=patch,
             # Automatic guest patching installs Critical and Security only, and goes by what Windows Update offers a
             # hotpatch machine: never what takes it off the train.
-            is_automatic=is_automatic_vm
-            and patch.classification in CRITICAL_AND_SECURITY
-            and not guard.holds_back(patch),
-            off_until=guard.off_until if guard.holds_back(patch) else None,
+            is_automatic=is_automatic_vm and patch.classification in CRITICAL_AND_SECURITY and hold is None,
+            off_until=hold.off_until if hold else None,
         )
-        for patch in ordered
+        for patch, hold in ((patch, guard.holds(patch)) for patch in ordered)
     )
 
 

@@ -14,7 +14,14 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from connectors.protocol import VmRef
-from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility, line_of_build
+from patching.eligibility import (
+    CatalogIndex,
+    Eligibility,
+    EligibilityVerdict,
+    has_build,
+    judge_eligibility,
+    line_of_build,
+)
 from patching.releases import as_of
 from patching.terms import (
     AssessmentMode,
@@ -30,7 +37,7 @@ from patching.terms import (
 from updates.models import InstalledPatch
 from updates.selectors.catalogue import LoadedCatalogue
 from vms.lookups import array
-from vms.models import VirtualMachine
+from vms.models import Connection, VirtualMachine
 from vms.selectors import build_of_image, image_catalog
 
 
@@ -45,14 +52,15 @@ class VmFacts:
     catalogue_date: date | None
     last_assessed_at: datetime | None
     patch_set_id: int | None
+    is_list_complete: bool
 
     def as_of(self, now: datetime) -> datetime:
         """The moment up to which releases count for this VM."""
         return as_of(self.catalogue_date, now)
 
     def line_with(self, os_build: str) -> ProductLine | None:
-        """The product line once this build was found: a VM whose image names none gets it from the build."""
-        return self.eligibility.product_line or line_of_build(os_build)
+        """The product line once this build was found: what the machine runs decides, not its image."""
+        return line_of_build(os_build) if has_build(os_build) else self.eligibility.product_line
 
 
 _with_version = lru_cache(maxsize=4_096)(replace)
@@ -76,6 +84,7 @@ _OWN = (
     "is_reboot_pending",
     "connection_id",
     "connection__catalogue_date",
+    "connection__kind",
     "update_state__patch_set_id",
 )
 # As text what Python reads faster than the driver does, and the tags of many VMs once.
@@ -101,7 +110,19 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             eligibilities[judged] = _judge(judged, images[judged], catalog)
         if chosen not in settings:
             settings[chosen] = _settings(chosen)
-        pk, arm_id, name, power_state, is_reboot_pending, connection_id, day, patch_set_id, tagged, assessed_at = own
+        (
+            pk,
+            arm_id,
+            name,
+            power_state,
+            is_reboot_pending,
+            connection_id,
+            day,
+            kind,
+            patch_set_id,
+            tagged,
+            assessed_at,
+        ) = own
         if tagged not in tags:
             tags[tagged] = tuple(sorted((str(key), str(value)) for key, value in json.loads(tagged).items()))
         eligibility = eligibilities[judged]
@@ -127,6 +148,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             catalogue_date=day,
             last_assessed_at=datetime.fromisoformat(assessed_at) if assessed_at else None,
             patch_set_id=patch_set_id,
+            is_list_complete=Connection(kind=kind).lists_installed_updates and assessed_at is not None,
         )
     return found
 

@@ -296,7 +296,17 @@ def _summary(
     is_eligible = facts.eligibility.verdict is EligibilityVerdict.ELIGIBLE
     is_hotpatch_on = is_eligible and facts.ref.settings.enable_hotpatching
     installed_kbs = frozenset(update.patch.kb_number for update in item.installed)
-    key = (line, is_hotpatch_on, installed_kbs, item.os_build, facts.catalogue_date)
+    is_reboot_pending = item.result.is_reboot_pending
+    is_list_complete = item.result.installed is not None
+    key = (
+        line,
+        is_hotpatch_on,
+        installed_kbs,
+        item.os_build,
+        facts.catalogue_date,
+        is_reboot_pending,
+        is_list_complete,
+    )
     if (track := tracks.get(key)) is None:
         track = tracks[key] = judge_track(
             catalogue.facts.releases,
@@ -305,6 +315,8 @@ def _summary(
             installed_kbs=installed_kbs,
             os_build=item.os_build,
             as_of=facts.as_of(now),
+            is_list_complete=is_list_complete,
+            is_reboot_pending=is_reboot_pending,
         )
     return VmSummary(
         vm_id=facts.ref.vm_id,
@@ -317,7 +329,7 @@ def _summary(
         ),
         critical_and_security_count=urgent,
         other_count=other,
-        is_reboot_pending=item.result.is_reboot_pending,
+        is_reboot_pending=is_reboot_pending,
         hotpatch_status=hotpatch_status(
             facts.eligibility, is_enabled=facts.ref.settings.enable_hotpatching, was_assessed=True
         ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import OperationKind
@@ -40,7 +41,7 @@ def request_rollback(*, vm_id: int, order: RollbackOrder, requested_by: User, op
 @transaction.atomic
 def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> list[RequestOutcome]:
     """Ask every VM back to its own last good baseline, planned now; each gets its own answer."""
-    plans = rollback_orders(vm_ids)
+    plans = rollback_orders(vm_ids, now=timezone.now())
     orders = {vm_id: plan for vm_id, plan in plans.items() if isinstance(plan, RollbackOrder)}
     outcomes = [
         RequestOutcome(vm_id, Verdict.REFUSED, None, plan.value)

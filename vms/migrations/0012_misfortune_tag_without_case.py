@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0010_group_index_covers_filters'),
+        ('vms', '0011_hotpatch_tracks'),
     ]
 
     operations = [
