@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 from patching.outcome import build_order
 from patching.terms import (
-    HOTPATCH_TYPES,
     Channel,
     ProductLine,
     Release,
