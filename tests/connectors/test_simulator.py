@@ -21,6 +21,7 @@ from patching.releases import as_of, release_order
 from patching.rollback import RollbackOrder
 from patching.selection import OFF_GUARD, prospect, select
 from patching.terms import (
+    ON_TRACK_WORDS,
     Audience,
     Channel,
     Classification,
@@ -229,8 +230,9 @@ def test_a_release_without_a_recorded_build_moves_the_build_all_the_same() -> No
             installed_kbs={update.patch.kb_number for update in final.installed or ()},
             os_build=final.os_build,
             as_of=as_of(day, NOW),
+            is_list_complete=True,
         ).track
-        assert track is HotpatchTrack.ON_TRACK, "a listed KB without a recorded build explains it"
+        assert track in ON_TRACK_WORDS, "a listed KB without a recorded build explains it"
 
 
 @given(st.sets(st.sampled_from([r.kb_number for r in recorded().releases if r.build and r.kb_number])))
