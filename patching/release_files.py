@@ -130,6 +130,7 @@ def read_release(number: int, row: Mapping[str, object]) -> Release:
     kind = _word(number, row, "type", ReleaseType, RowProblem.NO_TYPE)
     day = _day(number, kind, month, row.get("release_date"))
     status = _status(number, row)
+    _check_texts(number, row)
     return Release(
         product_line=line,
         month=month,
@@ -251,6 +252,7 @@ def read_other_update(number: int, row: Mapping[str, object]) -> Patch:
         number, row, "classification", Classification, RowProblem.NO_CLASSIFICATION, Classification.UPDATES
     )
     month = row.get("month")
+    _check_texts(number, row)
     return Patch(
         kb_number=kb_number,
         title=title,
@@ -343,6 +345,11 @@ def read_truth(number: int, row: Mapping[str, object], field: str) -> bool | Non
     if value is not None and not isinstance(value, bool):
         raise ReleaseDataError(number, field, RowProblem.NO_TRUTH, value)
     return value
+
+
+def _check_texts(number: int, row: Mapping[str, object]) -> None:
+    for field in ("source", "evidence", "note"):
+        read_text(number, row, field)
 
 
 def read_text(number: int, row: Mapping[str, object], field: str) -> str:

@@ -14,6 +14,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -23,6 +24,8 @@ from ui.templatetags.portal import when
 from updates.forms import CatalogueImportForm
 from updates.models import PATCH_FACTS, RELEASE_FACTS, Operation, Patch, Release
 from updates.selectors.corrections import corrections_of
+from updates.services.catalogue import attach_patch
+from updates.texts import OTHER_FIELD_HELP, RELEASE_FIELD_HELP
 from vms.models import VirtualMachine
 from vms.selectors import search_by_name
 
@@ -71,6 +74,8 @@ class CatalogueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic 
             "title": _("Import into the catalogue"),
             "form": form,
             "report": report,
+            "release_fields": RELEASE_FIELD_HELP,
+            "other_fields": OTHER_FIELD_HELP,
             "list_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"),
         }
         return render(request, "admin/updates/import.html", context, status=422 if form.errors else 200)
@@ -107,13 +112,25 @@ class ReleaseAdmin(CatalogueAdmin):
         "build",
         "released_on",
         "status",
+        "channel",
+        "audience",
+        "is_type_confirmed",
         "evidence",
     ]
-    list_filter = ["product_line", "type", "status", "is_planned", "evidence"]
+    list_filter = ["product_line", "type", "status", "is_planned", "is_type_confirmed", "channel", "evidence"]
+    readonly_fields = ["corrections_made", "confirmed_by", "confirmed_at"]
     search_fields = ["kb_number", "build", "source", "note"]
     date_hierarchy = "released_on"
-    autocomplete_fields = ["patch"]
-    list_select_related = ["patch"]
+    exclude = ["patch"]
+
+    def save_model(self, request: HttpRequest, obj: Release, form: ModelForm[Any], change: bool) -> None:
+        """Save; who ticked that the type is confirmed is kept, and the patch of the KB follows."""
+        if "is_type_confirmed" in form.changed_data:
+            is_confirmed = obj.is_type_confirmed
+            obj.confirmed_by = request.user.get_username() if is_confirmed else ""
+            obj.confirmed_at = timezone.now() if is_confirmed else None
+        super().save_model(request, obj, form, change)
+        attach_patch(release=obj)
 
 
 @admin.register(Patch)

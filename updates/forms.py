@@ -396,7 +396,10 @@ class CatalogueImportForm(forms.Form):
         upload = self.cleaned_data["file"]
         try:
             return import_catalogue(
-                data=upload.read(), file_name=upload.name or "", is_dry_run=self.cleaned_data["is_dry_run"]
+                data=upload.read(),
+                file_name=upload.name or "",
+                is_dry_run=self.cleaned_data["is_dry_run"],
+                now=timezone.now(),
             )
         except CatalogueFileError as error:
             self.add_error("file", str(error))

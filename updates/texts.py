@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.db.models import Model
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -362,6 +363,34 @@ CATALOGUE_PROBLEMS: dict[str, Text] = {
     RowProblem.NO_CLASSIFICATION: _("“%(value)s” is no classification."),
 }
 
+# The fields of a file, as the import page explains them (docs/catalogue-files.md says more).
+RELEASE_FIELD_HELP: dict[str, Text] = {
+    "product": _("The product line by its full name, without regard to case."),
+    "month": _("The month that Microsoft counts the release to, as 2026-05."),
+    "release_date": _("Its day, as 2026-05-12. Left out: the second Tuesday, marked as inferred."),
+    "type": _("baseline, hotpatch, lcu, oob_hotpatch or oob_lcu."),
+    "planned": _("true or false, on baselines only."),
+    "kb": _("Its KB number, as KB5087424. Left out: not known yet; a later row fills it."),
+    "build": _("The build that it brings, as 20348.5074."),
+    "status": _("released, or scheduled for what is only announced."),
+    "channel": _("On out-of-band releases: windows_update, catalog_and_wsus, withdrawn or unknown."),
+    "audience": _("On out-of-band releases: everybody, few or unknown."),
+    "evidence": _(
+        "“primary” where Microsoft’s own page gives the type; with any other word the type waits to be confirmed."
+    ),
+    "source": _("Where it was read."),
+    "note": _("What else there is to know."),
+    "corrects": _("true, where the row is meant to change the recorded type."),
+}
+OTHER_FIELD_HELP: dict[str, Text] = {
+    "product": _("The product line. Left out: for every product line."),
+    "month": _("Its month, as 2026-05."),
+    "kb": _("Its KB number."),
+    "title": _("Its title, as Windows Update shows it."),
+    "classification": _("Critical, Security, UpdateRollUp, FeaturePack, ServicePack, Definition, Tools or Updates."),
+    "source": _("Where it was read."),
+}
+
 DECISION_PROBLEMS: dict[DecisionProblem, Text] = {
     DecisionProblem.NO_REASON: _("Say why, with the source if there is one."),
     DecisionProblem.NO_UPDATE: _("No machine of this product line has reported this update."),
@@ -391,3 +420,13 @@ def catalogue_problem(problem: str, *, row: int | None, field: str, facts: Mappi
         return words
     where = _("Row %(row)s, %(field)s: %(words)s") if field else _("Row %(row)s: %(words)s")
     return str(where) % {"row": row, "field": field, "words": words}
+
+
+def value_text(row: Model, name: str, value: object) -> str:
+    """The value of a field as a person reads it: a choice by its label, true and false as words, nothing as nothing."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return str(_("Yes") if value else _("No"))
+    labels = dict(getattr(row._meta.get_field(name), "flatchoices", ()))
+    return str(labels.get(value, value))

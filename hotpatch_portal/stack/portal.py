@@ -260,7 +260,7 @@ class Portal:
         self._manage("compile_translations")
         self._manage("migrate", "--no-input", "--verbosity", "0", failure="The database could not be prepared")
         self._manage("collectstatic", "--no-input", "--verbosity", "0")
-        self._manage("seed_catalogue", "--if-empty")
+        self._manage("seed_catalogue", "--keep-corrections")
         if not self.options.has_demo:
             return ""
         say("portal", "preparing the demo fleet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import pghistory
 from django.db import migrations
 
 _FILLED = ("build", "source", "evidence", "note")
@@ -35,6 +36,12 @@ def merge(apps: Any, _schema_editor: Any) -> None:
             never = kept.type in {"hotpatch", "oob_hotpatch"}
             kept.patch.reboot_behavior = "NeverReboots" if never else "AlwaysRequiresReboot"
             patches.append(kept.patch)
+    with pghistory.context(source="import", file="one release for each KB"):
+        write(release, event, patch, kept_rows, patches, gone)
+
+
+def write(release: Any, event: Any, patch: Any, kept_rows: list[Any], patches: list[Any], gone: dict[int, int]) -> None:
+    """Write what was merged; what the rows said before is kept with them."""
     for event_row in event.objects.filter(pgh_obj_id__in=gone):
         event_row.pgh_obj_id = gone[event_row.pgh_obj_id]
         event_row.save(update_fields=["pgh_obj"])

@@ -75,6 +75,16 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         "Assess them again.",
     ),
     (
+        "release_type_differs",
+        """
+        SELECT r.product_line || ' KB' || r.kb_number FROM updates_release r
+        JOIN updates_patch p ON p.kb_number = r.kb_number AND p.product_line IN (r.product_line, '')
+        WHERE r.kb_number <> '' AND p.release_type IS DISTINCT FROM r.type
+        """,
+        "An update is not what its release says it is: installations may be guarded wrongly.",
+        "Import the releases that come with the portal: manage.py seed_catalogue --keep-corrections.",
+    ),
+    (
         "bulk_request_waits",
         """
         SELECT id::text FROM updates_bulkrequest

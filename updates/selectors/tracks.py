@@ -59,4 +59,4 @@ def _alike() -> list[tuple[str, date | None, str, int]]:
             """,
             [HotpatchStatus.ENABLED.value],
         )
-        return cursor.fetchall()
+        return list(cursor.fetchall())

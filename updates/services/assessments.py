@@ -18,7 +18,7 @@ from patching.identity import is_newer, newest_of_each
 from patching.status import judge_update_status
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
 from patching.track import TrackVerdict, hotpatch_status, judge_track
-from updates.models import Patch, PatchSet, PatchSetMember
+from updates.models import Patch, PatchSet, PatchSetMember, Release
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from vms.lookups import rowset
@@ -126,7 +126,11 @@ def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
     rows = _patch_rows(by_key)
     missing = [by_key[key] for key in sorted(by_key.keys() - rows.keys())]
     if missing:
-        Patch.objects.bulk_create([_row(patch) for patch in missing], ignore_conflicts=True)
+        types = _recorded_types(missing)
+        Patch.objects.bulk_create(
+            [_row(patch, types.get((patch.product_line, patch.kb_number), "")) for patch in missing],
+            ignore_conflicts=True,
+        )
         rows = _patch_rows(by_key)
     if moved := _moved(rows, by_key):
         for row in moved:
@@ -153,7 +157,17 @@ def _follow(row: Patch, seen: terms.Patch) -> None:
         row.published_on = seen.published_on
 
 
-def _row(patch: terms.Patch) -> Patch:
+def _recorded_types(patches: Iterable[terms.Patch]) -> dict[tuple[str | None, str], str]:
+    """The release types of KBs that are recorded, by product line and, for updates of every line, by the KB alone."""
+    kb_numbers = {patch.kb_number for patch in patches} - {""}
+    rows = Release.objects.filter(kb_number__in=kb_numbers).values_list("product_line", "kb_number", "type")
+    found: dict[tuple[str | None, str], str] = {}
+    for line, kb_number, kind in rows:
+        found[line, kb_number] = found[None, kb_number] = kind
+    return found
+
+
+def _row(patch: terms.Patch, recorded_type: str) -> Patch:
     return Patch(
         product_line=patch.product_line or "",
         kb_number=patch.kb_number,
@@ -164,7 +178,7 @@ def _row(patch: terms.Patch) -> Patch:
         reboot_behavior=patch.reboot_behavior.value,
         version=patch.version,
         published_on=patch.published_on,
-        release_type=patch.release_type or "",
+        release_type=patch.release_type or recorded_type,
         evidence="reported by an assessment",
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pghistory
 from django.db import transaction
+from django.db.models import Q
 
 from patching import terms
 from patching.one_release import DecisionProblem, Meeting, find_meant, meet, stands_against
@@ -32,11 +33,11 @@ from patching.release_files import (
 )
 from patching.releases import BASELINE_MONTHS, second_tuesday
 from patching.terms import ProductLine, ReleaseType
-from updates.models import Patch, Release
+from updates.models import Patch, Release, ReleaseEvent
 from updates.selectors.tracks import count_track_changes
-from updates.texts import catalogue_problem
+from updates.texts import catalogue_problem, value_text
 
-MAX_ROWS = 20_000
+MAX_ROWS = 5_000
 
 
 class CatalogueFileError(ValueError):
@@ -112,7 +113,12 @@ class CatalogueReport:
 
 
 def import_catalogue(
-    *, data: bytes, file_name: str = "", is_dry_run: bool = False, now: datetime | None = None
+    *,
+    data: bytes,
+    file_name: str = "",
+    is_dry_run: bool = False,
+    now: datetime | None = None,
+    keeps_corrections: bool = False,
 ) -> CatalogueReport:
     """Bring recorded releases (rows with a `type`) and other updates (rows with a `title`) into the catalogue.
 
@@ -120,6 +126,9 @@ def import_catalogue(
     month, type): a KB that comes later fills that row, and no row adds a second release of a KB. Importing a file twice
     changes nothing; what a corrected row said before is kept, with the file's name. The report counts the machines whose
     track changes by it at `now` (None: not counted). Raises CatalogueFileError, and nothing was changed.
+
+    `keeps_corrections` is for the file that comes with the portal: what a person corrected or decided stays, a row that
+    contradicts what is recorded is left out, and of other updates only new ones come in.
     """
     rows = _rows(data)
     try:
@@ -127,7 +136,10 @@ def import_catalogue(
             releases = [(n, row, read_release(n, row)) for n, row in rows if _is_release(n, row)]
             others = [(n, row, read_other_update(n, row)) for n, row in rows if not _is_release(n, row)]
             before = _recorded()
-            reports = [*_import_releases(releases), *_import_other_updates(others)]
+            reports = [
+                *_import_releases(releases, keeps_corrections=keeps_corrections),
+                *_import_other_updates(others, keeps_known=keeps_corrections),
+            ]
             machines = count_track_changes(before, _recorded(), now=now) if now else 0
             if is_dry_run:
                 transaction.set_rollback(True)
@@ -175,6 +187,8 @@ def _json_rows(text: str) -> list[Mapping[str, Any]]:
         found = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise CatalogueFileError(FileProblem.NO_JSON, line=error.lineno, column=error.colno) from None
+    except CatalogueFileError:
+        raise
     except (ValueError, RecursionError):
         raise CatalogueFileError(FileProblem.NO_JSON, line="–", column="–") from None
     lists = list(found.values()) if isinstance(found, dict) else [found]
@@ -229,15 +243,15 @@ def _report(number: int, target: Any, before: Mapping[str, Any] | None, fields: 
     if before is None:
         return RowReport(number, name, RowOutcome.CREATED)
     changes = tuple(
-        (str(target._meta.get_field(name).verbose_name), _shown(before[name]), _shown(getattr(target, name)))
+        (
+            str(target._meta.get_field(name).verbose_name),
+            value_text(target, name, before[name]),
+            value_text(target, name, getattr(target, name)),
+        )
         for name in fields
         if before[name] != getattr(target, name)
     )
     return RowReport(number, name, RowOutcome.UPDATED if changes else RowOutcome.UNCHANGED, changes)
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _values(row: Any, fields: Sequence[str]) -> dict[str, Any]:
@@ -266,17 +280,29 @@ _WRITTEN = [*_TOLD, "confirmed_by", "confirmed_at", "patch_id"]
 _ReleaseRow = tuple[int, Mapping[str, Any], terms.Release]
 
 
-def _import_releases(rows: Sequence[_ReleaseRow]) -> list[RowReport]:
-    targets = _Targets(Release.objects.order_by("pk").select_for_update())
+def _import_releases(rows: Sequence[_ReleaseRow], *, keeps_corrections: bool) -> list[RowReport]:
+    recorded = list(Release.objects.order_by("pk").select_for_update())
+    targets = _Targets(recorded, kept=_corrected_by_people() if keeps_corrections else None)
     reports = [targets.bring_in(number, row, release) for number, row, release in rows]
     targets.save()
     return reports
 
 
-class _Targets:
-    """The recorded releases while a file is brought in, found by KB and by month."""
+def _corrected_by_people() -> set[int]:
+    """The releases that anybody but an import corrected, decided or confirmed."""
+    events = ReleaseEvent.objects.exclude(pgh_context__metadata__source="import")
+    confirmed = Release.objects.exclude(confirmed_at=None)
+    return {*events.values_list("pgh_obj_id", flat=True), *confirmed.values_list("pk", flat=True)}
 
-    def __init__(self, recorded: Iterable[Release]) -> None:
+
+class _Targets:
+    """The recorded releases while a file is brought in, found by KB and by month.
+
+    `kept` are the primary keys of those that stay as they are; None: contradictions are errors, and all may change.
+    """
+
+    def __init__(self, recorded: Iterable[Release], *, kept: set[int] | None) -> None:
+        self.kept = kept
         self.before: dict[int, dict[str, Any]] = {}
         self.facts: dict[int, terms.Release] = {}
         self.rows: dict[int, Release] = {}  # by a number of their own; new ones have no primary key
@@ -307,6 +333,8 @@ class _Targets:
         meant = find_meant(candidates.values(), release)
         if meant is None:
             against = stands_against(candidates.values(), release)
+            if against is not None and self.kept is not None:
+                return RowReport(number, str(against), RowOutcome.UNCHANGED)
             if against is not None and not corrects:
                 raise _contradiction(FileProblem.OTHER_OF_MONTH, number, release, against)
             target = Release(product_line=line)
@@ -316,6 +344,9 @@ class _Targets:
         place = next(place for place, facts in candidates.items() if facts is meant)
         target = self.rows[place]
         how = meet(meant.type, release.type, corrects=corrects, is_decided=target.confirmed_at is not None)
+        if self.kept is not None and (how is Meeting.REFUSED or target.pk in self.kept):
+            self.touched.add(place)  # for its patch
+            return RowReport(number, str(target), RowOutcome.UNCHANGED)
         if how is Meeting.REFUSED:
             raise _contradiction(FileProblem.OTHER_TYPE, number, release, meant)
         before = _values(target, _TOLD)
@@ -405,7 +436,8 @@ _OtherRow = tuple[int, Mapping[str, Any], terms.Patch]
 def _ensure_release_patches(wanted: Sequence[tuple[terms.Patch, str, str]]) -> dict[str, Patch]:
     """The patches of releases by catalogue key, made or brought up to what is recorded.
 
-    Title and class of an update that a machine has reported are the machine's.
+    Title and class of an update that a machine has reported are the machine's. Rows that have the KB of a release, but are
+    known otherwise (for every line, or by update id), get its type.
     """
     rows = Patch.objects.in_bulk([patch.key for patch, _source, _evidence in wanted], field_name="key")
     new: dict[str, Patch] = {}
@@ -422,14 +454,26 @@ def _ensure_release_patches(wanted: Sequence[tuple[terms.Patch, str, str]]) -> d
             changed[patch.key] = target
     Patch.objects.bulk_create(new.values())
     Patch.objects.bulk_update(changed.values(), _PATCH_FIELDS)
+    _type_others({patch.kb_number: patch for patch, _source, _evidence in wanted})
     return Patch.objects.in_bulk([patch.key for patch, _source, _evidence in wanted], field_name="key")
+
+
+def _type_others(by_kb: Mapping[str, terms.Patch]) -> None:
+    others = Patch.objects.filter(Q(product_line="") | Q(is_known_by_id=True), kb_number__in=list(by_kb))
+    changed = []
+    for row in others:
+        patch = by_kb[row.kb_number]
+        if row.product_line in {"", patch.product_line} and row.release_type != patch.release_type:
+            row.release_type = patch.release_type or ""
+            changed.append(row)
+    Patch.objects.bulk_update(changed, ["release_type"])
 
 
 def _new_patch(patch: terms.Patch) -> Patch:
     return Patch(product_line=patch.product_line or "", kb_number=patch.kb_number)
 
 
-def _import_other_updates(rows: Sequence[_OtherRow]) -> list[RowReport]:
+def _import_other_updates(rows: Sequence[_OtherRow], *, keeps_known: bool) -> list[RowReport]:
     """Bring in updates that are no monthly OS patch. A KB that is recorded as a release stays one."""
     lines: dict[str, set[str]] = {}
     for line, kb_number in Release.objects.exclude(kb_number="").values_list("product_line", "kb_number"):
@@ -444,6 +488,9 @@ def _import_other_updates(rows: Sequence[_OtherRow]) -> list[RowReport]:
     reports = []
     for number, row, patch in rows:
         target = known.get(patch.key) or new.get(patch.key)
+        if keeps_known and target is not None:
+            reports.append(RowReport(number, str(target), RowOutcome.UNCHANGED))
+            continue
         before = None if target is None else _values(target, _PATCH_FIELDS)
         if target is None:
             target = new[patch.key] = _new_patch(patch)
@@ -475,6 +522,16 @@ class DecisionError(ValueError):
     def __init__(self, problem: DecisionProblem) -> None:
         super().__init__(problem)
         self.problem = problem
+
+
+@transaction.atomic
+def attach_patch(*, release: Release) -> None:
+    """Give a release that was saved by hand the patch of its KB, with its type."""
+    patch = patch_of_release(release.facts)
+    attached = _ensure_release_patches([(patch, release.source, release.evidence)])[patch.key] if patch else None
+    if release.patch_id != (attached and attached.pk):
+        release.patch = attached
+        release.save(update_fields=["patch"])
 
 
 @transaction.atomic
@@ -525,7 +582,6 @@ def _confirm(target: Release, by: str, reason: str, now: datetime) -> Release:
         patch = patch_of_release(target.facts)
         if patch is not None:
             target.patch = _ensure_release_patches([(patch, target.source, target.evidence)])[patch.key]
-            Patch.objects.filter(kb_number=patch.kb_number, product_line="").update(release_type=target.type)
         target.save()
     return target
 

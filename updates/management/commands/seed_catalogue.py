@@ -21,9 +21,12 @@ class Command(BaseCommand):
     help = "Import the releases and other updates that come with the portal."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add `--if-empty`."""
+        """Add `--if-empty` and `--keep-corrections`."""
         parser.add_argument(
             "--if-empty", action="store_true", help="do nothing where releases are recorded: corrections stay"
+        )
+        parser.add_argument(
+            "--keep-corrections", action="store_true", help="bring in what is new, and leave what people corrected"
         )
 
     def handle(self, *_args: Any, **options: Any) -> None:
@@ -31,7 +34,9 @@ class Command(BaseCommand):
         if options["if_empty"] and Release.objects.exists():
             return
         for name in FILES:
-            report = import_catalogue(data=(DATA / name).read_bytes(), file_name=name)
+            report = import_catalogue(
+                data=(DATA / name).read_bytes(), file_name=name, keeps_corrections=bool(options["keep_corrections"])
+            )
             self.stdout.write(
                 f"{name}: {report.created} created, {report.updated} updated, {report.unchanged} unchanged"
             )
