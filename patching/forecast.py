@@ -95,6 +95,11 @@ class _Machine:
     this_month: date
     now: datetime
 
+    @property
+    def always_reboots(self) -> bool:
+        """Whether a hotpatch brings a reboot, too. Windows Automatic Updates do not know the setting."""
+        return self.setting is RebootSetting.ALWAYS and self.patcher not in {Patcher.GUEST_OS, Patcher.NOBODY}
+
 
 _TAKES_LCUS = frozenset({HotpatchTrack.OFF_TRACK_SINCE_KB, HotpatchTrack.NOT_ON_TRAIN})
 
@@ -139,7 +144,6 @@ def _this_month(
     is_baseline_missing = verdict.track in ON_TRACK_WORDS and any(
         month.month in BASELINE_MONTHS for month in verdict.missing_months
     )
-    is_always = machine.setting is RebootSetting.ALWAYS and machine.patcher is not Patcher.GUEST_OS
     causes = [
         cause
         for cause, applies in (
@@ -148,7 +152,7 @@ def _this_month(
             (RebootCause.PENDING_UPDATE_REQUIRES, is_required),
             (RebootCause.PENDING_UPDATE, bool(others) and not is_required),
             (RebootCause.UNRECORDED_BASELINE, is_baseline_missing),
-            (RebootCause.ALWAYS_REBOOTS, is_always and bool(taken) and not rebooting),
+            (RebootCause.ALWAYS_REBOOTS, machine.always_reboots and bool(taken) and not rebooting),
         )
         if applies
     ]
@@ -172,8 +176,7 @@ def _coming(machine: _Machine, month: date) -> tuple[RebootCause, ...]:
         return (RebootCause.PLANNED_BASELINE,)
     if machine.verdict.track in _TAKES_LCUS and not _is_back_before(machine, month, announced):
         return (RebootCause.CUMULATIVE_UPDATE,)
-    is_always = machine.setting is RebootSetting.ALWAYS and machine.patcher is not Patcher.GUEST_OS
-    return (RebootCause.ALWAYS_REBOOTS,) if is_always else ()
+    return (RebootCause.ALWAYS_REBOOTS,) if machine.always_reboots else ()
 
 
 def _is_back_before(machine: _Machine, month: date, announced: set[date]) -> bool:
@@ -191,21 +194,22 @@ def _is_back_before(machine: _Machine, month: date, announced: set[date]) -> boo
 def _forecast(
     machine: _Machine, month: date, causes: tuple[RebootCause, ...], kb_numbers: tuple[str, ...] = ()
 ) -> MonthForecast:
-    outlook, hindrance = _outlook(machine, causes)
+    outlook, hindrance = judge_outlook(machine.verdict.track, machine.patcher, machine.setting, causes)
     return MonthForecast(month, causes, kb_numbers, outlook, hindrance, _is_by_rule(machine, month))
 
 
-def _outlook(machine: _Machine, causes: tuple[RebootCause, ...]) -> tuple[Outlook, Hindrance | None]:
-    """Will, may, will not or not known; never "will not" for what is not known."""
-    if causes and machine.patcher is Patcher.NOBODY:
+def judge_outlook(
+    track: HotpatchTrack, patcher: Patcher, setting: RebootSetting | None, causes: tuple[RebootCause, ...]
+) -> tuple[Outlook, Hindrance | None]:
+    """Will, may, will not or not known, and what keeps a cause from rebooting; never "will not" for what is not known."""
+    if causes and patcher is Patcher.NOBODY:
         return Outlook.WILL_NOT, Hindrance.NOBODY_PATCHES
-    is_windows_own = machine.patcher is Patcher.GUEST_OS  # the reboot setting binds runs of Azure and of this portal
-    if (machine.setting is None and not is_windows_own) or machine.verdict.track is HotpatchTrack.UNKNOWN:
+    is_bound = patcher is not Patcher.GUEST_OS  # the reboot setting binds the runs of Azure and of this portal
+    if (is_bound and setting is None) or track is HotpatchTrack.UNKNOWN:
         return Outlook.NOT_KNOWN, None
     if not causes:
-        is_newer = machine.verdict.track is HotpatchTrack.NEWER_THAN_CATALOGUE
-        return (Outlook.NOT_KNOWN if is_newer else Outlook.WILL_NOT), None
-    if machine.setting is RebootSetting.NEVER and not is_windows_own:
+        return (Outlook.NOT_KNOWN if track is HotpatchTrack.NEWER_THAN_CATALOGUE else Outlook.WILL_NOT), None
+    if is_bound and setting is RebootSetting.NEVER:
         return Outlook.WILL_NOT, Hindrance.NEVER_REBOOTS
     return (Outlook.MAY if set(causes) <= _MAY else Outlook.WILL), None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -28,7 +29,7 @@ from patching.recurrence import (
     windows_zones,
     zone_of,
 )
-from patching.releases import release_order
+from patching.releases import as_of
 from patching.rollback import RollbackOrder, plan_rollback
 from patching.rollout import (
     PAIRED_REGIONS,
@@ -55,21 +56,27 @@ def moment(text: str) -> datetime:
 
 
 @pytest.mark.parametrize("row", rows("who-patches"), ids=lambda row: " ".join(row.values()))
-def test_who_patches(row: dict[str, str]) -> None:
+@pytest.mark.parametrize("is_automatic_on", [True, False])
+def test_who_patches(row: dict[str, str], is_automatic_on: bool) -> None:
     verdict = who_patches(
         patch_mode=PatchMode(row["patch mode"]),
         is_bypassing=flag(row["bypass"]),
         has_schedule=flag(row["schedule"]),
         is_portal_in_charge=row["in charge"] == "portal",
+        is_automatic_on=is_automatic_on,
         has_agent=flag(row["agent"]),
     )
-    assert (verdict.patcher.value, verdict.reason.value) == (row["who"], row["reason"])
+    if row["switch"] in {"", "on" if is_automatic_on else "off"}:
+        assert (verdict.patcher.value, verdict.reason.value) == (row["who"], row["reason"])
+    else:
+        assert verdict.patcher.value != row["who"]
 
 
 def test_the_table_has_every_combination_and_the_eight_cases_of_azure() -> None:
     table = rows("who-patches")
     keys = [tuple(row[name] for name in ("in charge", "patch mode", "bypass", "schedule", "agent")) for row in table]
-    assert len(set(keys)) == len(keys) == 2 * len(PatchMode) * 2 * 2 * 2
+    assert len(set(keys)) == len(keys) - 1 == 2 * len(PatchMode) * 2 * 2 * 2
+    assert [row["switch"] for row in table if row["switch"]] == ["on", "off"]
     by_key = {key: row["who"] for key, row in zip(keys, table, strict=True)}
     platform = PatchMode.AUTOMATIC_BY_PLATFORM.value
     eight = {
@@ -393,6 +400,8 @@ def test_rollback(row: dict[str, str]) -> None:
         ProductLine(row["line"]) if row["line"] else None,
         installed_kbs=frozenset(words(row["installed KBs"])),
         os_build=row["OS build"],
+        is_list_complete=row["list"] == "complete",
+        as_of=as_of(date.fromisoformat(row["as of"]), datetime.now(UTC)),
     )
     if row["refused"]:
         assert found == row["refused"]
@@ -403,12 +412,31 @@ def test_rollback(row: dict[str, str]) -> None:
     assert found.duration > timedelta(minutes=10)
 
 
-def test_the_oldest_baseline_has_no_way_back() -> None:
-    oldest = min((r for r in releases() if r.product_line is ProductLine.WS2022 and r.build), key=release_order)
+def test_a_baseline_without_a_kb_is_nothing_to_go_back_to() -> None:
+    without = [replace(r, kb_number="") if r.kb_number == "5082142" else r for r in releases()]
     found = plan_rollback(
-        releases(), ProductLine.WS2022, installed_kbs=frozenset({oldest.kb_number}), os_build=oldest.build
+        without,
+        ProductLine.WS2022,
+        installed_kbs={"5087545"},
+        os_build="20348.5139",
+        is_list_complete=True,
+        as_of=datetime(2026, 5, 20, tzinfo=UTC),
     )
-    assert found == "rollback.no_earlier_baseline"
+    assert found == "rollback.unknown_state"
+
+
+def test_what_nobody_recorded_is_never_uninstalled_from_under() -> None:
+    """The machine of KB5070884 while the catalogue did not know it: the baseline under it stays."""
+    for without in ({"5070884"}, {"5070884", "5070892"}):
+        found = plan_rollback(
+            [r for r in releases() if r.kb_number not in without],
+            ProductLine.WS2022,
+            installed_kbs={"5066782", "5070884"},
+            os_build="20348.4297",
+            is_list_complete=True,
+            as_of=datetime(2025, 10, 26, tzinfo=UTC),
+        )
+        assert found == "rollback.unknown_state"
 
 
 def test_a_zone_by_its_windows_name() -> None:

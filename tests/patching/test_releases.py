@@ -24,17 +24,18 @@ from patching.releases import (
     second_tuesday,
     year_counts,
 )
-from patching.selection import Guard, guard_for, prospect, select
+from patching.selection import OFF_GUARD, guard_for, prospect, select
 from patching.terms import (
     Classification,
+    HotpatchTrack,
     InstallationPlan,
     Patch,
     ProductLine,
     RebootBehavior,
     ReleaseType,
 )
-from patching.track import judge_track
-from tests.patching.recorded import DATA, releases
+from patching.track import TrackVerdict, judge_track
+from tests.patching.recorded import DATA, as_shipped, releases
 
 ROW: dict[str, object] = {
     "product": "Windows Server 2025",
@@ -125,7 +126,7 @@ def test_a_bad_other_update_is_named_with_its_field(change: dict[str, object], f
 
 
 def test_the_recorded_files_can_be_read() -> None:
-    assert len(releases()) == len(json.loads((DATA / "hotpatch_releases.json").read_text()))
+    assert len(as_shipped()) == len(json.loads((DATA / "hotpatch_releases.json").read_text()))
     others = load_other_updates(json.loads((DATA / "other_updates.json").read_text()))
     assert {"890830", "2267602"} <= {update.kb_number for update in others}
 
@@ -171,12 +172,12 @@ def test_what_is_only_announced_is_not_counted() -> None:
     assert (counts.planned_baselines, counts.unplanned_baselines, counts.hotpatches) == (0, 0, 0)
 
 
-def test_a_baseline_without_a_kb_is_no_baseline() -> None:
+def test_a_baseline_without_a_kb_counts() -> None:
     at = datetime(2026, 5, 20, tzinfo=UTC)
     without = [replace(r, kb_number="") if r.kb_number == "5082142" else r for r in releases()]
     found = newest_baseline(without, ProductLine.WS2022, at)
     assert found is not None
-    assert found.kb_number == "5073457"
+    assert (found.month, found.kb_number) == (date(2026, 4, 1), "")
     assert newest_baseline([], ProductLine.WS2022, at) is None
 
 
@@ -248,14 +249,15 @@ plans = st.builds(
 def test_every_patch_gets_one_verdict_and_the_excluded_are_never_taken(
     offered: list[Patch], plan: InstallationPlan, is_on_track: bool
 ) -> None:
-    guard = Guard(is_on_track, baseline_released_on=date(2026, 4, 14), off_until=date(2026, 7, 1))
+    track = HotpatchTrack.ON_TRACK if is_on_track else HotpatchTrack.OFF_TRACK_SINCE_KB
+    guard = guard_for(TrackVerdict(track), releases(), ProductLine.WS2022, datetime(2026, 5, 20, tzinfo=UTC))
     selection = select(offered, plan, guard=guard)
     assert [verdict.patch for verdict in selection.verdicts] == offered
     taken = {verdict.patch.kb_number for verdict in selection.selected}
     assert not taken & set(plan.kb_numbers_to_exclude)
     if plan.exclude_kbs_requiring_reboot:
         assert {v.patch.reboot_behavior for v in selection.selected} <= {RebootBehavior.NEVER_REBOOTS}
-    assert not any(guard.holds_back(verdict.patch) for verdict in selection.selected)
+    assert not any(guard.holds(verdict.patch) for verdict in selection.selected)
     assert set(selection.unavailable_kbs) <= set(plan.kb_numbers_to_include)
     seen = prospect(selection, plan)
     assert 0 <= seen.fitting <= seen.count == len(selection.selected)
@@ -273,9 +275,12 @@ def test_at_the_arm_door_naming_a_kb_allows_what_the_guard_would_leave_out() -> 
         os_build="",
         as_of=as_of(date(2025, 10, 24), datetime.now(UTC)),
     )
-    guard = guard_for(verdict, off_until=date(2026, 1, 1))
+    guard = guard_for(verdict, releases(), ProductLine.WS2025, as_of(date(2025, 10, 24), datetime.now(UTC)))
     plan = InstallationPlan(kb_numbers_to_include=("5070881",))
     assert not select([lcu], plan, guard=guard).selected
     assert select([lcu], plan, guard=guard, included_kb_overrides_guard=True).selected
-    assert not guard_for(judge_track(releases(), None, is_hotpatch_on=True, installed_kbs=[], os_build="",
-                                     as_of=datetime.now(UTC))).holds_back(lcu)  # fmt: skip
+    by_class = InstallationPlan(classifications=frozenset({Classification.SECURITY}))
+    assert not select([lcu], by_class, guard=guard, included_kb_overrides_guard=True).selected
+    for off in (guard_for(verdict, releases(), None, datetime.now(UTC)), OFF_GUARD):
+        assert off.holds(lcu) is None
+        assert not off.is_baseline_among([lcu])

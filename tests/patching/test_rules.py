@@ -19,7 +19,7 @@ from patching.eligibility import (
     is_uniform_arm_id,
     judge_eligibility,
 )
-from patching.forecast import RebootCause, forecast_reboots
+from patching.forecast import Outlook, RebootCause, forecast_reboots, judge_outlook
 from patching.kb_numbers import KbNumbersError, parse_kb_numbers
 from patching.lifecycle import (
     TRANSITIONS,
@@ -31,22 +31,39 @@ from patching.lifecycle import (
     retry_delay,
     state_for,
 )
+from patching.orchestrator import Patcher
 from patching.outcome import ExpectedPatch, RunFacts, fits, judge_run, verify
 from patching.releases import (
     as_of,
+    catalogue_ends,
     expected_type,
     is_offered,
     is_released,
+    is_train_over,
+    missing_months,
+    next_baseline_of,
     next_planned_baseline_month,
     second_tuesday,
 )
-from patching.selection import Guard, PatchVerdict, Selection, SelectionReason, prospect, select, validate_plan
+from patching.selection import (
+    Guard,
+    PatchVerdict,
+    Selection,
+    SelectionReason,
+    guard_for,
+    is_os_update,
+    prospect,
+    select,
+    validate_plan,
+    work_of,
+)
 from patching.settings_rules import judge_settings
 from patching.status import judge_update_status, why_stale
 from patching.terms import (
     AssessmentMode,
     CatalogImage,
     Classification,
+    HotpatchTrack,
     ImageReference,
     InstallationPlan,
     InstallationState,
@@ -64,7 +81,7 @@ from patching.terms import (
     RunStatus,
     ScaleSetOrchestration,
 )
-from patching.track import hotpatch_status, judge_track
+from patching.track import TrackVerdict, hotpatch_status, judge_track
 from tests.patching.recorded import day, moment, month, releases
 from tests.patching.tables import Row, every_table, flag, matches, rows, words
 
@@ -162,6 +179,7 @@ def test_product_line(row: Row) -> None:
         os_build=row["OS build"],
     )
     assert (verdict.product_line or "") == row["product line"]
+    assert verdict.verdict == row["verdict"]
 
 
 @table("uniform-id")
@@ -270,15 +288,60 @@ def test_track(row: Row) -> None:
     verdict = judge_track(
         releases(),
         ProductLine(row["line"]) if row["line"] else None,
-        is_hotpatch_on=flag(row["hotpatch"]),
+        is_hotpatch_on=row["hotpatch"] != "off",
+        is_ready=row["hotpatch"] != "not ready",
         installed_kbs=words(row["installed"]),
         os_build=row["build"],
         as_of=end_of(row["as of"]),
+        is_list_complete={"complete": True, "partial": False}[row["list"]],
+        is_reboot_pending=flag(row["waits"]) if row["waits"] else None,
     )
     assert verdict.track == row["track"]
-    assert (verdict.off_since.kb_number if verdict.off_since else "") == row["since"]
-    assert (verdict.next_offer.kb_number if verdict.next_offer else "") == row["next offer"]
+    assert _kb(verdict.off_since) == row["since"]
+    assert tuple(_kb(release) for release in verdict.way_back) == words(row["comes next"])
+    assert verdict.next_offer == (verdict.way_back[0] if verdict.way_back else None)
     assert verdict.back_on_track == month(row["back on track"])
+    assert (verdict.contradiction or "") == row["contradiction"]
+    is_off = verdict.track is HotpatchTrack.NOT_ON_TRAIN
+    assert (verdict.off_train_reason is not None) is is_off
+
+
+def _kb(release: Release | None) -> str:
+    return "" if release is None else release.kb_number or "no KB"
+
+
+def _recorded(line: str, text: str) -> list[Release]:
+    found = []
+    for entry in words(text):
+        name, kind = entry.split()
+        first = month(name)
+        assert first is not None
+        is_announced = kind == "announced"
+        found.append(
+            Release(
+                ProductLine(line),
+                first,
+                ReleaseType.HOTPATCH if is_announced else ReleaseType(kind),
+                second_tuesday(first),
+                kb_number="1000000",
+                is_scheduled=is_announced,
+            )
+        )
+    return found
+
+
+@table("missing-months")
+def test_missing_months(row: Row) -> None:
+    rows, line, at = _recorded(row["line"], row["recorded"]), ProductLine(row["line"]), moment(row["at (UTC)"])
+    assert catalogue_ends(rows, line, at) == month(row["known until"])
+    assert missing_months(rows, line, at) == tuple(month(name) for name in words(row["missing"]))
+
+
+@table("end-of-hotpatching")
+def test_end_of_hotpatching(row: Row) -> None:
+    line, at = ProductLine(row["line"]), moment(row["at (UTC)"])
+    assert is_train_over(line, at) is flag(row["over"])
+    assert next_baseline_of(line, at) == month(row["next planned baseline"])
 
 
 # --- selection and guard -----------------------------------------------------------------------------------------
@@ -305,13 +368,12 @@ def test_selection(row: Row) -> None:
         patch_name_masks_to_exclude=tuple(mask[1:] for mask in masks if mask.startswith("-")),
         guard_overrides=words(row["ticked"]),
     )
-    guard = Guard(is_on_track=True, baseline_released_on=date(2026, 4, 14), off_until=date(2026, 7, 1))
-    selection = select([offered], plan, guard=guard)
+    selection = select([offered], plan, guard=guard_at("ws2022", "2026-05-20", HotpatchTrack.ON_TRACK))
     (verdict,) = selection.verdicts
     assert (verdict.state, verdict.reason) == (row["state"], row["reason"])
     assert verdict.is_selected is (row["state"] == "Pending")
     assert len(selection.selected) + len(selection.left_out) == 1
-    assert (verdict.off_until is not None) is (row["release type"] == "lcu")
+    assert verdict.off_until == (date(2026, 7, 1) if row["release type"] == "lcu" else None)
 
 
 @table("plan")
@@ -337,14 +399,36 @@ def test_kb_lists(row: Row) -> None:
     assert (caught.value.first_bad, str(caught.value.more)) == (row["first bad"], row["more"])
 
 
+def guard_at(line: str, day_: str, track: HotpatchTrack, until: str = "9999-12") -> Guard:
+    """The guard of a machine on this track, with a catalogue that knows nothing released later than the month."""
+    last = month(until)
+    assert last is not None
+    known = [release for release in releases() if release.month <= last]
+    return guard_for(TrackVerdict(track), known, ProductLine(line), end_of(day_))
+
+
 @table("guard")
 def test_guard(row: Row) -> None:
-    guard = Guard(is_on_track=flag(row["on track"]), baseline_released_on=day(row["baseline of"]))
+    guard = guard_at("ws2025", "2025-12-20", HotpatchTrack(row["track"]), until="2025-12")
+    title = f"2025-11 Cumulative Update for Windows Server 2025 for x64-based Systems (KB{row['KB']})"
     offered = patch(
+        row["KB"],
+        title=title if row["title"] else "Something",
         release_type=ReleaseType(row["release type"]) if row["release type"] else None,
         published_on=day(row["published"]),
+        reboot_behavior=RebootBehavior(row["reboot behavior"]),
     )
-    assert guard.holds_back(offered) is flag(row["held back"])
+    hold = guard.holds(offered, is_baseline_offered=flag(row["B offered"]))
+    assert (hold.reason if hold else "") == row["held"]
+    assert (hold is not None and hold.needs_decision) is flag(row["decision"])
+    assert guard.presumes(offered) is flag(row["presumed"])
+    assert hold is None or hold.off_until == date(2026, 1, 1)
+
+
+@table("os-update")
+def test_os_update(row: Row) -> None:
+    offered = patch(title=row["title"], reboot_behavior=RebootBehavior(row["reboot behavior"]))
+    assert is_os_update(offered) is flag(row["OS update"])
 
 
 # --- runs --------------------------------------------------------------------------------------------------------
@@ -364,6 +448,13 @@ def test_reboot_prospect(row: Row) -> None:
     assert seen.reboot == row["prospect"]
     reboot_minutes = 10 if row["prospect"] in {"possible", "certain"} else 0
     assert seen.duration == timedelta(minutes=10 * len(patches) + reboot_minutes)
+
+
+@table("run-work")
+def test_run_work(row: Row) -> None:
+    taken = selected(*(patch(str(number)) for number in range(int(row["selected"]))))
+    plan = InstallationPlan(reboot_setting=RebootSetting(row["reboot option"]))
+    assert work_of(taken, plan, is_reboot_pending=flag(row["reboot pending"])) == row["work"]
 
 
 @table("window")
@@ -448,6 +539,17 @@ def pending(text: str) -> Patch:
     )
 
 
+@table("forecast-outlook")
+def test_forecast_outlook(row: Row) -> None:
+    outlook, hindrance = judge_outlook(
+        HotpatchTrack(row["track"] or "on_track"),
+        Patcher(row["who patches"]),
+        RebootSetting(row["reboot setting"]) if row["reboot setting"] else None,
+        tuple(RebootCause(name) for name in words(row["causes"])),
+    )
+    assert (outlook, hindrance or "") == (row["outlook"], row["hindrance"])
+
+
 @table("forecast")
 def test_forecast(row: Row) -> None:
     line = ProductLine(row["line"])
@@ -468,11 +570,23 @@ def test_forecast(row: Row) -> None:
         is_reboot_pending=flag(row["reboot pending"]),
         as_of=at,
         months=4,
+        reboot_setting=RebootSetting.IF_REQUIRED,
+        patcher=Patcher.PORTAL_AUTOMATICALLY,
+        guard=guard_for(verdict, releases(), line, at),
     )
-    shown = "; ".join(f"{m.month:%Y-%m}: {' + '.join(m.causes)}" for m in seen)
-    assert shown.strip() == row["months"]
-    for found in seen:
-        assert found.is_certain is bool(set(found.causes) - {RebootCause.PENDING_UPDATE})
+    told = "; ".join(
+        f"{item.month:%Y-%m}{'*' if item.is_by_rule else ''}: "
+        + " + ".join(cause.value for cause in item.causes)
+        + ("?" if item.outlook is Outlook.MAY else "")
+        for item in seen
+    )
+    assert told.strip() == row["months"]
+    for item in seen:
+        assert (
+            item.is_certain is (item.outlook is Outlook.WILL) is bool(set(item.causes) - {RebootCause.PENDING_UPDATE})
+        )
+        assert item.outlook is not Outlook.NOT_KNOWN
+        assert item.hindrance is None
 
 
 # --- life of an operation ----------------------------------------------------------------------------------------
