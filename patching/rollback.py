@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from patching.releases import release_order, timetable
+from patching.releases import Timetable, release_order, timetable
 from patching.terms import ProductLine, Release
 from patching.track import is_consistent, stand
 
@@ -57,9 +57,22 @@ def plan_rollback(
     A hotpatch or an LCU goes back to the baseline under it, a baseline to the one before. Refused where the list of
     installed KBs is not complete or does not explain the build: what nobody recorded could lie on top.
     """
-    if line is None or not is_list_complete or not os_build:
+    if line is None:
         return RollbackRefusal.UNKNOWN_STATE
-    known = timetable(releases, line, as_of)
+    return plan_rollback_on(
+        timetable(releases, line, as_of),
+        installed_kbs=installed_kbs,
+        os_build=os_build,
+        is_list_complete=is_list_complete,
+    )
+
+
+def plan_rollback_on(
+    known: Timetable, *, installed_kbs: Collection[str], os_build: str, is_list_complete: bool
+) -> RollbackOrder | RollbackRefusal:
+    """`plan_rollback` by a timetable that was made once for many VMs."""
+    if not is_list_complete or not os_build:
+        return RollbackRefusal.UNKNOWN_STATE
     standing = stand(known, installed_kbs, os_build, is_list_complete=True)
     if not standing.listed or not is_consistent(known, standing):
         return RollbackRefusal.UNKNOWN_STATE

@@ -147,20 +147,6 @@ def is_consistent(known: Timetable, standing: Standing) -> bool:
     return standing.is_explained and not standing.not_reached and not _lacks_its_baseline(known, standing)
 
 
-def newest_installed(
-    releases: Iterable[Release],
-    line: ProductLine,
-    installed_kbs: Collection[str],
-    os_build: str,
-    *,
-    as_of: datetime,
-    is_list_complete: bool = False,
-) -> Release | None:
-    """R: the newest release in effect."""
-    known = timetable(releases, line, as_of)
-    return _newest(stand(known, installed_kbs, os_build, is_list_complete=is_list_complete).in_effect)
-
-
 def judge_track(
     releases: Iterable[Release],
     line: ProductLine | None,

@@ -122,7 +122,7 @@ def test_the_stories_of_the_demo(page: Page, stack: Stack) -> None:
     for name, words in {
         "hr-off-track": "Off track since KB5070881",
         "fin-001": "Baseline due",
-        "fin-006": "Off track: baseline missed",
+        "fin-006": "Baseline overdue",
         "run-contradicted": "The last installation is contradicted",
         "run-never-reboot": "Reboot required",
         "img-custom": "Custom and gallery images cannot be hotpatched",

@@ -377,11 +377,13 @@ def test_it_takes_who_is_eligible_off_peak_and_once(resource_group: ResourceGrou
     assert complete in vms
 
 
-def test_what_would_take_a_machine_off_the_train_is_nothing_it_lacks(resource_group: ResourceGroup) -> None:
-    on_track, off_track = vms = fleet(resource_group, 2)
+@pytest.mark.parametrize("track", ["on_track", "on_track_as_far_as_known", "baseline_due", "unknown"])
+def test_what_would_take_a_machine_off_the_train_is_nothing_it_lacks(resource_group: ResourceGroup, track: str) -> None:
+    guarded, off_track = vms = fleet(resource_group, 2)
+    VirtualMachine.objects.filter(pk=guarded.pk).update(hotpatch_track=track)
     lacking(vms)
     PatchSetMember.objects.update(patch=PatchFactory(classification="Security", release_type="oob_lcu"))
-    VirtualMachine.objects.filter(pk=on_track.pk).update(hotpatch_track="on_track")
+    VirtualMachine.objects.filter(pk=off_track.pk).update(hotpatch_track="off_track_since_kb")
     (rollout,) = start_automatic_patching(now=NIGHT)
     assert list(rollout.members.values_list("vm_id", flat=True)) == [off_track.pk]
 

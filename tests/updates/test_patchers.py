@@ -73,6 +73,7 @@ def fleet_of_the_table(group: ResourceGroup) -> list[tuple[VirtualMachine, dict[
     behind = {
         "portal": ConnectionFactory(),
         "platform": ConnectionFactory(kind="azure_arm", platform=Platform.AZURE.value),
+        "switched off": ConnectionFactory(is_patching_automatically=False),
     }
     row = configuration()
     row.save()
@@ -82,7 +83,7 @@ def fleet_of_the_table(group: ResourceGroup) -> list[tuple[VirtualMachine, dict[
     for facts in rows("who-patches"):
         vm = VirtualMachineFactory(
             resource_group=group,
-            connection=behind[facts["in charge"]],
+            connection=behind["switched off" if facts["switch"] == "off" else facts["in charge"]],
             patch_mode=facts["patch mode"],
             bypass_platform_safety_checks=flag(facts["bypass"]),
             provision_vm_agent=flag(facts["agent"]),
@@ -95,13 +96,14 @@ def fleet_of_the_table(group: ResourceGroup) -> list[tuple[VirtualMachine, dict[
 def test_every_row_of_the_table_is_written_as_the_rule_says(resource_group: ResourceGroup) -> None:
     made = fleet_of_the_table(resource_group)
     VirtualMachine.objects.update(patcher="")
-    assert follow_schedules() == len(made) == 48
+    assert follow_schedules() == len(made) == 49
     for vm, facts in made:
         verdict = who_patches(
             patch_mode=PatchMode(facts["patch mode"]),
             is_bypassing=flag(facts["bypass"]),
             has_schedule=flag(facts["schedule"]),
             is_portal_in_charge=facts["in charge"] == "portal",
+            is_automatic_on=facts["switch"] != "off",
             has_agent=flag(facts["agent"]),
         )
         assert (patcher(vm), vm.is_scheduled) == (verdict.patcher.value, flag(facts["schedule"])), facts

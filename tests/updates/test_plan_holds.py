@@ -25,7 +25,7 @@ STORIES = [
     ("20348.5020", date(2026, 5, 20), {}),  # on track, a hotpatch to come
     ("20348.5074", date(2026, 5, 20), {}),  # hotpatched
     ("20348.4830", date(2026, 4, 16), {}),  # baseline due
-    ("20348.4830", date(2026, 5, 20), {}),  # baseline missed
+    ("20348.4830", date(2026, 5, 20), {}),  # baseline overdue
     ("20348.5020", date(2026, 5, 20), {"enable_hotpatching": False}),  # not on the train
     ("26100.6899", date(2025, 10, 24), {"ws2025": True}),  # on track, an out-of-band LCU on offer
     ("26100.6905", date(2025, 10, 24), {"ws2025": True}),  # off track

@@ -288,7 +288,10 @@ def test_each_vm_gets_its_own_verdict_in_one_query() -> None:
     ImageCatalogEntryFactory(sku="Special", product_line="ws2025")
     expected = {
         VirtualMachineFactory(): (EligibilityVerdict.ELIGIBLE, ProductLine.WS2022),
-        VirtualMachineFactory(image_sku="SPECIAL"): (EligibilityVerdict.ELIGIBLE, ProductLine.WS2025),
+        VirtualMachineFactory(image_sku="SPECIAL", image_version="latest", image_exact_version=""): (
+            EligibilityVerdict.ELIGIBLE,
+            ProductLine.WS2025,
+        ),
         VirtualMachineFactory(desktop=True): (EligibilityVerdict.IMAGE_NOT_IN_CATALOG, ProductLine.WS2022),
         VirtualMachineFactory(custom_image=True): (EligibilityVerdict.CUSTOM_IMAGE, None),
         VirtualMachineFactory(uniform=True): (EligibilityVerdict.UNIFORM_SCALE_SET, ProductLine.WS2022),
