@@ -14,8 +14,9 @@ from typing import Any
 
 from connectors.catalogue import Catalogue
 from connectors.protocol import Capability, ConnectorError, ObserveRequest, StartRequest
-from connectors.simulator import Simulator, _line
+from connectors.simulator import Simulator
 from connectors.simulator import make as make_simulator
+from connectors.simulator.machines import line_of
 from patching.releases import as_of
 from patching.terms import InstallationState, OperationKind
 
@@ -68,11 +69,11 @@ class Troubled:
     def _deed(self, request: StartRequest, now: datetime) -> dict[str, Any]:
         """What the machine does with this start: which patches it installs, and how often it reboots."""
         deed: dict[str, Any] = {"request": str(request.request_id), "vm": request.vm.vm_id, "kind": request.kind}
-        line = _line(request.vm)
+        line = line_of(request.vm)
         if request.kind is OperationKind.INSTALLATION and request.plan is not None and line is not None:
             moment = as_of(self.inner.catalogue_date, now)
             look = ObserveRequest(request.request_id, request.kind, request.vm, "", now, request.plan)
-            run = self.inner._run(look, request.plan, self.inner._machine(request.vm, line, moment), moment)
+            run = self.inner._run(look, request.plan, self.inner.machines.machine(request.vm, line, moment), moment)
             done = [o.patch.key for o in run.result.patches if o.state is InstallationState.INSTALLED]
             deed |= {"patches": sorted(done), "reboots": sum(s.step == "rebooting" for s in run.stretches)}
         return deed

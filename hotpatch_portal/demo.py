@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID
 
 from django.contrib.auth.models import User
@@ -15,9 +16,10 @@ from patching.terms import (
     InstallationPlan,
     PatchMode,
     Platform,
+    ProductLine,
     RebootSetting,
 )
-from updates.models import Operation, VmUpdateState
+from updates.models import InstalledPatch, Operation, Patch, VmUpdateState
 from updates.services.operations import request_assessments, request_installations
 from vms.choices import PowerState, Role
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
@@ -49,6 +51,7 @@ class Story:
     simulate: str = ""
     is_assessed: bool = True
     install: InstallationPlan | None = None
+    kbs: tuple[str, ...] = ()  # what is installed, where the build alone does not tell
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,10 +108,11 @@ def stories() -> list[Story]:
         # the week after a planned baseline
         *(Story(f"fin-{n:03}", APRIL, "rg-finance", _BASELINE_DUE) for n in range(1, 5)),
         Story("fin-005", APRIL, "rg-finance", APRIL_2026),
-        Story("fin-006", MAIN, "rg-finance", _BASELINE_DUE),  # the baseline is overdue
-        # the week of KB5070881
+        Story("fin-006", MAIN, "rg-finance", _BASELINE_DUE),  # the baseline of April is overdue
+        # the week of KB5070881: hr-001 is one of the few machines with hotpatch that it reached, and hr-off-track took it.
+        # KB5070893, which keeps a machine on the train, brings the same build.
         *(Story(f"hr-{n:03}", OCTOBER, "rg-people", "26100.6899", sku=WS2025_CORE, location="westeurope") for n in range(1, 4)),
-        Story("hr-off-track", OCTOBER, "rg-people", "26100.6905", sku=WS2025_CORE, location="westeurope"),
+        Story("hr-off-track", OCTOBER, "rg-people", "26100.6905", kbs=("5066835", "5070881"), sku=WS2025_CORE, location="westeurope"),
         Story("hr-005", OCTOBER, "rg-people", "20348.4294", location="westeurope"),
         # the unplanned baseline of August 2024
         *(Story(f"lab-{n:03}", AUGUST, "rg-lab", "20348.2582", location="northeurope") for n in range(1, 4)),
@@ -177,6 +181,7 @@ def _make(owner: User) -> int:
     VmUpdateState.objects.bulk_create(
         VmUpdateState(vm=vm, os_build=story.build) for vm, story in zip(vms, told, strict=True) if story.build
     )
+    _record_installed(vms, told)
     refresh_hotpatch_statuses(connection_ids=[connection.pk for connection in connections.values()])
     refresh_patchers(among=VirtualMachine.objects.filter(connection__in=connections.values()))
     by_story = list(zip(vms, told, strict=True))
@@ -189,6 +194,28 @@ def _make(owner: User) -> int:
         is_bulk=True,
     )
     return len(vms)
+
+
+def _record_installed(vms: Sequence[VirtualMachine], told: Sequence[Story]) -> None:
+    """Record the KBs that a story names as installed on the day after their release."""
+    keys = {story.name: [f"{_line(story)}:{kb_number}" for kb_number in story.kbs] for story in told}
+    patches = {
+        patch.key: patch for patch in Patch.objects.filter(key__in=[key for row in keys.values() for key in row])
+    }
+    InstalledPatch.objects.bulk_create(
+        InstalledPatch(vm=vm, patch=(patch := patches[key]), installed_on=_day_after(patch))
+        for vm, story in zip(vms, told, strict=True)
+        for key in keys[story.name]
+    )
+
+
+def _line(story: Story) -> ProductLine:
+    return ProductLine.WS2025 if story.sku == WS2025_CORE else ProductLine.WS2022
+
+
+def _day_after(patch: Patch) -> datetime:
+    assert patch.published_on is not None
+    return datetime.combine(patch.published_on + timedelta(days=1), time(18, 30), UTC)
 
 
 def _vm(story: Story, connection: Connection, group: ResourceGroup) -> VirtualMachine:

@@ -69,7 +69,7 @@ _ON_TRACK = (
 KINDS: tuple[Kind, ...] = (
     *(Kind(90, sku, build, hotpatch=True) for build, sku in _ON_TRACK),
     *(Kind(100, _2025, build, hotpatch=True) for build in ("26100.32690", "26100.32772")),
-    Kind(60, _2022, "20348.4830", hotpatch=True),  # missed the baseline
+    Kind(60, _2022, "20348.4830", hotpatch=True),  # the baseline of April is overdue
     Kind(40, _2025, "26100.6905", hotpatch=True),
     Kind(60, _2022, "20348.5139", hotpatch=False, patch_mode=PatchMode.AUTOMATIC_BY_OS),
     Kind(40, _2025, "26100.32860", hotpatch=False, patch_mode=PatchMode.MANUAL),

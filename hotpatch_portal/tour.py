@@ -38,7 +38,7 @@ STOPS = (
     Stop("web-001", _("On track, with a hotpatch to come"), _("Assess it, then install the May hotpatch: no reboot, and the build moves. Include and exclude KB articles and read the review.")),
     Stop("fin-001", _("Baseline due"), _("The week after a planned baseline: the next update reboots. Try the reboot option “Never reboot” and see how the run ends.")),
     Stop("fin-006", _("Baseline overdue"), _("The baseline of April was not installed in time. It and the newest hotpatch on it bring the machine back, with one reboot.")),
-    Stop("hr-001", _("A choice: stay on the train or take KB5070881"), _("In October 2025 an out-of-band update was offered to hotpatch machines. The guard leaves it out unless you allow it.")),
+    Stop("hr-001", _("A choice: stay on the train or take KB5070881"), _("In October 2025 an out-of-band update reached a few machines with hotpatch before Microsoft stopped it. The guard leaves it out unless you allow it.")),
     Stop("hr-off-track", _("Off track since KB5070881"), _("This machine took it: every month reboots until the next baseline.")),
     Stop("run-contradicted", _("Reported as installed, and not there"), _("The last run is contradicted by the look at the machine that followed it.")),
     Stop("run-failing-kb", _("A failing KB"), _("The run failed, with the update's own error code and what to do.")),

@@ -196,6 +196,9 @@ def judge_track_on(
         return verdict(HotpatchTrack.NOT_ON_TRAIN, way_back=_newest_full(known, standing), off_train_reason=reason)
     if not standing.listed and not os_build:
         return verdict(HotpatchTrack.UNKNOWN)
+    # What runs is newer than all that is recorded. A baseline may be among it, which ended whatever the record says.
+    if not standing.is_explained and build_order(os_build) > known.newest_build:
+        return verdict(HotpatchTrack.NEWER_THAN_CATALOGUE)
     # A hotpatch works on its baseline only: once a cumulative update has replaced that, a later hotpatch changes nothing.
     if (off_since := _first_lcu(known, standing)) is not None:
         return verdict(
@@ -206,8 +209,6 @@ def judge_track_on(
         )
     if baseline is not None and _waits(baseline, standing, os_build, is_reboot_pending):
         return verdict(HotpatchTrack.WAITS_FOR_REBOOT)
-    if not standing.is_explained and build_order(os_build) > known.newest_build:
-        return verdict(HotpatchTrack.NEWER_THAN_CATALOGUE)
     contradiction = _contradiction(
         known, standing, os_build, is_list_complete=is_list_complete, is_reboot_pending=is_reboot_pending
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,35 @@ def test_the_rules_have_no_clock() -> None:
         )
     ]
     assert offenders == []
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The modules that a file imports, each name in full."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_the_checker_of_the_simulation_shares_no_judgement_with_the_portal() -> None:
+    """It and its table import the standard library alone; what feeds it imports no rule and no selector."""
+    own = "hotpatch_portal.simulation.train."
+    for name in ("checker", "train"):
+        tree = ast.parse((ROOT / f"hotpatch_portal/simulation/{name}.py").read_text())
+        foreign = [
+            module
+            for module in imported(tree)
+            if module.split(".")[0] not in sys.stdlib_module_names and not module.startswith(own)
+        ]
+        assert foreign == [], name
+    fed_by = imported(ast.parse((ROOT / "hotpatch_portal/simulation/report.py").read_text()))
+    ours = [
+        name for name in fed_by if name.split(".")[0] in APPS and not name.startswith("hotpatch_portal.simulation.")
+    ]
+    assert [name for name in ours if not name.startswith("patching.terms.")] == []
 
 
 # --- templates and styles ----------------------------------------------------------------------------------------

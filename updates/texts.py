@@ -125,6 +125,24 @@ ERRORS: dict[str, ErrorText] = {
         _("Check that the agent is installed and running in the machine."),
         _("Then run it again."),
     ),
+    "hotpatch.vbs_off": ErrorText(
+        _("The machine is not ready for hotpatches: virtualization-based security does not run."),
+        _(
+            "Turn virtualization-based security on (UEFI with Secure Boot is needed), reboot the machine and assess it. "
+            "Until then Windows Update offers it cumulative updates, which reboot."
+        ),
+    ),
+    "hotpatch.extension_unhealthy": ErrorText(
+        _("The hotpatch extension of the machine is unhealthy."),
+        _(
+            "Uninstall the extension Microsoft.CPlat.Core.WindowsHotpatch and assess the machine, which installs it again."
+        ),
+        _("Then run it again."),
+    ),
+    "hotpatch.baseline_required": ErrorText(
+        _("The machine needs its baseline before a hotpatch."),
+        _("Install the newest baseline, which reboots, and assess the machine. Then the hotpatch applies."),
+    ),
     "vm.not_running": ErrorText(_("The machine is not running."), _("Start it."), _("Then run it again.")),
     "vm.unsupported": ErrorText(
         _("This operating system is not supported."),

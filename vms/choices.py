@@ -164,4 +164,7 @@ MISFORTUNES = [
     (Misfortune.AGENT_NOT_READY.value, _("The VM agent is not ready")),
     (Misfortune.LOST_ANSWER.value, _("The answer to a start is lost for half a minute")),
     (Misfortune.SILENT.value, _("A run never ends")),
+    (Misfortune.VBS_OFF.value, _("Virtualization-based security is off, so the machine is not ready for hotpatches")),
+    (Misfortune.HOTPATCH_EXTENSION.value, _("The hotpatch extension is unhealthy, and hotpatches fail")),
+    (Misfortune.BASELINE_REQUIRED.value, _("Hotpatches fail and ask for the baseline first")),
 ]

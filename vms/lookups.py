@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Field, ForeignObject, Lookup
+from django.db.models import BooleanField, Field, ForeignObject, JSONField, Lookup
 
 _BARE = frozenset({"bigint", "integer", "smallint", "boolean", "uuid"})  # types whose text needs no quotes in an array
 
@@ -76,3 +76,23 @@ class AnyOf(Lookup):
         column, params = self.process_lhs(compiler, connection)
         kind = self.lhs.output_field.db_type(connection) or "text"
         return f"{column} = ANY(%s::{kind}[])", (*params, self.rhs)
+
+
+@JSONField.register_lookup
+class HasTag(Lookup):
+    """`filter(tags__has_tag="simulate")`: an object with this key, compared without case, as Azure compares tag names.
+
+    The name must consist of letters, since it becomes part of a pattern. An index with this condition serves it.
+    """
+
+    lookup_name = "has_tag"
+    output_field = BooleanField()
+    prepare_rhs = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+        """A path through the object's pairs; what is no object has no tags."""
+        if not str(self.rhs).isalpha():
+            raise ValueError(f"{self.rhs!r} is no plain word")
+        column, params = self.process_lhs(compiler, connection)
+        path = f'$.keyvalue() ? (@.key like_regex "^{self.rhs}$" flag "i")'
+        return f"jsonb_path_exists({column}, %s::jsonpath, '{{}}', true)", (*params, path)

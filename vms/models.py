@@ -585,7 +585,7 @@ class VirtualMachine(models.Model):
             GinIndex(NAME_SEARCH, name="vms_vm_name_search"),
             # the simulated machines with a misfortune, which are few
             models.Index(
-                fields=["connection", "name"], condition=Q(tags__has_key="simulate"), name="vms_vm_misfortune"
+                fields=["connection", "name"], condition=Q(tags__has_tag="simulate"), name="vms_vm_misfortune"
             ),
             models.Index(fields=["id"], condition=Q(are_words_due=True), name="vms_vm_words_due"),
         ]

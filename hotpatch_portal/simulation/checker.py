@@ -1,7 +1,8 @@
 """Judging a simulation by what its machines went through (docs/simulation.md defines each rule).
 
-Independent: it reads static facts, the recorded releases and the ledger of the machines. It uses no plan, no rollout, no
-summary and none of the rules by which the portal decides.
+Independent: it reads the ledger of what the machines received, their static facts, and a table of its own that says which
+KB puts a machine on or off the train (train.csv). It uses no plan, no rollout, no summary, no catalogue of the portal and
+none of the rules by which the portal decides; it imports nothing but the standard library and that table.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from enum import StrEnum
 from heapq import heappop, heappush
 from zoneinfo import ZoneInfo
 
+from hotpatch_portal.simulation.train import (
+    BASELINE,
+    IS_FOR_MACHINES_OFF,
+    IS_FOR_MACHINES_ON,
+    TAKES_OFF,
+    Out,
+    Train,
+)
+
 PATCHED_WITHIN = timedelta(days=30)
 ENOUGH_NIGHTS = 15  # whole nights on, of the 30 days, that make a machine "running"
 QUIET_FROM, QUIET_TO = time(22), time(4)
 SMALL_SET, SET_SHARE = 10, 5  # below ten machines one at a time, else a fifth
 UNFINISHED = timedelta(hours=2)  # how long a machine that never answered counts as at work, where it was told no end
-_PACIFIC = ZoneInfo("America/Los_Angeles")
-_ON_TRAIN = frozenset({"baseline", "hotpatch", "oob_hotpatch"})
-_OFF_TRAIN = frozenset({"baseline", "lcu", "oob_lcu"})
-_TAKES_OFF = frozenset({"lcu", "oob_lcu"})
 
 
 class Rule(StrEnum):
@@ -80,22 +86,6 @@ class Work:
     ends: datetime
     installs: tuple[Install, ...] = ()
     reboots: tuple[tuple[datetime, datetime], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Out:
-    """A release that is out: of a line, on a day, of a type."""
-
-    line: str
-    kb_number: str
-    kind: str
-    released_on: date
-    is_planned: bool = True
-
-    @property
-    def out_at(self) -> datetime:
-        """When it is out: 10:00 Pacific time."""
-        return datetime.combine(self.released_on, time(10), _PACIFIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +149,14 @@ def check(
     """Judge the runs of a fleet between two moments. `off`: (machine, from, to) while it was switched off."""
     findings = Findings()
     ordered = sorted(works, key=lambda work: (work.begins, work.machine))
-    by_kb = {(release.line, release.kb_number): release for release in releases}
+    train = Train(releases)
     _check_side_by_side(places, ordered, findings)
     _check_hours(places, ordered, findings)
-    _check_train(places, ordered, by_kb, begins, findings)
+    _check_train(places, ordered, train, begins, findings)
     dark: dict[int, list[tuple[datetime, datetime]]] = defaultdict(list)
     for machine, since, until in off:
         dark[machine].append((since, until))
-    _check_in_time(places, ordered, by_kb, dark, begins, ends, findings)
+    _check_in_time(places, ordered, train, dark, begins, ends, findings)
     findings.violations.sort(key=lambda violation: (violation.at, violation.rule, violation.words))
     return findings
 
@@ -268,68 +258,59 @@ def _night(evening: date, clock: ZoneInfo) -> tuple[datetime, datetime]:
 
 
 def _check_train(
-    places: Sequence[Place],
-    works: Sequence[Work],
-    by_kb: Mapping[tuple[str, str], Out],
-    begins: datetime,
-    findings: Findings,
+    places: Sequence[Place], works: Sequence[Work], train: Train, begins: datetime, findings: Findings
 ) -> None:
-    baselines = _Baselines(by_kb.values())
-    is_on = [place.is_on_train and place.has_hotpatch for place in places]
-    base = [baselines.newest(place.line, begins) for place in places]  # what those on the train stand on
+    """Who was taken off, who came back, and why machines rebooted.
+
+    A machine that is only due a baseline counts as one on the train: what it needs is that baseline, and a cumulative
+    update newer than it would take it off.
+    """
+    off_since = {number: _off_at_start(place, begins) for number, place in enumerate(places)}
     away = {
         number: Excursion(number, None, "")
         for number, place in enumerate(places)
-        if place.has_hotpatch and place.is_automatic and not is_on[number]
+        if place.has_hotpatch and place.is_automatic and off_since[number] is not None
     }
     for work in works:
         place, number = places[work.machine], work.machine
-        found = [(install, by_kb.get((place.line, install.kb_number))) for install in work.installs]
-        newest = baselines.newest(place.line, work.begins)
+        found = [(install, train.release(place.line, install.kb_number)) for install in work.installs]
+        newest = train.baseline_at(place.line, work.begins)
+        is_on = place.has_hotpatch and not train.is_off(place.line, off_since[number], work.begins)
         for at, _until in work.reboots:
             cause = _cause(found, newest)
             findings.per_machine[number] += 1
-            (findings.reboots if is_on[number] else findings.reboots_off_train)[cause or "no cause"] += 1
-            if is_on[number] and cause is None:
+            (findings.reboots if is_on else findings.reboots_off_train)[cause or "no cause"] += 1
+            if is_on and cause is None:
                 findings.violations.append(Violation(Rule.REBOOT, at, place.name))
         for install, release in found:
             if install.has_failed or release is None or not place.has_hotpatch:
                 continue
-            if release.kind == "baseline":
-                is_on[number], base[number] = True, release
+            if release.kind == BASELINE and (newest is None or release.released_on >= newest.released_on):
+                off_since[number] = None
                 if gone := away.pop(number, None):
                     back = replace(gone, back_at=install.ends, back_by=install.kb_number)
                     findings.excursions.append(back)
-            elif release.kind in _TAKES_OFF and is_on[number]:
-                # A machine that missed the newest baseline is off already, and is offered nothing else.
-                if base[number] == newest:
+            elif release.kind in TAKES_OFF and (newest is None or release.released_on > newest.released_on):
+                if is_on:
                     words = f"{place.name} by KB{install.kb_number}"
                     findings.violations.append(Violation(Rule.OFF_TRAIN, install.ends, words))
-                is_on[number], away[number] = False, Excursion(number, install.ends, install.kb_number)
+                    away[number] = Excursion(number, install.ends, install.kb_number)
+                off_since[number] = release.released_on
     findings.excursions.extend(away.values())
 
 
-class _Baselines:
-    """The baselines of each line, by the moment they were out."""
-
-    def __init__(self, releases: Iterable[Out]) -> None:
-        self._of: dict[str, list[Out]] = defaultdict(list)
-        for release in sorted(releases, key=lambda r: (r.released_on, r.kb_number)):
-            if release.kind == "baseline":
-                self._of[release.line].append(release)
-
-    def newest(self, line: str, at: datetime) -> Out | None:
-        """The newest that is out at that moment."""
-        return next((release for release in reversed(self._of[line]) if release.out_at <= at), None)
+def _off_at_start(place: Place, begins: datetime) -> date | None:
+    """The day since which it is off when the simulation begins: the eve, where it does not begin on the train."""
+    return None if place.is_on_train else begins.date() - timedelta(days=1)
 
 
 def _cause(found: Sequence[tuple[Install, Out | None]], newest: Out | None) -> str | None:
     """What a reboot was for, in words: the line's newest baseline, else a named patch that is no hotpatch."""
     for _install, release in found:
-        if release is not None and release.kind == "baseline" and release == newest:
+        if release is not None and release.kind == BASELINE and release == newest:
             return f"{'planned' if release.is_planned else 'unplanned'} baseline KB{release.kb_number}"
     for install, release in found:
-        if release is None or release.kind in _TAKES_OFF:
+        if release is None or release.kind in TAKES_OFF:
             return f"{'update' if release is None else release.kind} KB{install.kb_number}"
     return None
 
@@ -340,7 +321,7 @@ def _cause(found: Sequence[tuple[Install, Out | None]], newest: Out | None) -> s
 def _check_in_time(
     places: Sequence[Place],
     works: Sequence[Work],
-    by_kb: Mapping[tuple[str, str], Out],
+    train: Train,
     dark: Mapping[int, Sequence[tuple[datetime, datetime]]],
     begins: datetime,
     ends: datetime,
@@ -349,11 +330,11 @@ def _check_in_time(
     got: dict[int, list[tuple[datetime, Out]]] = defaultdict(list)
     for work in works:
         for install in work.installs:
-            release = by_kb.get((places[work.machine].line, install.kb_number))
+            release = train.release(places[work.machine].line, install.kb_number)
             if release is not None and not install.has_failed:
                 got[work.machine].append((install.ends, release))
     judged = sorted(
-        (r for r in by_kb.values() if begins <= r.out_at and r.out_at + PATCHED_WITHIN <= ends),
+        (r for r in train.releases if r.is_expected and begins <= r.out_at and r.out_at + PATCHED_WITHIN <= ends),
         key=lambda r: (r.released_on, r.line, r.kind, r.kb_number),
     )
     for release in judged:
@@ -361,7 +342,7 @@ def _check_in_time(
         days = []
         for number, place in enumerate(places):
             mine = got.get(number, [])
-            if not place.is_automatic or place.line != release.line or not _is_for(release, place, mine):
+            if not place.is_automatic or place.line != release.line or not _is_for(release, place, mine, train, begins):
                 continue
             at = _patched_at(release, mine)
             is_in_time = at is not None and at <= release.out_at + PATCHED_WITHIN
@@ -380,13 +361,14 @@ def _check_in_time(
             findings.coverage.append(Coverage(release, eligible, in_time, tuple(sorted(days)), off, off_in_time))
 
 
-def _is_for(release: Out, place: Place, got: Sequence[tuple[datetime, Out]]) -> bool:
+def _is_for(release: Out, place: Place, got: Sequence[tuple[datetime, Out]], train: Train, begins: datetime) -> bool:
     """Whether the release is for this machine: what it gets depends on whether it is on the train that day."""
-    is_on_train = place.is_on_train
+    off_since = _off_at_start(place, begins)
     for at, other in got:
-        if at <= release.out_at and (other.kind == "baseline" or other.kind in _TAKES_OFF):
-            is_on_train = other.kind == "baseline"
-    return release.kind in (_ON_TRAIN if is_on_train and place.has_hotpatch else _OFF_TRAIN)
+        if at <= release.out_at and other.kind in IS_FOR_MACHINES_OFF:
+            off_since = None if other.kind == BASELINE else other.released_on
+    is_on_train = place.has_hotpatch and not train.is_off(place.line, off_since, release.out_at)
+    return release.kind in (IS_FOR_MACHINES_ON if is_on_train else IS_FOR_MACHINES_OFF)
 
 
 def _patched_at(release: Out, got: Sequence[tuple[datetime, Out]]) -> datetime | None:

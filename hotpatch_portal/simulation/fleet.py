@@ -36,6 +36,8 @@ _MISFORTUNES = (
     "agent-not-ready",
     "lost-answer",
     "silent",
+    "hotpatch-extension",
+    "baseline-required",
 )
 MISFORTUNE_SHARE = 0.02  # of the machines after each Patch Tuesday
 OFF_SHARE, LONG_OFF_SHARE = 0.05, 0.01  # of the machines: off for some days, off for weeks
@@ -56,7 +58,6 @@ class Machine:
     is_hotpatch_on: bool
     patch_mode: PatchMode
     build: str
-    is_on_train: bool
 
     @property
     def is_automatic(self) -> bool:
@@ -99,7 +100,6 @@ def make_machines(count: int, *, seed: int, begins: date, releases: Sequence[Rel
         line = ProductLine.WS2022 if dice.random() < 0.7 else ProductLine.WS2025
         kind = dice.random()
         is_hotpatch_on = kind < 0.85
-        build, is_on_train = builds[line, is_hotpatch_on and kind >= 0.05]
         mode = dice.random()
         found.append(
             Machine(
@@ -113,14 +113,13 @@ def make_machines(count: int, *, seed: int, begins: date, releases: Sequence[Rel
                 line=line,
                 is_hotpatch_on=is_hotpatch_on,
                 patch_mode=PatchMode.MANUAL if mode < 0.03 else PatchMode.AUTOMATIC_BY_PLATFORM,
-                build=build,
-                is_on_train=is_on_train,
+                build=builds[line, is_hotpatch_on and kind >= 0.05],  # some begin off the train
             )
         )
     return found
 
 
-def _first_build(releases: Sequence[Release], line: ProductLine, begins: date, is_on: bool) -> tuple[str, bool]:
+def _first_build(releases: Sequence[Release], line: ProductLine, begins: date, is_on: bool) -> str:
     """The newest build before the first day: of the train where the line had a baseline by then, else of an LCU."""
     out = sorted(
         (r for r in releases if r.product_line is line and r.released_on < begins and r.build and r.kb_number),
@@ -129,8 +128,8 @@ def _first_build(releases: Sequence[Release], line: ProductLine, begins: date, i
     train = [r for r in out if r.type is ReleaseType.BASELINE or r.type in HOTPATCH_TYPES]
     full = [r for r in out if r.type is ReleaseType.BASELINE or r.type in LCU_TYPES]
     if is_on and any(r.type is ReleaseType.BASELINE for r in train):
-        return train[-1].build, True
-    return (full[-1].build if full else _OLDEST_BUILD[line]), False
+        return train[-1].build
+    return full[-1].build if full else _OLDEST_BUILD[line]
 
 
 def _places(region: str, dice: random.Random) -> Iterator[tuple[str, str]]:

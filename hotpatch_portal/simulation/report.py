@@ -13,29 +13,36 @@ from hotpatch_portal.simulation.checker import (
     Coverage,
     Findings,
     Install,
-    Out,
     Place,
     Rule,
     Work,
     check,
 )
 from hotpatch_portal.simulation.run import Outcome
+from hotpatch_portal.simulation.train import Train, table
 from patching.terms import OperationKind
-from vms.regions import clock_of
 
 SHOWN = 20
 
 
+# The clocks of the machines (hotpatch_portal/fleet.py gives each its Windows time zone), by the names of the tz database.
+CLOCKS = {
+    "UTC": "UTC",
+    "Tokyo Standard Time": "Asia/Tokyo",
+    "W. Europe Standard Time": "Europe/Berlin",
+    "GMT Standard Time": "Europe/London",
+    "Eastern Standard Time": "America/New_York",
+    "Pacific Standard Time": "America/Los_Angeles",
+    "AUS Eastern Standard Time": "Australia/Sydney",
+}
+
+
 def judge(outcome: Outcome) -> Findings:
-    """Let the checker judge what the machines went through."""
+    """Let the checker judge what the machines went through, by its own table of releases."""
     return check(
         places_of(outcome),
         works_of(outcome),
-        [
-            Out(r.product_line.value, r.kb_number, r.type.value, r.released_on, r.is_planned is not False)
-            for r in outcome.releases
-            if r.kb_number and not r.is_scheduled
-        ],
+        table(),
         [(power.machine, power.off_at, power.on_at or outcome.ends) for power in outcome.power],
         begins=outcome.begins,
         ends=outcome.ends,
@@ -44,11 +51,12 @@ def judge(outcome: Outcome) -> Findings:
 
 def places_of(outcome: Outcome) -> list[Place]:
     """The static facts of the fleet."""
+    train = Train(table())
     return [
         Place(
             name=machine.name,
             region=machine.region,
-            clock=str(clock_of(machine.time_zone, machine.region)),
+            clock=CLOCKS[machine.time_zone],
             line=machine.line.value,
             zone=machine.zone,
             availability_set=machine.availability_set,
@@ -56,7 +64,7 @@ def places_of(outcome: Outcome) -> list[Place]:
             group=machine.group,
             is_automatic=machine.is_automatic,
             has_hotpatch=machine.is_hotpatch_on,
-            is_on_train=machine.is_on_train,
+            is_on_train=train.stands_on(machine.line.value, machine.build, outcome.begins),
         )
         for machine in outcome.machines
     ]

@@ -11,12 +11,13 @@ from typing import cast
 from django.db import connection
 from django.db.models import Min
 
+from connectors.catalogue import Catalogue
 from connectors.protocol import Connector
 from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, make
 from hotpatch_portal.simulation.clock import Clock, simulated_clock
 from hotpatch_portal.simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
-from patching.terms import OperationKind, Release
-from updates.models import Operation, Rollout, RolloutState
+from patching.terms import OperationKind
+from updates.models import Operation, Patch, Release, Rollout, RolloutState
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.selectors.connections import configuration_of
 from updates.services.automation import tick
@@ -50,7 +51,6 @@ class Outcome:
 
     machines: Sequence[Machine]
     places: dict[int, int]  # the place in the fleet by the id of the VM
-    releases: tuple[Release, ...]
     begins: datetime
     ends: datetime
     ledger: MemoryLedger
@@ -70,28 +70,44 @@ def first_days(begins: date, months: int) -> tuple[datetime, datetime]:
     return datetime.combine(begins, time(), UTC), datetime.combine(ends, time(), UTC)
 
 
-def simulate(*, vms: int, begins: datetime, ends: datetime, seed: int, tell: Callable[[str], None]) -> Outcome:
+def simulate(
+    *,
+    vms: int,
+    begins: datetime,
+    ends: datetime,
+    seed: int,
+    tell: Callable[[str], None],
+    record_until: date | None = None,
+) -> Outcome:
     """Run it from one midnight (UTC) to another in the configured database, which must hold the catalogue and no machines.
 
+    `record_until`: the portal's catalogue forgets what came after this day; the machines are offered all of it.
     Raises ValueError if there are machines.
     """
     if VirtualMachine.objects.exists():
         raise ValueError("A simulation needs a database without machines.")
     with simulated_clock(begins) as clock:
-        catalogue = load_catalogue()
-        machines = make_machines(vms, seed=seed, begins=begins.date(), releases=catalogue.facts.releases)
+        world = load_catalogue().facts
+        if record_until is not None:
+            _forget_after(record_until)
+        machines = make_machines(vms, seed=seed, begins=begins.date(), releases=world.releases)
         ids = record(machines, seed=seed, tell=tell)
         outcome = Outcome(
             machines=machines,
             places={pk: number for number, pk in enumerate(ids)},
-            releases=tuple(catalogue.facts.releases),
             begins=begins,
             ends=ends,
             ledger=MemoryLedger(),
         )
         events = make_events(machines, seed=seed, begins=begins, ends=ends)
-        _Run(clock, outcome, ids, events, tell).go()
+        _Run(clock, outcome, ids, events, world, tell).go()
         return outcome
+
+
+def _forget_after(day: date) -> None:
+    """Let the portal's catalogue end here: its releases, and their patches."""
+    Release.objects.filter(released_on__gt=day).delete()
+    Patch.objects.filter(published_on__gt=day).delete()
 
 
 def _after(now: datetime, step: timedelta) -> datetime:
@@ -107,10 +123,12 @@ class _Run:
         outcome: Outcome,
         ids: Sequence[int],
         events: Sequence[Event],
+        world: Catalogue,
         tell: Callable[[str], None],
     ) -> None:
         self._clock, self._outcome, self._ids, self._tell = clock, outcome, ids, tell
         self._events = list(reversed(events))  # the next one is the last
+        self._world = world
         self._person = make_person()
         self._simulator: Simulator | None = None
         self._off: dict[int, Power] = {}
@@ -152,7 +170,7 @@ class _Run:
     def _connector(self, row: ConnectionRow, catalogue: LoadedCatalogue) -> Connector:
         """The simulator of the connection; kept, since it remembers what it has worked out."""
         if self._simulator is None:
-            made = make(configuration_of(row), catalogue.facts, ledger=self._outcome.ledger)
+            made = make(configuration_of(row), catalogue.facts, ledger=self._outcome.ledger, world=self._world)
             self._simulator = replace(made, is_patient=True, assessment_seconds=0.0)
         return cast("Connector", self._simulator)  # a frozen connector: nobody sets its capabilities
 

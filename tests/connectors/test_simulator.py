@@ -11,18 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors import connector_for
-from connectors.protocol import ConnectorError, Started
+from connectors.catalogue import Catalogue
+from connectors.protocol import ConnectorError, Started, VmRef
 from connectors.simulator import FileLedger, MemoryLedger, Simulator, make
-from patching.releases import as_of
+from connectors.simulator.windows_update import _defender, builds_of
+from patching.outcome import build_order
+from patching.release_files import patch_of_release
+from patching.releases import as_of, release_order
+from patching.rollback import RollbackOrder
 from patching.selection import OFF_GUARD, prospect, select
 from patching.terms import (
+    ON_TRACK_WORDS,
+    Audience,
+    Channel,
     Classification,
     HotpatchTrack,
     InstallationPlan,
     InstallationState,
+    InstalledUpdate,
+    OperationKind,
+    Patch,
     ProductLine,
     RebootSetting,
     RebootStatus,
+    Release,
+    ReleaseType,
     RunStatus,
 )
 from patching.track import judge_track
@@ -58,6 +71,23 @@ def track_of(vm, day: date) -> HotpatchTrack:
         os_build=vm.os_build,
         as_of=as_of(day, NOW),
     ).track
+
+
+def offered(world: Simulator, vm: VmRef) -> set[str]:
+    return {patch.kb_number for patch in assess(world, vm).available}
+
+
+def os_kbs() -> set[str]:
+    return {release.kb_number for release in recorded().releases if release.kb_number}
+
+
+def kbs(vm: VmRef) -> set[str]:
+    return {update.patch.kb_number for update in vm.installed}
+
+
+def having(line: str, *kb_numbers: str) -> tuple[InstalledUpdate, ...]:
+    patches = (recorded().patch_by_key[f"{line}:{kb_number}"] for kb_number in kb_numbers)
+    return tuple(InstalledUpdate(patch, datetime(2024, 1, 1, tzinfo=UTC)) for patch in patches)
 
 
 _WORLD = simulator()
@@ -128,10 +158,18 @@ def test_never_reboot_leaves_the_reboot_required_and_the_build_where_it_was() ->
     assert (done.final_assessment.os_build, done.final_assessment.is_reboot_pending) == (APRIL_2026, False)
 
 
-def test_an_out_of_band_update_is_offered_to_a_machine_on_track_and_takes_it_off_only_when_allowed() -> None:
+def test_an_out_of_band_update_reaches_a_few_on_track_and_takes_them_off_only_when_allowed() -> None:
     day = date(2025, 10, 24)
     world = simulator(day)
-    vm = assessed(world, machine(line=ProductLine.WS2025, os_build="26100.6899"))
+    fleet = [assessed(world, machine(f"m-{n}", ProductLine.WS2025, os_build="26100.6899")) for n in range(200)]
+    reached = [vm for vm in fleet if "5070881" in offered(world, vm)]
+    assert 8 <= len(reached) <= 32, "about one in ten"
+    assert all("5070893" in offered(world, vm) for vm in fleet), "everybody gets the hotpatch that replaced it"
+    later = [replace(vm, os_build="26100.6905") for vm in reached]
+    assert not any("5070881" in offered(simulator(date(2025, 11, 12)), vm) for vm in later), (
+        "November's releases end it"
+    )
+    vm = reached[0]
     assert track_of(vm, day) is HotpatchTrack.ON_TRACK
     assert "5070881" in {patch.kb_number for patch in assess(world, vm).available}
     guarded = install(world, vm, SECURITY)
@@ -165,13 +203,204 @@ def test_a_machine_off_hotpatch_gets_the_newest_cumulative_update() -> None:
     assert "5087424" not in offered
 
 
-def test_an_out_of_band_hotpatch_without_a_build_leaves_the_build() -> None:
-    world = simulator(date(2026, 4, 20))
-    vm = assessed(world, machine(os_build=APRIL_2026))
-    result = install(world, vm, SECURITY)
-    assert states(result)["5091576"] is S.INSTALLED
-    assert result.final_assessment is not None
-    assert result.final_assessment.os_build == APRIL_2026
+def without_build(catalogue: Catalogue, *kb_numbers: str) -> Catalogue:
+    """The catalogue with the builds of these KBs forgotten."""
+    releases = tuple(replace(r, build="") if r.kb_number in kb_numbers else r for r in catalogue.releases)
+    return replace(catalogue, releases=releases)
+
+
+def test_a_release_without_a_recorded_build_moves_the_build_all_the_same() -> None:
+    forgetful = without_build(recorded(), "5091576", "5087424")
+    for day, kb_number, before, after in (
+        (date(2026, 4, 20), "5091576", APRIL_2026, "20348.5139"),
+        (date(2026, 5, 20), "5087424", APRIL_2026, "20348.5139"),
+    ):
+        world = make({"seed": 7, "catalogue_date": day}, forgetful)
+        vm = assessed(world, machine(os_build=before))
+        result = install(world, vm, SECURITY)
+        assert states(result)[kb_number] is S.INSTALLED
+        final = result.final_assessment
+        assert final is not None
+        assert build_order(before) < build_order(final.os_build) < build_order(after)
+        assert final.os_build not in {r.build for r in forgetful.releases}
+        track = judge_track(
+            forgetful.releases,
+            ProductLine.WS2022,
+            is_hotpatch_on=True,
+            installed_kbs={update.patch.kb_number for update in final.installed or ()},
+            os_build=final.os_build,
+            as_of=as_of(day, NOW),
+            is_list_complete=True,
+        ).track
+        assert track in ON_TRACK_WORDS, "a listed KB without a recorded build explains it"
+
+
+@given(st.sets(st.sampled_from([r.kb_number for r in recorded().releases if r.build and r.kb_number])))
+def test_the_build_of_a_release_that_nobody_recorded_lies_between_its_neighbours(forgotten: set[str]) -> None:
+    releases = without_build(recorded(), *forgotten).releases
+    for line in ProductLine:
+        own = sorted((r for r in releases if r.product_line is line), key=release_order)
+        builds, recorded_builds = builds_of(line, own), {r.build for r in own if r.build}
+        floor: tuple[int, ...] = ()
+        for place, release in enumerate(own):
+            if not release.kb_number:
+                floor = max(floor, build_order(release.build)) if release.build else floor
+                continue
+            build = builds[line, release.kb_number]
+            if release.build:
+                assert build == release.build
+            elif build_order(build) != floor:  # else there was no room for a build of its own
+                later = [build_order(r.build) for r in own[place:] if r.build and build_order(r.build) > floor]
+                assert build not in recorded_builds
+                assert floor < build_order(build) < min(later, default=(1_000_000,))
+            floor = max(floor, build_order(build))
+
+
+NEXT_WEEK = date(2026, 5, 19)
+OUT_OF_BAND = Release(ProductLine.WS2022, date(2026, 5, 1), ReleaseType.OOB_LCU, NEXT_WEEK, "5999001", "20348.5150")
+
+
+@pytest.mark.parametrize(
+    ("channel", "audience", "is_for_all_on_track", "is_for_those_off"),
+    [
+        (Channel.WINDOWS_UPDATE, Audience.EVERYBODY, True, True),
+        (Channel.WINDOWS_UPDATE, Audience.FEW, False, True),
+        (Channel.WINDOWS_UPDATE, Audience.UNKNOWN, False, True),
+        (Channel.CATALOG_ONLY, Audience.EVERYBODY, False, False),
+        (Channel.WITHDRAWN, Audience.EVERYBODY, False, False),
+        (Channel.UNKNOWN, Audience.EVERYBODY, False, False),
+    ],
+)
+def test_an_out_of_band_update_goes_where_its_channel_and_audience_say(
+    channel: Channel, audience: Audience, is_for_all_on_track: bool, is_for_those_off: bool
+) -> None:
+    release = replace(OUT_OF_BAND, channel=channel, audience=audience)
+    patch = patch_of_release(release)
+    assert patch is not None
+    catalogue = Catalogue((*recorded().releases, release), (*recorded().patches, patch))
+    world = make({"seed": 7, "catalogue_date": date(2026, 5, 20)}, catalogue)
+    fleet = [assessed(world, machine(f"m-{number}", os_build=APRIL_2026)) for number in range(20)]
+    assert all("5999001" in offered(world, vm) for vm in fleet) is is_for_all_on_track
+    off = assessed(world, machine(os_build="20348.5139", is_hotpatch_enabled=False))
+    assert ("5999001" in offered(world, off)) is is_for_those_off
+
+
+def test_what_never_came_through_windows_update_is_offered_to_nobody() -> None:
+    for day, kb_number in (
+        (date(2026, 4, 20), "5091157"),
+        (date(2026, 9, 15), "5129235"),
+        (date(2026, 9, 15), "5129237"),
+    ):
+        world = simulator(day)
+        for line in ProductLine:
+            for is_on in (True, False):
+                vm = assessed(world, machine(f"vm {line} {is_on}", line, is_hotpatch_enabled=is_on))
+                assert kb_number not in offered(world, vm)
+
+
+def test_a_baseline_whose_kb_nobody_recorded_is_offered_to_nobody_and_leaves_the_machine_due() -> None:
+    world = simulator(date(2026, 11, 20))
+    (october,) = [
+        r for r in recorded().releases if r.product_line is ProductLine.WS2022 and r.month == date(2026, 10, 1)
+    ]
+    assert (october.type, october.kb_number) == (ReleaseType.BASELINE, "")
+    vm = assessed(world, machine(installed=having("ws2022", "5099540")))
+    assert offered(world, vm) & os_kbs() == set(), "no hotpatch of August on a baseline that is old by now"
+
+
+# --- what a machine is --------------------------------------------------------------------------------------------
+
+
+def test_a_machine_is_of_the_line_that_its_build_says() -> None:
+    world = simulator()
+    vm = assessed(world, machine(line=ProductLine.WS2022, os_build="26100.32690"))
+    assert "5087423" in offered(world, vm)
+    assert "5087424" not in offered(world, vm)
+
+
+def test_where_two_releases_share_a_build_the_setting_says_which_it_is() -> None:
+    releases = tuple(
+        replace(release, build="26100.6905") if release.kb_number == "5070893" else release
+        for release in recorded().releases
+    )
+    world = make({"seed": 7, "catalogue_date": date(2025, 10, 26)}, replace(recorded(), releases=releases))
+    for is_on, kb_number in ((True, "5070893"), (False, "5070881")):
+        vm = machine(line=ProductLine.WS2025, os_build="26100.6905", is_hotpatch_enabled=is_on)
+        assert kb_number in kbs(assessed(world, vm))
+
+
+def test_a_machine_that_took_an_lcu_gets_cumulative_updates_until_the_next_baseline() -> None:
+    took = machine(line=ProductLine.WS2025, os_build="26100.6905", installed=having("ws2025", "5066835", "5070881"))
+    for day, expected in (
+        (date(2025, 11, 12), {"5068861"}),
+        (date(2025, 12, 20), {"5072033"}),
+        (date(2026, 1, 14), {"5073379"}),
+        (date(2026, 3, 12), {"5073379"}),  # the baseline brings it back, not March's cumulative update
+    ):
+        assert offered(simulator(day), took) & os_kbs() == expected, day
+
+
+def test_a_machine_that_missed_its_baseline_gets_it_and_then_the_newest_hotpatch() -> None:
+    world = simulator(date(2026, 5, 20))
+    vm = assessed(world, machine(os_build="20348.4830"))
+    assert offered(world, vm) & os_kbs() == {"5082142"}
+    final = install(world, vm, SECURITY).final_assessment
+    assert final is not None
+    assert final.os_build == APRIL_2026
+    assert {patch.kb_number for patch in final.available} & os_kbs() == {"5087424"}
+
+
+def test_a_machine_known_by_its_kbs_alone_has_the_build_that_they_bring() -> None:
+    result = assess(simulator(), machine(installed=having("ws2022", "5082142", "5087424")))
+    assert result.os_build == "20348.5074"
+    pending = having("ws2022", "5082142")
+    waits = machine(os_build="20348.4830", installed=pending, is_reboot_pending=True)
+    assert offered(simulator(), waits) & os_kbs() == set(), "no hotpatch applies before its reboot"
+
+
+def test_a_machine_from_before_everything_recorded_has_a_build_too() -> None:
+    result = assess(simulator(date(2024, 9, 1)), machine(line=ProductLine.WS2025))
+    assert result.os_build == "26100.1742"
+    assert result.installed == ()
+    assert not {patch.kb_number for patch in result.available} & os_kbs()
+
+
+def test_a_rollback_leaves_what_is_not_uninstalled() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build="20348.5074"))
+    orders = (
+        (RollbackOrder(("5087424",), "5082142", APRIL_2026, must_install_target=False), APRIL_2026, {"5082142"}),
+        (RollbackOrder(("5087424", "5082142"), "5073457", "", must_install_target=True), "20348.4648", {"5073457"}),
+        (RollbackOrder(("5087424", "5082142"), "1", "20348.1", must_install_target=True), "20348.1", set()),
+    )
+    for order, build, left in orders:
+        request = replace(observe_request(vm), kind=OperationKind.ROLLBACK, rollback=order)
+        seen = look(world, request, NOW + timedelta(hours=12)).assessment
+        assert seen is not None
+        assert seen.os_build == build
+        assert {update.patch.kb_number for update in seen.installed or ()} & os_kbs() == left
+
+
+# --- a world that is larger than the record -----------------------------------------------------------------------
+
+
+def test_a_machine_is_offered_what_the_portal_does_not_record_and_tells_no_kind_of_release() -> None:
+    world = recorded()
+    old = replace(
+        world,
+        releases=tuple(r for r in world.releases if r.released_on < date(2026, 5, 1)),
+        patches=tuple(p for p in world.patches if p.kb_number not in {"5087424", "5087545"}),
+    )
+    connector = make({"seed": 7, "catalogue_date": date(2026, 5, 20)}, old, world=world)
+    vm = assessed(connector, machine(os_build=APRIL_2026))
+    (hotpatch,) = [patch for patch in assess(connector, vm).available if patch.kb_number == "5087424"]
+    assert hotpatch.release_type is None
+    assert {update.patch.release_type for update in vm.installed if update.patch.kb_number == "5082142"} == {
+        ReleaseType.BASELINE
+    }
+    final = install(connector, vm, SECURITY).final_assessment
+    assert final is not None
+    assert final.os_build == "20348.5074"
 
 
 def test_a_machine_of_unknown_build_gets_one_for_ever() -> None:
@@ -201,8 +430,40 @@ def test_definitions_and_msrt_come_anew() -> None:
     assert not final.available
     later = replace(vm, os_build=final.os_build, installed=final.installed or ())
     assert {p.kb_number for p in assess(tuesday, later).available} == {"2267602"}
-    june = simulator(date(2026, 6, 1))
-    assert "890830" in {p.kb_number for p in assess(june, later).available}
+    for day, is_new in ((date(2026, 6, 8), False), (date(2026, 6, 9), True)):
+        assert ("890830" in offered(simulator(day), later)) is is_new, "MSRT comes on Patch Tuesday"
+
+
+def test_rolling_updates_have_titles_versions_and_ids_of_their_own() -> None:
+    seen: dict[str, list[Patch]] = {"890830": [], "2267602": []}
+    for day in (date(2026, 4, 20), date(2026, 4, 21), date(2026, 5, 20)):
+        for patch in assess(simulator(day), machine(os_build=APRIL_2026)).available:
+            if patch.kb_number in seen:
+                seen[patch.kb_number].append(patch)
+    removal, definitions = seen["890830"], seen["2267602"]
+    assert [patch.version for patch in removal] == ["5.147", "5.147", "5.148"]
+    assert removal[0].title == "Windows Malicious Software Removal Tool x64 - v5.147 (KB890830)"
+    assert removal[0].published_on == date(2026, 4, 14)
+    assert len({patch.version for patch in definitions}) == 3
+    assert definitions[0].title == (
+        "Security Intelligence Update for Microsoft Defender Antivirus - KB2267602 "
+        f"(Version {definitions[0].version}) - Current Channel (Broad)"
+    )
+    for patches in seen.values():
+        assert len({patch.key for patch in patches}) == 1
+        assert len({patch.update_id for patch in patches}) == len({patch.version for patch in patches})
+    days = [date(2022, 1, 1) + timedelta(days=number) for number in range(2_000)]
+    versions = [tuple(map(int, _defender(day)[0].split("."))) for day in days]
+    assert versions == sorted(set(versions)), "a later day has a higher version, compared number by number"
+
+
+def test_a_dot_net_update_has_the_title_of_windows_update() -> None:
+    available = assess(simulator(), machine(os_build=APRIL_2026)).available
+    (title,) = [patch.title for patch in available if patch.kb_number == "5084071"]
+    assert title == (
+        "2026-04 Cumulative Update for .NET Framework 3.5, 4.8 and 4.8.1 for Microsoft server operating system version 21H2 "
+        "for x64 (KB5084071)"
+    )
 
 
 def test_a_hotpatch_is_offered_from_ten_pacific_whoever_asked_before() -> None:
@@ -302,6 +563,46 @@ def test_a_lie_shows_although_another_update_waits_for_the_reboot() -> None:
     assert result.reboot_status is RebootStatus.REQUIRED
     assert result.final_assessment is not None
     assert {patch.kb_number for patch in result.final_assessment.available} == {"5087424"}
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "patch_error"),
+    [
+        ("hotpatch-extension", "hotpatch.extension_unhealthy", "0x80070643"),
+        ("baseline-required", "hotpatch.baseline_required", "0x80240017"),
+    ],
+)
+def test_a_hotpatch_that_the_machine_cannot_take(word: str, code: str, patch_error: str) -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026, tags=simulate(word)))
+    assert assess(world, vm).status is RunStatus.SUCCEEDED
+    result = install(world, vm, _EVERYTHING)
+    assert {o.patch.kb_number: o.error_code for o in result.patches if o.state is S.FAILED} == {"5087424": patch_error}
+    assert (result.status, result.error and result.error.code) == (RunStatus.FAILED, code)
+    final = result.final_assessment
+    assert final is not None
+    assert final.os_build == APRIL_2026
+    assert "5087424" in {patch.kb_number for patch in final.available}
+    baseline = simulator(date(2026, 4, 16))
+    due = assessed(baseline, machine(os_build="20348.4830", tags=simulate(word)))
+    assert install(baseline, due, SECURITY).status is RunStatus.SUCCEEDED, "a baseline is no hotpatch"
+
+
+def test_without_vbs_a_machine_says_that_it_is_not_ready_and_gets_cumulative_updates() -> None:
+    world = simulator()
+    vm = assessed(world, machine(os_build=APRIL_2026, tags=simulate("vbs-off")))
+    seen = assess(world, vm)
+    assert (seen.status, seen.error and seen.error.code) == (RunStatus.COMPLETED_WITH_WARNINGS, "hotpatch.vbs_off")
+    assert {patch.kb_number for patch in seen.available} & os_kbs() == {"5087545"}
+    plain = assess(world, replace(vm, is_hotpatch_enabled=False))
+    assert (plain.status, plain.error) == (RunStatus.SUCCEEDED, None), "where hotpatch is off nothing is missing"
+
+
+@pytest.mark.parametrize("key", ["simulate", "Simulate", "SIMULATE"])
+def test_the_name_of_the_tag_is_compared_without_case(key: str) -> None:
+    (refused,) = simulator().start([start_request(machine(tags=((key, "Unreachable"),)))], now=NOW)
+    assert isinstance(refused, ConnectorError)
+    assert refused.code == "connector.unreachable"
 
 
 def test_a_reboot_that_hangs() -> None:

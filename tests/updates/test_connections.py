@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
 from tests.updates.world import ScriptedConnector, run
+from updates.selectors.connections import machines_with_misfortune
 from updates.services.operations import request_assessments
 from vms.models import Connection, VirtualMachine
 
@@ -132,7 +133,7 @@ def test_a_test_says_what_it_would_offer_or_why_it_cannot_be_used(
 def test_a_misfortune_is_a_tag_of_the_machine(
     admin: Client, connection: Connection, fields: dict[str, str], wish: str | None
 ) -> None:
-    vm = VirtualMachineFactory(connection=connection, name="web-001", tags={"env": "prod", "simulate": "throttled"})
+    vm = VirtualMachineFactory(connection=connection, name="web-001", tags={"env": "prod", "Simulate": "throttled"})
     other = VirtualMachineFactory(name="web-001")
     answer = admin.post(address("connection-misfortune", connection), {"name": "WEB-001", **fields})
     assert answer.status_code == 302
@@ -142,6 +143,14 @@ def test_a_misfortune_is_a_tag_of_the_machine(
     page = text_of(admin.get(address("connection", connection)))
     assert "Simulation" in page
     assert not wish or f"web-001 {wish}" in page
+
+
+def test_a_misfortune_is_found_however_its_tag_is_spelled(admin: Client, connection: Connection) -> None:
+    for name, tags in (("a", {"SIMULATE": "silent"}), ("b", {"simulated": "silent"}), ("c", {"env": "simulate"})):
+        VirtualMachineFactory(connection=connection, name=name, tags=tags)
+    assert [(vm.name, words) for vm, words in machines_with_misfortune(connection)] == [("a", "silent")]
+    with pytest.raises(ValueError, match="no plain word"):
+        list(VirtualMachine.objects.filter(tags__has_tag='x"'))
 
 
 def test_a_misfortune_that_cannot_be_set_says_why(admin: Client, connection: Connection) -> None:

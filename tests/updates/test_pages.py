@@ -286,8 +286,9 @@ def test_a_vm_that_took_kb5070881_is_off_track_since_then(page: Client, make_vm:
 
 
 def test_the_guard_leaves_out_what_takes_a_vm_off_the_track_until_it_is_ticked(
-    page: Client, make_vm: Callable[..., VirtualMachine]
+    page: Client, make_vm: Callable[..., VirtualMachine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("connectors.simulator.machines.SHARE_OF_FEW", 1.0)
     vm = make_vm("26100.6899", date(2025, 10, 24), ws2025=True)
     assess(page, vm)
     review = text_of(wizard(page, vm, "review"))

@@ -10,7 +10,7 @@ from datetime import datetime
 from django.db import connection as database
 
 from connectors import connector_for
-from connectors.simulator import MISFORTUNE_TAG
+from connectors.simulator import MISFORTUNE_TAG, misfortune_text
 from patching import terms
 from patching.releases import as_of, is_offered, release_order
 from patching.terms import ProductLine, ReleaseType
@@ -83,8 +83,8 @@ def connection_pictures(connections: Sequence[Connection], *, now: datetime) -> 
 
 def machines_with_misfortune(connection: Connection) -> list[tuple[VirtualMachine, str]]:
     """The simulated machines that suffer something, and what; the first hundred by name."""
-    rows = VirtualMachine.objects.filter(connection=connection, tags__has_key=MISFORTUNE_TAG).order_by("name")
-    return [(vm, str(vm.tags[MISFORTUNE_TAG])) for vm in rows[:MAX_MISFORTUNES]]
+    rows = VirtualMachine.objects.filter(connection=connection, tags__has_tag=MISFORTUNE_TAG).order_by("name")
+    return [(vm, misfortune_text(vm.tags)) for vm in rows[:MAX_MISFORTUNES]]
 
 
 @dataclass(frozen=True, slots=True)

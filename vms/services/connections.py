@@ -45,8 +45,8 @@ def resume_connection(*, connection: Connection) -> None:
 
 _SET_TAG = """
 UPDATE vms_virtualmachine
-SET tags = CASE WHEN %(wish)s = '' THEN tags - %(tag)s
-                ELSE tags || jsonb_build_object(%(tag)s::text, %(wish)s::text) END
+SET tags = tags - ARRAY(SELECT key FROM jsonb_object_keys(tags) AS key WHERE lower(key) = %(tag)s)
+    || CASE WHEN %(wish)s = '' THEN '{}' ELSE jsonb_build_object(%(tag)s::text, %(wish)s::text) END
 WHERE connection_id = %(connection)s AND lower(name) = lower(%(name)s)
 """
 

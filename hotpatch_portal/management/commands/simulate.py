@@ -35,6 +35,10 @@ class Command(BaseCommand):
         )
         parser.add_argument("--from", dest="begins", default="2025-01-01", help="the first day (default 2025-01-01)")
         parser.add_argument("--months", type=int, default=12, help=f"how long (default 12, up to {MOST_MONTHS})")
+        parser.add_argument(
+            "--record-until", default="",
+            help="the portal's catalogue ends with this day, while the machines are offered all that came (default: never)",
+        )  # fmt: skip
         parser.add_argument("--seed", type=int, default=1, help="0 to 65535 (default 1)")
         parser.add_argument(
             "--here", action="store_true",
@@ -44,6 +48,7 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run it; ends with 1 if a rule was broken."""
         begins = _day(options["begins"])
+        record_until = _any_day("--record-until", options["record_until"]) if options["record_until"] else None
         if not 1 <= options["vms"] <= MOST_VMS:
             raise CommandError(f"--vms must be from 1 to {MOST_VMS}.")
         if not 1 <= options["months"] <= MOST_MONTHS:
@@ -62,6 +67,7 @@ class Command(BaseCommand):
                 ends=last,
                 seed=options["seed"],
                 tell=self.stderr.write,
+                record_until=record_until,
             )
         except ValueError as error:
             raise CommandError(str(error)) from None
@@ -83,14 +89,18 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
 
 
-_OPTIONS = {"vms": "vms", "from": "begins", "months": "months", "seed": "seed"}
+_OPTIONS = {"vms": "vms", "from": "begins", "months": "months", "seed": "seed", "record-until": "record_until"}
+
+
+def _any_day(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise CommandError(f"{option} must be a day like 2025-01-01, not {text}.") from None
 
 
 def _day(text: str) -> date:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise CommandError(f"--from must be a day like 2025-01-01, not {text}.") from None
+    day = _any_day("--from", text)
     if day.day > 28:
         raise CommandError("--from must be one of the first 28 days of a month.")
     return day
