@@ -25,7 +25,7 @@ from django_filters import FilterSet
 
 from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, VirtualMachineFactory
 from tests.test_doors import ADMIN_DOORS, BUTTONS, DOORS, address, admin_address
-from updates.models import Operation
+from updates.models import Operation, VmUpdateState
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -78,6 +78,15 @@ FILES = [
     b'[{"id": "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/x\\u0000", "location": 7}]',
     b'{"value":[{"id":"/subscriptions/s/resourceGroups/r/providers/Microsoft.Compute/virtualMachines/\\ud83d","name":"\\ud83d","location":"x","properties":{}}]}',
 ]  # fmt: skip
+
+
+# What a sound form brings, so that a hostile field is met beside good ones.
+SOUND = {
+    "classifications": "Security",
+    "reboot_setting": "IfRequired",
+    "maximum_minutes": "60",
+    "request_id": str(uuid.UUID(int=7)),
+}
 
 
 def every_subclass(of: type) -> Iterator[type]:
@@ -189,7 +198,8 @@ def test_no_input_is_answered_with_an_error_of_ours(
     client = Client(raise_request_exception=False)
     if who != "anonymous":
         client.force_login(operator if who == "operator" else request.getfixturevalue(who))
-    places = [(address(name, vm, operation), BUTTONS.get(name, {})) for _method, name in DOORS]
+    VmUpdateState.objects.create(vm=vm, last_assessed_at="2026-11-01T00:00Z")  # so that the wizard has a review
+    places = [(address(name, vm, operation), SOUND | BUTTONS.get(name, {})) for _method, name in DOORS]
     if who == "staff":
         places += [
             (admin_address(door), {"_save": "1"}) for door in ADMIN_DOORS if "logout" not in door and _has_row(door)
