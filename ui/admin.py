@@ -41,7 +41,7 @@ class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at
             if isinstance(item, type) and issubclass(item, ListFilter):
                 yield str(getattr(item, "parameter_name", ""))
                 continue
-            path = item if isinstance(item, str) else str(item[0])
+            path = item if isinstance(item, str) else str(item[0])  # type: ignore[index]  # a field, or a field and its filter
             yield from (f"{path}{end}" for end in FILTER_LOOKUPS)
             target = _target_of(self.model, path)
             if target:

@@ -180,7 +180,7 @@ def refuse_what_is_wrong() -> None:
     refuse_newer_database()
     # No process that is forked may share a connection.
     connection.close()
-    connection.close_pool()
+    connection.close_pool()  # type: ignore[attr-defined]  # the stubs know no pool
 
 
 def main() -> None:
