@@ -14,46 +14,67 @@ from patching.terms import Release
 DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
 
 
-CHANGES = Path(__file__).resolve().parent / "data" / "release_changes_2026-11.json"
+# What the corrections of November 2026 brought: releases that were missing, and builds.
+ADDED_KBS = frozenset(
+    [
+        "5037422",
+        "5041054",
+        "5044284",
+        "5052819",
+        "5058920",
+        "5059092",
+        "5061906",
+        "5070884",
+        "5077800",
+        "5078136",
+        "5082314",
+        "5091575",
+        "5120233",
+        "5129235",
+        "5129237",
+    ]
+)
+ADDED_WITHOUT_KB = frozenset({("ws2022", "2026-10", "baseline"), ("ws2022", "2026-11", "lcu")})
+CORRECTED_KBS = frozenset(
+    [
+        "5059087",
+        "5061977",
+        "5064489",
+        "5068221",
+        "5070773",
+        "5070893",
+        "5072359",
+        "5077793",
+        "5078135",
+        "5091157",
+        "5091470",
+        "5091576",
+        "5094125",
+        "5099536",
+        "5099540",
+        "5120228",
+        "5122871",
+    ]
+)
 
 
 @lru_cache(maxsize=1)
-def as_shipped() -> tuple[Release, ...]:
+def releases() -> tuple[Release, ...]:
     """What the shipped file records."""
     return load_releases(json.loads((DATA / "hotpatch_releases.json").read_text()))
 
 
 @lru_cache(maxsize=1)
-def releases() -> tuple[Release, ...]:
-    """Everything recorded, the changes of November 2026 included (a no-op for what the shipped file has already)."""
-    changes = json.loads(CHANGES.read_text())
-    rows = list(as_shipped())
-    for release in load_releases([row for part in changes.values() for row in part]):
-        rows = [row for row in rows if not _is_same(row, release)]
-        rows.append(release)
-    return tuple(rows)
-
-
-def _is_same(row: Release, release: Release) -> bool:
-    """One release is (product line, KB), else (product line, month, type) where one of the two has no KB."""
-    if row.product_line is not release.product_line:
-        return False
-    if row.kb_number and release.kb_number:
-        return row.kb_number == release.kb_number
-    return (row.month, row.type) == (release.month, release.type)
-
-
-@lru_cache(maxsize=1)
 def before_the_changes() -> tuple[Release, ...]:
     """A catalogue that lacks what the changes brought, with holes at its end: WS2022 up to 2026-09, WS2025 likewise."""
-    changes = json.loads(CHANGES.read_text())
-    new = {
-        (release.product_line, release.month, release.type, release.kb_number)
-        for release in load_releases([*changes["missing"], *changes["before_2024"]])
-    }
-    builds = {release.kb_number for release in load_releases(changes["corrections"]) if release.kb_number}
-    kept = (r for r in releases() if (r.product_line, r.month, r.type, r.kb_number) not in new)
-    without = (replace(r, build="") if r.kb_number in builds else r for r in kept)
+    kept = (
+        r
+        for r in releases()
+        if r.month.year >= 2024
+        and r.kb_number not in ADDED_KBS
+        and (r.kb_number or (r.product_line.value, f"{r.month:%Y-%m}", r.type.value) not in ADDED_WITHOUT_KB)
+    )
+    without = (replace(r, build="") if r.kb_number in CORRECTED_KBS else r for r in kept)
     return tuple(replace(r, kb_number="", build="") if r.kb_number == "5122871" else r for r in without)
 
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0011_hotpatch_tracks'),
+        ('vms', '0014_stored_words'),
     ]
 
     operations = [
