@@ -34,6 +34,10 @@ class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at
         """Only what the filters and the date hierarchy of this list ask for."""
         return lookup in set(self._lookups(request))
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """The row; an empty `_to_field` is none (Django would look for a field without a name)."""
+        return super().get_object(request, object_id, from_field or None)
+
     def _lookups(self, request: HttpRequest | None) -> Iterator[str]:
         if self.date_hierarchy:
             yield from (f"{self.date_hierarchy}{end}" for end in DATE_LOOKUPS)

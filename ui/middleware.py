@@ -38,6 +38,7 @@ class ReadableRequest:
         """Answer, or refuse."""
         charset = (request.content_params or {}).get("charset")
         if charset is not None and not _is_ours(charset):
+            request.encoding = "utf-8"  # nobody may meet the other one on the way out
             return self.refuse(request, "charset", status=415)
         try:
             is_readable = not any("\0" in text for text in _texts(request))

@@ -155,7 +155,7 @@ class Running:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.wait_for(lambda: (directory / "access.json").exists(), 90)
+        self.wait_for(lambda: (directory / "access.json").exists(), 300)
         self.access = json.loads((directory / "access.json").read_text())
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
