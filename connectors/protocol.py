@@ -130,7 +130,8 @@ class Progress:
 class AssessmentResult:
     """What an assessment found. `installed` None: the connector cannot tell (no INSTALLED_UPDATES).
 
-    Updates that share a KB are known by their update ids from here on (patching.identity).
+    Updates that share a KB are known by their update ids from here on (patching.identity). `is_ready_for_hotpatches` False:
+    the machine says that hotpatches do not work on it (Azure: ActionRequired, Not ready).
     """
 
     status: RunStatus
@@ -139,6 +140,7 @@ class AssessmentResult:
     os_build: str = ""
     installed: tuple[InstalledUpdate, ...] | None = None
     error: ConnectorError | None = None
+    is_ready_for_hotpatches: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "available", identified(self.available))

@@ -310,6 +310,8 @@ class VmUpdateState(models.Model):
     patch_set = models.ForeignKey(PatchSet, on_delete=models.PROTECT, null=True, db_index=False, related_name="+")
     # Whether the last assessment told everything that is installed, so that a KB that is not listed is not there.
     is_list_complete = models.BooleanField(default=False, db_default=False)
+    # Whether the machine says that hotpatches work on it (Azure: not ActionRequired).
+    is_ready_for_hotpatches = models.BooleanField(default=True, db_default=True)
     last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
     os_build = models.CharField(_("OS build"), max_length=20, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)

@@ -329,6 +329,7 @@ class Simulator:
             is_reboot_pending=machine.is_reboot_pending,
             os_build=machine.os_build,
             installed=machine.installed,
+            is_ready_for_hotpatches=not is_told,
             error=ConnectorError(symptom.code, symptom.detail) if symptom is not None and is_told else None,
         )
 

@@ -122,9 +122,9 @@ def test_assess_install_history_and_get_hotfix(page: Client, make_vm: Callable[.
     )
     for words in (
         "KB5087424 · Security · published on 2026-05-12 Will be installed Its class is selected",
-        "KB2267602 · Definition Will be installed Its KB is on the include list",
+        "KB2267602 · Definition · published on 2026-05-20 Will be installed Its KB is on the include list",
         "KB5084071 · Updates · published on 2026-04-14 Excluded Its KB is on the exclude list",
-        "KB890830 · Update rollup Not selected Its class is not selected",
+        "KB890830 · Update rollup · published on 2026-05-12 Not selected Its class is not selected",
         "No reboot",
         "20 min estimated, of at most 120 minutes",
     ):

@@ -19,6 +19,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from patching.terms import HotpatchTrack, UpdateStatus
 from tests.factories import (
@@ -43,9 +44,11 @@ from updates.selectors.blade import load_picture
 from updates.selectors.health import find_trouble
 from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
 from updates.services.catalogue import import_catalogue
+from updates.services.engine import sweep
+from updates.services.operations import request_assessments
 from updates.services.words import BLOCK, refresh_words
 from vms.filters import VmFilter
-from vms.models import COUNTED, ImageCatalogEntry, VirtualMachine, WordCount
+from vms.models import COUNTED, ImageCatalogEntry, ResourceGroup, VirtualMachine, WordCount
 from vms.selectors import csv_lines, vm_page, word_totals
 from vms.services import counters
 from vms.services.counters import fold_counters, recount_words
@@ -498,3 +501,24 @@ def test_a_page_says_so_where_the_stored_word_is_not_today_s(_catalogue: None, c
     VirtualMachine.objects.filter(pk=vm.pk).update(hotpatch_track="unknown")
     text = blade_of(client, boss, vm)
     assert "Unknown Something changed just now; this follows within a minute." in text
+
+
+def test_a_machine_that_is_not_ready_for_hotpatches_is_not_on_the_train(
+    _catalogue: None, resource_group: ResourceGroup
+) -> None:
+    """Virtualization-based security is off: the machine says so at every assessment, and every word follows."""
+    row = ConnectionFactory(catalogue_date=date(2026, 5, 20), clock_factor=1e9)
+    made = [
+        VirtualMachineFactory(resource_group=resource_group, connection=row, tags=tags)
+        for tags in ({}, {"Simulate": "vbs-off"})
+    ]
+    for vm in made:
+        VmUpdateState.objects.create(vm=vm, os_build="20348.5020")
+    request_assessments(vm_ids=[vm.pk for vm in made], requested_by=None)
+    sweep()
+    told = dict(VmUpdateState.objects.values_list("vm_id", "is_ready_for_hotpatches"))
+    assert told == {made[0].pk: True, made[1].pk: False}
+    for _ in range(2):  # as the assessment wrote it, and as the tick judges it
+        tracks = [VirtualMachine.objects.get(pk=vm.pk).hotpatch_track for vm in made]
+        assert tracks == ["on_track", "not_on_train"]
+        refresh_words(now=timezone.now())

@@ -318,6 +318,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
             os_build=os_build,
             is_reboot_pending=vm.is_reboot_pending,
             was_assessed=last_assessed_at is not None,
+            is_ready=state is None or state.is_ready_for_hotpatches,
         ),
         moment,
     )

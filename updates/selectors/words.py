@@ -33,7 +33,7 @@ from vms.models import Connection
 from vms.selectors import build_of_image, image_catalog
 
 # Raise it when a rule changes what a track is: every VM is judged again once after the upgrade.
-RULES = 2
+RULES = 3
 
 
 class Words(NamedTuple):
@@ -56,6 +56,7 @@ class Standing:
     os_build: str
     is_reboot_pending: bool
     was_assessed: bool
+    is_ready: bool = True  # False: the machine says that hotpatches do not work on it
 
     @property
     def is_hotpatch_on(self) -> bool:
@@ -91,6 +92,7 @@ class Judge:
             "os_build": standing.os_build if standing.was_assessed else "",
             "is_list_complete": standing.is_list_complete and standing.was_assessed,
             "is_reboot_pending": standing.is_reboot_pending,
+            "is_ready": standing.is_ready,
         }
         line = standing.eligibility.product_line
         if line is None:
@@ -149,6 +151,7 @@ _READ = """
 SELECT v.image_publisher, v.image_offer, v.image_sku, v.image_version, v.image_resource_id, v.image_exact_version,
     v.scale_set_orchestration, v.connection_id, v.enable_hotpatching, coalesce(s.os_build, ''),
     coalesce(s.is_list_complete, false), v.is_reboot_pending, s.last_assessed_at IS NOT NULL,
+    coalesce(s.is_ready_for_hotpatches, true),
     s.last_assessed_at < %(stale)s, v.critical_and_security_count + v.other_count > 0,
     array_to_string(ARRAY(SELECT i.patch_id FROM updates_installedpatch i WHERE i.vm_id = v.id ORDER BY 1), ','),
     v.product_line, v.update_status, v.hotpatch_status, v.hotpatch_track,
@@ -156,7 +159,7 @@ SELECT v.image_publisher, v.image_offer, v.image_sku, v.image_version, v.image_r
 FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_id = v.id
 WHERE v.id = ANY(%(ids)s::bigint[])
 """
-_FACTS, _STORED = 16, 20
+_FACTS, _STORED = 17, 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,9 @@ class Reading:
 
     def _judge(self, facts: tuple[Any, ...]) -> Words:
         publisher, offer, sku, version, resource_id, exact_version, orchestration, connection_id = facts[:8]
-        is_enabled, os_build, is_complete, is_pending, was_assessed, is_stale, has_updates, patches = facts[8:]
+        is_enabled, os_build, is_complete, is_pending, was_assessed, is_ready, is_stale, has_updates, patches = facts[
+            8:
+        ]
         row = self.connections[connection_id]
         standing = Standing(
             eligibility=judge_eligibility(
@@ -208,6 +213,7 @@ class Reading:
             os_build=os_build,
             is_reboot_pending=is_pending,
             was_assessed=was_assessed,
+            is_ready=is_ready,
         )
         age = ASSESSMENT_IS_VALID_FOR + timedelta(days=1) if is_stale else timedelta()
         return self.judge.words(

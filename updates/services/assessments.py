@@ -66,6 +66,7 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
                 sets[_keys(item.result.available)],
                 item.os_build,
                 item.result.installed is not None,
+                item.result.is_ready_for_hotpatches,
             )
             for item in found
         ],
@@ -228,18 +229,26 @@ def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
 # --- what a VM has -----------------------------------------------------------------------------------------------
 
 
-def _record_states(rows: Sequence[tuple[int, int, str, bool]], now: datetime) -> None:
-    types = {"vm_id": "bigint", "patch_set_id": "bigint", "os_build": "text", "is_list_complete": "boolean"}
+def _record_states(rows: Sequence[tuple[int, int, str, bool, bool]], now: datetime) -> None:
+    types = {
+        "vm_id": "bigint",
+        "patch_set_id": "bigint",
+        "os_build": "text",
+        "is_list_complete": "boolean",
+        "is_ready": "boolean",
+    }
     values, parameters = rowset(types, sorted(rows))
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
             INSERT INTO updates_vmupdatestate
-                (vm_id, patch_set_id, os_build, is_list_complete, last_assessed_at, error_code, is_awaiting_assessment)
-            SELECT r.vm_id, r.patch_set_id, r.os_build, r.is_list_complete, %s, '', false FROM {values} r
+                (vm_id, patch_set_id, os_build, is_list_complete, is_ready_for_hotpatches, last_assessed_at, error_code,
+                 is_awaiting_assessment)
+            SELECT r.vm_id, r.patch_set_id, r.os_build, r.is_list_complete, r.is_ready, %s, '', false FROM {values} r
             ON CONFLICT (vm_id) DO UPDATE SET
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
                 is_list_complete = EXCLUDED.is_list_complete,
+                is_ready_for_hotpatches = EXCLUDED.is_ready_for_hotpatches,
                 last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
             """,  # noqa: S608 (ours)
             [now, *parameters],
@@ -318,6 +327,7 @@ def _summary(item: Found, urgent: int, judge: Judge, now: datetime) -> VmSummary
             os_build=item.os_build,
             is_reboot_pending=item.result.is_reboot_pending,
             was_assessed=True,
+            is_ready=item.result.is_ready_for_hotpatches,
         ),
         moment=facts.as_of(now),
         last_assessed_at=now,
