@@ -314,7 +314,10 @@ def test_always_reboots_after_a_hotpatch_too() -> None:
     assert forecast(known, RebootSetting.ALWAYS, day)[0] == ()
     # What may ask for a reboot is certain to get one then.
     may = replace(hotpatch, kb_number="5084071", release_type=None, reboot_behavior=RebootBehavior.CAN_REQUEST_REBOOT)
-    assert forecast(known, RebootSetting.ALWAYS, day, may)[0] == (RebootCause.PENDING_UPDATE, RebootCause.ALWAYS_REBOOTS)
+    assert forecast(known, RebootSetting.ALWAYS, day, may)[0] == (
+        RebootCause.PENDING_UPDATE,
+        RebootCause.ALWAYS_REBOOTS,
+    )
     must = replace(may, reboot_behavior=RebootBehavior.ALWAYS_REQUIRES_REBOOT)
     assert forecast(known, RebootSetting.ALWAYS, day, must)[0] == (RebootCause.PENDING_UPDATE_REQUIRES,)
 
