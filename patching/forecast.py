@@ -141,6 +141,7 @@ def _this_month(
     is_due = verdict.track in DUE_WORDS
     others = [p for p in rebooting if not (is_due and p.release_type is ReleaseType.BASELINE)]
     is_required = any(p.reboot_behavior is RebootBehavior.ALWAYS_REQUIRES_REBOOT or guard.presumes(p) for p in others)
+    is_certain = is_required or is_due or is_reboot_pending
     is_baseline_missing = verdict.track in ON_TRACK_WORDS and any(
         month.month in BASELINE_MONTHS for month in verdict.missing_months
     )
@@ -152,7 +153,7 @@ def _this_month(
             (RebootCause.PENDING_UPDATE_REQUIRES, is_required),
             (RebootCause.PENDING_UPDATE, bool(others) and not is_required),
             (RebootCause.UNRECORDED_BASELINE, is_baseline_missing),
-            (RebootCause.ALWAYS_REBOOTS, machine.always_reboots and bool(taken) and not rebooting),
+            (RebootCause.ALWAYS_REBOOTS, machine.always_reboots and bool(taken) and not is_certain),
         )
         if applies
     ]

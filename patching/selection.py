@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -10,7 +11,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from patching.kb_numbers import MAX_KB_NUMBERS
+from patching.kb_numbers import MAX_KB_NUMBERS, without_invisible
 from patching.outcome import MINUTES_FOR_REBOOT, fits, minutes_for
 from patching.releases import (
     Timetable,
@@ -149,23 +150,35 @@ def _is_lcu_after(baseline: Release | None, patch: Patch, recorded: Release | No
 
 # "2025-10 Cumulative Update for Microsoft server operating system version 21H2 for x64-based Systems (KB5070884)", on
 # Japanese machines "… の累積更新プログラム (KB5070884)"; since late 2025 "2026-09 Security Update (KB5122871) (26100.33438)".
-_CUMULATIVE = re.compile(
-    r"^\s*\d{4}-\d{2}\b.*(?:Cumulative\s+Update\b.*\b(?:Windows|Microsoft server operating system|Azure Stack HCI)\b"
-    r"|\b(?:Windows|Microsoft server operating system|Azure Stack HCI)\b.*累積(?:的な)?更新プログラム)",
+# A machine tells titles in its own language: what replaces the OS is found in each that Windows Server has.
+_DATED = r"(?<!\d)\d{4}\s*[-/.年]\s*\d{1,2}(?!\d)"
+_CUMULATIVE = r"[ck]umulati|kumulacyj|zbiorcz|souhrnn|toplu|накопительн|누적|累積|累积"
+_SYSTEM = (
+    r"\bWindows\b|operating system|オペレーティング|betriebssystem|d.exploitation|sistema operativo|sistema operacional"
+    r"|операционн|운영 체제|操作系统|作業系統|Azure Stack HCI|Azure Local"
+)
+_OS_TITLE = re.compile(rf"(?=.*{_DATED})(?=.*(?:{_CUMULATIVE}))(?=.*(?:{_SYSTEM}))", re.IGNORECASE)
+# Nothing but date, kind, KB and build: no other product is named.
+_SHORT = re.compile(
+    rf"^\s*{_DATED}\b(?:.*\(KB\d+\)\s*\(\s*(?:10\.0\.)?\d{{5}}\.\d+\s*\)"
+    r"|\s+(?:(?:Security|Preview|Out-of-band|Quality|Cumulative|セキュリティ|プレビュー|品質|累積)\s*)*"
+    r"(?:Update|更新プログラム)\s*\(KB\d+\)\s*$)",
     re.IGNORECASE,
 )
-_WITH_BUILD = re.compile(r"^\s*\d{4}-\d{2}\b.*\(KB\d+\)\s*\(\d{5}\.\d+\)", re.IGNORECASE)
 _NO_OS_UPDATE = re.compile(
-    r"\.NET\b|Servicing[\s-]*Stack|サービス\s*スタック|Hot\s?patch|ホット\s*パッチ",
+    r"\.NET\b|Servicing[\s-]*Stack|サービス\s*スタック|Hot\s?patch|ホット\s*パッチ"
+    r"|SQL Server|Exchange Server|SharePoint|\bOffice\b|Microsoft Edge|Defender|Malicious Software",
     re.IGNORECASE,
 )
+_HYPHENS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
 
 
 @lru_cache(maxsize=4_096)
 def _is_os_title(title: str) -> bool:
-    if _NO_OS_UPDATE.search(title):
+    text = without_invisible(unicodedata.normalize("NFKC", title)).translate(_HYPHENS)
+    if _NO_OS_UPDATE.search(text):
         return False
-    return _CUMULATIVE.search(title) is not None or _WITH_BUILD.search(title) is not None
+    return _OS_TITLE.search(text) is not None or _SHORT.search(text) is not None
 
 
 def is_os_update(patch: Patch) -> bool:

@@ -86,7 +86,7 @@ from updates.texts import (
     error_text,
 )
 from vms.choices import PRODUCT_LINES, REBOOT_SETTINGS, Role, SelectionProblem
-from vms.filters import Problem
+from vms.filters import Problem, values_of
 from vms.forms import CountForm, number_in
 from vms.models import Subscription, VirtualMachine
 from vms.selection import NOTHING, AskedSelection, VmSelection
@@ -565,8 +565,9 @@ class BulkWizard:
         self.kind = OperationKind(kinds.pop()) if len(kinds) == 1 and kinds <= set(BULK_KINDS) else None
         self.asked_kinds = data.getlist("kind")
         others = {"kind", "go", *InstallForm.base_fields, *RolloutForm.base_fields}
+        several = {"kind", "classifications", "guard_overrides"}
         most = MAX_ROLLED_BACK if self.is_rollback else None
-        self.asked = AskedSelection(data, user=user, role=Role.OPERATOR, others=others, most=most)
+        self.asked = AskedSelection(data, user=user, role=Role.OPERATOR, others=others, several=several, most=most)
         is_sent = data.get("go") == "start"
         self.is_sent = is_sent
         self.form = InstallForm(data if is_sent else None)
@@ -919,6 +920,9 @@ class MaintenanceForm(InstallForm):
         self._check_days()
         for name in sorted(set(self.data) - set(self.fields) - {"go", "csrfmiddlewaretoken"}) if self.is_bound else ():
             self.add_error(None, Problem(SelectionProblem.UNKNOWN_NAME, name).words)
+        for name in SCOPE_NAMES:
+            if len(set(values := values_of(self.data, name))) > 1:
+                self.add_error(None, Problem(SelectionProblem.GIVEN_TWICE, name, ", ".join(values)).words)
         if fields.get("tag_value") and not fields.get("tag_name"):
             self.add_error("tag_name", _("Say which tag has this value."))
         if not self.errors:

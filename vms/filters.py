@@ -123,7 +123,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         errors = self.form.errors if self.form.is_bound else {}
         found = []
         for name in self.data:
-            values = _values_of(self.data, name)
+            values = values_of(self.data, name)
             if name not in self.filters:
                 found += [Problem(SelectionProblem.UNKNOWN_NAME, name, values[-1])] if name not in others else []
             elif len(set(values)) > 1:
@@ -173,9 +173,9 @@ def _form_class() -> type[forms.Form]:
     return type("VmFilterForm", (forms.Form,), fields)
 
 
-def _values_of(data: Any, name: str) -> list[str]:
+def values_of(data: Any, name: str) -> list[str]:
     """Every value of a parameter: of a QueryDict all, of a plain dict the one."""
-    values = data.getlist(name) if hasattr(data, "getlist") else [data[name]]
+    values = data.getlist(name) if hasattr(data, "getlist") else [data.get(name, "")]
     return [str(value) for value in values] or [""]
 
 

@@ -88,11 +88,19 @@ class AskedSelection:
 
     Where anything of it is unknown, unreadable, gone or missing, `selection` is empty and `problems` says why.
     Of ticked machines those without the role stay in: whoever acts answers for each. All that match are those on which
-    the user holds the role. `others`: parameters that belong to the rest of the form. `most`: how many go at once.
+    the user holds the role. `others`: parameters that belong to the rest of the form, those of `several` take more than
+    one value. `most`: how many go at once.
     """
 
     def __init__(
-        self, data: QueryDict, *, user: User, role: Role, others: Collection[str] = (), most: int | None = None
+        self,
+        data: QueryDict,
+        *,
+        user: User,
+        role: Role,
+        others: Collection[str] = (),
+        several: Collection[str] = (),
+        most: int | None = None,
     ) -> None:
         self.is_all = "all" in data
         self.are_gone = False  # none of the ticked machines is there, or for this user
@@ -101,6 +109,12 @@ class AskedSelection:
         filters = VmFilter.of(user, data, role)
         self._form = filters.form
         problems = list(filters.problems(SELECTION_PARAMETERS | set(others)))
+        once = {*others, "all", "shown", "confirm"} - set(several)
+        problems += [
+            Problem(P.GIVEN_TWICE, name, ", ".join(values))
+            for name, values in data.lists()
+            if name in once and len(set(values)) > 1
+        ]
         ticked = data.getlist("vm")
         if self.is_all:
             problems += [Problem(P.UNKNOWN_VALUE, "all", text) for text in data.getlist("all") if text != "1"][:1]

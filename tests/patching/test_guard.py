@@ -313,6 +313,14 @@ def test_always_reboots_after_a_hotpatch_too() -> None:
         always, always, (RebootCause.PLANNED_BASELINE,), always,
     ]  # fmt: skip
     assert forecast(known, RebootSetting.ALWAYS, day)[0] == ()
+    # What may ask for a reboot is certain to get one then.
+    may = replace(hotpatch, kb_number="5084071", release_type=None, reboot_behavior=RebootBehavior.CAN_REQUEST_REBOOT)
+    assert forecast(known, RebootSetting.ALWAYS, day, may)[0] == (
+        RebootCause.PENDING_UPDATE,
+        RebootCause.ALWAYS_REBOOTS,
+    )
+    must = replace(may, reboot_behavior=RebootBehavior.ALWAYS_REQUIRES_REBOOT)
+    assert forecast(known, RebootSetting.ALWAYS, day, must)[0] == (RebootCause.PENDING_UPDATE_REQUIRES,)
 
 
 def test_an_unplanned_baseline_counts_once_it_is_announced() -> None:

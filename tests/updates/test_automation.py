@@ -1039,6 +1039,10 @@ def test_a_configuration_from_preview_to_runs(client: Client, chief: User, resou
     assert "Tag: ring" in about
     assert "Value of the tag: one" in about
     assert "Reboot if required" in about
+    for nothing in ({}, {"go": "x"}, {"go": "Disable"}):
+        client.post(answer["Location"], nothing)
+        row.refresh_from_db()
+        assert row.is_enabled, nothing
     client.post(answer["Location"], {"go": "disable"})
     row.refresh_from_db()
     assert not row.is_enabled

@@ -173,6 +173,22 @@ def test_blank_parameters_leave_the_address(client: Client, three: list[VirtualM
     assert (polled.status_code, polled["HX-Push-Url"]) == (200, "/virtual-machines/?q=vm")
 
 
+def test_a_field_that_is_given_twice_means_neither(client: Client, three: list[VirtualMachine]) -> None:
+    """Whichever of the two counted, it could be the one that the reader did not see: in the form or in its address."""
+    ticked = {"vm": three[0].pk}
+    twice = [
+        (f"{SETTINGS}?reboot_setting=Never", ticked | {"reboot_setting": "Always", "go": "apply"}),
+        (SETTINGS, ticked | {"reboot_setting": ["Never", "Always"], "go": "apply"}),
+        (f"{BULK}?reboot_setting=Always", START | ticked | {"request_id": str(uuid.uuid4()), "kind": "installation"}),
+        (f"{BULK}?request_id={uuid.uuid4()}", START | ticked | {"request_id": str(uuid.uuid4()), "kind": "assessment"}),
+    ]
+    for address, form in twice:
+        answer = client.post(address, form)
+        assert answer.status_code == 422, address
+        assert "is given more than once" in answer.content.decode(), address
+    assert nothing_happened()
+
+
 # --- no tick, no kind, all that match ----------------------------------------------------------------------------
 
 
@@ -266,6 +282,7 @@ def test_a_maintenance_scope_with_a_bad_value_is_not_kept(
         {"hotpatch_track": "on_track"},
         {"connection": "9999"},
         {"tag": "x"},
+        {"location": ["westeurope", "japaneast"]},
     ):
         assert client.post(url, good | wrong).status_code == 422, wrong
     assert not MaintenanceConfiguration.objects.exists()

@@ -41,7 +41,9 @@ from updates.models import (
     WordsClock,
 )
 from updates.selectors.blade import load_picture
+from updates.selectors.catalogue import load_catalogue
 from updates.selectors.health import find_trouble
+from updates.selectors.vm_facts import load_vm_facts
 from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
 from updates.services.catalogue import import_catalogue
 from updates.services.engine import sweep
@@ -157,6 +159,21 @@ def test_changed_facts_are_judged_by_all_rules_whatever_door_changed_them(_catal
     assert words_of(vm)[1] == "Enabled"
     assert words_of(vm)[2] not in {"not_on_train", "unknown"}
     assert not VirtualMachine.objects.get(pk=vm.pk).are_words_due
+
+
+def test_the_build_that_an_inventory_reported_counts_until_an_assessment_tells_one(
+    _catalogue: None, boss: User
+) -> None:
+    """An imported machine that was upgraded in place: the tick, the engine and the pages judge it by the same build."""
+    vm = VirtualMachineFactory(os_build="26100.32690", image_exact_version="")
+    refresh_words(now=NOW)
+    vm.refresh_from_db()
+    assert (vm.product_line, vm.hotpatch_status, vm.hotpatch_track) == ("ws2025", "NotAvailable", "not_on_train")
+    picture = load_picture(boss, vm.pk, now=NOW)
+    assert (picture.line, picture.track.track) == ("ws2025", "not_on_train")
+    facts = load_vm_facts([vm.pk], load_catalogue())[vm.pk]
+    assert (facts.ref.product_line, facts.ref.is_hotpatch_enabled) == ("ws2025", False)
+    assert not refresh_words(now=NOW)
 
 
 def test_who_was_judged_is_judged_once_more_when_assessments_of_that_time_are_over(_catalogue: None) -> None:

@@ -312,6 +312,15 @@ def test_two_rows_of_one_vm_id_are_one_machine(simulator: Connection) -> None:
     assert "Row 1" in report.rows[1].explanation
 
 
+@pytest.mark.parametrize("names", [("one", "copy"), ("copy", "one")])
+def test_a_copy_beside_its_machine_is_no_move(simulator: Connection, names: tuple[str, str]) -> None:
+    """A restored copy has the VM id of the machine that is still where it was: in whatever order, the machine stays."""
+    run(simulator, az_row("one", vmId=A))
+    report = run(simulator, *(az_row(name, vmId=A) for name in names))
+    assert {row.name: row.outcome.value for row in report.rows} == {"one": "unchanged", "copy": "skipped"}
+    assert VirtualMachine.objects.get().name == "one"
+
+
 def test_another_machine_under_the_id_starts_anew(simulator: Connection, operator: User) -> None:
     run(simulator, az_row(vmId=A, instanceView={"osVersion": "10.0.20348.5020"}))
     vm = VirtualMachine.objects.get()

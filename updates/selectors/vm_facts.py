@@ -72,7 +72,14 @@ class VmFacts:
 _with_version = lru_cache(maxsize=4_096)(replace)
 # Columns instead of model instances: a batch reads thousands of VMs, and most of them are alike.
 _IMAGE = ("image_publisher", "image_offer", "image_sku", "image_version", "image_resource_id")
-_JUDGED = (*_IMAGE, "image_exact_version", "scale_set_orchestration", "connection__platform", "update_state__os_build")
+_JUDGED = (
+    *_IMAGE,
+    "image_exact_version",
+    "os_build",
+    "scale_set_orchestration",
+    "connection__platform",
+    "update_state__os_build",
+)
 _SETTINGS = (
     "provision_vm_agent",
     "enable_automatic_updates",
@@ -187,13 +194,13 @@ def _image(judged: tuple[Any, ...]) -> ImageReference:
 
 
 def _judge(judged: tuple[Any, ...], image: ImageReference, catalog: CatalogIndex) -> Eligibility:
-    exact_version, orchestration, platform, os_build = judged[len(_IMAGE) :]
+    exact_version, reported, orchestration, platform, os_build = judged[len(_IMAGE) :]
     return judge_eligibility(
         image,
         catalog,
         Platform(platform),
         scale_set_orchestration=ScaleSetOrchestration(orchestration),
-        os_build=os_build or build_of_image(exact_version, image.version),
+        os_build=os_build or build_of_image(exact_version, image.version, reported),
     )
 
 

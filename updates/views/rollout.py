@@ -123,8 +123,8 @@ def maintenance_detail(request: PortalRequest, pk: int) -> HttpResponse:
     """When it opens next, whom it means, what has run; switched on and off."""
     row = get_object_or_404(MaintenanceConfiguration, pk=pk)
     if request.method == "POST":
-        is_enabled = request.POST.get("go") == "enable"
-        switch_configuration(configuration_id=pk, is_enabled=is_enabled, now=timezone.now())
+        if (asked := request.POST.get("go")) in {"enable", "disable"}:
+            switch_configuration(configuration_id=pk, is_enabled=asked == "enable", now=timezone.now())
         return redirect("updates:maintenance", pk)
     preview = configuration_preview(configuration=row, now=timezone.now())
     context = {

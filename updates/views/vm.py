@@ -127,6 +127,11 @@ def rollback(request: PortalRequest, pk: int) -> HttpResponse:
 def lift(request: PortalRequest, pk: int) -> HttpResponse:
     """Let installations take a KB again that a rollback holds back."""
     vm_or_404(request.user, pk, Role.OPERATOR)
-    if lift_hold(vm_id=pk, kb_number=request.POST.get("kb", "")[:10]):
+    kb_number = request.POST.get("kb", "")
+    if lift_hold(vm_id=pk, kb_number=kb_number):
         messages.success(request, _("The hold was lifted: the next installation may take the update."))
+    else:
+        messages.warning(
+            request, _("No hold was lifted: “%(kb)s” is not held back on this machine.") % {"kb": kb_number[:40]}
+        )
     return redirect("updates:blade", pk)

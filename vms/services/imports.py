@@ -222,8 +222,7 @@ class _Writer:
         created: list[VirtualMachine] = []
         updated: list[VirtualMachine] = []
         replaced: list[int] = []
-        # Moves first: they make room for what else the file says of the ids that they leave.
-        for row in sorted(rows, key=known.is_no_move):
+        for row in sorted(rows, key=known.turn):
             content = row.content
             if isinstance(content, BadRow):
                 self._report.add(_skipped(row, content.problem, content.detail))
@@ -304,15 +303,21 @@ class _Known:
             self._by_arm_id[vm.arm_id] = vm
             if vm.vm_id is not None:
                 self._by_vm_id[vm.vm_id].append(vm)
+        told = {(facts.arm_id, facts.values.get("vm_id")) for facts in rows}
+        self._stays = {vm.vm_id for vm in found if vm.vm_id is not None and (vm.arm_id, vm.vm_id) in told}
 
-    def is_no_move(self, row: Row) -> bool:
-        """False for a row whose machine is known under another resource id, which sorts first."""
+    def turn(self, row: Row) -> int:
+        """When a row is written: moves first, since they make room for what else the file says of the ids that they leave.
+
+        Last comes another row of a machine that the file also tells of where it is known: that is a copy, and no move.
+        """
         content = row.content
-        return (
-            isinstance(content, BadRow)
-            or content.arm_id in self._by_arm_id
-            or content.values.get("vm_id") not in self._by_vm_id
-        )
+        if isinstance(content, BadRow) or content.arm_id in self._by_arm_id:
+            return 1
+        vm_id = content.values.get("vm_id")
+        if vm_id not in self._by_vm_id:
+            return 1
+        return 2 if vm_id in self._stays else 0
 
     def match(self, content: VmFacts) -> tuple[_Match, list[VirtualMachine]]:
         """The machine a row means, and the several that it may mean where nobody can tell."""
