@@ -132,6 +132,9 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:connection-test"): IMPORT,
     ("post", "updates:connection-misfortune"): IMPORT | {"chief": 422, "staff": 422},
     ("get", "updates:calendar"): SIGNED_IN,
+    ("get", "updates:decisions"): SIGNED_IN,
+    # a decision holds for every machine: Patch operators of everything, with an answer (tests/updates/test_decisions.py)
+    ("post", "updates:decisions"): empty(IMPORT),
     ("post", "set-preferences"): dict.fromkeys(WHO, 302),
     # what takes a form, sent with nothing but its button: who may send it is told what is missing
     ("post", "vms:vm-create"): empty(IMPORT | {"owner": 200, "outsider": 200}),
@@ -247,6 +250,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:connections",
         "updates:connection-create",
         "updates:calendar",
+        "updates:decisions",
         "updates:ended",
         "updates:bulk-create",
         "updates:rollouts",

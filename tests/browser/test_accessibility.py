@@ -104,6 +104,7 @@ def addresses(page: Page) -> dict[str, str]:
         "install-unassessed": f"{other}install/",
         "operation": operation,
         "calendar": "/calendar/?line=ws2025&year=2025",
+        "decisions": "/decisions/",
         "edit": f"{vm}edit/",
         "remove": f"{vm}remove/",
         "connections": "/connections/",

@@ -253,8 +253,9 @@ def test_a_baseline_whose_kb_is_not_recorded_is_due_and_not_named() -> None:
 
 
 def test_what_has_nothing_released_is_offered_nothing() -> None:
+    hotpatches = [r for r in releases() if r.type is ReleaseType.HOTPATCH]
     nothing = judge_track(
-        [], ProductLine.WS2025, is_hotpatch_on=False, installed_kbs=set(), os_build="26100.1742", as_of=NOW
+        hotpatches, ProductLine.WS2025, is_hotpatch_on=False, installed_kbs=set(), os_build="26100.1742", as_of=NOW
     )
     assert nothing.way_back == ()
     only = [r for r in releases() if r.kb_number == "5082142"]

@@ -94,7 +94,7 @@ def table(name: str) -> Callable[[Callable[..., None]], Any]:
 
 
 def test_every_table_is_checked_by_a_test() -> None:
-    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    source = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     checked = set(re.findall(r'(?:@table|"row", rows|in rows)\("([a-z-]+)"\)', source))
     assert checked == set(every_table())
 

@@ -590,7 +590,7 @@ def test_a_machine_whose_clock_nobody_knows_is_not_taken_on(resource_group: Reso
         ("expires_on", "2026-11-23", "before the first day"),
         ("expires_on", "9999-12-31", "2100-12-31"),
         ("blackouts", "2026-11-01 to 9999-12-31", "2000 to 2100"),
-        ("blackouts", "2026-02-30 to 2026-99-99", "no date"),
+        ("blackouts", "2026-02-30 to 2026-99-99", "not a date"),
         ("blackouts", "2027-01-01 to 2026-12-01", "ends before it begins"),
         ("recur_every", "12Months day30", "no day that is in any calendar"),
     ],

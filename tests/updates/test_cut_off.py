@@ -37,6 +37,7 @@ from updates.services.engine import sweep
 from updates.services.operations import request_assessments, request_installations
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import Connection, ResourceGroup, VirtualMachine
+from vms.selection import VmSelection
 
 pytestmark = pytest.mark.django_db
 NIGHT = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)  # 22:30 in Tokyo
@@ -136,7 +137,7 @@ def in_bulk(site: Site) -> None:
 def in_a_rollout(site: Site) -> None:
     what = RolloutPlan(name="x", source=RolloutSource.ON_DEMAND, plan=SECURITY, is_availability_first=False)
     chief = User.objects.create_superuser("chief of the rollout")
-    create_rollout(what=what, vm_ids=site.ids, now=NIGHT, created_by=chief)
+    create_rollout(what=what, selection=VmSelection.of(site.ids), now=NIGHT, created_by=chief)
     site.roll_out()
 
 

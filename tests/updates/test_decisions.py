@@ -220,7 +220,7 @@ def test_who_may_decide(
         {},
         {"line": "ws2019", "kb": "5999999", "answer": "lcu", "reason": "x"},
         {"line": "ws2022", "kb": "5082142", "answer": "lcu", "reason": "a baseline is no LCU"},
-        {"line": "ws2022", "kb": "\x00", "answer": "lcu", "reason": "x"},
+        {"line": "ws2022", "kb": "５０８２x", "answer": "lcu", "reason": "x"},
         {"line": "ws2022", "kb": "5999999", "answer": "everything", "reason": "x"},
         {"line": "ws2022", "kb": "5999999", "reason": "x"},
         {"release": "99999999999999999999", "reason": "x"},

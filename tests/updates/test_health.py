@@ -157,7 +157,7 @@ def test_what_may_not_be_asked_is_not_updated(
     client.force_login(operator)
     shown = text_of(client.get(reverse("updates:rollout", args=[rollout.pk])))
     assert "Its health probe was not well before the update" in shown
-    assert "No network may be asked (PROBE_NETWORKS)." in shown
+    assert "No network is allowed for probes (PROBE_NETWORKS)." in shown
 
 
 # --- after -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -313,6 +313,9 @@ def test_the_catalogue_of_images_counts_at_the_next_look(
 
 def test_a_vm_that_took_kb5070881_is_off_track_since_then(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
     vm = make_vm("26100.6905", date(2025, 10, 24), ws2025=True)
+    for kb in ("5066835", "5070881"):
+        patch = Patch.objects.get(product_line="ws2025", kb_number=kb)
+        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=datetime(2025, 10, 24, tzinfo=UTC))
     assess(page, vm)
     shown = text_of(page.get(blade(vm)))
     assert "Off track since KB5070881" in shown
@@ -622,21 +625,21 @@ def test_run_again_opens_the_wizard_with_the_same_plan(page: Client, make_vm: Ca
     vm = make_vm()
     assess(page, vm)
     run = install(
-        page, vm, classifications=["Definition"], kb_numbers_to_exclude="5084071", max_patch_publish_date="2026-05-15",
+        page, vm, classifications=["Definition"], kb_numbers_to_exclude="5084071", max_patch_publish_date="2026-05-25",
         exclude_kbs_requiring_reboot="on", reboot_setting="Never", maximum_minutes="95",
     )  # fmt: skip
     assert f"?again={run.pk}" in page.get(reverse("updates:operation", args=[run.pk])).content.decode()
     form = page.get(reverse("updates:install", args=[vm.pk]), {"again": str(run.pk)}).context["wizard"].form
     assert form["classifications"].value() == ["Definition"]
     assert form["kb_numbers_to_exclude"].value() == "5084071"
-    assert form["max_patch_publish_date"].value() == date(2026, 5, 15)
+    assert form["max_patch_publish_date"].value() == date(2026, 5, 25)
     assert form["exclude_kbs_requiring_reboot"].value() is True
     assert form["reboot_setting"].value() == "Never"
     assert form["maximum_minutes"].value() == 95
     assert str(form["request_id"].value()) != str(run.pk)
 
 
-@pytest.mark.parametrize("again", ["", "x", "00000000-0000-0000-0000-000000000000", "\x00"])
+@pytest.mark.parametrize("again", ["", "x", "00000000-0000-0000-0000-000000000000", "\ufffd"])
 def test_run_again_of_nothing_begins_as_always(
     page: Client, make_vm: Callable[..., VirtualMachine], again: str
 ) -> None:

@@ -389,7 +389,7 @@ def test_all_that_match_and_the_export_mean_the_same_vms(client: Client, operato
     page = client.get(reverse("vms:vm-list"), {"patcher": "nobody"}).content.decode()
     assert '<input type="hidden" name="patcher" value="nobody">' in page
     answer = client.get(reverse("vms:vm-export"), {"patcher": "nobody"})
-    lines = list(csv.DictReader(io.StringIO(b"".join(answer).decode())))
+    lines = list(csv.DictReader(io.StringIO(b"".join(answer).decode("utf-8-sig"))))
     assert [(line["name"], line["patcher"]) for line in lines] == [("vm-nobody", "nobody")]
     url = reverse("updates:bulk-create")
     asked = client.get(url, {"kind": "assessment", "patcher": "nobody", "all": "1"})

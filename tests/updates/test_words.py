@@ -5,26 +5,40 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 import threading
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from patching.terms import HotpatchTrack, UpdateStatus
 from tests.factories import (
     ConnectionFactory,
+    PatchFactory,
     ResourceGroupFactory,
     UserFactory,
     VirtualMachineFactory,
     VmUpdateStateFactory,
 )
 from tests.updates.world import in_threads
-from updates.models import InstalledPatch, Patch, Release, VmUpdateState, WordsClock
+from updates.models import (
+    InstalledPatch,
+    Patch,
+    PatchSet,
+    PatchSetMember,
+    Release,
+    VmUpdateState,
+    WordsClock,
+)
 from updates.selectors.blade import load_picture
 from updates.selectors.health import find_trouble
 from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
@@ -160,7 +174,7 @@ def test_an_idle_tick_reads_no_machine_and_writes_nothing(_catalogue: None) -> N
         refresh_words(now=NOW + timedelta(minutes=minutes))
     with CaptureQueriesContext(connection) as queries:
         assert refresh_words(now=NOW + timedelta(minutes=5)) == 0
-    assert len(queries) <= 14
+    assert len(queries) <= 9
     assert not [q for q in queries if "UPDATE" in q["sql"] and "vms_virtualmachine" in q["sql"]]
     assert not [q for q in queries if "updates_installedpatch" in q["sql"]]
 
@@ -392,3 +406,95 @@ def test_the_judge_asks_the_rules_once_for_equal_machines(_catalogue: None, monk
         assessed(VirtualMachineFactory(connection=row), NOW, "20348.5020", "5082142")
     refresh_words(now=NOW)
     assert len(asked) == 1
+
+
+# --- what the pages say of a verdict -----------------------------------------------------------------------------
+
+
+def blade_of(client: Client, boss: User, vm: VirtualMachine, at: datetime = NOW) -> str:
+    refresh_words(now=at)
+    client.force_login(boss)
+    with time_machine.travel(at, tick=False):
+        page = client.get(reverse("updates:blade", args=[vm.pk])).content.decode()
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def today(**facts: Any) -> VirtualMachine:
+    vm: VirtualMachine = VirtualMachineFactory(connection=ConnectionFactory(catalogue_date=None), **facts)
+    return vm
+
+
+def test_an_image_and_a_build_of_two_lines_are_told_and_nothing_is_recommended(
+    _catalogue: None, client: Client, boss: User
+) -> None:
+    vm = assessed(today(), NOW, "26100.32690")
+    wrong, right = (
+        PatchFactory(product_line=line, kb_number=kb) for line, kb in (("ws2022", "9010001"), ("ws2025", "9010002"))
+    )
+    found = PatchSet.objects.create(digest=b"mixed")
+    PatchSetMember.objects.bulk_create(PatchSetMember(patch_set=found, patch=p) for p in (wrong, right))
+    VmUpdateState.objects.filter(vm=vm).update(patch_set=found)
+    text = blade_of(client, boss, vm)
+    assert (
+        "Its image is of Windows Server 2022 Datacenter: Azure Edition and its build is of Windows Server 2025" in text
+    )
+    assert "Not available" in text
+    assert "Not on the train" in text
+    assert "KB9010002" in text
+    assert "KB9010001" not in text
+    assert VirtualMachine.objects.get(pk=vm.pk).product_line == "ws2025"
+
+
+@pytest.mark.parametrize(
+    ("build", "kbs", "words"),
+    [
+        ("20348.1", (), "Baseline overdue"),  # never "assess the machine" where an assessment has answered
+        ("20348.5074", ("5082142", "5087424"), "Nothing newer is released."),
+        ("20348.4830", ("5073457", "5082142"), "Baseline waits for its reboot"),
+        ("20348.9999", (), "the catalog lacks something, not the machine"),
+    ],
+)
+def test_a_verdict_is_told_with_its_facts(
+    _catalogue: None, client: Client, boss: User, build: str, kbs: tuple[str, ...], words: str
+) -> None:
+    vm = assessed(today(is_reboot_pending="5082142" in kbs and build < "20348.5020"), NOW, build, *kbs)
+    text = blade_of(client, boss, vm)
+    assert words in text
+    assert "Assess the machine to see where it stands." not in text
+
+
+def test_a_machine_that_is_due_is_told_its_way_back(_catalogue: None, client: Client, boss: User) -> None:
+    vm = assessed(today(), NOW, "20348.4830", "5073457")
+    text = blade_of(client, boss, vm)
+    assert "The baseline of 2026-04 is KB5082142. The way back, with one reboot: KB5082142, KB5087424." in text
+    assert "Later Patch Tuesdays have passed" in text
+
+
+def test_a_baseline_without_a_kb_is_due_and_none_is_named(_catalogue: None, client: Client, boss: User) -> None:
+    later = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    vm = assessed(today(), later, "20348.5440", "5099540", "5120229")
+    text = blade_of(client, boss, vm, later)
+    assert "Baseline overdue The baseline of 2026-10 is out; its KB is not recorded" in text
+    assert "Nothing newer is released" not in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"reboot_setting": "Never"}, "installed, waits for a reboot"),
+        ({"patch_mode": "Manual"}, "due, nobody installs it"),
+    ],
+)
+def test_the_forecast_knows_the_reboot_setting_and_who_patches(
+    _catalogue: None, client: Client, boss: User, facts: dict[str, str], words: str
+) -> None:
+    vm = assessed(today(**facts), NOW, "20348.4830", "5073457")
+    assert words in blade_of(client, boss, vm)
+
+
+def test_a_page_says_so_where_the_stored_word_is_not_today_s(_catalogue: None, client: Client, boss: User) -> None:
+    vm = assessed(today(), NOW, "20348.5074", "5082142", "5087424")
+    refresh_words(now=NOW)
+    VirtualMachine.objects.filter(pk=vm.pk).update(hotpatch_track="unknown")
+    text = blade_of(client, boss, vm)
+    assert "Unknown Something changed just now; this follows within a minute." in text

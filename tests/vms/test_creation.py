@@ -70,7 +70,7 @@ def test_as_the_image_has_it_is_on_for_every_image_that_can(
     """The seed article: hotpatch is preselected at creation, whichever of the images it is."""
     client.force_login(owner)
     client.post(URL, fields | {"image": f"MicrosoftWindowsServer:WindowsServer:{sku}"})
-    assert VirtualMachine.objects.get().enable_hotpatching
+    assert VirtualMachine.objects.get(name=fields["name"]).enable_hotpatching
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_time_zone_is_one_that_windows_knows(
         assert answer.status_code == 422
         assert "no time zone of Windows" in text_of(answer)
     else:
-        assert VirtualMachine.objects.get().time_zone == kept
+        assert VirtualMachine.objects.get(name=fields["name"]).time_zone == kept
 
 
 def test_hotpatch_can_be_off_and_another_image_is_not_available(

@@ -6,6 +6,7 @@ and facts of a VM change. Each is found through an index or by digests; where no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ import structlog
 from django.db import connection, transaction
 
 from patching.status import ASSESSMENT_IS_VALID_FOR
-from updates.models import WordsClock
+from updates.models import PatchSet, WordsClock
 from updates.selectors.decisions import find_news
 from updates.selectors.words import Reading, Words, digests, read_for_judging
 from vms.lookups import array
@@ -39,8 +40,8 @@ def refresh_words(*, now: datetime, seconds: float = 20.0) -> int:
     ends_at = time.monotonic() + seconds
     work = _Work(now, ends_at)
     changed = work.due_vms() + work.aged_vms() + work.judged_vms()
-    fold_counters()
-    work.tell_news()
+    are_folded = fold_counters()
+    work.tell_news(is_moved=bool(changed) or are_folded)
     if changed:
         log.info("words_refreshed", vms=changed, finished=time.monotonic() < ends_at)
     return changed
@@ -52,6 +53,7 @@ class _Work:
     def __init__(self, now: datetime, ends_at: float) -> None:
         self.now, self.ends_at = now, ends_at
         self.clock = WordsClock.objects.get_or_create(pk=1)[0]
+        self.digests = digests(now)
         self._reading: Reading | None = None
         self._judged: dict[Any, Words] = {}
 
@@ -101,7 +103,7 @@ class _Work:
 
     def judged_vms(self) -> int:
         """VMs of the connections and product lines whose digest is not what they were judged by."""
-        wanted = digests(self.now)
+        wanted = self.digests
         clock = self.clock
         due = {pair: digest for pair, digest in wanted.items() if self._is_due(clock.judged.get(pair), digest)}
         if not due:
@@ -145,9 +147,17 @@ class _Work:
 
     # --- what pages tell of the fleet
 
-    def tell_news(self) -> None:
-        """Keep how old the catalogue is and what waits for a decision, where it is not what was told."""
-        news = json.loads(json.dumps(find_news(self.now)))
+    def tell_news(self, *, is_moved: bool) -> None:
+        """Keep how old the catalogue is and what waits for a decision, where it is not what was told.
+
+        It is asked where words moved, the catalogue or the clock did, a new combination of updates was offered, and
+        every ten minutes.
+        """
+        newest = PatchSet.objects.order_by("-pk").values_list("pk", flat=True).first()
+        cause = hashlib.sha256(repr((sorted(self.digests.items()), newest)).encode()).hexdigest()[:16]
+        if not is_moved and cause == self.clock.news.get("cause") and self.now.minute % 10:
+            return
+        news = json.loads(json.dumps(find_news(self.now) | {"cause": cause}))
         if news != self.clock.news:
             _keep(news=news)
 
