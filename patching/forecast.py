@@ -139,6 +139,7 @@ def _this_month(
     taken = [p for p in available if guard.holds(p, is_baseline_offered=is_baseline_offered) is None]
     rebooting = [p for p in taken if p.reboot_behavior is not RebootBehavior.NEVER_REBOOTS]
     is_due = verdict.track in DUE_WORDS
+    is_waiting = verdict.track is HotpatchTrack.WAITS_FOR_REBOOT
     others = [p for p in rebooting if not (is_due and p.release_type is ReleaseType.BASELINE)]
     is_required = any(p.reboot_behavior is RebootBehavior.ALWAYS_REQUIRES_REBOOT or guard.presumes(p) for p in others)
     is_certain = is_required or is_due or is_reboot_pending
@@ -148,8 +149,8 @@ def _this_month(
     causes = [
         cause
         for cause, applies in (
-            (RebootCause.REBOOT_PENDING, is_reboot_pending),
-            (RebootCause.BASELINE_DUE, is_due),
+            (RebootCause.REBOOT_PENDING, is_reboot_pending or is_waiting),
+            (RebootCause.BASELINE_DUE, is_due and not is_waiting),
             (RebootCause.PENDING_UPDATE_REQUIRES, is_required),
             (RebootCause.PENDING_UPDATE, bool(others) and not is_required),
             (RebootCause.UNRECORDED_BASELINE, is_baseline_missing),

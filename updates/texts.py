@@ -228,7 +228,7 @@ STEPS: dict[str, Text] = {
 REASONS: dict[SelectionReason, Text] = {
     SelectionReason.CLASS_SELECTED: _("Its class is selected"),
     SelectionReason.KB_INCLUDED: _("Its KB is on the include list"),
-    SelectionReason.GUARD_OVERRIDDEN: _("You allowed it although it takes the machine off the hotpatch track"),
+    SelectionReason.GUARD_OVERRIDDEN: _("Allowed although it takes the machine off the hotpatch track"),
     SelectionReason.EXCLUDED_BY_KB: _("Its KB is on the exclude list"),
     SelectionReason.NOT_IN_CLASSES: _("Its class is not selected"),
     SelectionReason.GUARD: _("It would take the machine off the hotpatch track"),

@@ -143,6 +143,15 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         return {name: value for name in self.filters if (value := str(self.data.get(name, "")).strip())}
 
     @property
+    def told(self) -> list[tuple[str, str]]:
+        """What narrows the list: the word for each filter, and its value as the list shows it."""
+        found = []
+        for name, value in self.narrowing.items():
+            choices = dict(getattr(self.form.fields[name], "choices", ()))
+            found.append((str(self.base_filters[name].label), str(choices.get(value, value))))
+        return found
+
+    @property
     def is_active(self) -> bool:
         """Whether anything narrows the list."""
         return self.form.is_bound and any(self.form.cleaned_data.values())

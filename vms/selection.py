@@ -105,9 +105,9 @@ class AskedSelection:
         self.is_all = "all" in data
         self.are_gone = False  # none of the ticked machines is there, or for this user
         self.selection, self.without_role, self.filters = NOTHING, 0, dict[str, str]()
+        self.filter_words: list[tuple[str, str]] = []  # the same filters in the words of the list
         self._shown = data.get("shown", "")
         filters = VmFilter.of(user, data, role)
-        self._form = filters.form
         problems = list(filters.problems(SELECTION_PARAMETERS | set(others)))
         once = {*others, "all", "shown", "confirm"} - set(several)
         problems += [
@@ -147,7 +147,7 @@ class AskedSelection:
         return []
 
     def _take_all(self, user: User, role: Role, filters: VmFilter) -> list[Problem]:
-        self.filters = filters.narrowing
+        self.filters, self.filter_words = filters.narrowing, filters.told
         try:
             self.selection = VmSelection.matching(filters.found)
             grants = Grants.of(user)
@@ -157,7 +157,7 @@ class AskedSelection:
         except ListTooSlowError:
             return [Problem(P.TOO_SLOW)]
         if not self.selection.count:
-            asked = ", ".join(f"{name}={value}" for name, value in self.filters.items())
+            asked = ", ".join(f"{name}: {value}" for name, value in filters.told)
             return [Problem(P.NOTHING_MATCHES, value=asked or "all=1")]
         return []
 
@@ -189,15 +189,6 @@ class AskedSelection:
         if not self.is_all:
             return [("vm", str(pk)) for pk in self.selection.ids]
         return [("all", "1"), *self.filters.items(), ("shown", self.selection.mark)]
-
-    @property
-    def filter_words(self) -> list[tuple[str, str]]:
-        """The filters that all that match have in common: the word for each, and its value as the list shows it."""
-        found = []
-        for name, value in self.filters.items():
-            choices = dict(getattr(self._form.fields[name], "choices", ()))
-            found.append((str(VmFilter.base_filters[name].label), str(choices.get(value, value))))
-        return found
 
     @property
     def classes(self) -> list[tuple[str, str, int]]:

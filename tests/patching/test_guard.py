@@ -340,6 +340,32 @@ def test_a_baseline_that_is_out_by_the_calendar_and_not_recorded_may_reboot() ->
     assert seen[0] == (RebootCause.UNRECORDED_BASELINE,)
 
 
+def test_a_baseline_that_waits_for_its_reboot_is_a_pending_reboot_and_no_longer_due() -> None:
+    day = datetime(2026, 4, 16, 23, 59, tzinfo=UTC)
+    verdict = judge_track(
+        releases(),
+        ProductLine.WS2022,
+        is_hotpatch_on=True,
+        installed_kbs=["5073457", "5082142"],
+        os_build="20348.4830",
+        as_of=day,
+    )
+    assert verdict.track is HotpatchTrack.WAITS_FOR_REBOOT
+    now, *_later = forecast_reboots(
+        releases(),
+        ProductLine.WS2022,
+        verdict,
+        [],
+        is_reboot_pending=False,
+        as_of=day,
+        months=2,
+        reboot_setting=RebootSetting.IF_REQUIRED,
+        patcher=Patcher.PORTAL_AUTOMATICALLY,
+        guard=guard_for(verdict, releases(), ProductLine.WS2022, day),
+    )
+    assert (now.causes, now.is_certain) == ((RebootCause.REBOOT_PENDING,), True)
+
+
 def test_without_a_product_line_nothing_is_forecast() -> None:
     seen = forecast_reboots(
         releases(),

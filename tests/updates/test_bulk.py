@@ -391,6 +391,23 @@ def test_ticked_machines_alone_and_only_where_one_may(
     assert client.post(reverse("updates:bulk-create"), fields | {"request_id": str(uuid.uuid4())}).status_code == 422
 
 
+def test_a_request_that_everybody_refused_is_finished_and_says_what_it_was_chosen_by(
+    client: Client, operator: User, resource_group: ResourceGroup
+) -> None:
+    vms = fleet(resource_group, 2)
+    VirtualMachine.objects.update(update_status="unsupported")
+    row = ask(operator, OperationKind.INSTALLATION)
+    chosen = {"connection": str(vms[0].connection_id), "update_status": "unsupported"}
+    BulkRequest.objects.update(selection={"filters": chosen})
+    hand_out()
+    client.force_login(operator)
+    answer = client.get(reverse("updates:bulk", args=[row.pk]))
+    assert (answer.context["page"].refused, answer.context["page"].percent) == (2, 100)
+    shown = answer.content.decode()
+    told = shown.split("Chosen by")[1].split("</dd>")[0]
+    assert told.endswith(f"Update status: Unsupported, Connection: {vms[0].connection.name}"), told
+
+
 def test_answers_page_through(client: Client, operator: User, resource_group: ResourceGroup) -> None:
     fleet(resource_group, 60)
     row = ask(operator)

@@ -245,7 +245,7 @@ def test_the_age_and_the_holes_are_told_everywhere(client: Client, chief: User, 
     VmUpdateState.objects.update(last_assessed_at=later)
     refresh_words(now=later)
     client.force_login(chief)
-    words = "Known up to 2026-05; 1 monthly release is not recorded. (2026-06)"
+    words = "Known up to 2026-05; 1 monthly release is not recorded: 2026-06."
     with time_machine.travel(later, tick=False):
         assert words in text_of(client.get("/virtual-machines/"))
         blade = text_of(client.get(reverse("updates:blade", args=[fleet[0].pk])))
@@ -253,10 +253,40 @@ def test_the_age_and_the_holes_are_told_everywhere(client: Client, chief: User, 
         assert "On track as far as known " + words in blade
         assert "Nothing newer is released." not in blade
         calendar = text_of(client.get("/calendar/?line=ws2022&year=2026"))
-        assert "Known up to 2026-05;" in calendar
+        assert words in calendar
         assert "Out by the calendar; no monthly release is recorded." in calendar
         (finding,) = (finding for finding in find_trouble() if finding.code == "catalogue_is_old")
     assert finding.examples == ("ws2022 known up to 2026-05, 1 monthly releases are not recorded",)
+
+
+def test_a_hole_before_the_newest_baseline_is_told_in_its_year_and_nowhere_else(
+    client: Client, chief: User, fleet: list[VirtualMachine]
+) -> None:
+    Release.objects.filter(product_line="ws2022", month=date(2026, 2, 1)).delete()
+    Release.objects.filter(product_line="ws2022", month=date(2025, 5, 1)).delete()
+    refresh_words(now=MAY)
+    client.force_login(chief)
+    with time_machine.travel(MAY, tick=False):
+        this_year = text_of(client.get("/calendar/?line=ws2022&year=2026"))
+        assert "Not recorded, and made up for by a later baseline: 2026-02." in this_year
+        assert "Known up to" not in this_year
+        assert "made up for by a later baseline: 2025-05." in text_of(client.get("/calendar/?line=ws2022&year=2025"))
+        assert "not recorded" not in text_of(client.get("/virtual-machines/"))
+
+
+def test_a_machine_that_is_due_and_is_offered_nothing_is_not_told_that_nothing_is_missing(
+    client: Client, chief: User, fleet: list[VirtualMachine]
+) -> None:
+    Release.objects.filter(product_line="ws2022", month__gt=date(2026, 4, 1)).delete()
+    Release.objects.filter(product_line="ws2022", month=date(2026, 4, 1), type="baseline").update(kb_number="")
+    VmUpdateState.objects.update(patch_set=None, os_build="20348.4830", last_assessed_at=MAY)
+    refresh_words(now=MAY)
+    client.force_login(chief)
+    with time_machine.travel(MAY, tick=False):
+        shown = text_of(client.get(reverse("updates:blade", args=[fleet[0].pk])))
+    assert "its KB is not recorded, so none is named here." in shown
+    assert "No recommended update was offered" in shown
+    assert "No recommended updates are missing" not in shown
 
 
 def test_a_catalogue_that_is_complete_is_no_news(

@@ -223,7 +223,10 @@ def test_what_is_reported_and_is_not_there_is_contradicted(
     run = install(page, vm)
     assert (run.state, run.verification) == ("succeeded", "contradicted")
     detail = text_of(page.get(reverse("updates:operation", args=[run.pk])))
-    assert "Reported as installed, and still missing: KB5087424" in detail
+    assert "Contradicted · " in detail
+    assert "Reported as installed, and still missing: KB5087424." in detail
+    assert "1 Reported as installed" in detail
+    assert "KB5087424 Security Reported as installed, still missing" in detail
     assert "The last installation is contradicted" in text_of(page.get(blade(vm)))
     # a result of its own: neither a success nor a failure
     history = text_of(page.get(blade(vm, "history")))
@@ -234,6 +237,37 @@ def test_what_is_reported_and_is_not_there_is_contradicted(
     succeeded = page.get(blade(vm, "history") + "&outcome=successful").context["history"].rows
     assert run.pk not in {row.pk for row in succeeded}
     assert "Contradicted" in text_of(page.get(reverse("updates:vm-overview", args=[vm.pk])))
+
+
+def test_the_plan_of_a_run_tells_all_that_was_confirmed(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm("26100.6899", date(2025, 10, 24), name="hr-001", ws2025=True)
+    assess(page, vm)
+    run = install(page, vm, max_patch_publish_date="2025-10-31")
+    Operation.objects.filter(pk=run.pk).update(plan=run.plan | {"guard_overrides": ["5070881"]})
+    shown = text_of(page.get(reverse("updates:operation", args=[run.pk])))
+    assert "Published on or before 2025-10-31" in shown
+    assert "Allowed although they take it off the hotpatch track KB5070881" in shown
+
+
+def test_what_was_never_looked_at_is_not_told_as_none(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm()
+    before = text_of(page.get(blade(vm)))
+    assert "Reboot pending Not known" in before
+    assert "Recommended updates Update compliance Update history Installed updates" in before
+    assess(page, vm)
+    after = text_of(page.get(blade(vm)))
+    assert "Reboot pending No" in after
+    assert "Recommended updates 1" in after
+
+
+def test_what_nobody_installs_is_told_alike_in_the_strip_and_in_the_forecast(
+    page: Client, make_vm: Callable[..., VirtualMachine]
+) -> None:
+    vm = make_vm(patch_mode="Manual", enable_hotpatching=False)
+    assess(page, vm)
+    shown = text_of(page.get(blade(vm)))
+    assert "Next reboot (forecast) 2026-05 (Not by itself)" in shown
+    assert "2026-05 Not by itself" in shown.split("Month Reboot Why")[1]
 
 
 # --- eligibility and track ---------------------------------------------------------------------------------------

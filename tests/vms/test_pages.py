@@ -53,6 +53,27 @@ def test_the_list_pages_by_links(client: Client, reader: User, fleet: list[Virtu
     assert names(client.get(LIST + back.replace("&amp;", "&"))) == names(first)
 
 
+def test_who_may_only_read_sees_no_ticks_and_no_commands(
+    client: Client, reader: User, operator: User, owner: User, fleet: list[VirtualMachine]
+) -> None:
+    commands = ("Assess all…", "Install on all…", 'name="vm"', "Commands mean")
+    for user, has_commands, has_settings in ((reader, False, False), (operator, True, False), (owner, True, True)):
+        client.force_login(user)
+        shown = client.get(LIST).content.decode()
+        assert [words in shown for words in commands] == [has_commands] * len(commands), user
+        assert ("Settings of all…" in shown) is has_settings, user
+
+
+def test_what_was_never_assessed_lacks_an_unknown_number_of_updates(
+    client: Client, reader: User, fleet: list[VirtualMachine]
+) -> None:
+    VirtualMachine.objects.update(update_status="no_updates_data")
+    VirtualMachine.objects.filter(pk=fleet[0].pk).update(update_status="no_updates_available")
+    client.force_login(reader)
+    rows = re.findall(r'data-label="Critical and Security">([^<]+)<', client.get(LIST).content.decode())
+    assert rows == ["0", *["–"] * 49]
+
+
 def test_search_filter_and_sort_are_in_the_address(client: Client, reader: User, fleet: list[VirtualMachine]) -> None:
     fleet[7].critical_and_security_count = 5
     fleet[7].update_status = "updates_available"

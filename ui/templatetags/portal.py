@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -98,7 +99,19 @@ def month(day: date | None) -> str:
     return date_format(day, pgettext("format of a month", "Y-m")) if day else ""
 
 
+@register.filter
+def month_list(days: Iterable[date]) -> str:
+    """The months of some days, one after the other."""
+    return ", ".join(month(day) for day in days)
+
+
 _KB = re.compile(r"KB\d+")
+
+
+@register.filter
+def kb_list(numbers: Iterable[str]) -> str:
+    """KB articles, one after the other."""
+    return ", ".join(kb_text(number) for number in numbers)
 
 
 @register.filter
@@ -130,9 +143,12 @@ def minutes_of(count: int) -> str:
 
 
 @register.inclusion_tag("parts/field.html")
-def field(bound: BoundField, css: str = "") -> dict[str, Any]:
-    """A form's field with label, help and errors, wired for screen readers."""
-    return {"field": bound, "css": css}
+def field(bound: BoundField, css: str = "", *, says_errors: bool = True) -> dict[str, Any]:
+    """A form's field with label, help and errors, wired for screen readers.
+
+    `says_errors=False` is for pages that name what is wrong elsewhere.
+    """
+    return {"field": bound, "css": css, "says_errors": says_errors}
 
 
 # Who says a name below also says the names after it: the first that is found counts.

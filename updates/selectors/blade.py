@@ -212,6 +212,11 @@ class VmPicture:
         return plan_from_json(found.plan) if found is not None and found.plan else None
 
     @property
+    def way_back_kbs(self) -> tuple[str, ...]:
+        """What brings a machine back on the train, in order."""
+        return tuple(release.kb_number for release in self.track.way_back)
+
+    @property
     def next_reboot(self) -> MonthForecast | None:
         """The first month that brings a reboot, None where the forecast sees none."""
         return next((month for month in self.forecast if month.causes), None)

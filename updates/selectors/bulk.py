@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from patching.terms import OperationKind, OperationState
 from updates.models import BulkBlock, BulkOutcome, BulkRequest, Rollout
 from updates.selectors.polling import poll_seconds
 from vms.choices import Role
+from vms.filters import VmFilter
 from vms.models import Grants, VirtualMachine
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class BulkPage:
     show: str
     next_after: int | None
     may_cancel: bool
+    chosen_by: Sequence[tuple[str, str]]  # the filters it was chosen by, in the words of the list
     now: datetime
 
     @property
@@ -85,7 +87,9 @@ class BulkPage:
 
     @property
     def percent(self) -> int:
-        """How much of what was handed out has ended, 0 to 100."""
+        """How much of what was handed out has ended, 0 to 100; where nothing is left to do, all."""
+        if self.is_over:
+            return 100
         return 100 * self.ended // max(1, self.ended + self.open)
 
     @property
@@ -163,6 +167,7 @@ def load_bulk(user: User, pk: UUID, *, show: str, after: int, now: datetime) -> 
         show=show,
         next_after=page[PAGE_SIZE - 1].pk if more else None,
         may_cancel=bulk_requests_of(user, Role.OPERATOR).filter(pk=pk).exists(),
+        chosen_by=VmFilter.of(user, filters).told if (filters := request.selection.get("filters")) else (),
         now=now,
     )
 

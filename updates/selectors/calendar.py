@@ -60,7 +60,8 @@ class Calendar:
     counts: YearCounts
     next_baseline: date
     known_until: date | None
-    missing: tuple[date, ...]  # months that are out by the calendar and not recorded
+    missing: tuple[date, ...]  # months after the newest baseline that are out by the calendar and not recorded
+    holes: tuple[date, ...]  # such months of the shown year before that baseline; they matter to no machine any more
 
     @property
     def lines(self) -> tuple[ProductLine, ...]:
@@ -77,6 +78,7 @@ def load_calendar(query: Mapping[str, str], now: datetime) -> Calendar:
     year = int(asked) if asked in {str(known) for known in years} else years[0]
     months = calendar_year(rows, line, year)
     known = timetable(rows, line, now)
+    newest = known.baseline.month if known.baseline else date.min
     return Calendar(
         line=line,
         year=year,
@@ -85,7 +87,8 @@ def load_calendar(query: Mapping[str, str], now: datetime) -> Calendar:
         counts=year_counts(months),
         next_baseline=second_tuesday(next_planned_baseline_month(now)),
         known_until=known.ends,
-        missing=known.missing_months,
+        missing=tuple(month for month in known.missing_months if month > newest),
+        holes=tuple(month for month in known.missing_months if month <= newest and month.year == year),
     )
 
 

@@ -99,6 +99,13 @@ class OperationPage:
         return {state.name.lower(): sum(row.state == state for row in self.results) for state in InstallationState}
 
     @property
+    def missing_kbs(self) -> frozenset[str]:
+        """What was reported as installed and is not there, by the look at the machine that followed."""
+        if not self.operation.is_contradicted:
+            return frozenset()
+        return frozenset((self.operation.verification_detail or {}).get("kb_numbers", ()))
+
+    @property
     def classifications(self) -> tuple[Classification, ...]:
         """The plan's classes in their own order."""
         return tuple(name for name in Classification if self.plan and name in self.plan.classifications)
