@@ -51,6 +51,10 @@ class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at
             if target:
                 yield f"{path}__{target}__exact"
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, str | list[str]]:  # noqa: ARG002 (Django's signature)
+        """A form begins empty, whatever its address says: Django looks every value up as if it were a key."""
+        return {}
+
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """No form holds a secret; the user's own form has Django's field that shows none and leads to a new password."""
         names = [field.name for field in self.opts.get_fields() if is_secret(field.name)]

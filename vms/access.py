@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
@@ -15,7 +16,7 @@ from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import may_create_vms
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AnonymousUser, User
+    from django.contrib.auth.models import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +98,5 @@ class May:
 
 def may(request: HttpRequest) -> dict[str, May]:
     """Context processor: `may`, for every template."""
-    return {"may": May(request.user)}
+    # A request that is refused early, for its host name, has nobody yet.
+    return {"may": May(getattr(request, "user", None) or AnonymousUser())}
