@@ -306,7 +306,7 @@ class Campaign:
         return {
             "kill -9 worker": lambda: self._kill(WORKER),
             "kill -9 beat": lambda: self._kill(BEAT),
-            "kill -9 web": lambda: self._kill("gunicorn"),
+            "kill -9 web": lambda: self._kill("stack.web"),
             "frozen worker": lambda: self._stop_for(WORKER, 30),
             "two beats": self._two_beats,
             "Redis flushed": lambda: self._redis().flushall(),

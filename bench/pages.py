@@ -1,4 +1,4 @@
-"""`python -m bench.pages`: pages at 1,000, 100,000 and 1,000,000 VMs under gunicorn, beside the ceilings.
+"""`python -m bench.pages`: pages at 1,000, 100,000 and 1,000,000 VMs under the web server, beside the ceilings.
 
 Ratios first: every page is divided by the ceiling (the same template, 50 rows in memory) of the same fleet, and by itself
 at the smallest fleet. All fleets stand beside each other and every page is asked for at one after the other, so that what
@@ -75,7 +75,7 @@ def measure(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]
         try:
             client.request("GET", path, headers=headers)
             answer = client.getresponse()
-        except (http.client.RemoteDisconnected, ConnectionResetError):  # gunicorn let an idle connection go
+        except (http.client.RemoteDisconnected, ConnectionResetError):  # an idle connection was let go
             client.close()
             client.request("GET", path, headers=headers)
             answer = client.getresponse()
@@ -329,15 +329,9 @@ def make_fleet(environment: dict[str, str], vms: int) -> Fleet:
 
 
 def serve(stack: ExitStack, fleet: Fleet) -> tuple[int, int]:
-    """A gunicorn as `make up` runs it in front of this fleet: its port and its process."""
+    """The web processes as `make up` runs them, in front of this fleet: their port and their parent."""
     port = free_port()
-    web = stack.enter_context(
-        process(
-            fleet.environment,
-            *("gunicorn", "hotpatch_portal.wsgi", "--bind", f"127.0.0.1:{port}", "--workers", "2"),
-            *("--worker-class", "gthread", "--threads", "4", "--log-level", "warning", "--no-control-socket"),
-        )
-    )
+    web = stack.enter_context(process(fleet.environment, "hotpatch_portal.stack.web", "--port", str(port)))
     wait_for(port)
     return port, web.pid
 
@@ -352,7 +346,7 @@ def wait_for(port: int) -> None:
                 return
         except OSError:
             time.sleep(0.1)
-    raise RuntimeError("gunicorn does not answer")
+    raise RuntimeError("the web server does not answer")
 
 
 def measure_all(fleets: list[Fleet], options: argparse.Namespace) -> dict[int, dict[str, Any]]:
@@ -466,7 +460,7 @@ def report(sizes: list[int], results: dict[int, dict[str, Any]]) -> None:
                 figures[largest]["bytes"],
             ]
         )
-    table(f"Pages under gunicorn, {CONNECTIONS} connections", heads, rows)
+    table(f"Pages under the web server, {CONNECTIONS} connections", heads, rows)
     table(
         "Around them",
         ["VMs", "seeding s", "export s", "export MB", "web RSS MB", "database MB", "bytes per VM"],

@@ -1,4 +1,4 @@
-"""The WSGI entry point for gunicorn."""
+"""The WSGI entry point of the web processes (stack/web.py)."""
 
 import gc
 import os

@@ -28,7 +28,6 @@ from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, Stac
 from hotpatch_portal.stack.supervisor import Child, Supervisor, say
 
 ANSWER_SECONDS = 60.0
-WEB_WORKERS, WEB_THREADS = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,12 +311,7 @@ class Portal:
                 heartbeat=heartbeat,
             )
 
-        address = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
-        web = [
-            *(python, "-m", "gunicorn", "hotpatch_portal.wsgi", "--bind", f"{address}:{self.options.port}"),
-            *("--workers", str(WEB_WORKERS), "--worker-class", "gthread", "--threads", str(WEB_THREADS)),
-            *("--timeout", "60", "--graceful-timeout", "8", "--log-level", "warning", "--no-control-socket"),
-        ]
+        web = [python, "-m", "hotpatch_portal.stack.web", "--host", self.options.host, "--port", str(self.options.port)]
         beat = [
             *celery,
             "beat",

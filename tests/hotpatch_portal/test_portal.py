@@ -200,7 +200,7 @@ def running(place: Path) -> Iterator[Running]:
 def test_it_runs_brings_back_what_dies_and_stops_clean(running: Running) -> None:
     assert stat.S_IMODE((running.directory / "access.json").stat().st_mode) == 0o600
     assert running.access["password"] == "", "without the demo nobody has a password yet"
-    for word in ("gunicorn", "worker-1@", "beat", "redis-server"):
+    for word in ("stack.web", "worker-1@", "beat", "redis-server"):
         (pid,) = running.children(word)
         os.kill(pid, signal.SIGKILL)
         running.wait_for(lambda pid=pid, word=word: running.children(word) not in ([], [pid]), 20)  # type: ignore[misc]
