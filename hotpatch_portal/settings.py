@@ -80,6 +80,7 @@ MIDDLEWARE = [
     # A list is mostly markup that repeats. Django pads the answer at random, so that its length tells no secret.
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
+    "ui.middleware.only_sound_requests",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

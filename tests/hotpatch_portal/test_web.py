@@ -183,6 +183,7 @@ def test_what_two_servers_could_read_in_two_ways_is_refused(start: Start) -> Non
         "GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX: a\nb\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain; charset=\0\r\n\r\n",
         "\x16\x03\x01\x02\x00\r\n\r\n",
     ):
         assert re.match(rb"HTTP/1.[01] 400 Bad Request\r\n", portal.raw(head.encode("latin-1"))), head
