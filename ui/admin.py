@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -15,7 +16,7 @@ from django.http import HttpRequest
 class KnownRowSelect(AutocompleteSelect):
     """Django's, which looks up whatever was sent when it shows a form again: what is no id at all chooses nothing here."""
 
-    def optgroups(self, name: str, value: list[str], attrs: Any = None) -> Any:
+    def optgroups(self, name: str, value: Sequence[str], attrs: Any = None) -> Any:
         """The rows that are chosen."""
         return super().optgroups(name, [one for one in value if self._can_be_an_id(one)], attrs)
 

@@ -74,7 +74,7 @@ def _has_nul(fields: QueryDict) -> bool:
 
 
 def _form_is_sound(request: HttpRequest) -> bool:
-    if charset := request.content_params.get("charset"):
+    if charset := (request.content_params or {}).get("charset"):
         try:
             if codecs.lookup(charset).name not in FORM_CHARSETS:
                 return False

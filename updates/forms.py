@@ -217,8 +217,9 @@ class InstallWizard:
         """Where the reader comes to: never past a field that is wrong."""
         wanted = "review" if go == INSTALL else go
         if wanted not in STEPS:
-            return self.current
-        bad = next((step for step in STEPS if self._has_errors(step)), None)
+            # Ticks that are no KB were never on the page, and there is no review of them.
+            return STEPS[0] if self._has_errors("review") else self.current
+        bad = next((step for step in STEPS[:-1] if self._has_errors(step)), None)
         if bad is None and self.form.is_bound and not self.form.is_valid():
             bad = STEPS[0]  # what no step shows was tampered with
         if bad is not None and STEPS.index(wanted) > STEPS.index(bad):
