@@ -511,7 +511,7 @@ def garbage(fuzzer: Fuzzer, place: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("what", "status"),
     [
-        ("path", 400), ("query", 400), ("cookie", 400), ("address", 400), ("form", 400), ("charset", 400), ("boundary", 400), ("fields", 400),
+        ("path", 400), ("query", 400), ("to field", 400), ("cookie", 400), ("address", 400), ("form", 400), ("charset", 400), ("boundary", 400), ("fields", 400),
         ("overrides", 422), ("language", 200),
     ],
 )  # fmt: skip
@@ -531,6 +531,7 @@ def test_what_cannot_be_read_is_named(
     }
     answer = {
         "path": lambda: client.get(f"{machine}%00/"),
+        "to field": lambda: client.get("/admin/vms/connection/1/delete/?_to_field="),
         "query": lambda: client.get("/virtual-machines/?q=%00"),
         "cookie": lambda: client.get("/virtual-machines/", headers={"Cookie": "sessionid=\0"}),
         "address": lambda: client.get("/virtual-machines/", headers={"HX-Current-URL": "http://[", "HX-Request": "true"}),

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+from django.contrib.admin.options import TO_FIELD_VAR
 from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.http import HttpRequest, HttpResponseBase, QueryDict
 from django.http.multipartparser import MultiPartParserError
@@ -53,7 +54,7 @@ def _broken_parts(request: HttpRequest) -> Iterator[str]:
     """What of a request cannot be read, as the page that refuses it names it: path, query, header or form."""
     if "\0" in request.path_info:
         yield "path"
-    if _has_nul(request.GET):
+    if _has_nul(request.GET) or request.GET.get(TO_FIELD_VAR) == "":  # the admin site looks for a field of that name
         yield "query"
     for name, value in request.META.items():
         if name.startswith("HTTP_") and "\0" in value:
