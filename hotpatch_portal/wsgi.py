@@ -1,12 +1,24 @@
-"""The WSGI entry point of the web server."""
+"""The WSGI entry point of the web processes (stack/web.py)."""
 
 import gc
 import os
 
-from django.core.wsgi import get_wsgi_application
+import django
+from django.core.handlers.wsgi import WSGIHandler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hotpatch_portal.settings")
-application = get_wsgi_application()
+django.setup(set_prefix=False)
+
+from ui.http import ServedRequest  # noqa: E402 (Django is set up first)
+
+
+class Handler(WSGIHandler):
+    """Django's, with requests that no content type can break."""
+
+    request_class = ServedRequest
+
+
+application = Handler()
 
 # What is loaded by now stays for good, and a page drops the thousands of objects that it makes by counting: there is next to
 # nothing to be found by looking for cycles among all of it every few pages.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.filters import ListFilter
-from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
-from django.db.models import Model
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, ValidationError
+from django.db.models import ForeignKey, Model
+from django.forms import ModelChoiceField
 from django.http import HttpRequest
 
 # A field whose name has one of these words holds what signs somebody in.
@@ -123,6 +125,34 @@ class PortalAdminSite(admin.AdminSite):
             else type(given.__name__, (GuardedAdmin, given), {"__module__": given.__module__, "__doc__": given.__doc__})
         )
         super().register(model_or_iterable, guarded, **options)
+
+
+class KnownRowSelect(AutocompleteSelect):
+    """Django's, which looks up whatever was sent when it shows a form again: what is no id at all chooses nothing here."""
+
+    def optgroups(self, name: str, value: Sequence[str], attrs: Any = None) -> Any:
+        """The rows that are chosen."""
+        return super().optgroups(name, [one for one in value if self._can_be_an_id(one)], attrs)
+
+    def _can_be_an_id(self, text: str) -> bool:
+        try:
+            self.field.remote_field.model._meta.pk.clean(text, None)
+        except (ValidationError, ValueError, OverflowError):
+            return text in {"", "None"}
+        return True
+
+
+class KnownRowsMixin:
+    """An admin page whose completed fields take any text that is sent, and say that it is no row."""
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> ModelChoiceField[Any]:
+        """Django's field, with our widget where it completes what is typed."""
+        if db_field.name in self.get_autocomplete_fields(request):  # type: ignore[attr-defined]  # of ModelAdmin
+            kwargs["widget"] = KnownRowSelect(db_field, self.admin_site, using=kwargs.get("using"))  # type: ignore[attr-defined]  # of ModelAdmin
+        field: ModelChoiceField[Any] = super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]  # of ModelAdmin
+        return field
 
 
 class LookOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time

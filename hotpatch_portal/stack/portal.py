@@ -30,7 +30,6 @@ from hotpatch_portal.stack.supervisor import Child, Supervisor, say
 
 ANSWER_SECONDS = 60.0
 LET_GO_SECONDS = 15.0
-WEB_PROCESSES, WEB_THREADS = 2, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,10 +342,7 @@ class Portal:
                 heartbeat=heartbeat,
             )
 
-        web = [
-            *(python, "-m", "hotpatch_portal.stack.web", "--host", self.options.host, "--port", str(self.options.port)),
-            *("--processes", str(WEB_PROCESSES), "--threads", str(WEB_THREADS)),
-        ]
+        web = [python, "-m", "hotpatch_portal.stack.web", "--host", self.options.host, "--port", str(self.options.port)]
         beat = [
             *celery,
             "beat",
