@@ -66,7 +66,9 @@ def fill(apps: Any) -> dict[str, Any]:
     make("updates.Release", **month, kb_number="5025231", type="hotpatch", evidence="primary; type inferred")
     bulk = {
         "ticked": make("updates.BulkRequest", kind="assessment", selection={"vm": [vm.pk for vm in vms]}),
-        "begun": make("updates.BulkRequest", kind="assessment", selection={"vm": [vm.pk for vm in vms]}, cursor=vms[0].pk),
+        "begun": make(
+            "updates.BulkRequest", kind="assessment", selection={"vm": [vm.pk for vm in vms]}, cursor=vms[0].pk
+        ),
         "matching": make("updates.BulkRequest", kind="assessment", selection={"filters": {"q": "vm"}}),
         "everything": make("updates.BulkRequest", kind="assessment", selection={}),
         "done": make("updates.BulkRequest", kind="assessment", selection={"filters": {}}, is_handed_out=True),
