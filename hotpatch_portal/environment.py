@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import environ
+from environ.fileaware_mapping import FileAwareMapping
 
 from patching.probes import read_networks
 from patching.recurrence import parse_hours
@@ -28,7 +29,7 @@ class Environment:
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self._env = environ.FileAwareEnv()
-        self._env.ENVIRON = os.environ if variables is None else variables
+        self._env.ENVIRON = FileAwareMapping(os.environ if variables is None else variables)
 
     def text(self, name: str, default: str) -> str:
         """The value as it stands."""

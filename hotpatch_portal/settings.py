@@ -32,7 +32,7 @@ def _running_portal() -> dict[str, str]:
 
 _stack = _running_portal()
 # Without a key nothing can be signed; the check portal.E001 says what to do.
-SECRET_KEY = env.text("SECRET_KEY", _stack.get("SECRET_KEY", "")) or "unset"
+SECRET_KEY = env.text("SECRET_KEY", _stack.get("SECRET_KEY", "")).strip() or "unset"
 DEBUG = env.flag("DEBUG")
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")

@@ -34,7 +34,7 @@ class Step(StrEnum):
     RECOVER_BY_FIND = "recover_by_find"  # found in `starting`: ask whether the request arrived
     GIVE_UP_UNCONFIRMED = "give_up_unconfirmed"  # found in `starting`: nobody can tell; never send again
     OBSERVE = "observe"
-    GIVE_UP_SILENT = "give_up_silent"  # in flight past its deadline
+    OBSERVE_LAST = "observe_last"  # in flight past its deadline: one more look, and without an end in it no other
     NOTHING = "nothing"  # ended
 
 
@@ -54,7 +54,7 @@ def next_step(
         return Step.RECOVER_BY_FIND if can_find else Step.GIVE_UP_UNCONFIRMED
     if state in TERMINAL:
         return Step.NOTHING
-    return Step.GIVE_UP_SILENT if is_past_deadline else Step.OBSERVE
+    return Step.OBSERVE_LAST if is_past_deadline else Step.OBSERVE
 
 
 # A start that provably sent nothing is tried again this often before the run fails.

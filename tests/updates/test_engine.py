@@ -675,6 +675,30 @@ def test_silence_past_the_deadline_ends_an_installation_and_bars_the_next_one():
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("is_choking", [False, True])
+def test_what_ended_while_the_portal_was_stopped_for_days_ends_as_it_did(is_choking: bool):
+    done, silent = make_vms(2)
+    (first,), (second,) = install(done), install(silent)
+    connector = ScriptedConnector(on_observe=lambda _r: Observation(progress=Progress("installing")))
+    run(connector)
+    Operation.objects.update(deadline_at=timezone.now() - timedelta(days=2))
+    make_due()
+
+    def look(request):
+        if request.vm.vm_id == done.pk:
+            return Observation(installation=installed(DEFENDER, final=found(DOT_NET)))
+        if is_choking:
+            raise ValueError("the connector chokes on this machine")
+        return Observation(progress=Progress("installing"))
+
+    connector.on_observe = look
+    run(connector, seconds=0.5)
+    assert state_of(first.operation_id) == S.SUCCEEDED
+    row = Operation.objects.get(pk=second.operation_id)
+    assert (row.state, row.error_code) == (S.FAILED, "connector.silent")
+
+
+@pytest.mark.django_db
 def test_a_running_installation_shows_what_it_does_and_a_reboot_on_its_timeline():
     (vm,) = make_vms()
     (outcome,) = install(vm)

@@ -8,13 +8,15 @@ import pgtrigger.migrations
 from django.db import migrations, models
 
 
-def confirm_types(apps, _schema_editor):
+def confirm_types(apps, schema_editor):
     """The recorded types that the evidence word calls primary (patching.release_files.is_type_primary, as of 2026-11)."""
     release = apps.get_model('updates', 'Release')
-    for evidence in release.objects.values_list('evidence', flat=True).distinct():
+    for evidence in release.objects.order_by().values_list('evidence', flat=True).distinct():
         parts = [part.strip().casefold() for part in re.split('[;,]', evidence)]
         if 'primary' in parts and not any('type' in part for part in parts):
             release.objects.filter(evidence=evidence).update(is_type_confirmed=True)
+    # The table is changed further on in this transaction: what waits for its end would stand in the way.
+    schema_editor.execute('SET CONSTRAINTS ALL IMMEDIATE')
 
 
 class Migration(migrations.Migration):

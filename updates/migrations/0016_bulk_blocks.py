@@ -30,7 +30,7 @@ FROM (
 UPDATE updates_bulkrequest r
 SET cursor = w.blocks, is_handed_out = NOT EXISTS (
         SELECT FROM updates_bulkblock b WHERE b.request_id = r.id AND b.number >= w.blocks
-    ), error_code = CASE WHEN r.selection ? 'filters' THEN 'bulk.outdated' ELSE r.error_code END
+    ), error_code = CASE WHEN NOT r.selection ? 'vm' THEN 'bulk.outdated' ELSE r.error_code END
 FROM bulk_waiting w WHERE w.id = r.id;
 UPDATE updates_bulkrequest r
 SET vm_count = b.vms FROM (SELECT request_id, sum(cardinality(vm_ids)) AS vms FROM updates_bulkblock GROUP BY 1) b

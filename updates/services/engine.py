@@ -423,8 +423,8 @@ class _Engine:
         self._resend(connector, batches[Step.RECOVER_BY_RESEND], claim)
         self._find(connector, batches[Step.RECOVER_BY_FIND], claim)
         self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], "start.unconfirmed", claim.now)
-        self._give_up(batches[Step.GIVE_UP_SILENT], "connector.silent", claim.now)
         self._observe(connector, batches[Step.OBSERVE], claim.now)
+        self._observe_last(connector, batches[Step.OBSERVE_LAST], claim.now)
 
     def _connector(self, connection_id: int) -> Connector:
         if connection_id not in self._connectors:
@@ -520,11 +520,7 @@ class _Engine:
         if not works:
             return
         now = claim.present
-        try:
-            looks = _look(connector, works, now)
-        except Exception:
-            log.exception("look_at_once_failed", count=len(works))
-            looks = [look for work in works for look in _look_or_wait(connector, work, now)]
+        looks = _look_all_or_each(connector, works, now)
         running = [
             work
             for work, answer in looks
@@ -612,6 +608,15 @@ class _Engine:
         if not works:
             return
         self._record_looks(_look(connector, works, now), now)
+
+    def _observe_last(self, connector: Connector, works: Sequence[_Work], now: datetime) -> None:
+        """Look once more at what is past its deadline (the portal may have been stopped); what has no end is silent."""
+        if not works:
+            return
+        looks = _look_all_or_each(connector, works, now)
+        ends = [(work, answer) for work, answer in looks if _is_end(answer)]
+        self._record_looks(ends, now)
+        self._give_up([work for work, answer in looks if not _is_end(answer)], "connector.silent", now)
 
     def _record_looks(self, looks: Sequence[_Look], now: datetime) -> None:
         running: list[tuple[_Work, Observation]] = []
@@ -895,6 +900,20 @@ _Look = tuple[_Work, Observation | ConnectorError]
 
 def _look(connector: Connector, works: Sequence[_Work], now: datetime) -> list[_Look]:
     return list(zip(works, connector.observe([work.observe_request() for work in works], now=now), strict=True))
+
+
+def _look_all_or_each(connector: Connector, works: Sequence[_Work], now: datetime) -> list[_Look]:
+    """A look at all of them; if the connector chokes on one, at each alone."""
+    try:
+        return _look(connector, works, now)
+    except Exception:
+        log.exception("look_at_all_failed", count=len(works))
+        return [look for work in works for look in _look_or_wait(connector, work, now)]
+
+
+def _is_end(answer: Observation | ConnectorError) -> bool:
+    """Whether nothing more is to come: a result, or an error for good."""
+    return answer.is_final if isinstance(answer, Observation) else not answer.is_retryable
 
 
 def _look_or_wait(connector: Connector, work: _Work, now: datetime) -> list[_Look]:

@@ -20,7 +20,7 @@ PRESELECTED = [
 ]
 
 
-def correct_rows(apps, _schema_editor):
+def correct_rows(apps, schema_editor):
     """Catalogue dates beyond the last year that counts become its last day; the shipped images preselect hotpatch."""
     connections = apps.get_model("vms", "Connection").objects
     connections.filter(catalogue_date__gt=LAST).update(catalogue_date=LAST)
@@ -29,6 +29,8 @@ def correct_rows(apps, _schema_editor):
         entries.filter(
             publisher__iexact="MicrosoftWindowsServer", offer__iexact="WindowsServer", sku__iexact=sku
         ).update(has_hotpatch_by_default=True)
+    # The tables are changed further on in this transaction: what waits for its end would stand in the way.
+    schema_editor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 class Migration(migrations.Migration):

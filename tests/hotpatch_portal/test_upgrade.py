@@ -1,0 +1,114 @@
+"""The migrations since the last version run over rows as that version left them, and lose none of what they mean."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+BEFORE = [("updates", "0012_bulk_answers_are_a_log"), ("vms", "0010_group_index_covers_filters")]
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+@pytest.fixture
+def old(transactional_db: None) -> Iterator[MigrationExecutor]:
+    """An empty database of the test server at the migrations of the last version; the connection leads to it meanwhile."""
+    name, usual = f"upgrade_{uuid.uuid4().hex[:12]}", connection.settings_dict["NAME"]
+
+    def lead_to(database: str) -> None:
+        connection.close()
+        connection.close_pool()
+        connection.settings_dict["NAME"] = database
+
+    with connection.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    lead_to(name)
+    try:
+        executor = MigrationExecutor(connection)
+        executor.migrate(BEFORE)
+        executor.loader.build_graph()
+        yield executor
+    finally:
+        lead_to(usual)
+        with connection.cursor() as cursor:
+            cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def fill(apps: Any) -> dict[str, Any]:
+    """Three machines; releases; bulk requests of every kind; a rollout. Returns what is asked for later."""
+
+    def make(model: str, **fields: Any) -> Any:
+        return apps.get_model(model).objects.create(**fields)
+
+    site = make("vms.Connection", name="Lab", kind="simulator", platform="azure", catalogue_date=date(2150, 1, 1))
+    subscription = make("vms.Subscription", subscription_id=uuid.uuid4(), name="S")
+    group = make("vms.ResourceGroup", subscription=subscription, name="rg")
+    vms = [
+        make(
+            "vms.VirtualMachine", arm_id=f"/subscriptions/s/vm-{number}", name=f"vm-{number}", connection=site,
+            resource_group=group, hotpatch_track="off_track_baseline_missed",
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    for vm in vms:
+        make("updates.VmUpdateState", vm=vm, last_assessed_at=NOW)
+    patch = make("updates.Patch", product_line="ws2022", kb_number="5025230", title="April", classification="Security",
+                 reboot_behavior="AlwaysRequiresReboot")  # fmt: skip
+    month = {"product_line": "ws2022", "month": date(2023, 4, 1), "released_on": date(2023, 4, 11)}
+    make("updates.Release", **month, kb_number="5025230", type="baseline", evidence="primary", patch=patch)
+    may = month | {"month": date(2023, 5, 1), "released_on": date(2023, 5, 9)}
+    make("updates.Release", **may, kb_number="5026370", type="hotpatch", evidence="primary", patch=patch)
+    make("updates.Release", **month, kb_number="5025231", type="hotpatch", evidence="primary; type inferred")
+    bulk = {
+        "ticked": make("updates.BulkRequest", kind="assessment", selection={"vm": [vm.pk for vm in vms]}),
+        "begun": make(
+            "updates.BulkRequest", kind="assessment", selection={"vm": [vm.pk for vm in vms]}, cursor=vms[0].pk
+        ),
+        "matching": make("updates.BulkRequest", kind="assessment", selection={"filters": {"q": "vm"}}),
+        "everything": make("updates.BulkRequest", kind="assessment", selection={}),
+        "done": make("updates.BulkRequest", kind="assessment", selection={"filters": {}}, is_handed_out=True),
+    }
+    for name in ("begun", "done"):
+        make("updates.BulkOutcome", request=bulk[name], vm=vms[0], verdict="accepted")
+    return {"vms": [vm.pk for vm in vms], **{name: row.pk for name, row in bulk.items()}}
+
+
+def test_rows_of_the_last_version_are_brought_forward(old: MigrationExecutor) -> None:
+    told = fill(old.loader.project_state(BEFORE).apps)
+    old.migrate(old.loader.graph.leaf_nodes())
+    apps = MigrationExecutor(connection).loader.project_state().apps
+
+    def rows(model: str, *fields: str) -> list[Any]:
+        return list(apps.get_model(model).objects.order_by("pk").values_list(*fields))
+
+    assert rows("updates.Release", "kb_number", "is_type_confirmed") == [
+        ("5025230", True),
+        ("5026370", True),
+        ("5025231", False),
+    ]
+    assert rows("updates.Patch", "key") == [("ws2022:5025230",)]
+    assert rows("vms.Connection", "catalogue_date") == [(date(2100, 12, 31),)]
+    assert set(rows("vms.VirtualMachine", "hotpatch_track")) == {("baseline_overdue",)}
+    assert rows("vms.WordCount", "machines", "hotpatch_track") == [(3, "baseline_overdue")]
+    assert set(rows("updates.VmUpdateState", "is_list_complete")) == {(True,)}
+    vms = told["vms"]
+    requests = {row[0]: row[1:] for row in rows("updates.BulkRequest", "pk", "is_handed_out", "error_code", "vm_count")}
+    assert requests == {
+        told["ticked"]: (False, "", 3),
+        told["begun"]: (False, "", 3),
+        told["matching"]: (True, "bulk.outdated", 0),
+        told["everything"]: (True, "bulk.outdated", 0),
+        told["done"]: (True, "", 1),
+    }
+    blocks = {(row[0], row[1]): row[2] for row in rows("updates.BulkBlock", "request", "number", "vm_ids")}
+    assert blocks == {
+        (told["ticked"], 0): vms,
+        (told["begun"], 0): vms[:1],
+        (told["begun"], 1): vms[1:],
+        (told["done"], 0): vms[:1],
+    }
