@@ -25,7 +25,7 @@ KEPT = re.compile(
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
     | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | CSV | (Quiet|Tokyo)\sSaturdays | \d?(Day|Week|Month)s?\b | Saturday | Sunday | Second | Tuesday | Offset4 | day15 | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
-    | (tcp|https?):// | \.NET | \w+:\w+:SKU | [a-z]+\.[a-z_]+
+    | sql | (tcp|https?):// | \.NET | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
     re.VERBOSE,
 )
@@ -61,8 +61,9 @@ def addresses(page: Page) -> dict[str, str]:
     other = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/connections/")
     connection = page.locator("tbody th a").first.get_attribute("href") or ""
-    page.goto("/bulk/?kind=assessment&q=sql")
-    page.get_by_role("button", name="Assess", exact=True).click()
+    page.goto("/bulk/?kind=assessment&q=sql&all=1")
+    page.get_by_label("Number of machines").fill("7")
+    page.get_by_role("button", name="Assess 7 machines").click()
     expect(page.locator("#bulk-progress")).to_contain_text("Finished", timeout=60_000)
     bulk = page.url
     page.goto("/maintenance/")
@@ -70,10 +71,11 @@ def addresses(page: Page) -> dict[str, str]:
         make_configuration(page, "Quiet Saturdays")
     page.goto("/maintenance/")
     maintenance = page.get_by_role("link", name="Quiet Saturdays").get_attribute("href") or ""
-    page.goto("/bulk/?kind=installation&q=lab")
+    page.goto("/bulk/?kind=installation&q=lab&all=1")
     page.get_by_text("As a rollout").click()
     page.get_by_role("checkbox", name="Availability first").check()
-    page.get_by_role("button", name="Install", exact=True).click()
+    page.get_by_label("Number of machines").fill("4")
+    page.get_by_role("button", name="Install on 4 machines").click()
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
     return {
@@ -83,11 +85,15 @@ def addresses(page: Page) -> dict[str, str]:
         "maintenance-create": "/maintenance/create/",
         "maintenance": maintenance,
         "maintenance-edit": f"{maintenance}edit/",
-        "bulk-assess": "/bulk/?kind=assessment",
-        "bulk-install": "/bulk/?kind=installation&q=web",
+        "bulk-nothing-ticked": "/bulk/?kind=assessment",
+        "bulk-ignored": "/bulk/?kind=assessment&connection=9999",
+        "bulk-assess": "/bulk/?kind=assessment&all=1",
+        "bulk-install": "/bulk/?kind=installation&q=web&all=1",
+        "bulk-rollback": "/bulk/?kind=rollback&q=web&all=1",
         "bulk": bulk,
         "tour": "/tour/",
         "list": "/virtual-machines/",
+        "list-ignored": "/virtual-machines/?connection=9999",
         "list-empty": "/virtual-machines/?q=nothing-of-this-name",
         "images": "/virtual-machines/images/",
         "import": "/virtual-machines/import/",
