@@ -253,7 +253,7 @@ def test_the_age_and_the_holes_are_told_everywhere(client: Client, chief: User, 
         assert "On track as far as known " + words in blade
         assert "Nothing newer is released." not in blade
         calendar = text_of(client.get("/calendar/?line=ws2022&year=2026"))
-        assert "Known up to 2026-05;" in calendar
+        assert words in calendar  # the holes of 2022 and 2023 matter to no machine any more
         assert "Out by the calendar; no monthly release is recorded." in calendar
         (finding,) = (finding for finding in find_trouble() if finding.code == "catalogue_is_old")
     assert finding.examples == ("ws2022 known up to 2026-05, 1 monthly releases are not recorded",)

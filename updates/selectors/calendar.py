@@ -60,7 +60,7 @@ class Calendar:
     counts: YearCounts
     next_baseline: date
     known_until: date | None
-    missing: tuple[date, ...]  # months that are out by the calendar and not recorded
+    missing: tuple[date, ...]  # months after the newest baseline that are out by the calendar and not recorded
 
     @property
     def lines(self) -> tuple[ProductLine, ...]:
@@ -85,7 +85,7 @@ def load_calendar(query: Mapping[str, str], now: datetime) -> Calendar:
         counts=year_counts(months),
         next_baseline=second_tuesday(next_planned_baseline_month(now)),
         known_until=known.ends,
-        missing=known.missing_months,
+        missing=known.missing_after_baseline,
     )
 
 
