@@ -159,6 +159,12 @@ class Timetable:
             month = next_month(month)
         return tuple(found)
 
+    @cached_property
+    def missing_after_baseline(self) -> tuple[date, ...]:
+        """Those of `missing_months` that matter to machines: after the newest baseline's month."""
+        baseline = self.baseline
+        return tuple(month for month in self.missing_months if baseline is None or month > baseline.month)
+
     def base_of(self, release: Release) -> Release | None:
         """The newest baseline older than this release."""
         order = release_order(release)

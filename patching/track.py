@@ -234,8 +234,7 @@ class _Verdict:
     def __init__(self, known: Timetable, standing: Standing) -> None:
         self.known = known
         self.installed = _newest(standing.in_effect)
-        baseline = known.baseline
-        self.missing = tuple(m for m in known.missing_months if baseline is None or m > baseline.month)
+        self.missing = known.missing_after_baseline
 
     def __call__(
         self,

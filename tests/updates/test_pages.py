@@ -673,3 +673,24 @@ def test_the_review_names_classes_days_and_numbers(page: Client, make_vm: Callab
         assert f'<span class="nowrap">{kb_number}</span>' in response.content.decode()
     assert "1 update to install" in text_of(wizard(page, vm, "review"))
     assert "0 updates to install" in text_of(wizard(page, vm, "review", classifications=["ServicePack"]))
+
+
+def test_what_hotpatching_is_stands_where_an_operator_meets_it(
+    page: Client, make_vm: Callable[..., VirtualMachine]
+) -> None:
+    vm = make_vm()
+    for where in (
+        reverse("updates:blade", args=[vm.pk]),
+        reverse("vms:vm-settings", args=[vm.pk]),
+        reverse("updates:calendar"),
+        reverse("vms:images"),
+    ):
+        shown = text_of(page.get(where))
+        for said in (
+            "changes the code of running processes in memory",
+            "applications are not affected by the installation",
+            "the same security fixes as the ordinary Windows security update",
+            "holds everything of that month's latest cumulative update",
+            "drivers and firmware",
+        ):
+            assert said in shown.replace("&#x27;", "'"), where

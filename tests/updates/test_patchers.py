@@ -333,6 +333,16 @@ def test_the_doctor_finds_an_answer_that_is_not_the_rules(
     call_command("doctor")
 
 
+def test_after_an_upgrade_the_doctor_is_content_at_once(resource_group: ResourceGroup) -> None:
+    """A column that is new says "nobody" of every machine; `make up` runs this before it serves."""
+    VirtualMachineFactory(resource_group=resource_group)
+    VirtualMachine.objects.update(patcher="nobody", connection=ConnectionFactory(is_patching_automatically=True))
+    with pytest.raises(CommandError, match="1 kind of trouble"):
+        call_command("doctor")
+    call_command("refresh_words")
+    call_command("doctor")
+
+
 def names(response: Any) -> list[str]:
     return re.findall(r">(vm-\w+)</a>", response.content.decode())
 

@@ -7,8 +7,10 @@ import pytest
 from ui.spreadsheet import harmless
 
 
-@pytest.mark.parametrize("sign", list("=+-@＝＋－＠"))
-@pytest.mark.parametrize("before", ["", " ", "\u3000", "\u00a0 ", "\u200b", "\ufeff\u202e", " \t", "\n"])
+@pytest.mark.parametrize("sign", list("=+-@＝＋－＠﹦﹢﹣﹫"))
+@pytest.mark.parametrize(
+    "before", ["", " ", "\u3000", "\u00a0 ", "\u200b", "\ufeff\u202e", " \t", "\n", "\x01", "\x1b "]
+)
 def test_formulas_get_an_apostrophe_whatever_hides_them(sign: str, before: str) -> None:
     assert harmless(f"{before}{sign}cmd|x") == f"'{before}{sign}cmd|x"
 

@@ -87,7 +87,7 @@ def load_calendar(query: Mapping[str, str], now: datetime) -> Calendar:
         counts=year_counts(months),
         next_baseline=second_tuesday(next_planned_baseline_month(now)),
         known_until=known.ends,
-        missing=tuple(month for month in known.missing_months if month > newest),
+        missing=known.missing_after_baseline,
         holes=tuple(month for month in known.missing_months if month <= newest and month.year == year),
     )
 

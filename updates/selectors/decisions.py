@@ -170,8 +170,7 @@ def catalogue_ages(
     found = []
     for line, day in sorted(used, key=lambda pair: (pair[0], pair[1] or date.max)):
         table = known[line, day]
-        after = table.baseline.month if table.baseline else date.min
-        if months := tuple(month for month in table.missing_months if month > after):
+        if months := table.missing_after_baseline:
             found.append(Age(line, table.ends, months, day))
     return found
 
