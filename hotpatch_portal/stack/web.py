@@ -410,6 +410,8 @@ def _refused() -> int:
             code = 0
         except SystemExit as reason:
             say(str(reason))
+        except Exception as error:
+            say(f"This installation cannot serve: {type(error).__name__}: {error}")
         finally:
             os._exit(code)
     _pid, status = os.waitpid(pid, 0)
