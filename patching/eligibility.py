@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from patching.outcome import plain_build
 from patching.terms import (
     CatalogImage,
     ImageReference,
@@ -92,12 +93,12 @@ _BUILD = re.compile(r"^\d{5}(?:\.|$)")
 
 def has_build(os_build: str) -> bool:
     """Whether the text names an OS build, of any Windows."""
-    return _BUILD.match(os_build) is not None
+    return _BUILD.match(plain_build(os_build)) is not None
 
 
 def line_of_build(os_build: str) -> ProductLine | None:
     """The product line of an OS build such as 20348.5074, None for any other."""
-    prefix = os_build.partition(".")[0]
+    prefix = plain_build(os_build).partition(".")[0]
     return next((line for line in ProductLine if line.build_prefix == prefix), None)
 
 

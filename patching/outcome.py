@@ -151,6 +151,11 @@ def verify(
 
 
 @lru_cache(maxsize=1_024)
+def plain_build(text: str) -> str:
+    """A build without the version that Windows puts before it: "10.0.20348.5074" is 20348.5074."""
+    return text.strip().removeprefix("10.0.")
+
+
 def build_order(build: str) -> tuple[int, ...]:
     """Sort key of a build such as 20348.5074."""
     return tuple(int(part) if part.isdecimal() else 0 for part in build.split("."))

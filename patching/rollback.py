@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from patching.outcome import plain_build
 from patching.releases import Timetable, release_order, timetable
 from patching.terms import ProductLine, Release
 from patching.track import is_consistent, stand
@@ -73,7 +74,7 @@ def plan_rollback_on(
     """`plan_rollback` by a timetable that was made once for many VMs."""
     if not is_list_complete or not os_build:
         return RollbackRefusal.UNKNOWN_STATE
-    standing = stand(known, installed_kbs, os_build, is_list_complete=True)
+    standing = stand(known, installed_kbs, plain_build(os_build), is_list_complete=True)
     if not standing.listed or not is_consistent(known, standing):
         return RollbackRefusal.UNKNOWN_STATE
     target = known.base_of(standing.listed[-1])

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from enum import StrEnum
 
 from patching.eligibility import Eligibility, EligibilityVerdict
-from patching.outcome import build_order
+from patching.outcome import build_order, plain_build
 from patching.releases import (
     Timetable,
     comes_through_windows_update,
@@ -189,6 +189,7 @@ def judge_track_on(
     is_ready: bool = True,
 ) -> TrackVerdict:
     """`judge_track` by a timetable that was made once for many VMs. The first case of docs/rules.md that fits decides."""
+    os_build = plain_build(os_build)
     standing = stand(known, installed_kbs, os_build, is_list_complete=is_list_complete)
     baseline = known.baseline
     verdict = _Verdict(known, standing)
