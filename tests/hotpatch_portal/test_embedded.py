@@ -1,11 +1,8 @@
-"""What the embedded servers leave behind, and how their data is taken away."""
+"""What the embedded servers leave behind."""
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from hotpatch_portal.stack import embedded
-from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, rotate, short_directory
-
-ROOT = Path(__file__).resolve().parents[2]
+from hotpatch_portal.stack.embedded import EmbeddedRedis, rotate, short_directory
 
 
 @pytest.fixture
@@ -60,18 +55,3 @@ def test_redis_with_a_long_path_leaves_no_directory_behind(place: Path, monkeypa
     assert server.directory.parent == place
     server.stop()
     assert [path.name for path in place.iterdir()] == [deep.name]
-
-
-def test_the_documented_backup_can_be_made(place: Path) -> None:
-    """The command of docs/operations.md, as it stands there."""
-    found = re.search(r"<<'END'\n(.*?)\nEND\n", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
-    assert found is not None
-    server = EmbeddedPostgres(place, is_throw_away=True)
-    server.start()
-    try:
-        (place / ".portal").mkdir()
-        (place / ".portal" / "environment.json").write_text(f'{{"DATABASE_URL": "{server.url}"}}')
-        subprocess.run([sys.executable, "-c", found[1]], cwd=place, env={"PYTHONPATH": str(ROOT)}, check=True)
-        assert (place / "portal.dump").read_bytes()[:5] == b"PGDMP"
-    finally:
-        server.stop()
