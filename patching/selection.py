@@ -194,15 +194,19 @@ _GUARDED = ON_TRACK_WORDS | DUE_WORDS | {HotpatchTrack.NEWER_THAN_CATALOGUE, Hot
 
 
 def guard_for(verdict: TrackVerdict, releases: Iterable[Release], line: ProductLine | None, as_of: datetime) -> Guard:
-    """The guard of a VM that stands where the verdict says: of every one with hotpatch on that is not off track."""
-    if line is None or verdict.track not in _GUARDED:
+    """The guard of a VM that stands where the verdict says: of every one with hotpatch on that is not off track.
+
+    One that is off, and whose build is above every recorded release, is guarded, too: an unrecorded baseline may have
+    brought it back, and the next cumulative update would take it off again.
+    """
+    if line is None:
         return OFF_GUARD
     return guard_on(verdict, timetable(releases, line, as_of))
 
 
 def guard_on(verdict: TrackVerdict, known: Timetable) -> Guard:
     """`guard_for` by a timetable that was made once for many VMs."""
-    if verdict.track not in _GUARDED:
+    if verdict.track not in _GUARDED and not verdict.is_beyond_catalogue:
         return OFF_GUARD
     return Guard(
         known=known,

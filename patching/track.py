@@ -67,7 +67,8 @@ class TrackVerdict:
     baseline (an unplanned one may come sooner). `known_until` is the month of the newest recorded monthly release,
     `missing_months` are those after B's month that are out by the calendar and not recorded. `is_kb_missing`: B's KB is
     not recorded, so it cannot be offered. `uncertain`: releases on which the verdict rests and whose type is not
-    confirmed. `contradiction` says why the track is unknown although something is known.
+    confirmed. `contradiction` says why the track is unknown although something is known. `is_beyond_catalogue`: the build is
+    above every recorded release, so a baseline that nobody has recorded may be installed.
     """
 
     track: HotpatchTrack
@@ -82,6 +83,7 @@ class TrackVerdict:
     missing_months: tuple[date, ...] = ()
     is_kb_missing: bool = False
     uncertain: tuple[Release, ...] = ()
+    is_beyond_catalogue: bool = False
 
     @property
     def next_offer(self) -> Release | None:
@@ -197,9 +199,7 @@ def judge_track_on(
         return verdict(HotpatchTrack.NOT_ON_TRAIN, way_back=_newest_full(known, standing), off_train_reason=reason)
     if not standing.listed and not os_build:
         return verdict(HotpatchTrack.UNKNOWN)
-    # What runs is newer than all that is recorded. A baseline may be among it, which ended whatever the record says.
-    if not standing.is_explained and build_order(os_build) > known.newest_build:
-        return verdict(HotpatchTrack.NEWER_THAN_CATALOGUE)
+    is_beyond = not standing.is_explained and build_order(os_build) > known.newest_build
     # A hotpatch works on its baseline only: once a cumulative update has replaced that, a later hotpatch changes nothing.
     if (off_since := _first_lcu(known, standing)) is not None:
         return verdict(
@@ -207,7 +207,10 @@ def judge_track_on(
             off_since=off_since,
             way_back=_newest_full(known, standing),
             back_on_track=next_baseline_of(known.line, known.moment),
+            is_beyond_catalogue=is_beyond,
         )
+    if is_beyond and not (baseline is not None and _waits(baseline, standing, os_build, is_reboot_pending)):
+        return verdict(HotpatchTrack.NEWER_THAN_CATALOGUE, is_beyond_catalogue=True)
     if baseline is not None and _waits(baseline, standing, os_build, is_reboot_pending):
         return verdict(HotpatchTrack.WAITS_FOR_REBOOT)
     contradiction = _contradiction(
@@ -246,6 +249,7 @@ class _Verdict:
         back_on_track: date | None = None,
         contradiction: Contradiction | None = None,
         off_train_reason: OffTrainReason | None = None,
+        is_beyond_catalogue: bool = False,
     ) -> TrackVerdict:
         baseline = self.known.baseline
         bearing = dict.fromkeys(r for r in (baseline, self.installed, off_since, *way_back) if r is not None)
@@ -262,6 +266,7 @@ class _Verdict:
             missing_months=self.missing,
             is_kb_missing=baseline is not None and not baseline.kb_number,
             uncertain=tuple(release for release in bearing if not release.is_type_confirmed),
+            is_beyond_catalogue=is_beyond_catalogue,
         )
 
 
