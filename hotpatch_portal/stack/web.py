@@ -2,7 +2,7 @@
 
 A thread gets a request once its head and body are here, and gives its answer to the loop that sends it. So clients
 that send or read slowly cost a connection each, and never a thread. What waitress does not know is how long a request
-may take to arrive: `maintenance` ends those that take too long (docs/adr/0008).
+may take to arrive: `maintenance` ends those that take too long (docs/adr/0009).
 """
 
 from __future__ import annotations
