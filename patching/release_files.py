@@ -268,7 +268,10 @@ def read_other_update(number: int, row: Mapping[str, object]) -> Patch:
 # --- fields ------------------------------------------------------------------------------------------------------
 
 Word = TypeVar("Word", bound=StrEnum)
-_LINES = {name.casefold(): line for line, title in PRODUCT_TITLES.items() for name in (title, line.value)}
+_LINES = {name.casefold(): line for line, title in PRODUCT_TITLES.items() for name in (title, line.value)} | {
+    "windows server 2022": ProductLine.WS2022,  # as Microsoft's release list calls it
+    "windows server 2025 datacenter: azure edition": ProductLine.WS2025,
+}
 
 
 def _word(

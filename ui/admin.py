@@ -7,6 +7,8 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.filters import ListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured, ValidationError
 from django.db.models import ForeignKey, Model
@@ -25,7 +27,46 @@ def is_secret(path: str) -> bool:
     return any(word in path.lower() for word in SECRET_WORDS)
 
 
-class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+class KnownRowSelect(AutocompleteSelect):
+    """Django's, which looks up whatever was sent when it shows a form again: what is no id at all chooses nothing here."""
+
+    def optgroups(self, name: str, value: Sequence[str], attrs: Any = None) -> Any:
+        """The rows that are chosen."""
+        return super().optgroups(name, [one for one in value if self._can_be_an_id(one)], attrs)
+
+    def _can_be_an_id(self, text: str) -> bool:
+        try:
+            self.field.remote_field.model._meta.pk.clean(text, None)
+        except (ValidationError, ValueError, OverflowError):
+            return text in {"", "None"}
+        return True
+
+
+class KnownRows:
+    """An admin class whose completed fields take any text that is sent, and say that it is no row."""
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> ModelChoiceField[Any]:
+        """Django's field, with our widget where it completes what is typed."""
+        if db_field.name in self.get_autocomplete_fields(request):  # type: ignore[attr-defined]  # of ModelAdmin
+            kwargs["widget"] = KnownRowSelect(db_field, self.admin_site, using=kwargs.get("using"))  # type: ignore[attr-defined]  # of ModelAdmin
+        field: ModelChoiceField[Any] = super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]  # of ModelAdmin
+        return field
+
+
+class DatedChangeList(ChangeList):
+    """Django's, which reads the year of a date hierarchy without asking whether there can be such a year."""
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        """The filters of the address; a year that is none is a bad parameter like any other."""
+        try:
+            return super().get_filters(request)
+        except OverflowError as error:
+            raise IncorrectLookupParameters(error) from error
+
+
+class GuardedAdmin(KnownRows, admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
     """The rule for every admin class: look-ups are those of its filters, and no page shows a secret.
 
     `PortalAdminSite` puts it before every class that is registered, a library's too. A look-up that no filter asks
@@ -35,6 +76,11 @@ class GuardedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # noqa: ARG002 (the admin's signature)
         """Only what the filters and the date hierarchy of this list ask for."""
         return lookup in set(self._lookups(request))
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """The class's own list, which takes any year."""
+        own = super().get_changelist(request, **kwargs)
+        return type(own.__name__, (DatedChangeList, own), {"__doc__": own.__doc__})
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The row; an empty `_to_field` is none (Django would look for a field without a name)."""
@@ -125,34 +171,6 @@ class PortalAdminSite(admin.AdminSite):
             else type(given.__name__, (GuardedAdmin, given), {"__module__": given.__module__, "__doc__": given.__doc__})
         )
         super().register(model_or_iterable, guarded, **options)
-
-
-class KnownRowSelect(AutocompleteSelect):
-    """Django's, which looks up whatever was sent when it shows a form again: what is no id at all chooses nothing here."""
-
-    def optgroups(self, name: str, value: Sequence[str], attrs: Any = None) -> Any:
-        """The rows that are chosen."""
-        return super().optgroups(name, [one for one in value if self._can_be_an_id(one)], attrs)
-
-    def _can_be_an_id(self, text: str) -> bool:
-        try:
-            self.field.remote_field.model._meta.pk.clean(text, None)
-        except (ValidationError, ValueError, OverflowError):
-            return text in {"", "None"}
-        return True
-
-
-class KnownRowsMixin:
-    """An admin page whose completed fields take any text that is sent, and say that it is no row."""
-
-    def formfield_for_foreignkey(
-        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
-    ) -> ModelChoiceField[Any]:
-        """Django's field, with our widget where it completes what is typed."""
-        if db_field.name in self.get_autocomplete_fields(request):  # type: ignore[attr-defined]  # of ModelAdmin
-            kwargs["widget"] = KnownRowSelect(db_field, self.admin_site, using=kwargs.get("using"))  # type: ignore[attr-defined]  # of ModelAdmin
-        field: ModelChoiceField[Any] = super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]  # of ModelAdmin
-        return field
 
 
 class LookOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time

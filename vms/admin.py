@@ -10,7 +10,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ui.admin import KnownRowsMixin, LookOnlyAdmin, by_whom
+from ui.admin import LookOnlyAdmin, by_whom
 from vms.models import (
     Connection,
     FactsEvent,
@@ -105,7 +105,7 @@ class SubscriptionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gener
 
 
 @admin.register(ResourceGroup)
-class ResourceGroupAdmin(KnownRowsMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+class ResourceGroupAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
     """Resource groups, made by imports."""
 
     list_display = ["name", "subscription"]
@@ -169,7 +169,7 @@ class VirtualMachineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gen
 
 
 @admin.register(RoleAssignment)
-class RoleAssignmentAdmin(KnownRowsMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
+class RoleAssignmentAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic at run time
     """Who may do what where."""
 
     list_display = ["__str__", "role", "scope", "subscription", "resource_group", "vm"]

@@ -164,3 +164,17 @@ def test_whoever_registers_a_secret_is_told() -> None:
             site.register(User, type("Wrong", (ModelAdmin,), {name: value}))
     site.register(Group)
     assert isinstance(site._registry[Group], GuardedAdmin)
+
+
+@pytest.mark.django_db
+def test_a_year_or_a_key_that_is_none_is_a_bad_parameter(client: Client, staff: User) -> None:
+    client.force_login(staff)
+    for year in ("99999", "-1", "0", "9" * 40, "x"):
+        answer = client.get(reverse("admin:updates_release_changelist"), {"released_on__year": year})
+        assert answer.status_code in {200, 302, 400}, year
+    for key in ("x", "-1", "9" * 40, "\ufffd"):
+        sent = {"name": "g", "subscription": key}
+        assert client.post(reverse("admin:vms_resourcegroup_add"), sent).status_code == 200, (
+            "shown again with its error"
+        )
+        assert client.get(reverse("admin:vms_resourcegroup_add"), sent).status_code == 200

@@ -229,6 +229,20 @@ def test_what_is_wrong_is_named(change: dict[str, object], field: str, problem: 
     assert (caught.value.row, caught.value.field, caught.value.problem) == (2, field, problem)
 
 
+@pytest.mark.parametrize(
+    ("product", "line"),
+    [
+        ("windows server 2022", ProductLine.WS2022),
+        ("Windows Server 2022 Datacenter: Azure Edition", ProductLine.WS2022),
+        ("WS2022", ProductLine.WS2022),
+        ("Windows Server 2025 Datacenter: Azure Edition", ProductLine.WS2025),
+    ],
+)
+def test_a_product_is_known_by_each_of_its_names(product: str, line: ProductLine) -> None:
+    (found,) = load_releases([{"product": product, "month": "2026-05", "type": "LCU", "status": "released"}])
+    assert found.product_line is line
+
+
 def test_an_out_of_band_release_may_come_after_its_month() -> None:
     (found,) = load_releases(
         [
