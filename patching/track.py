@@ -362,9 +362,6 @@ def _newest_full(known: Timetable, standing: Standing) -> tuple[Release, ...]:
 def _newest_hotpatch(known: Timetable, baseline: Release, have: Release | None) -> tuple[Release, ...]:
     """The newest hotpatch on B that is newer than what is there (hotpatches are cumulative)."""
     order = max(release_order(release) for release in (baseline, have) if release is not None)
-    for release in reversed(known.out):
-        if release_order(release) <= order:
-            break
-        if release.kb_number and release.type in HOTPATCH_TYPES and comes_through_windows_update(release):
-            return (release,)
-    return ()
+    newer = (release for release in known.out if release_order(release) > order and release.type in HOTPATCH_TYPES)
+    found = _newest([release for release in newer if release.kb_number and comes_through_windows_update(release)])
+    return () if found is None else (found,)

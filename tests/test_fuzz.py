@@ -25,6 +25,7 @@ from django_filters import FilterSet
 
 from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, VirtualMachineFactory
 from tests.test_doors import ADMIN_DOORS, BUTTONS, DOORS, address, admin_address
+from ui.http import ServedRequest
 from updates.models import Operation, VmUpdateState
 from vms.models import ResourceGroup, VirtualMachine
 
@@ -190,11 +191,14 @@ def test_no_input_is_answered_with_an_error_of_ours(
     operator: User,
     who: str,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vm: VirtualMachine = VirtualMachineFactory(resource_group=resource_group)
     operation: Operation = OperationFactory(vm=vm)
     PatchFactory()
     ReleaseFactory()
+    # As the web server makes requests (hotpatch_portal.wsgi): Django's own would fail on a content type before any middleware.
+    monkeypatch.setattr("django.test.client.WSGIRequest", ServedRequest)
     client = Client(raise_request_exception=False)
     if who != "anonymous":
         client.force_login(operator if who == "operator" else request.getfixturevalue(who))

@@ -353,7 +353,7 @@ def test_all_that_match_are_asked_for_and_no_tick_is_nothing(
     shown = client.get(URL, {"q": "web", "all": "1"})
     assert shown.context["wizard"].asked.selection.ids == [vm.pk for vm in web]
     assert client.get(URL, {"all": "1"}).context["wizard"].asked.selection.count == 4
-    assert "matches q=nothing" in text_of(client.get(URL, {"q": "nothing", "all": "1"}))
+    assert "matches Search by name: nothing" in text_of(client.get(URL, {"q": "nothing", "all": "1"}))
     # a form that lost its machines changes none
     lost = client.post(URL, {"q": "web", "go": "apply", "hotpatch": "off"})
     assert (lost.status_code, "No virtual machine is selected" in text_of(lost)) == (422, True)
