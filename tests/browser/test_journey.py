@@ -135,7 +135,7 @@ def test_the_stories_of_the_demo(page: Page, stack: Stack) -> None:
 
 def test_settings_of_a_selection(page: Page) -> None:
     page.goto("/virtual-machines/?resource_group=rg-app")
-    page.get_by_role("checkbox", name="Select all on this page").check()
+    page.get_by_role("checkbox", name="machines on this page").check()
     page.get_by_role("button", name="Update settings").click()
     page.get_by_label("Patch orchestration").select_option("Manual updates")
     page.get_by_role("button", name="Next: Review").click()
