@@ -192,7 +192,7 @@ def instant_of(wall: datetime, zone: ZoneInfo) -> datetime:
 
 
 def check_possible(recurrence: Recurrence, start: date) -> None:
-    """Raise RecurrenceError (NEVER) if no date of it is left from `start` on: February has no 30th."""
+    """Raise RecurrenceError (NEVER) if the recurrence has no date from `start` on: February has no 30th."""
     if next(dates_of(recurrence, start, not_before=start), None) is None:
         raise RecurrenceError(P.NEVER, str(recurrence))
 

@@ -74,7 +74,7 @@ NOTHING = VmSelection("{}", 0)
 
 
 def read_once(posted: QueryDict, address: QueryDict) -> QueryDict:
-    """What a form was sent with, the address that it was sent to included: nothing of it is passed over."""
+    """Everything a form was sent with, its fields and the parameters of its address."""
     if not posted:
         return address
     merged = posted.copy()

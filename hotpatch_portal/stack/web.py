@@ -188,7 +188,7 @@ class Server(TcpWSGIServer):
         settings = Adjustments(
             threads=threads,
             ident="",  # what answers is nobody's business
-            # What proxies say is left as it is: Django's settings tell whom to believe (HTTPS, TRUSTED_PROXIES).
+            # Headers of proxies pass unchanged: the settings HTTPS and TRUSTED_PROXIES say which are believed.
             clear_untrusted_proxy_headers=False,
             asyncore_use_poll=True,  # select() ends at descriptor 1,023
             connection_limit=2 * CONNECTIONS,  # ours comes first, and does not stop the others from coming in

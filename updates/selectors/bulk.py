@@ -80,7 +80,7 @@ class BulkPage:
 
     @property
     def can_cancel(self) -> bool:
-        """Whether something of it is queued, or still to be handed out, and the reader may cancel it."""
+        """Whether operations are queued or machines not yet asked, and the reader may cancel them."""
         if not self.may_cancel:
             return False
         return not self.request.is_handed_out or OperationState.QUEUED.value in self.states
