@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-APPS = ("patching", "connectors", "ui", "vms", "updates", "hotpatch_portal")
+APPS = ("patching", "connectors", "ui", "db", "vms", "updates", "hotpatch_portal")
 MAX_VIEW_STATEMENTS_LINES = 15
 STATE_WRITER = "updates/services/operations.py"
 

@@ -3,9 +3,15 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from db.lookups import register_lookups
+
 
 class VmsConfig(AppConfig):
     """What we own: VMs and how they are reached."""
 
     name = "vms"
     verbose_name = _("Virtual machines")
+
+    def ready(self) -> None:
+        """Queries here and on the floors above ask by arrays."""
+        register_lookups()

@@ -18,6 +18,7 @@ from django.db.models import Func, Q, Value
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
+from db.arrays import array
 from patching.orchestrator import Patcher
 from patching.recurrence import LAST_DAY
 from patching.terms import (
@@ -54,7 +55,6 @@ from vms.choices import (
     Role,
     Scope,
 )
-from vms.lookups import array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

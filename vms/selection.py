@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import EmptyResultSet
 from django.http import QueryDict
 
+from db.arrays import array
 from vms.choices import HOTPATCH_TRACKS, UPDATE_STATUSES, Role, SelectionProblem
 from vms.filters import Problem, VmFilter
-from vms.lookups import array
 from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import ListTooSlowError, fetch_bounded
 

@@ -39,6 +39,7 @@ from django.db.models.lookups import GreaterThan, LessThan
 from django.utils.translation import get_language
 from psycopg.errors import QueryCanceled
 
+from db.arrays import array
 from patching.eligibility import Eligibility, catalog_index, judge_eligibility
 from patching.orchestrator import Patcher, PatcherVerdict, who_patches
 from patching.terms import (
@@ -58,7 +59,6 @@ from vms.choices import (
     UPDATE_STATUSES,
     Role,
 )
-from vms.lookups import array
 from vms.models import (
     NAME_SEARCH,
     Connection,

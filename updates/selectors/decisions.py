@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connection
 from django.db.models import QuerySet
 
+from db.arrays import array
 from patching import terms
 from patching.releases import Timetable, as_of, timetable
 from patching.selection import Guard, Hold, guard_on, is_os_update
@@ -18,7 +19,6 @@ from patching.terms import DUE_WORDS, LCU_TYPES, HotpatchStatus, HotpatchTrack, 
 from patching.track import TrackVerdict
 from updates.models import Patch, PatchSetMember, Release, WordsClock
 from vms.choices import Role
-from vms.lookups import array
 from vms.models import Connection, Grants, VirtualMachine
 from vms.selectors import MAX_COUNT
 

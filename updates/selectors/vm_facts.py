@@ -14,6 +14,7 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from connectors.protocol import VmRef
+from db.arrays import array
 from patching.eligibility import (
     CatalogIndex,
     Eligibility,
@@ -35,7 +36,6 @@ from patching.terms import (
 )
 from updates.models import InstalledPatch
 from updates.selectors.catalogue import LoadedCatalogue
-from vms.lookups import array
 from vms.models import VirtualMachine
 from vms.selectors import build_of_image, image_catalog
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
+from db.arrays import array
 from patching.eligibility import CatalogIndex, Eligibility, EligibilityVerdict, judge_eligibility
 from patching.releases import OFFERED_FROM, PACIFIC, Timetable, as_of, is_released, second_tuesday, timetable
 from patching.status import ASSESSMENT_IS_VALID_FOR, judge_update_status
@@ -28,7 +29,6 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track, judge_track_on
 from updates.models import Release as ReleaseRow
-from vms.lookups import array
 from vms.models import Connection
 from vms.selectors import build_of_image, image_catalog
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
+from db.arrays import array
 from patching import terms
 from patching.releases import Timetable, as_of, timetable
 from patching.selection import OFF_GUARD, RunWork, guard_on, select, work_of
 from patching.terms import HotpatchTrack, InstallationPlan, ProductLine
 from patching.track import TrackVerdict
 from updates.models import KbHold, PatchSetMember, Release
-from vms.lookups import array
 from vms.models import VirtualMachine
 
 

@@ -12,6 +12,7 @@ import pgtrigger
 from django.db import connection, transaction
 
 from connectors.protocol import AssessmentResult
+from db.arrays import rowset
 from patching import terms
 from patching.identity import is_newer, newest_of_each
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
@@ -19,7 +20,6 @@ from updates.models import Patch, PatchSet, PatchSetMember, Release
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from updates.selectors.words import Judge, Standing
-from vms.lookups import rowset
 from vms.services.summaries import VmSummary, record_summaries
 
 

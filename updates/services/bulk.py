@@ -14,6 +14,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
 from psycopg.errors import LockNotAvailable
 
+from db.arrays import array, rowset
 from patching.terms import InstallationPlan, OperationKind, OperationState
 from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
 from updates.plans import plan_from_json, plan_to_json
@@ -28,7 +29,6 @@ from updates.services.operations import (
 )
 from updates.services.room import rooms
 from vms.choices import Role
-from vms.lookups import array, rowset
 from vms.models import VirtualMachine
 from vms.selection import VmSelection
 

@@ -33,6 +33,7 @@ from connectors.protocol import (
     Started,
     StartRequest,
 )
+from db.arrays import array, rowset
 from patching.lifecycle import (
     MAX_START_ATTEMPTS,
     Step,
@@ -74,7 +75,6 @@ from updates.services.operations import (
 )
 from updates.services.room import rooms, take
 from updates.services.verification import conclude, verify_earlier_installations
-from vms.lookups import array, rowset
 from vms.models import Connection
 
 log = structlog.get_logger(__name__)

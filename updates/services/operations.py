@@ -16,6 +16,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection, transaction
 
+from db.arrays import array, rowset
 from patching.lifecycle import TERMINAL, TRANSITIONS, Admission, admit, deadline_after
 from patching.selection import RunWork, validate_plan
 from patching.terms import (
@@ -30,7 +31,6 @@ from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.work import work_on
 from updates.services.room import take
-from vms.lookups import array, rowset
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

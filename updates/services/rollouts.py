@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Lower
 
+from db.arrays import array
 from patching.recurrence import time_to_blackout, zone_of
 from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
 from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
@@ -37,7 +38,6 @@ from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
-from vms.lookups import array
 from vms.models import VirtualMachine
 from vms.regions import clock_of, region_pairs
 from vms.selection import VmSelection

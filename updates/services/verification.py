@@ -13,13 +13,13 @@ from django.db import connection
 
 from connectors.catalogue import Catalogue
 from connectors.protocol import AssessmentResult, InstallationResult
+from db.arrays import array
 from patching.outcome import ExpectedPatch, VerificationResult, verify
 from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
 from updates.models import Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from updates.services.assessments import Found
-from vms.lookups import array
 
 Detail = Mapping[str, Any] | None
 

@@ -16,11 +16,11 @@ from typing import Any
 import structlog
 from django.db import connection, transaction
 
+from db.arrays import array
 from patching.status import ASSESSMENT_IS_VALID_FOR
 from updates.models import PatchSet, WordsClock
 from updates.selectors.decisions import find_news
 from updates.selectors.words import Reading, Words, digests, read_for_judging
-from vms.lookups import array
 from vms.services.counters import fold_counters
 from vms.services.summaries import VmSummary, record_summaries
 

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.db.models.functions import Lower
 
+from db.arrays import array, rowset
 from patching.eligibility import CatalogIndex, Eligibility, judge_eligibility
 from patching.terms import (
     CatalogImage,
@@ -24,7 +25,6 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import hotpatch_status
-from vms.lookups import array, rowset
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import build_of_image, image_catalog, was_assessed, with_stale_patchers
 

@@ -12,8 +12,8 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db.arrays import array, rowset
 from tests.factories import VirtualMachineFactory
-from vms.lookups import array, rowset
 from vms.models import VirtualMachine
 
 TYPES = {

@@ -1,4 +1,4 @@
-"""Lists and rows of any length as a few parameters: `column = ANY(array)` where IN would send one for each member."""
+"""Lists and rows of any length as a few parameters of a query, where IN or VALUES would send one for each member."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
-
-from django.db.models import BooleanField, Field, ForeignObject, JSONField, Lookup
 
 _BARE = frozenset({"bigint", "integer", "smallint", "boolean", "uuid"})  # types whose text needs no quotes in an array
 
@@ -61,38 +59,3 @@ def _as_text(kind: str, value: Any) -> str:
 def _quoted(kind: str, value: Any) -> str:
     escaped = _as_text(kind, value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-@Field.register_lookup
-@ForeignObject.register_lookup
-class AnyOf(Lookup):
-    """`filter(pk__any=array(ids))`; Django, too, would look at each member of a list by itself."""
-
-    lookup_name = "any"
-    prepare_rhs = False
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        """The comparison with one array."""
-        column, params = self.process_lhs(compiler, connection)
-        kind = self.lhs.output_field.db_type(connection) or "text"
-        return f"{column} = ANY(%s::{kind}[])", (*params, self.rhs)
-
-
-@JSONField.register_lookup
-class HasTag(Lookup):
-    """`filter(tags__has_tag="simulate")`: an object with this key, compared without case, as Azure compares tag names.
-
-    The name must consist of letters, since it becomes part of a pattern. An index with this condition serves it.
-    """
-
-    lookup_name = "has_tag"
-    output_field = BooleanField()
-    prepare_rhs = False
-
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
-        """A path through the object's pairs; what is no object has no tags."""
-        if not str(self.rhs).isalpha():
-            raise ValueError(f"{self.rhs!r} is no plain word")
-        column, params = self.process_lhs(compiler, connection)
-        path = f'$.keyvalue() ? (@.key like_regex "^{self.rhs}$" flag "i")'
-        return f"jsonb_path_exists({column}, %s::jsonpath, '{{}}', true)", (*params, path)

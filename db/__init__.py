@@ -1,0 +1,1 @@
+"""What we add to PostgreSQL's driver and to Django's queries. It knows no models and no rules."""
