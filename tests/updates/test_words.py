@@ -21,6 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from db.locks import Lock, hold
 from patching.terms import HotpatchTrack, UpdateStatus
 from tests.factories import (
     ConnectionFactory,
@@ -52,7 +53,6 @@ from updates.services.words import BLOCK, refresh_words
 from vms.filters import VmFilter
 from vms.models import COUNTED, ImageCatalogEntry, ResourceGroup, VirtualMachine, WordCount
 from vms.selectors import csv_lines, vm_page, word_totals
-from vms.services import counters
 from vms.services.counters import fold_counters, recount_words
 
 pytestmark = pytest.mark.django_db
@@ -317,9 +317,27 @@ def test_the_doctor_recounts_and_the_command_counts_anew() -> None:
     assert counted() == recounted()
 
 
-def test_two_folds_at_once_do_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_folds_at_once_do_it_once() -> None:
     VirtualMachineFactory()
-    monkeypatch.setattr(counters, "_FOLD_LOCK", 1)
+    is_held, is_done = threading.Event(), threading.Event()
+
+    def other_worker() -> None:
+        try:
+            with transaction.atomic():
+                hold(Lock.WORD_COUNTERS)
+                is_held.set()
+                is_done.wait(30)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=other_worker)
+    thread.start()
+    try:
+        assert is_held.wait(30)
+        assert not fold_counters()
+    finally:
+        is_done.set()
+        thread.join()
     assert fold_counters()
 
 

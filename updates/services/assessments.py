@@ -13,6 +13,7 @@ from django.db import connection, transaction
 
 from connectors.protocol import AssessmentResult
 from db.arrays import rowset
+from db.locks import Lock, hold
 from patching import terms
 from patching.identity import is_newer, newest_of_each
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
@@ -111,11 +112,6 @@ def record_silence(*, vm_ids: Iterable[int]) -> None:
 # --- patches and patch sets --------------------------------------------------------------------------------------
 
 
-# New patches are written by one transaction at a time. Two that each write several, in statements of their own, would
-# otherwise wait for each other's rows in opposite orders.
-_PATCH_LOCK = 0x70617463
-
-
 def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
     """Make sure that every patch is in the catalogue; returns primary keys by catalogue key.
 
@@ -126,8 +122,7 @@ def ensure_patches(patches: Iterable[terms.Patch]) -> dict[str, int]:
     rows = _patch_rows(by_key)
     if by_key.keys() <= rows.keys() and not _moved(rows, by_key):
         return {key: row.pk for key, row in rows.items()}
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_PATCH_LOCK])
+    hold(Lock.NEW_PATCHES)
     rows = _patch_rows(by_key)
     missing = [by_key[key] for key in sorted(by_key.keys() - rows.keys())]
     if missing:

@@ -19,6 +19,7 @@ from django.db.models import Count, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Lower
 
 from db.arrays import array
+from db.locks import Lock, hold
 from patching.recurrence import time_to_blackout, zone_of
 from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
 from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
@@ -405,14 +406,9 @@ def _time_to_blackout(rollout: Rollout, now: datetime) -> timedelta | None:
     return None if left is None else timedelta(minutes=left // timedelta(minutes=1))
 
 
-# Rollouts that ask at once wait for each other here, until what the first one started is written.
-_START_LOCK = 0x726F6C6C
-
-
 def _beside_others(vm_ids: Sequence[int]) -> list[int]:
     """Those of these VMs that may start beside everything that changes a machine now, whoever asked for it."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_START_LOCK])
+    hold(Lock.ROLLOUT_STARTS)  # what the rollout before started is written by then
     changing = Operation.objects.open().exclude(kind=OperationKind.ASSESSMENT.value).values_list("vm_id", flat=True)
     # A machine whose probe has not answered yet is not back.
     watched = RolloutMember.objects.filter(status=MemberState.STARTED, probe_due_at__isnull=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.db import connection, transaction
 
+from db.locks import Lock, hold, try_to_hold
 from vms.models import COUNTED
 
 _KEYS = ", ".join(COUNTED)
-_FOLD_LOCK = 0x776F7264
 
 # What statements have added goes into the totals. Lines that are added meanwhile stay for the next time.
 _FOLD = f"""
@@ -27,8 +27,7 @@ def fold_counters() -> bool:
         if not cursor.fetchone()[0]:
             return False
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_FOLD_LOCK])
-        if not cursor.fetchone()[0]:
+        if not try_to_hold(Lock.WORD_COUNTERS):
             return False
         cursor.execute(_FOLD)
         cursor.execute("DELETE FROM vms_wordcount WHERE is_total AND machines = 0")
@@ -38,8 +37,8 @@ def fold_counters() -> bool:
 @transaction.atomic
 def recount_words() -> None:
     """Count every VM anew. Writers of VMs wait meanwhile (about two seconds for a million VMs)."""
+    hold(Lock.WORD_COUNTERS)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_FOLD_LOCK])
         cursor.execute("LOCK TABLE vms_virtualmachine IN SHARE MODE")
         cursor.execute("DELETE FROM vms_wordcount")
         cursor.execute(

@@ -28,6 +28,7 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from db.locks import Lock, hold
 from patching.eligibility import CatalogIndex, judge_eligibility
 from patching.terms import Platform, ScaleSetOrchestration
 from vms.choices import PowerState
@@ -37,9 +38,6 @@ from vms.services.inventory_files import InventoryFileError, InventoryReader, Ro
 from vms.services.inventory_rows import ROW_PROBLEMS, BadRow, RowProblem, VmFacts
 from vms.services.replacement import forget_machine, machines_replaced
 from vms.services.summaries import Statuses, statuses_after
-
-# Two imports at once would race for the same new groups and VMs; the second waits for the first.
-_IMPORT_LOCK = 0x686F7470
 
 
 class ImportFileError(InventoryFileError):
@@ -178,8 +176,7 @@ def import_vms(*, data: bytes, connection: Connection, file_name: str = "", is_d
     try:
         reader = InventoryReader(data)
         with transaction.atomic(), pghistory.context(source="import", file=file_name[:200]):
-            with database.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_IMPORT_LOCK])
+            hold(Lock.INVENTORY_IMPORT)  # the second of two imports waits for the first
             writer = _Writer(connection, image_catalog(), timezone.now(), report)
             rows = iter(reader)
             while block := list(islice(rows, _BLOCK)):
