@@ -87,7 +87,7 @@ from updates.texts import (
 )
 from vms.choices import PRODUCT_LINES, REBOOT_SETTINGS, Role, SelectionProblem
 from vms.filters import Problem, values_of
-from vms.forms import CountForm, number_in
+from vms.forms.confirm import CountForm, number_in
 from vms.models import Subscription, VirtualMachine
 from vms.selection import NOTHING, AskedSelection, VmSelection
 from vms.selectors import shortest_names, vms_by_name

@@ -15,8 +15,10 @@ from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
 from vms.filters import VmFilter
-from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard
-from vms.models import Grants, ImageCatalogEntry
+from vms.forms.imports import ImportForm
+from vms.forms.record import CreateForm, EditForm
+from vms.forms.settings import SettingsWizard
+from vms.models import Grants, ImageCatalogEntry, VirtualMachine
 from vms.selection import read_once
 from vms.selectors import (
     DEFAULT_ORDER,
@@ -27,6 +29,14 @@ from vms.selectors import (
     may_create_vms,
     owns_everything,
     vm_page,
+)
+from vms.services.records import (
+    SettingsRefusedError,
+    VmExistsError,
+    change_record,
+    create_vm,
+    judge_new_vm,
+    judge_record,
 )
 from vms.services.settings import change_settings
 
@@ -78,15 +88,26 @@ def vm_create(request: PortalRequest) -> HttpResponse:
         raise PermissionDenied
     form = CreateForm(request.POST or None, user=request.user)
     is_asked = form.is_bound and "create" in request.POST
-    vm = form.save() if is_asked and form.is_valid() else None
+    vm = _created(form) if is_asked and form.is_valid() else None
     if vm is not None:
         messages.success(
             request, _("%(name)s was created. Assess it to see which updates it lacks.") % {"name": vm.name}
         )
         return redirect("vms:vm-settings", vm.pk)
-    return render_page(
-        request, "vms/create.html", {"form": form}, partials={"verdict"}, status=422 if is_asked else 200
-    )
+    verdict = judge_new_vm(new=form.new_vm) if form.is_valid() else None
+    context = {"form": form, "verdict": verdict, "catalog": ImageCatalogEntry.objects.all()}
+    return render_page(request, "vms/create.html", context, partials={"verdict"}, status=422 if is_asked else 200)
+
+
+def _created(form: CreateForm) -> VirtualMachine | None:
+    """The VM that a valid form asks for. None: it was refused; the form or the verdict beside it says why."""
+    try:
+        return create_vm(new=form.new_vm)
+    except SettingsRefusedError:
+        return None
+    except VmExistsError:
+        form.say_name_is_taken()
+        return None
 
 
 @require_http_methods(["GET", "POST"])
@@ -95,11 +116,22 @@ def vm_edit(request: PortalRequest, pk: int) -> HttpResponse:
     access = access_or_404(request.user, pk, Role.OWNER)
     form = EditForm(request.POST or None, vm=access.vm, user=request.user)
     is_asked = form.is_bound and "save" in request.POST
-    if is_asked and form.is_valid() and form.save():
+    if is_asked and form.is_valid() and _changed(form):
         messages.success(request, _("The record of %(name)s was changed.") % {"name": access.vm.name})
         return redirect("updates:vm-overview", pk)
-    context = {"vm": access.vm, "access": access, "form": form}
+    verdict = judge_record(vm=access.vm, record=form.record) if form.is_valid() else None
+    context = {"vm": access.vm, "access": access, "form": form, "verdict": verdict}
+    context["catalog"] = ImageCatalogEntry.objects.all()
     return render_page(request, "vms/edit.html", context, partials={"verdict"}, status=422 if is_asked else 200)
+
+
+def _changed(form: EditForm) -> bool:
+    """Change the facts as a valid form says. False: refused; the verdict beside the form says why."""
+    try:
+        change_record(vm_id=form.vm.pk, record=form.record)
+    except SettingsRefusedError:
+        return False
+    return True
 
 
 @require_http_methods(["GET", "POST"])

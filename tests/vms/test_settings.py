@@ -358,7 +358,7 @@ def test_all_that_match_are_asked_for_and_no_tick_is_nothing(
     lost = client.post(URL, {"q": "web", "go": "apply", "hotpatch": "off"})
     assert (lost.status_code, "No virtual machine is selected" in text_of(lost)) == (422, True)
     assert not VirtualMachine.objects.filter(enable_hotpatching=False).exists()
-    monkeypatch.setattr("vms.forms.MAX_SELECTED", 2)
+    monkeypatch.setattr("vms.forms.settings.MAX_SELECTED", 2)
     assert "3 machines are more than go at once here." in text_of(client.get(URL, {"q": "web", "all": "1"}))
 
 

@@ -19,7 +19,7 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.selectors.connections import connection_pictures, machines_with_misfortune, probe_connection
 from updates.tasks import wake_up
-from vms.forms import ConnectionForm, MisfortuneForm, PauseForm
+from vms.forms.connections import ConnectionForm, MisfortuneForm, PauseForm
 from vms.models import Connection
 from vms.selectors import owns_everything
 from vms.services.connections import pause_connection, resume_connection, set_misfortune
