@@ -20,3 +20,13 @@ def refuse_newer_database(**_signal: Any) -> None:
     from hotpatch_portal.schema import refuse_newer_database as refuse
 
     refuse()
+
+
+@celeryd_init.connect
+def count_for_metrics(**_signal: Any) -> None:
+    """A worker and its forks count what they do; beat does nothing that counts."""
+    from django.conf import settings
+
+    from hotpatch_portal.counting import start_counting
+
+    start_counting(settings.PORTAL_DIR)

@@ -201,3 +201,17 @@ def off_peak(**_kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register(Tags.security)
+def open_metrics(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E011: a port for metrics that others reach needs the token."""
+    if not settings.METRICS_PORT or settings.METRICS_TOKEN or _is_loopback(settings.METRICS_HOST):
+        return []
+    return [
+        Error(
+            f"METRICS_HOST={settings.METRICS_HOST} shows the metrics to whoever reaches it.",
+            hint="Set METRICS_TOKEN (or METRICS_TOKEN_FILE), or leave METRICS_HOST at 127.0.0.1.",
+            id="portal.E011",
+        )
+    ]

@@ -19,6 +19,9 @@ DATABASE_SCHEMES = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
 _HOST = re.compile(r"\*|\.?[A-Za-z0-9_]([A-Za-z0-9_-]*\.?)*|\[[0-9A-Fa-f:.]+\]")
 
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 lets a bearer token have
+LEAST_TOKEN = 32
+
 
 class SettingError(SystemExit):
     """A setting cannot be used. Its sentence names the setting, its value and what to do; secrets are not shown."""
@@ -65,6 +68,15 @@ class Environment:
         text = self.text(name, default).strip()
         if text not in choices:
             raise SettingError(f"{name}={text} is not understood: write {' or '.join(choices)}.")
+        return text
+
+    def token(self, name: str) -> str:
+        """A secret that travels in a header; empty: there is none. Its sentence does not show it."""
+        text = self.text(name, "").strip()
+        if text and not (_TOKEN.fullmatch(text) and len(text) >= LEAST_TOKEN):
+            raise SettingError(
+                f"{name} is no token ({len(text)} characters): give it {LEAST_TOKEN} or more random letters and digits."
+            )
         return text
 
     def zone(self, name: str, default: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
@@ -10,14 +13,37 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """The migrations of this code: those a database needs, and all that it may have."""
+
+    needed: frozenset[tuple[str, str]]
+    known: frozenset[tuple[str, str]]
+
+
+@cache
+def _code() -> _Code:
+    """Read from disk, once: they do not change while a process lives."""
+    migrations = MigrationLoader(None).disk_migrations
+    replaced = {name for migration in migrations.values() for name in migration.replaces}
+    # Of a squashed migration its parts are recorded, or it and its parts, or it alone once they are gone.
+    needed = frozenset(key for key, migration in migrations.items() if not set(migration.replaces) & set(migrations))
+    return _Code(needed, frozenset(migrations) | replaced)
+
+
+def compare_migrations(alias: str = DEFAULT_DB_ALIAS) -> tuple[list[str], list[str]]:
+    """The migrations that the database lacks, and those that only it knows. Raises DatabaseError if it does not answer."""
+    applied = set(MigrationRecorder(connections[alias]).applied_migrations())
+    return _names(_code().needed - applied), _names(applied - _code().known)
+
+
 def unknown_migrations(alias: str = DEFAULT_DB_ALIAS) -> list[str]:
     """The migrations that the database has and this code does not know. Raises DatabaseError if it does not answer."""
-    loader = MigrationLoader(None)
-    known = set(loader.disk_migrations)
-    for migration in loader.disk_migrations.values():
-        known.update(migration.replaces)
-    applied = MigrationRecorder(connections[alias]).applied_migrations()
-    return sorted(f"{app}.{name}" for app, name in applied if (app, name) not in known)
+    return compare_migrations(alias)[1]
+
+
+def _names(migrations: Set[tuple[str, str]]) -> list[str]:
+    return sorted(f"{app}.{name}" for app, name in migrations)
 
 
 def sentence(unknown: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Every setting of the portal, read from the environment only (docs: the configuration table in README.md)."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import structlog
@@ -14,7 +15,7 @@ from hotpatch_portal.logs import without_traceback
 env = Environment()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VERSION = "0.1.0"
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 
 # --- where things live -------------------------------------------------------------------------------------------
 # The one-command stack keeps everything it creates here (database, generated secret key, access.json).
@@ -77,6 +78,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "hotpatch_portal.outside.seen_from_outside",  # first: probes come with any Host and without TLS, and all time counts
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "ui.middleware.private_answers",
@@ -274,9 +276,15 @@ WORKER_LANES = env.choice("WORKER_LANES", "all", ("all", "interactive"))
 WORKER_KINDS = env.names("WORKER_KINDS")
 # Whether the menu offers the tour of the demo fleet.
 HAS_DEMO = env.flag("HAS_DEMO")
-# Where health probes may go (CIDRs). Empty: nowhere, and no VM can have one.
+# The hours, on each VM's own clock, in which automatic guest patching works.
 OFF_PEAK = env.hours("OFF_PEAK", "22:00-04:00")
+# Where health probes may go (CIDRs). Empty: nowhere, and no VM can have one.
 PROBE_NETWORKS = env.networks("PROBE_NETWORKS")
+# Who brings it as a bearer token may scrape /metrics and reads why /readyz says no. Empty: there is no /metrics.
+METRICS_TOKEN = env.token("METRICS_TOKEN")
+# Where `manage.py serve_metrics` serves /metrics beside the portal. Beyond loopback it takes METRICS_TOKEN (portal.E011).
+METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
+METRICS_PORT = env.number("METRICS_PORT", 0, least=0, most=65_535)
 MAX_IMPORT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_IMPORT_BYTES + 1024 * 1024

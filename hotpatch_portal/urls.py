@@ -5,12 +5,14 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from hotpatch_portal import views
+from hotpatch_portal import outside, views
 from hotpatch_portal.tour import demo_reset, tour
 
 urlpatterns = [
     # / (the fleet's overview comes later; until then home is the list)
     path("", RedirectView.as_view(pattern_name="vms:vm-list"), name="home"),
+    # /healthz, /readyz, /metrics
+    *outside.urlpatterns,
     # /tour/ (of the demo)
     path("tour/", tour, name="tour"),
     path("tour/reset/", demo_reset, name="demo-reset"),

@@ -9,6 +9,12 @@ from django.core.handlers.wsgi import WSGIHandler
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hotpatch_portal.settings")
 django.setup(set_prefix=False)
 
+from django.conf import settings  # noqa: E402 (Django is set up first)
+
+from hotpatch_portal.counting import start_counting  # noqa: E402
+
+start_counting(settings.PORTAL_DIR)  # before the middleware imports what counts
+
 from ui.http import ServedRequest  # noqa: E402 (Django is set up first)
 
 

@@ -27,6 +27,7 @@ from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, Virt
 from tests.test_doors import ADMIN_DOORS, BUTTONS, DOORS, address, admin_address
 from ui.http import ServedRequest
 from updates.models import Operation, VmUpdateState
+from updates.services.workers import hear
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -203,6 +204,7 @@ def test_no_input_is_answered_with_an_error_of_ours(
     if who != "anonymous":
         client.force_login(operator if who == "operator" else request.getfixturevalue(who))
     VmUpdateState.objects.create(vm=vm, last_assessed_at="2026-11-01T00:00Z")  # so that the wizard has a review
+    hear(name="worker-1@here")  # or not to be ready would be 503
     places = [(address(name, vm, operation), SOUND | BUTTONS.get(name, {})) for _method, name in DOORS]
     if who == "staff":
         places += [

@@ -849,3 +849,17 @@ class ConnectionBudget(models.Model):
 
     def __str__(self) -> str:
         return str(self.connection_id)
+
+
+class WorkerHeartbeat(models.Model):
+    """When a worker last carried out a sweep of its own timer, by the database's clock. Its processes share the row."""
+
+    name = models.CharField(_("name"), max_length=200, primary_key=True)
+    heard_at = models.DateTimeField(_("heard of at"))
+
+    class Meta:
+        verbose_name = _("worker heartbeat")
+        verbose_name_plural = _("worker heartbeats")
+
+    def __str__(self) -> str:
+        return self.name

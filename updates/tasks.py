@@ -18,6 +18,7 @@ from updates.services.engine import sweep as sweep_operations
 from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
+from updates.services.workers import forget_workers
 from vms.services.import_drafts import forget_old_files
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,7 @@ def prune() -> None:
     removed = prune_operations(keep_days=settings.KEEP_HISTORY_DAYS)
     removed += prune_assessments(slice_of_day=timezone.now().hour)
     removed += forget_old_files(now=timezone.now())
+    removed += forget_workers(now=database_now())
     log.info("history_pruned", removed=removed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from updates.services.engine import sweep
+from updates.services.workers import EVERY_SECONDS, hear
 from updates.tasks import LANES
 
 log = structlog.get_logger(__name__)
@@ -21,13 +23,25 @@ PERIOD_SECONDS = 2.0
 # hundred took a fifth of a worker's time.
 YOUNG_OBJECTS = 50_000
 _stop = threading.Event()
+_name = "worker"
+
+
+@celeryd_init.connect
+def remember_name(sender: str, **_kwargs: Any) -> None:
+    """Know the worker's name (worker-1@host) in all of its processes, which are its forks."""
+    global _name
+    _name = sender
 
 
 def _run() -> None:
+    tell_at = 0.0
     while not _stop.wait(PERIOD_SECONDS):
         try:
             close_old_connections()
             sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10)
+            if time.monotonic() >= tell_at:
+                hear(name=_name)
+                tell_at = time.monotonic() + EVERY_SECONDS
         except Exception:
             log.exception("own_sweep_failed")
         finally:

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import IO
 from urllib.parse import urlsplit
 
+from hotpatch_portal.counting import forget_counts
 from hotpatch_portal.environment import DATABASE_SCHEMES, REDIS_SCHEMES, Environment, SettingError, is_guessable
 from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError, rotate
 from hotpatch_portal.stack.supervisor import Child, Supervisor, say
@@ -46,6 +47,7 @@ class Options:
     secret_key: str = ""
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: int = 0
+    metrics_port: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, base_dir: Path) -> Options:
@@ -66,6 +68,8 @@ class Options:
             key = env.text("SECRET_KEY", "").strip()
             allowed_hosts = env.hosts("ALLOWED_HOSTS", "")
             proxies = env.number("TRUSTED_PROXIES", 0, least=0, most=100)
+            metrics_port = env.number("METRICS_PORT", 0, least=0, most=65_535)
+            env.token("METRICS_TOKEN")
         except SettingError as error:
             raise StackError(str(error)) from None
         if demo not in {"0", "1"}:
@@ -76,7 +80,8 @@ class Options:
                 "and one is generated."
             )
         return cls(
-            base_dir, portal_dir, host, port, demo == "1", database_url, redis_url, key, tuple(allowed_hosts), proxies
+            base_dir, portal_dir, host, port, demo == "1", database_url, redis_url, key, tuple(allowed_hosts), proxies,
+            metrics_port,
         )  # fmt: skip
 
     @property
@@ -200,6 +205,7 @@ class Portal:
         self._was_killed = (self.directory / "access.json").exists()
         for name in ("access.json", "environment.json"):
             (self.directory / name).unlink(missing_ok=True)
+        forget_counts(self.directory)
 
     def _check_port(self) -> None:
         deadline = time.monotonic() + (LET_GO_SECONDS if self._was_killed else 0)
@@ -360,12 +366,15 @@ class Portal:
             "--loglevel",
             "WARNING",
         ]
-        return [
+        children = [
             Child("web", web, self.environment),
             worker("worker-1", "interactive", "interactive", 2),
             worker("worker-2", "bulk", "all", 1),
             Child("beat", beat, self.environment),
         ]
+        if self.options.metrics_port:
+            children.append(Child("metrics", [python, "manage.py", "serve_metrics"], self.environment))
+        return children
 
     def _wait_until_it_answers(self, supervisor: Supervisor) -> bool:
         deadline = time.monotonic() + ANSWER_SECONDS

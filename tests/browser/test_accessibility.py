@@ -128,6 +128,7 @@ def addresses(page: Page) -> dict[str, str]:
 # What has an address and is no page of somebody who is signed in.
 NO_PAGES = {
     "home",  # leads to the list
+    *("healthz", "readyz", "metrics"),  # a word, or numbers
     "vms:vm-export",  # a file
     "updates:ended",  # a part: the toasts
     "account_login",  # looked at signed out

@@ -1,0 +1,91 @@
+"""What waits, what runs and who works, as numbers for whoever watches from outside (docs/operations.md#metrics)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from patching.terms import OperationState
+from updates.models import IN_FLIGHT_STATES
+
+# A connection is a row that an administrator made; beyond this many, numbers per connection help nobody.
+MOST_CONNECTIONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLoad:
+    """What waits and runs behind a connection. `overdue_seconds`: for how long its oldest due operation has been due."""
+
+    name: str
+    kind: str
+    queued: int
+    in_flight: int
+    overdue_seconds: float
+    paused_seconds: float  # until it starts anything again; 0: it is not paused
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """All connections in the order of their names, and each worker with the seconds since it was heard of."""
+
+    connections: Sequence[ConnectionLoad]
+    workers: dict[str, float]
+
+
+_CONNECTIONS = """
+WITH queued AS (
+    SELECT connection_id, count(*) AS queued, min(next_step_at) AS due_at
+    FROM updates_operation WHERE state = %(queued)s AND next_step_at IS NOT NULL GROUP BY connection_id
+), in_flight AS (
+    SELECT connection_id, count(*) AS in_flight, min(next_step_at) AS due_at
+    FROM updates_operation WHERE state = ANY(%(in_flight)s) GROUP BY connection_id
+)
+SELECT c.name, c.kind, coalesce(q.queued, 0), coalesce(f.in_flight, 0),
+    greatest(0, extract(epoch FROM clock_timestamp() - least(q.due_at, f.due_at))),
+    CASE WHEN c.paused_until > clock_timestamp()
+         THEN extract(epoch FROM least(c.paused_until, clock_timestamp() + interval '1 year') - clock_timestamp())
+         ELSE 0 END
+FROM vms_connection c
+LEFT JOIN queued q ON q.connection_id = c.id
+LEFT JOIN in_flight f ON f.connection_id = c.id
+ORDER BY c.name LIMIT %(most)s
+"""
+_WORKERS = "SELECT name, extract(epoch FROM clock_timestamp() - heard_at) FROM updates_workerheartbeat ORDER BY name"
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[CursorWrapper]:
+    """A cursor each of whose statements ends after so long. Raises OperationalError."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
+        yield cursor
+
+
+def measure_load(*, seconds: float) -> Load:
+    """Count, with at most so many seconds for each of two statements. Raises OperationalError beyond that."""
+    parameters: dict[str, Any] = {
+        "queued": OperationState.QUEUED.value,
+        "in_flight": IN_FLIGHT_STATES,
+        "most": MOST_CONNECTIONS,
+    }
+    with _within(seconds) as cursor:
+        cursor.execute(_CONNECTIONS, parameters)
+        loads = [
+            ConnectionLoad(name, kind, queued, in_flight, float(overdue or 0), float(paused))
+            for name, kind, queued, in_flight, overdue, paused in cursor.fetchall()
+        ]
+        cursor.execute(_WORKERS)
+        return Load(loads, {name: float(age) for name, age in cursor.fetchall()})
+
+
+def seconds_since_a_worker(*, seconds: float) -> float | None:
+    """How long ago the worker that was heard of last was; None: none ever. It may take so many seconds."""
+    with _within(seconds) as cursor:
+        cursor.execute("SELECT extract(epoch FROM clock_timestamp() - max(heard_at)) FROM updates_workerheartbeat")
+        (age,) = cursor.fetchone() or (None,)
+    return None if age is None else float(age)
