@@ -21,10 +21,10 @@ from django.utils.translation import gettext_lazy as _
 
 from ui.admin import LookOnlyAdmin
 from ui.templatetags.portal import when
-from updates.forms import CatalogueImportForm
+from updates.forms.catalogue import CatalogueImportForm
 from updates.models import PATCH_FACTS, RELEASE_FACTS, Operation, Patch, Release
 from updates.selectors.corrections import corrections_of
-from updates.services.catalogue import attach_patch
+from updates.services.catalogue import CatalogueFileError, CatalogueReport, attach_patch, import_catalogue
 from updates.texts import OTHER_FIELD_HELP, RELEASE_FIELD_HELP
 from vms.models import VirtualMachine
 from vms.selectors import search_by_name
@@ -67,7 +67,7 @@ class CatalogueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic 
         if not (self.has_add_permission(request) and self.has_change_permission(request)):
             raise PermissionDenied
         form = CatalogueImportForm(request.POST or None, request.FILES or None)
-        report = form.run() if form.is_bound and form.is_valid() else None
+        report = self._imported(form) if form.is_valid() else None
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -79,6 +79,20 @@ class CatalogueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic 
             "list_url": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"),
         }
         return render(request, "admin/updates/import.html", context, status=422 if form.errors else 200)
+
+    def _imported(self, form: CatalogueImportForm) -> CatalogueReport | None:
+        """Import what the valid form holds. None: the file cannot be used, and the form's errors say why."""
+        upload = form.cleaned_data["file"]
+        try:
+            return import_catalogue(
+                data=upload.read(),
+                file_name=upload.name or "",
+                is_dry_run=form.cleaned_data["is_dry_run"],
+                now=timezone.now(),
+            )
+        except CatalogueFileError as error:
+            form.add_error("file", str(error))
+            return None
 
     def save_model(self, request: HttpRequest, obj: Any, form: ModelForm[Any], change: bool) -> None:
         """Save, with the reason beside what the row said before."""

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from patching.orchestrator import Patcher
 from patching.terms import Classification, InstallationPlan, Verification
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
-from updates.forms import MaintenanceForm
+from updates.forms.maintenance import MaintenanceForm
 from updates.models import (
     KbHold,
     MaintenanceConfiguration,

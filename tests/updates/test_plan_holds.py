@@ -14,7 +14,7 @@ from django.test import Client
 from patching.selection import RebootProspect
 from patching.terms import Classification
 from tests.updates.test_pages import _catalogue, assess, make_vm, page, settle, wizard  # noqa: F401 (fixtures)
-from updates.forms import InstallWizard
+from updates.forms.install import InstallWizard
 from updates.models import Operation
 from updates.selectors.blade import load_picture
 from vms.models import VirtualMachine

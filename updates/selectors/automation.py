@@ -36,7 +36,7 @@ from updates.texts import SCOPE_LABELS, Text
 from vms.choices import PowerState
 from vms.models import Subscription, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import clock_of, region_name
-from vms.selectors import vms_patched_by, with_stale_patchers
+from vms.selectors import shortest_names, vms_patched_by, with_stale_patchers
 from vms.tags import HasTag, tag_value
 
 ASSESSMENT_PERIOD = timedelta(hours=24)
@@ -146,6 +146,11 @@ def scope_lines(scope: Mapping[str, Any]) -> list[tuple[Text, str]]:
     if pk := values.get("subscription"):
         values["subscription"] = str(Subscription.objects.filter(pk=pk).first() or pk)
     return [(SCOPE_LABELS[name], value) for name, value in values.items()]
+
+
+def names_of_machines(configuration: MaintenanceConfiguration) -> list[str]:
+    """The shortest names by which the static members of a configuration can be told apart."""
+    return shortest_names(list(configuration.vms.order_by().values_list("pk", flat=True)))
 
 
 def members_of(

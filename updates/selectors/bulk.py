@@ -18,7 +18,8 @@ from updates.models import BulkBlock, BulkOutcome, BulkRequest, Rollout
 from updates.selectors.polling import poll_seconds
 from vms.choices import Role
 from vms.filters import VmFilter
-from vms.models import Grants, VirtualMachine
+from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
+from vms.tags import TagValue
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -140,6 +141,17 @@ def asked_before(user: User, request_id: str) -> BulkRequest | Rollout | None:
         return None
     made: BulkRequest | Rollout | None = BulkRequest.objects.filter(pk=pk, requested_by=user).first()
     return made or Rollout.objects.filter(pk=pk, created_by=user).first()
+
+
+def values_of_tag(vms: VirtualMachineQuerySet, name: str) -> set[str]:
+    """The values that a tag has on these VMs, in small letters; names of tags are compared without case."""
+    values = vms.annotate(tag_value=TagValue(name)).values_list("tag_value", flat=True).distinct()
+    return {str(value).casefold() for value in values if value is not None}
+
+
+def waiting_for_reboot(vms: VirtualMachineQuerySet) -> int:
+    """How many of these VMs wait for a reboot."""
+    return vms.filter(is_reboot_pending=True).count()
 
 
 def load_bulk(user: User, pk: UUID, *, show: str, after: int, now: datetime) -> BulkPage:

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from ui.http import PortalRequest
 from ui.pages import render_page
-from updates.forms import BulkWizard, whole_number
+from updates.forms.bulk import BulkWizard
 from updates.models import BulkRequest, Rollout
 from updates.selectors.bulk import asked_before, bulk_or_404, load_bulk
 from updates.services.bulk import cancel_bulk, request_bulk
@@ -63,9 +63,14 @@ def _start_rollout(request: PortalRequest, wizard: BulkWizard, what: RolloutPlan
 @require_GET
 def bulk_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
     """How far it is, and what became of each VM."""
-    after = whole_number(request.GET.get("after", ""))
+    after = _whole_number(request.GET.get("after", ""))
     page = load_bulk(request.user, pk, show=request.GET.get("show", ""), after=after, now=timezone.now())
     return render_page(request, "updates/bulk.html", {"page": page, "bulk": page.request}, partials={"bulk-progress"})
+
+
+def _whole_number(text: str) -> int:
+    """A number in an address; anything else is 0."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
 @require_POST

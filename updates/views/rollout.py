@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from ui.http import PortalRequest
 from ui.pages import render_page
-from updates.forms import MaintenanceForm
+from updates.forms.maintenance import MaintenanceForm
 from updates.models import MaintenanceConfiguration
 from updates.selectors.automation import scope_lines
 from updates.selectors.bulk import bulk_requests_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.contrib import messages
+from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -15,12 +16,13 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from ui.watching import watch
 from updates.filters import history_of
-from updates.forms import InstallWizard, RemoveForm, RollbackForm
+from updates.forms.install import InstallWizard
+from updates.forms.record import NameForm, RollbackForm
 from updates.selectors.activity import load_activity
 from updates.selectors.blade import load_picture
-from updates.services.operations import Verdict, request_assessments, request_installations
+from updates.services.operations import RequestOutcome, Verdict, request_assessments, request_installations
 from updates.services.removal import MachineIsBusyError, preview_removal, remove_vm
-from updates.services.rollback import lift_hold
+from updates.services.rollback import lift_hold, request_rollback
 from updates.tasks import wake_up
 from updates.texts import error_text
 from vms.access import vm_or_404
@@ -63,7 +65,7 @@ def activity(request: PortalRequest, pk: int) -> HttpResponse:
 def remove(request: PortalRequest, pk: int) -> HttpResponse:
     """Remove the record of a VM: what goes with it first, then its name."""
     vm = vm_or_404(request.user, pk, Role.OWNER)
-    form = RemoveForm(request.POST or None, vm=vm)
+    form = NameForm(request.POST or None, vm=vm)
     busy: UUID | None = None
     if form.is_bound and form.is_valid():
         try:
@@ -113,14 +115,22 @@ def install(request: PortalRequest, pk: int) -> HttpResponse:
 def rollback(request: PortalRequest, pk: int) -> HttpResponse:
     """The way back to the last good baseline: the plan first, then the machine's name, then the run."""
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
-    form = RollbackForm(request.POST or None, picture=picture)
-    outcome = form.request(request.user) if form.is_bound and form.is_valid() else None
+    form = RollbackForm(request.POST or None, vm=picture.vm, way_back=picture.rollback)
+    outcome = _roll_back(form, request.user) if form.is_valid() else None
     if outcome is not None and outcome.verdict is not Verdict.REFUSED:
         wake_up()
         return watch(request, redirect("updates:operation", outcome.operation_id), outcome.operation_id)
     status = 409 if outcome else 422 if form.errors else 200
     context = {"vm": picture.vm, "picture": picture, "form": form, "refused": outcome}
     return render_page(request, "updates/rollback.html", context, status=status)
+
+
+def _roll_back(form: RollbackForm, user: User) -> RequestOutcome:
+    """Ask for the rollback that a valid form confirms."""
+    assert form.order is not None
+    return request_rollback(
+        vm_id=form.vm.pk, order=form.order, requested_by=user, operation_id=form.cleaned_data["request_id"]
+    )
 
 
 @require_POST

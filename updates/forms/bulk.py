@@ -1,0 +1,183 @@
+"""One page that asks for the same on many VMs."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib.auth.models import User
+from django.http import QueryDict
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from patching.rollback import RollbackOrder
+from patching.terms import (
+    InstallationPlan,
+    OperationKind,
+)
+from updates.forms.install import InstallForm, RequestForm
+from updates.forms.rollouts import RolloutForm, WayBackForm
+from updates.selectors.bulk import waiting_for_reboot
+from updates.selectors.rollback import rollback_orders
+from updates.services.rollouts import RolloutPlan
+from updates.texts import (
+    ErrorText,
+    Text,
+    error_text,
+)
+from vms.choices import Role
+from vms.forms.confirm import CountForm
+from vms.selection import AskedSelection
+
+BULK_KINDS: dict[OperationKind, Text] = {
+    OperationKind.ASSESSMENT: _("Assess now"),
+    OperationKind.INSTALLATION: _("Install updates now"),
+    OperationKind.ROLLBACK: _("Roll back"),
+}
+MAX_ROLLED_BACK = 1_000  # each is judged by itself before anything is asked for
+# Whatever is asked for, a field of another kind beside it is no unknown one.
+_FIELDS = {*InstallForm.base_fields, *RolloutForm.base_fields, *WayBackForm.base_fields}
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackGroup:
+    """Machines that go the same way back, or that have none for the same reason."""
+
+    order: RollbackOrder | None
+    refusal: ErrorText | None
+    count: int
+
+
+class BulkWizard:
+    """One page that asks for the same on many VMs: those that were ticked, or all that match the list's filters.
+
+    Nothing ticked is no machine; all that match are asked for by `all=1` and confirmed by their number.
+    """
+
+    def __init__(self, data: QueryDict, *, user: User) -> None:
+        self.asked_kinds = data.getlist("kind")
+        kinds = set(self.asked_kinds)
+        self.kind = OperationKind(kinds.pop()) if len(kinds) == 1 and kinds <= set(BULK_KINDS) else None
+        self.asked = AskedSelection(
+            data,
+            user=user,
+            role=Role.OPERATOR,
+            others={"kind", "go", *_FIELDS},
+            several={"kind", "classifications", "guard_overrides"},
+            most=MAX_ROLLED_BACK if self.is_rollback else None,
+        )
+        self.count = self.asked.selection.count
+        self.is_sent = data.get("go") == "start"
+        self.change = self.asked.change if self.is_sent else None
+        self._sent = data if self.is_sent else None
+
+    @cached_property
+    def form(self) -> InstallForm | RequestForm:
+        """What every request has, and the plan of an installation."""
+        return InstallForm(self._sent) if self.is_installation else RequestForm(self._sent)
+
+    @cached_property
+    def rollout_form(self) -> RolloutForm | WayBackForm | None:
+        """In which order the machines go; an assessment has none."""
+        if self.is_rollback:
+            return WayBackForm(self._sent, count=self.going_back)
+        return RolloutForm(self._sent, vms=self.asked.selection.vms) if self.is_installation else None
+
+    @cached_property
+    def count_form(self) -> CountForm | None:
+        """All that match are confirmed by their number. A rollback is, by the number of those that go back."""
+        return CountForm(self._sent, count=self.count) if self.asked.is_all and not self.is_rollback else None
+
+    @cached_property
+    def is_confirmed(self) -> bool:
+        """Whether everything is as it must be for the request to be made."""
+        # A list, since every form that is wrong is to say so.
+        valid = [form.is_valid() for form in (self.form, self.rollout_form, self.count_form) if form is not None]
+        return self.is_sent and self.kind is not None and all(valid) and self.change is None and self.count > 0
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """What can be asked of the machines: the address that asks for it, and its words."""
+        asked = [("vm", str(pk)) for pk in self.asked.selection.ids] if not self.asked.is_all else self.asked.fields
+        return [
+            (urlencode([("kind", kind), *((name, value) for name, value in asked if name != "shown")]), str(words))
+            for kind, words in BULK_KINDS.items()
+        ]
+
+    @property
+    def bad_kind(self) -> str:
+        """What was asked for and is nothing that many machines can be asked."""
+        return ", ".join(self.asked_kinds)[:60] if self.kind is None else ""
+
+    @property
+    def chosen_by(self) -> dict[str, Any]:
+        """How the machines were chosen, for people to read afterwards."""
+        return {"filters": self.asked.filters} if self.asked.is_all else {"ticked": self.count}
+
+    @property
+    def is_installation(self) -> bool:
+        """Whether it installs."""
+        return self.kind is OperationKind.INSTALLATION
+
+    @property
+    def is_rollback(self) -> bool:
+        """Whether it takes machines back."""
+        return self.kind is OperationKind.ROLLBACK
+
+    @cached_property
+    def way_back(self) -> tuple[RollbackGroup, ...]:
+        """What would become of the machines, the largest group first."""
+        if not self.is_rollback or not self.count:
+            return ()
+        plans = rollback_orders(self.asked.selection.ids, now=timezone.now())
+        groups = [
+            RollbackGroup(plan, None, count)
+            if isinstance(plan, RollbackOrder)
+            else RollbackGroup(None, error_text(plan.value), count)
+            for plan, count in Counter(plans.values()).most_common()
+        ]
+        return tuple(sorted(groups, key=lambda group: group.order is None))
+
+    @property
+    def going_back(self) -> int:
+        """How many machines have a way back."""
+        return sum(group.count for group in self.way_back if group.order)
+
+    @property
+    def request_id(self) -> uuid.UUID:
+        """The id of the request: of a form that was sent twice, the same."""
+        found: uuid.UUID = self.form.cleaned_data["request_id"]
+        return found
+
+    @property
+    def plan(self) -> InstallationPlan | None:
+        """What to install."""
+        return self.form.plan if isinstance(self.form, InstallForm) else None
+
+    @property
+    def rollout(self) -> RolloutPlan | None:
+        """The rollout that a confirmed form asks for; None: everything at once."""
+        if isinstance(self.rollout_form, WayBackForm):
+            return self.rollout_form.spec
+        return self.rollout_form.spec(self.plan) if self.rollout_form is not None and self.plan is not None else None
+
+    @property
+    def pending_reboots(self) -> int:
+        """How many of the machines wait for a reboot: a run may do nothing else on them."""
+        return waiting_for_reboot(self.asked.selection.vms) if self.is_installation else 0
+
+    @property
+    def visible(self) -> list[forms.BoundField]:
+        """The fields to show."""
+        return [bound for bound in self.form if bound.name not in {"request_id", "guard_overrides"}]
+
+    @property
+    def status(self) -> int:
+        """422 for a form that was sent and is wrong, and for a selection or kind that cannot be read."""
+        is_wrong = bool(self.asked.problems) and not self.asked.is_nothing_ticked and not self.asked.is_role_missing
+        return 422 if (self.is_sent and not self.is_confirmed) or is_wrong or self.bad_kind else 200

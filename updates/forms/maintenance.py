@@ -1,0 +1,276 @@
+"""When a window opens, what is installed in it, and on which machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Any
+
+from django import forms
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from patching.recurrence import (
+    BlackoutError,
+    Recurrence,
+    RecurrenceError,
+    check_possible,
+    parse_blackouts,
+    parse_recurrence,
+    windows_name,
+    windows_zones,
+)
+from patching.terms import (
+    InstallationPlan,
+)
+from ui.dates import DayField
+from updates.forms.plan import PlanFields, and_more, classifications_at_first, fields_of_plan
+from updates.models import MaintenanceConfiguration
+from updates.plans import plan_from_json, plan_to_json
+from updates.selectors.automation import SCOPE_NAMES, names_of_machines, scope_filter, unknown_in_scope
+from updates.texts import (
+    BLACKOUT_PROBLEMS,
+    RECURRENCE_PROBLEMS,
+    Text,
+)
+from vms.choices import SelectionProblem
+from vms.filters import Problem, values_of
+from vms.models import Subscription
+from vms.selection import NOTHING, VmSelection
+from vms.selectors import vms_by_name
+
+_MAINTENANCE_FIELDS = (
+    "name",
+    "starts_on",
+    "starts_at",
+    "time_zone",
+    "duration_minutes",
+    "recur_every",
+    "expires_on",
+    "blackouts",
+    "is_availability_first",
+    "catch_up_hours",
+)
+
+
+def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
+    """What the form shows of a configuration that is there."""
+    return {
+        **{name: getattr(row, name) for name in _MAINTENANCE_FIELDS},
+        **row.scope,
+        "blackouts": "\n".join(f"{first} to {last}" for first, last in row.blackouts),
+        "machines": lambda: "\n".join(names_of_machines(row)),  # read where the form is shown
+        **fields_of_plan(plan_from_json(row.plan)),
+    }
+
+
+def _of_new() -> dict[str, Any]:
+    """What the form of a new configuration begins with."""
+    zone = windows_name(timezone.get_current_timezone_name())
+    return {"time_zone": zone, "classifications": classifications_at_first()}
+
+
+SCHEDULE_FIELDS = (
+    "name",
+    "time_zone",
+    "starts_on",
+    "starts_at",
+    "recur_every",
+    "duration_minutes",
+    "expires_on",
+    "catch_up_hours",
+    "blackouts",
+)
+MEMBER_FIELDS = (
+    "machines",
+    "subscription",
+    "resource_group",
+    "location",
+    "image_sku",
+    "tag_name",
+    "tag_value",
+    "is_availability_first",
+)
+
+
+def recurrence_error_words(error: RecurrenceError) -> str:
+    """What is wrong with a recurrence, in words."""
+    return str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
+
+
+class MaintenanceForm(PlanFields):
+    """When a window opens, what is installed in it, and on which machines."""
+
+    name = forms.CharField(label=_("Name"), max_length=100)
+    starts_on = DayField(label=_("First day"))
+    starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
+    time_zone = forms.ChoiceField(label=_("Time zone"), choices=[(name, name) for name in windows_zones()])
+    duration_minutes = forms.IntegerField(
+        label=_("Duration (in minutes)"), min_value=90, max_value=235, initial=120, help_text=_("90 to 235.")
+    )
+    recur_every = forms.CharField(
+        label=_("Repeats"),
+        max_length=100,
+        initial="Month Second Tuesday Offset4",
+        help_text=_("As Azure writes it: Day, 3Days, Week Saturday,Sunday, Month day15, Month Second Tuesday Offset4."),
+    )
+    expires_on = DayField(label=_("Last day"), required=False)
+    blackouts = forms.CharField(
+        label=_("Blackout periods"),
+        required=False,
+        max_length=2_000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text=_(
+            "One per line, e.g. 2026-12-24 to 2027-01-06: days of the time zone above. Nothing starts in them, and what would "
+            "run into them is cut short."
+        ),
+    )
+    is_availability_first = forms.BooleanField(
+        label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
+    )
+    catch_up_hours = forms.IntegerField(
+        label=_("Catch up (in hours)"),
+        min_value=0,
+        max_value=168,
+        initial=0,
+        required=False,
+        help_text=_(
+            "A machine that was off is updated if it runs within so many hours after the window. 0: it waits for the next window."
+        ),
+    )
+    machines = forms.CharField(
+        label=_("Machines"),
+        required=False,
+        max_length=1_000_000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_(
+            "One per line: a name, resource group/name, subscription/resource group/name, or the resource ID. Besides "
+            "these, it means all that the fields below describe."
+        ),
+    )
+    subscription = forms.ModelChoiceField(
+        label=_("Subscription"), queryset=Subscription.objects.order_by("name"), required=False, empty_label=_("All")
+    )
+    resource_group = forms.CharField(label=_("Resource group"), max_length=90, required=False)
+    location = forms.CharField(label=_("Location"), max_length=60, required=False)
+    image_sku = forms.CharField(label=_("SKU"), max_length=100, required=False)
+    tag_name = forms.CharField(label=_("Tag"), max_length=100, required=False)
+    tag_value = forms.CharField(label=_("Value of the tag"), max_length=200, required=False)
+    field_order = (*SCHEDULE_FIELDS, *MEMBER_FIELDS)
+
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, *, instance: MaintenanceConfiguration | None = None
+    ) -> None:
+        super().__init__(data, initial=_of_new() if instance is None else _as_initial(instance))
+        self.instance = instance
+        self.recurrence: Recurrence | None = None
+        self.selection = NOTHING
+
+    @property
+    def sections(self) -> list[tuple[Text, list[forms.BoundField]]]:
+        """The fields under the question they answer: when, on which machines, what."""
+        plan_fields = tuple(name for name in self.fields if name not in self.field_order)
+        titles = ((_("Schedule"), SCHEDULE_FIELDS), (_("Scope"), MEMBER_FIELDS), (_("Updates"), plan_fields))
+        return [(title, [self[name] for name in names]) for title, names in titles]
+
+    def clean_name(self) -> str:
+        """A name is there once."""
+        name = str(self.cleaned_data["name"])
+        others = MaintenanceConfiguration.objects.filter(name__iexact=name)
+        if (others.exclude(pk=self.instance.pk) if self.instance else others).exists():
+            raise forms.ValidationError(_("There is a maintenance configuration of this name."))
+        return name
+
+    def clean_catch_up_hours(self) -> int:
+        """Empty is 0."""
+        return int(self.cleaned_data["catch_up_hours"] or 0)
+
+    def clean_machines(self) -> str:
+        """Every line names exactly one machine; the first that does not is named, and how many more there are."""
+        text = str(self.cleaned_data["machines"])
+        wanted = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+        found = vms_by_name(wanted)
+        wrong = [line for line in wanted if len(found[line]) != 1]
+        if wrong:
+            words = (
+                _("Several machines are called “%(name)s”; write subscription/resource group/name, or the resource ID.")
+                if found[wrong[0]]
+                else _("There is no machine “%(name)s”.")
+            )
+            raise forms.ValidationError(and_more(str(words % {"name": wrong[0]}), len(wrong) - 1))
+        self.selection = VmSelection.of(found[line][0] for line in wanted)
+        return text
+
+    def clean_recur_every(self) -> str:
+        """The recurrence as Azure writes it."""
+        try:
+            self.recurrence = parse_recurrence(self.cleaned_data["recur_every"])
+        except RecurrenceError as error:
+            raise forms.ValidationError(recurrence_error_words(error)) from None
+        return str(self.recurrence)
+
+    def clean_blackouts(self) -> list[list[str]]:
+        """First and last day of each period."""
+        try:
+            found = parse_blackouts(self.cleaned_data["blackouts"])
+        except BlackoutError as error:
+            words = str(BLACKOUT_PROBLEMS[error.problem]) % {"entry": error.entry[:60]}
+            raise forms.ValidationError(words) from None
+        return [[period.first.isoformat(), period.last.isoformat()] for period in found]
+
+    def _check_days(self) -> None:
+        """The last day is not before the first, and the recurrence has a day from the first on."""
+        first, last = (self.cleaned_data.get(name) for name in ("starts_on", "expires_on"))
+        if first and last and last < first:
+            self.add_error("expires_on", _("The last day is before the first day."))
+        if first and self.recurrence is not None:
+            try:
+                check_possible(self.recurrence, first)
+            except RecurrenceError as error:
+                self.add_error("recur_every", recurrence_error_words(error))
+
+    def clean(self) -> dict[str, Any]:
+        """A window needs something to install and somebody to install it on."""
+        fields = self.cleaned_data
+        if not self.errors:
+            self.check_plan(self.plan)
+        self._check_days()
+        for name in sorted(set(self.data) - set(self.fields) - {"go", "csrfmiddlewaretoken"}) if self.is_bound else ():
+            self.add_error(None, Problem(SelectionProblem.UNKNOWN_NAME, name).words)
+        for name in SCOPE_NAMES:
+            if len(set(values := values_of(self.data, name))) > 1:
+                self.add_error(None, Problem(SelectionProblem.GIVEN_TWICE, name, ", ".join(values)).words)
+        if fields.get("tag_value") and not fields.get("tag_name"):
+            self.add_error("tag_name", _("Say which tag has this value."))
+        if not self.errors:
+            for name in unknown_in_scope(self.scope):
+                self.add_error(
+                    name, _("No machine has “%(value)s” here. Correct it, or leave it empty.") % {"value": fields[name]}
+                )
+        if not self.errors and not self.selection.count and scope_filter(self.scope) is None:
+            self.add_error(
+                "machines", _("Say which machines: by name, subscription, resource group, location, SKU or tag.")
+            )
+        return fields
+
+    @property
+    def plan(self) -> InstallationPlan:
+        """What each window installs."""
+        return self.plan_of(minutes=self.cleaned_data["duration_minutes"])
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The dynamic scope."""
+        fields = self.cleaned_data
+        found = {name: str(fields[name]) for name in SCOPE_NAMES if fields.get(name) and name != "subscription"}
+        return found | ({"subscription": fields["subscription"].pk} if fields.get("subscription") else {})
+
+    @property
+    def configuration(self) -> MaintenanceConfiguration:
+        """What a valid form asks for, not yet saved."""
+        fields = self.cleaned_data
+        row = copy(self.instance) if self.instance else MaintenanceConfiguration()
+        for name in _MAINTENANCE_FIELDS:
+            setattr(row, name, fields[name])
+        row.plan, row.scope = plan_to_json(self.plan), self.scope
+        return row
