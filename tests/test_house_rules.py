@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-APPS = ("patching", "connectors", "ui", "vms", "updates", "hotpatch_portal")
+APPS = ("patching", "connectors", "ui", "vms", "updates", "hotpatch_portal", "demo", "simulation")
 MAX_VIEW_STATEMENTS_LINES = 15
 STATE_WRITER = "updates/services/operations.py"
 
@@ -67,7 +67,7 @@ def test_the_state_of_an_operation_has_one_writer() -> None:
     # The engine's copy in memory follows the transition it has just made, so that its request says what is true.
     allowed = {("updates/services/engine.py", "starting"), ("updates/services/engine.py", "under_way")}
     offenders = []
-    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui"):
+    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui", "demo", "simulation"):
         if name == STATE_WRITER:
             continue
         spans = [
@@ -124,7 +124,7 @@ def test_services_take_keywords_only_and_never_see_a_request() -> None:
 def test_views_branch_on_htmx_in_one_place() -> None:
     offenders = [
         name
-        for name, _tree in sources("ui", "vms", "updates", "hotpatch_portal")
+        for name, _tree in sources("ui", "vms", "updates", "hotpatch_portal", "demo")
         if "request.htmx" in (ROOT / name).read_text() and name != "ui/pages.py"
     ]
     assert offenders == []
@@ -173,19 +173,17 @@ def imported(tree: ast.Module) -> set[str]:
 
 def test_the_checker_of_the_simulation_shares_no_judgement_with_the_portal() -> None:
     """It and its table import the standard library alone; what feeds it imports no rule and no selector."""
-    own = "hotpatch_portal.simulation.train."
+    own = "simulation.train."
     for name in ("checker", "train"):
-        tree = ast.parse((ROOT / f"hotpatch_portal/simulation/{name}.py").read_text())
+        tree = ast.parse((ROOT / f"simulation/{name}.py").read_text())
         foreign = [
             module
             for module in imported(tree)
             if module.split(".")[0] not in sys.stdlib_module_names and not module.startswith(own)
         ]
         assert foreign == [], name
-    fed_by = imported(ast.parse((ROOT / "hotpatch_portal/simulation/report.py").read_text()))
-    ours = [
-        name for name in fed_by if name.split(".")[0] in APPS and not name.startswith("hotpatch_portal.simulation.")
-    ]
+    fed_by = imported(ast.parse((ROOT / "simulation/report.py").read_text()))
+    ours = [name for name in fed_by if name.split(".")[0] in APPS and not name.startswith("simulation.")]
     assert [name for name in ours if not name.startswith("patching.terms.")] == []
 
 
