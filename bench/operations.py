@@ -41,7 +41,7 @@ def floor() -> float:
     import redis
     from django.conf import settings
 
-    from bench.tasks import nothing
+    from bench.empty import nothing
 
     broker = redis.Redis.from_url(settings.REDIS_URL.replace("redis+socket://", "unix://"))
     for _ in range(200):

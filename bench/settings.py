@@ -5,7 +5,7 @@ from hotpatch_portal.settings import *  # noqa: F403
 ROOT_URLCONF = "bench.urls"
 MIDDLEWARE = ["bench.urls.count_queries", *MIDDLEWARE]  # noqa: F405
 LOGGING["loggers"] = {**LOGGING.get("loggers", {}), "django_structlog": {"level": "WARNING"}}  # noqa: F405
-CELERY_IMPORTS = (*CELERY_IMPORTS, "bench.tasks")  # noqa: F405
+CELERY_IMPORTS = (*CELERY_IMPORTS, "bench.empty")  # noqa: F405
 if env.text("BENCH_LEDGER", ""):  # noqa: F405
     # Machines that write down what they received, and connectors that misbehave (bench/faults).
     from connectors import CONNECTORS

@@ -1,4 +1,4 @@
-"""Composition root: settings, URLs, Celery, system checks, the one-command stack and the demo."""
+"""Composition root: settings, URLs, Celery, system checks, metrics and the one-command stack."""
 
 from hotpatch_portal.celery import app as celery_app
 

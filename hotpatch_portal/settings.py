@@ -74,6 +74,10 @@ INSTALLED_APPS = [
     "pghistory",
     "pgtrigger",
     "template_partials",
+    # Beside the portal, which imports none of them: they bring seed_demo and the tour, simulate, and seed_fleet.
+    "demo",
+    "simulation",
+    "bench",
     "hotpatch_portal",  # last: its admin corrects what the others registered
 ]
 

@@ -6,7 +6,6 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from hotpatch_portal import outside, views
-from hotpatch_portal.tour import demo_reset, tour
 
 urlpatterns = [
     # / (the fleet's overview comes later; until then home is the list)
@@ -14,8 +13,7 @@ urlpatterns = [
     # /healthz, /readyz, /metrics
     *outside.urlpatterns,
     # /tour/ (of the demo)
-    path("tour/", tour, name="tour"),
-    path("tour/reset/", demo_reset, name="demo-reset"),
+    path("tour/", include("demo.urls")),
     # /virtual-machines/, /operations/, /calendar/
     path("virtual-machines/", include("vms.urls")),
     path("", include("updates.urls")),

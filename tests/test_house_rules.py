@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-APPS = ("patching", "connectors", "ui", "db", "vms", "updates", "hotpatch_portal")
+APPS = ("patching", "connectors", "ui", "db", "vms", "updates", "hotpatch_portal", "demo", "simulation")
 MAX_VIEW_STATEMENTS_LINES = 15
 STATE_WRITER = "updates/services/operations.py"
 
@@ -67,7 +67,7 @@ def test_the_state_of_an_operation_has_one_writer() -> None:
     # The engine's copy in memory follows the transition it has just made, so that its request says what is true.
     allowed = {("updates/services/engine.py", "starting"), ("updates/services/engine.py", "under_way")}
     offenders = []
-    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui"):
+    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui", "demo", "simulation"):
         if name == STATE_WRITER:
             continue
         spans = [
@@ -111,20 +111,36 @@ def test_views_are_short() -> None:
     assert long == []
 
 
-def test_services_take_keywords_only_and_never_see_a_request() -> None:
+# Two things by position, since nobody could mix them up.
+PAIRS = {
+    "is_same_image",  # the same either way round
+    "selected_vms",  # a user and a selection
+    "connector_of",  # a row and a catalogue
+    "take",  # of a connection so many, at a moment
+}
+
+
+def positional(function: ast.FunctionDef) -> list[str]:
+    return [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+
+
+def test_services_take_one_thing_by_position_at_most_and_never_see_a_request() -> None:
+    """What a service is about may come by position; everything else is named, or two ids change places one day."""
     wrong = []
     for name, tree in sources("vms/services", "updates/services"):
         for function in functions(tree):
-            names = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+            names = [*positional(function), *(argument.arg for argument in function.args.kwonlyargs)]
             if "request" in names:
                 wrong.append(f"{name}:{function.name} sees a request")
+            if len(positional(function)) > 1 and not function.name.startswith("_") and function.name not in PAIRS:
+                wrong.append(f"{name}:{function.name} takes {', '.join(positional(function))} by position")
     assert wrong == []
 
 
 def test_views_branch_on_htmx_in_one_place() -> None:
     offenders = [
         name
-        for name, _tree in sources("ui", "vms", "updates", "hotpatch_portal")
+        for name, _tree in sources("ui", "db", "vms", "updates", "hotpatch_portal", "demo")
         if "request.htmx" in (ROOT / name).read_text() and name != "ui/pages.py"
     ]
     assert offenders == []
@@ -173,19 +189,17 @@ def imported(tree: ast.Module) -> set[str]:
 
 def test_the_checker_of_the_simulation_shares_no_judgement_with_the_portal() -> None:
     """It and its table import the standard library alone; what feeds it imports no rule and no selector."""
-    own = "hotpatch_portal.simulation.train."
+    own = "simulation.train."
     for name in ("checker", "train"):
-        tree = ast.parse((ROOT / f"hotpatch_portal/simulation/{name}.py").read_text())
+        tree = ast.parse((ROOT / f"simulation/{name}.py").read_text())
         foreign = [
             module
             for module in imported(tree)
             if module.split(".")[0] not in sys.stdlib_module_names and not module.startswith(own)
         ]
         assert foreign == [], name
-    fed_by = imported(ast.parse((ROOT / "hotpatch_portal/simulation/report.py").read_text()))
-    ours = [
-        name for name in fed_by if name.split(".")[0] in APPS and not name.startswith("hotpatch_portal.simulation.")
-    ]
+    fed_by = imported(ast.parse((ROOT / "simulation/report.py").read_text()))
+    ours = [name for name in fed_by if name.split(".")[0] in APPS and not name.startswith("simulation.")]
     assert [name for name in ours if not name.startswith("patching.terms.")] == []
 
 
@@ -206,6 +220,45 @@ def test_templates_keep_to_the_house(path: Path) -> None:
         assert f'hx-target="#{name}"' in text, f"nothing asks for the part {name}"
     for form in re.findall(r'<form[^>]*method="post".*?</form>', text, re.DOTALL):
         assert "{% csrf_token %}" in form, "a form without its token"
+
+
+# Templates are the top floor (docs/adr/0010-templates-are-the-top-floor.md): they name pages of every app, by its name.
+LINKS = {
+    "account": {""},
+    "admin": {"admin"},
+    "updates": {"", "updates", "vms"},
+    "vms": {"", "admin", "updates", "vms"},
+}
+PARTS_OF = {"account": {"account"}, "admin": {"admin"}, "updates": {"updates", "vms", "parts"}, "vms": {"vms", "parts"}}
+
+
+def folder_of(path: Path) -> str:
+    below = path.relative_to(ROOT / "templates").parts
+    return below[0] if len(below) > 1 else ""
+
+
+@pytest.mark.parametrize("path", templates(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_templates_link_pages_that_exist_and_take_parts_from_below(path: Path) -> None:
+    from django.urls import get_resolver
+
+    def exists(name: str) -> bool:
+        *spaces, last = name.split(":")
+        resolver = get_resolver()
+        for space in spaces:
+            if space not in resolver.namespace_dict:
+                return False
+            resolver = resolver.namespace_dict[space][1]
+        return last in resolver.reverse_dict
+
+    text = path.read_text()
+    linked = re.findall(r"""{% url ["']([^"']+)["']""", text)
+    assert [name for name in linked if not exists(name)] == []
+    folder = folder_of(path)
+    if folder in LINKS:
+        assert {name.rpartition(":")[0] for name in linked} - LINKS[folder] == set()
+    included = set(re.findall(r"""{% include ["']([^"'/]+)/""", text))
+    if folder in PARTS_OF:
+        assert included - PARTS_OF[folder] == set()
 
 
 def css_without_comments(name: str) -> str:

@@ -698,7 +698,7 @@ def test_the_demo_is_seeded_once() -> None:
 
 @pytest.mark.django_db
 def test_the_tour_stops_where_the_reader_may_go(client: Client, staff: User, outsider: User) -> None:
-    from hotpatch_portal.tour import STOPS
+    from demo.tour import STOPS
 
     call_command("seed_demo", verbosity=0)
     client.force_login(staff)

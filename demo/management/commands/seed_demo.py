@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
-from hotpatch_portal.demo import seed
+from demo.fleet import seed
 
 ADMIN = "admin"
 

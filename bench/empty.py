@@ -3,6 +3,6 @@
 from celery import shared_task
 
 
-@shared_task(name="bench.tasks.nothing")
+@shared_task(name="bench.empty.nothing")
 def nothing() -> None:
     """Do nothing."""

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 
-from hotpatch_portal.fleet import REGIONS
+from bench.fleet import REGIONS
 from patching.releases import release_order, second_tuesday
 from patching.terms import HOTPATCH_TYPES, LCU_TYPES, PatchMode, ProductLine, Release, ReleaseType
 from updates.models import VmUpdateState

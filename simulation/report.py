@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from statistics import median
 
-from hotpatch_portal.simulation.checker import (
+from patching.terms import OperationKind
+from simulation.checker import (
     AVAILABILITY_RULES,
     UNFINISHED,
     Coverage,
@@ -18,9 +19,8 @@ from hotpatch_portal.simulation.checker import (
     Work,
     check,
 )
-from hotpatch_portal.simulation.run import Outcome
-from hotpatch_portal.simulation.train import Train, table
-from patching.terms import OperationKind
+from simulation.run import Outcome
+from simulation.train import Train, table
 
 SHOWN = 20
 

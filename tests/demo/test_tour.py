@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from hotpatch_portal.demo import seed, stories
+from demo.fleet import seed, stories
 from tests.factories import VirtualMachineFactory
 from updates.models import Operation
 from vms.models import Connection, VirtualMachine

@@ -14,12 +14,12 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
 from connectors.simulator import MemoryLedger
-from hotpatch_portal.simulation.checker import Findings, Install, Place, Rule, Work, check
-from hotpatch_portal.simulation.fleet import Befalling, make_events, make_machines
-from hotpatch_portal.simulation.report import judge, words_of, works_of
-from hotpatch_portal.simulation.run import Outcome, first_days, simulate
-from hotpatch_portal.simulation.train import TABLE, Out, Train, table
 from patching.terms import OperationKind
+from simulation.checker import Findings, Install, Place, Rule, Work, check
+from simulation.fleet import Befalling, make_events, make_machines
+from simulation.report import judge, words_of, works_of
+from simulation.run import Outcome, first_days, simulate
+from simulation.train import TABLE, Out, Train, table
 from updates.models import Rollout
 from updates.selectors.catalogue import load_catalogue
 from vms.models import VirtualMachine
@@ -262,7 +262,7 @@ def test_a_row_that_nobody_understands_is_named(
 ) -> None:
     head = TABLE.read_text().splitlines()[0]
     (tmp_path / "train.csv").write_text(f"{head}\n{row}\n")
-    monkeypatch.setattr("hotpatch_portal.simulation.train.TABLE", tmp_path / "train.csv")
+    monkeypatch.setattr("simulation.train.TABLE", tmp_path / "train.csv")
     with pytest.raises(ValueError, match=f"line 2.*{word}"):
         table.__wrapped__()
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_POST
 
-from hotpatch_portal.demo import CONNECTIONS, reset
+from demo.fleet import CONNECTIONS, reset
 from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.tasks import wake_up

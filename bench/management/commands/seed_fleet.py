@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from hotpatch_portal.fleet import make_fleet
+from bench.fleet import make_fleet
 
 MOST = 5_000_000
 

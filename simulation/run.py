@@ -14,9 +14,9 @@ from django.db.models import Min
 from connectors.catalogue import Catalogue
 from connectors.protocol import Connector
 from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, make
-from hotpatch_portal.simulation.clock import Clock, simulated_clock
-from hotpatch_portal.simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
 from patching.terms import OperationKind
+from simulation.clock import Clock, simulated_clock
+from simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
 from updates.models import Operation, Patch, Release, Rollout, RolloutState
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.selectors.connections import configuration_of

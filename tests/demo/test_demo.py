@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 
-from hotpatch_portal.demo import seed, stories
+from demo.fleet import seed, stories
 from tests.updates.world import make_due
 from updates.models import InstalledPatch, Operation, PatchSetMember, VmUpdateState
 from updates.services.engine import sweep

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from hotpatch_portal.fleet import KINDS
+from bench.fleet import KINDS
 from updates.models import InstalledPatch, Operation, VmUpdateState
 from updates.services.automation import follow_schedules
 from updates.services.engine import sweep

@@ -14,10 +14,10 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from hotpatch_portal.simulation.database import own_database
-from hotpatch_portal.simulation.report import judge, words_of
-from hotpatch_portal.simulation.run import first_days, simulate
 from hotpatch_portal.stack.embedded import StackError
+from simulation.database import own_database
+from simulation.report import judge, words_of
+from simulation.run import first_days, simulate
 
 MOST_VMS, MOST_MONTHS = 100_000, 36
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from heapq import heappop, heappush
 from zoneinfo import ZoneInfo
 
-from hotpatch_portal.simulation.train import (
+from simulation.train import (
     BASELINE,
     IS_FOR_MACHINES_OFF,
     IS_FOR_MACHINES_ON,

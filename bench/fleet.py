@@ -266,7 +266,7 @@ INSERT INTO updates_installedpatch (vm_id, patch_id, version, installed_on, inst
 SELECT n.id, p.patch_id, p.version, p.installed_on, NULL
 FROM numbered n JOIN vms ON vms.id = n.id JOIN updates_installedpatch p ON p.vm_id = n.source
 ORDER BY n.id
-"""  # noqa: S608 (column names and constants of this module; values are parameters)
+"""
 
 
 _ADDED = next(

@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand
 
-from hotpatch_portal.management.commands.seed_demo import ADMIN
+from demo.management.commands.seed_demo import ADMIN
 
 
 class Command(BaseCommand):
