@@ -60,6 +60,9 @@ class ErrorCode(StrEnum):
     VM_NOT_RUNNING = "vm.not_running", Fault.MACHINE, False
     VM_UNSUPPORTED = "vm.unsupported", Fault.MACHINE, False
 
+    # Why nothing can be sent through a connection
+    CONNECTION_UNUSABLE = "connection.unusable", Fault.CONNECTION, True
+
     # What the engine finds when no answer comes
     CONNECTOR_SILENT = "connector.silent", Fault.MACHINE, False
     START_UNCONFIRMED = "start.unconfirmed", Fault.CONNECTION, False
@@ -72,6 +75,7 @@ class ErrorCode(StrEnum):
     ROLE_MISSING = "role.missing", Fault.PERSON, False
     ROLLBACK_UNKNOWN_STATE = "rollback.unknown_state", Fault.MACHINE, False
     ROLLBACK_NO_EARLIER_BASELINE = "rollback.no_earlier_baseline", Fault.MACHINE, False
+    ROLLBACK_NOT_SUPPORTED = "rollback.not_supported", Fault.CONNECTION, False
 
     # Why a bulk request stopped before every machine was asked
     BULK_FAILED = "bulk.failed", Fault.PORTAL, True

@@ -97,6 +97,15 @@ ERRORS: dict[ErrorCode, ErrorText] = {
     ErrorCode.ROLLBACK_NO_EARLIER_BASELINE: ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
     ),
+    ErrorCode.ROLLBACK_NOT_SUPPORTED: ErrorText(
+        _("This connection cannot uninstall updates."),
+        _("There is no way back through the portal. Uninstall on the machine itself, then assess it."),
+    ),
+    ErrorCode.CONNECTION_UNUSABLE: ErrorText(
+        _("The connection cannot be used."),
+        _("Its page says what is wrong: Connections, then its name. Nothing was sent to the machine."),
+        _("Mend the connection, then run it again."),
+    ),
     ErrorCode.CONNECTOR_SILENT: ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
         _("What was installed is not known. An assessment has been queued; installations wait until it has answered."),
