@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from patching.codes import storable_code
 from patching.identity import identified
 from patching.rollback import RollbackOrder
 from patching.terms import (
@@ -44,7 +45,8 @@ class Capability(StrEnum):
 class ConnectorError:
     """Why one item failed.
 
-    `code` is a message id (`connector.unreachable`); `is_retryable`: the same call may succeed later;
+    `code` is an `ErrorCode`, or the other side's own where none fits; it is kept printable and at most 60 characters long, and
+    pages show one that they do not know as it is. `is_retryable`: the same call may succeed later;
     `nothing_was_sent`: the connector proves that the machine never received the start (refused connection, 429),
     so it may be started again; `retry_after` in seconds where the other side asked for a pause.
     """
@@ -54,6 +56,9 @@ class ConnectorError:
     is_retryable: bool = False
     nothing_was_sent: bool = False
     retry_after: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", storable_code(self.code))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +153,16 @@ class AssessmentResult:
 
 @dataclass(frozen=True, slots=True)
 class PatchOutcome:
-    """What a run did with one patch."""
+    """What a run did with one patch. `error_code`: Windows' own or the other side's, empty where it did not fail."""
 
     patch: Patch
     state: InstallationState
     error_code: str = ""
     reason: str = ""  # the selection verdict's reason (patching.selection), where nothing was attempted
+
+    def __post_init__(self) -> None:
+        if self.error_code:
+            object.__setattr__(self, "error_code", storable_code(self.error_code))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
+from patching.codes import ErrorCode
 from patching.identity import is_same_update
 from patching.terms import (
     Classification,
@@ -61,15 +62,15 @@ def judge_run(facts: RunFacts) -> RunOutcome:
     """Judge a run; the first failure that applies names the error, in the order of `docs/rules.md`."""
     reboot = _reboot_status(facts)
     for applies, code in (
-        (facts.is_assessment_failed, "assessment.failed"),
-        (facts.has_failed_patch, "patch.failed"),
-        (facts.has_reboot_failed, "reboot.failed"),
-        (facts.has_pending_patch, "window.exceeded"),
+        (facts.is_assessment_failed, ErrorCode.ASSESSMENT_FAILED),
+        (facts.has_failed_patch, ErrorCode.PATCH_FAILED),
+        (facts.has_reboot_failed, ErrorCode.REBOOT_FAILED),
+        (facts.has_pending_patch, ErrorCode.WINDOW_EXCEEDED),
     ):
         if applies:
             return RunOutcome(RunStatus.FAILED, reboot, facts.has_pending_patch, code)
     if reboot is RebootStatus.REQUIRED:
-        return RunOutcome(RunStatus.COMPLETED_WITH_WARNINGS, reboot, False, "reboot.required")
+        return RunOutcome(RunStatus.COMPLETED_WITH_WARNINGS, reboot, False, ErrorCode.REBOOT_REQUIRED)
     return RunOutcome(RunStatus.SUCCEEDED, reboot, False)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from patching.codes import ErrorCode
 from patching.outcome import plain_build
 from patching.releases import Timetable, release_order, timetable
 from patching.terms import ProductLine, Release
@@ -22,8 +23,8 @@ UNINSTALL, INSTALL, REBOOT = timedelta(minutes=10), timedelta(minutes=10), timed
 class RollbackRefusal(StrEnum):
     """Why there is no way back."""
 
-    UNKNOWN_STATE = "rollback.unknown_state"
-    NO_EARLIER_BASELINE = "rollback.no_earlier_baseline"
+    UNKNOWN_STATE = ErrorCode.ROLLBACK_UNKNOWN_STATE
+    NO_EARLIER_BASELINE = ErrorCode.ROLLBACK_NO_EARLIER_BASELINE
 
 
 @dataclass(frozen=True, slots=True)

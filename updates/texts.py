@@ -1,6 +1,7 @@
 """Codes in the operator's words: errors with advice, events of a timeline, reasons, causes, steps.
 
-Every code that the engine, the rules or a connector can give has its words here (tests/updates/test_texts.py).
+The codes are members of the enums that the dictionaries are keyed by. tests/updates/test_texts.py holds that every member
+has its words, in English and in Japanese.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
 from connectors.probe import ProbeFailure
+from patching.codes import ErrorCode, EventCode, Fault, RolloutReason, storable_code
 from patching.forecast import Hindrance, RebootCause
 from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
@@ -40,7 +42,7 @@ off_peak_words = lazy(_with_hours, str)
 
 @dataclass(frozen=True, slots=True)
 class ErrorText:
-    """What went wrong, and what to do about it."""
+    """What went wrong, and what to do about it. Whose fault it is, the code itself says (`patching.codes.ErrorCode.fault`)."""
 
     title: Text
     advice: Text
@@ -48,123 +50,141 @@ class ErrorText:
     retry: Text = ""
 
 
-ERRORS: dict[str, ErrorText] = {
-    "window.exceeded": ErrorText(
+ERRORS: dict[ErrorCode, ErrorText] = {
+    ErrorCode.WINDOW_EXCEEDED: ErrorText(
         _("The maximum duration was too short."),
         _("Before each update 10 minutes for the update (15 for a service pack) and 10 for the reboot must be left."),
         _("Run it again with a longer maximum duration: what is installed stays installed."),
     ),
-    "patch.failed": ErrorText(
+    ErrorCode.PATCH_FAILED: ErrorText(
         _("At least one update could not be installed."),
         _("See the update's own error below."),
         _("Run the installation again once its cause is removed."),
     ),
-    "reboot.failed": ErrorText(
+    ErrorCode.REBOOT_FAILED: ErrorText(
         _("The machine did not come back from its reboot in time."),
         _("Check its console or serial log. When it answers again, assess it to see what is installed."),
     ),
-    "reboot.required": ErrorText(
+    ErrorCode.REBOOT_REQUIRED: ErrorText(
         _("A reboot is required to finish the installation."),
         _(
             "The reboot option was “Never reboot”. Reboot the machine in a maintenance window; until then the old code runs."
         ),
     ),
-    "assessment.failed": ErrorText(
+    ErrorCode.ASSESSMENT_FAILED: ErrorText(
         _("The assessment failed."), _("Check the Windows Update service of the machine."), _("Then assess it again.")
     ),
-    "bulk.failed": ErrorText(
+    ErrorCode.BULK_FAILED: ErrorText(
         _("The rest of this request could not be handed out."),
         _("The workers' log has the cause. Machines without an answer were not asked; ask for them again."),
     ),
-    "bulk.cancelled": ErrorText(
+    ErrorCode.BULK_CANCELLED: ErrorText(
         _("It was cancelled before every machine had been asked."),
         _("Machines without an answer were not asked, and what was queued was taken back."),
     ),
-    "bulk.outdated": ErrorText(
+    ErrorCode.BULK_OUTDATED: ErrorText(
         _("The portal was upgraded before every machine had been asked."),
         _("Which machines were meant was not kept by the version before. Ask for those without an answer again."),
     ),
-    "role.missing": ErrorText(
+    ErrorCode.ROLE_MISSING: ErrorText(
         _("Who asked for it is no Patch operator of the machine."),
         _("Ask an Owner for the role on the machine, then ask again."),
     ),
-    "rollback.unknown_state": ErrorText(
+    ErrorCode.ROLLBACK_UNKNOWN_STATE: ErrorText(
         _("Which updates are installed is not known, or they do not explain the machine's build."),
         _("Assess the machine first; only then it can be rolled back."),
     ),
-    "rollback.no_earlier_baseline": ErrorText(
+    ErrorCode.ROLLBACK_NO_EARLIER_BASELINE: ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
     ),
-    "connector.silent": ErrorText(
+    ErrorCode.ROLLBACK_NOT_SUPPORTED: ErrorText(
+        _("This connection cannot uninstall updates."),
+        _("There is no way back through the portal. Uninstall on the machine itself, then assess it."),
+    ),
+    ErrorCode.CONNECTION_UNUSABLE: ErrorText(
+        _("The connection cannot be used."),
+        _("Its page says what is wrong: Connections, then its name. Nothing was sent to the machine."),
+        _("Mend the connection, then run it again."),
+    ),
+    ErrorCode.CONNECTOR_SILENT: ErrorText(
         _("The machine has not answered for an hour after the maximum duration."),
         _("What was installed is not known. An assessment has been queued; installations wait until it has answered."),
     ),
-    "start.unconfirmed": ErrorText(
+    ErrorCode.START_UNCONFIRMED: ErrorText(
         _("It is not known whether the machine received the start."),
         _(
             "It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."
         ),
     ),
-    "connector.unreachable": ErrorText(
+    ErrorCode.CONNECTOR_UNREACHABLE: ErrorText(
         _("The machine could not be reached."),
         _("Check that it is running and on the network."),
         _("Then run it again."),
     ),
-    "connector.throttled": ErrorText(
+    ErrorCode.CONNECTOR_THROTTLED: ErrorText(
         _("The connection was limited for too long (HTTP 429)."), "", _("Run it again in a few minutes.")
     ),
-    "connector.timeout": ErrorText(
+    ErrorCode.CONNECTOR_TIMEOUT: ErrorText(
         _("The machine's platform did not answer in time."), _("Assess the machine to see what is installed.")
     ),
-    "connector.garbage": ErrorText(
+    ErrorCode.CONNECTOR_GARBAGE: ErrorText(
         _("The answer could not be understood."),
         _("See the technical detail. Assess the machine to see what is installed."),
     ),
-    "agent.not_ready": ErrorText(
+    ErrorCode.AGENT_NOT_READY: ErrorText(
         _("The VM agent is not ready."),
         _("Check that the agent is installed and running in the machine."),
         _("Then run it again."),
     ),
-    "hotpatch.vbs_off": ErrorText(
+    ErrorCode.HOTPATCH_VBS_OFF: ErrorText(
         _("The machine is not ready for hotpatches: virtualization-based security does not run."),
         _(
             "Turn virtualization-based security on (UEFI with Secure Boot is needed), reboot the machine and assess it. "
             "Until then Windows Update offers it cumulative updates, which reboot."
         ),
     ),
-    "hotpatch.extension_unhealthy": ErrorText(
+    ErrorCode.HOTPATCH_EXTENSION_UNHEALTHY: ErrorText(
         _("The hotpatch extension of the machine is unhealthy."),
         _(
             "Uninstall the extension Microsoft.CPlat.Core.WindowsHotpatch and assess the machine, which installs it again."
         ),
         _("Then run it again."),
     ),
-    "hotpatch.baseline_required": ErrorText(
+    ErrorCode.HOTPATCH_BASELINE_REQUIRED: ErrorText(
         _("The machine needs its baseline before a hotpatch."),
         _("Install the newest baseline, which reboots, and assess the machine. Then the hotpatch applies."),
     ),
-    "vm.not_running": ErrorText(_("The machine is not running."), _("Start it."), _("Then run it again.")),
-    "vm.unsupported": ErrorText(
+    ErrorCode.VM_NOT_RUNNING: ErrorText(_("The machine is not running."), _("Start it."), _("Then run it again.")),
+    ErrorCode.VM_UNSUPPORTED: ErrorText(
         _("This operating system is not supported."),
         _("Hotpatch Portal knows Windows Server 2022 and 2025 by their image or their OS build."),
     ),
-    "vm.awaiting_assessment": ErrorText(
+    ErrorCode.VM_AWAITING_ASSESSMENT: ErrorText(
         _("The last installation stopped answering, so it is not known what is installed."),
         _("Assess the machine first; installations are possible again when it has answered."),
     ),
-    "conflict.installation_open": ErrorText(
+    ErrorCode.CONFLICT_INSTALLATION_OPEN: ErrorText(
         _("An installation or a rollback is queued or running on this machine."),
         _("Wait until it has ended, or cancel it while it is queued."),
     ),
-    "plan.nothing_to_do": ErrorText(
+    ErrorCode.PLAN_NOTHING_TO_DO: ErrorText(
         _("There is nothing to do: no update that the plan takes, and no reboot that is pending."),
         _("Choose other classifications or KB articles, or assess the machine to see whether it lacks something new."),
     ),
-    "request.id_taken": ErrorText(
+    ErrorCode.REQUEST_ID_TAKEN: ErrorText(
         _("This form belongs to another request."), _("Open the page again and repeat your choice.")
     ),
+    ErrorCode.UNKNOWN: ErrorText(_("Something went wrong."), _("See the technical detail.")),
 }
-UNKNOWN_ERROR = ErrorText(_("Something went wrong."), _("See the technical detail."))
+
+# Where to look first.
+FAULTS: dict[Fault, Text] = {
+    Fault.MACHINE: _("Cause: the machine."),
+    Fault.CONNECTION: _("Cause: the connection to the machine's platform."),
+    Fault.PORTAL: _("Cause: this portal."),
+    Fault.PERSON: _("Cause: what was asked for."),
+    Fault.OTHER_SIDE: _("Cause: the machine's platform."),
+}
 
 _STORE = _("Repair the component store: DISM /Online /Cleanup-Image /RestoreHealth, then sfc /scannow.")
 _NETWORK = _("Check name resolution, proxy and firewall between the machine and its update source.")
@@ -203,17 +223,17 @@ HRESULTS: dict[str, ErrorText] = {
 _HRESULT = re.compile(r"0x[0-9a-f]{8}")
 
 EVENTS: dict[str, Text] = {
-    "operation.requested": _("Requested"),
-    "operation.starting": _("Starting"),
-    "operation.started": _("The machine has started"),
-    "operation.start_deferred": _("Not sent yet: the machine or its platform refused for now"),
-    "operation.recovered": _("Taken over by another worker"),
-    "patch.installing": _("Installing %(name)s (%(index)s of %(total)s)"),
-    "patch.uninstalling": _("Uninstalling %(name)s (%(index)s of %(total)s)"),
-    "operation.rebooting": _("Rebooting"),
-    "operation.rebooted": _("Back from the reboot"),
-    "operation.finished": _("Finished"),
-    "operation.cancelled": _("Cancelled"),
+    EventCode.REQUESTED: _("Requested"),
+    EventCode.STARTING: _("Starting"),
+    EventCode.STARTED: _("The machine has started"),
+    EventCode.START_DEFERRED: _("Not sent yet: the machine or its platform refused for now"),
+    EventCode.RECOVERED: _("Taken over by another worker"),
+    EventCode.PATCH_INSTALLING: _("Installing %(name)s (%(index)s of %(total)s)"),
+    EventCode.PATCH_UNINSTALLING: _("Uninstalling %(name)s (%(index)s of %(total)s)"),
+    EventCode.REBOOTING: _("Rebooting"),
+    EventCode.REBOOTED: _("Back from the reboot"),
+    EventCode.FINISHED: _("Finished"),
+    EventCode.CANCELLED: _("Cancelled"),
 }
 
 STEPS: dict[str, Text] = {
@@ -288,28 +308,32 @@ PATCHER_REASONS: dict[PatcherReason, Text] = {
     ),
 }
 ROLLOUT_REASONS: dict[str, Text] = {
-    "rollout.budget_used": _("Too many machines failed or are unhealthy. Check them, then resume or end the rollout."),
-    "rollout.paused_by_person": _("Paused by a person."),
-    "rollout.ended_by_person": _("Ended by a person."),
-    "rollout.off_peak": off_peak_words(
+    RolloutReason.BUDGET_USED: _(
+        "Too many machines failed or are unhealthy. Check them, then resume or end the rollout."
+    ),
+    RolloutReason.PAUSED_BY_PERSON: _("Paused by a person."),
+    RolloutReason.ENDED_BY_PERSON: _("Ended by a person."),
+    RolloutReason.OFF_PEAK: off_peak_words(
         _("Waits for off-peak hours (%(hours)s on each machine's own clock) of the machines of this wave.")
     ),
-    "rollout.blackout": _("Waits: in a blackout of its configuration nothing starts, nor what would run into one."),
-    "rollout.beside_others": _(
+    RolloutReason.BLACKOUT: _("Waits: in a blackout of its configuration nothing starts, nor what would run into one."),
+    RolloutReason.BESIDE_OTHERS: _(
         "Waits for machines that must not be changed at the same time: of the paired region, another zone, or one group."
     ),
-    "rollout.soaking": _("Waits after the wave, to see whether the machines stay well."),
-    "rollout.catching_up": _("Waits for machines that were off: each is updated once it runs again."),
-    "rollout.ring_soaking": _("Waits before the next ring, to see whether the machines of this one stay well."),
-    "rollout.nothing_proven": _("The rings before installed nothing without trouble, so nothing is proven."),
-    "rollout.window_over": _("The maintenance window was over before its turn."),
-    "rollout.role_missing": _("The person who started it is not a Patch operator of the machine any more."),
-    "vm.not_running": _("The machine was not running."),
-    "run.contradicted": _("The run reported success; the machine still lacks what it installed."),
-    "health.no_agent": _("The machine has no VM agent."),
-    "health.waiting": _("Updated; its health probe is asked until it answers, for 10 minutes."),
-    "health.unhealthy_before": _("Its health probe was not well before the update, so the machine was left alone."),
-    "health.unhealthy_after": _("Its health probe was still not well 10 minutes after the update."),
+    RolloutReason.SOAKING: _("Waits after the wave, to see whether the machines stay well."),
+    RolloutReason.CATCHING_UP: _("Waits for machines that were off: each is updated once it runs again."),
+    RolloutReason.RING_SOAKING: _("Waits before the next ring, to see whether the machines of this one stay well."),
+    RolloutReason.NOTHING_PROVEN: _("The rings before installed nothing without trouble, so nothing is proven."),
+    RolloutReason.WINDOW_OVER: _("The maintenance window was over before its turn."),
+    RolloutReason.ROLE_MISSING: _("The person who started it is not a Patch operator of the machine any more."),
+    ErrorCode.VM_NOT_RUNNING: _("The machine was not running."),
+    RolloutReason.CONTRADICTED: _("The run reported success; the machine still lacks what it installed."),
+    RolloutReason.NO_AGENT: _("The machine has no VM agent."),
+    RolloutReason.PROBE_WAITING: _("Updated; its health probe is asked until it answers, for 10 minutes."),
+    RolloutReason.UNHEALTHY_BEFORE: _(
+        "Its health probe was not well before the update, so the machine was left alone."
+    ),
+    RolloutReason.UNHEALTHY_AFTER: _("Its health probe was still not well 10 minutes after the update."),
 }
 PROBE_FAILURES: dict[ProbeFailure, Text] = {
     ProbeFailure.MALFORMED: _("Its health probe is not written correctly."),
@@ -522,16 +546,23 @@ INSTALLATION_STATES_PLANNED = pgettext_lazy("verdict of a plan", "Will be instal
 
 
 def error_text(code: str) -> ErrorText:
-    """The words of an error code of ours or of Windows; the code itself is shown beside them.
+    """Word an error code of ours or of Windows; the code itself is shown beside the words.
 
-    Of a Windows code without words the title says that there are none.
+    Of a Windows code without words the title says that there are none; any other code is named in the title as unknown.
     """
-    if code in ERRORS:
-        return ERRORS[code]
+    known = ErrorCode.of(code)
+    if known is not ErrorCode.UNKNOWN or code in {"", ErrorCode.UNKNOWN}:
+        return ERRORS[known]
     key = code.lower()
-    if not _HRESULT.fullmatch(key):
-        return UNKNOWN_ERROR
-    return HRESULTS.get(key) or ErrorText(_("No meaning is recorded for %(code)s.") % {"code": code}, "")
+    if _HRESULT.fullmatch(key):
+        return HRESULTS.get(key) or ErrorText(_("No meaning is recorded for %(code)s.") % {"code": code}, "")
+    return ErrorText(_("Unknown error “%(code)s”.") % {"code": storable_code(code)}, ERRORS[known].advice)
+
+
+def fault_text(code: str) -> Text:
+    """Say where the cause of an error lies; nothing of a code that is not ours: nobody knows."""
+    known = ErrorCode.of(code)
+    return "" if known is ErrorCode.UNKNOWN else FAULTS[known.fault]
 
 
 def catalogue_problem(problem: str, *, row: int | None, field: str, facts: Mapping[str, str]) -> str:

@@ -31,6 +31,7 @@ from connectors.simulator.ledger import Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
 from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, symptom_of, wishes_of
 from connectors.simulator.windows_update import Machine, WindowsUpdate, offer_period
+from patching.codes import ErrorCode
 from patching.outcome import MSRT_KB, RunFacts, fits, judge_run, minutes_for
 from patching.releases import as_of
 from patching.rollback import INSTALL, REBOOT, UNINSTALL, RollbackOrder
@@ -206,17 +207,19 @@ class Simulator:
         vm, wishes = request.vm, wishes_of(request.vm.tags)
         age = now - request.requested_at
         if line_of(vm) is None:
-            return ConnectorError("vm.unsupported", nothing_was_sent=True)
+            return ConnectorError(ErrorCode.VM_UNSUPPORTED, nothing_was_sent=True)
         if vm.power_state not in _TAKES_STARTS:
-            return ConnectorError("vm.not_running", nothing_was_sent=True)
+            return ConnectorError(ErrorCode.VM_NOT_RUNNING, nothing_was_sent=True)
         if Misfortune.AGENT_NOT_READY in wishes:
-            return ConnectorError("agent.not_ready", nothing_was_sent=True)
+            return ConnectorError(ErrorCode.AGENT_NOT_READY, nothing_was_sent=True)
         if Misfortune.UNREACHABLE in wishes:
-            return ConnectorError("connector.unreachable", is_retryable=True, nothing_was_sent=True)
+            return ConnectorError(ErrorCode.CONNECTOR_UNREACHABLE, is_retryable=True, nothing_was_sent=True)
         if Misfortune.THROTTLED in wishes and age < THROTTLED_FOR:
-            return ConnectorError("connector.throttled", is_retryable=True, nothing_was_sent=True, retry_after=30)
+            return ConnectorError(
+                ErrorCode.CONNECTOR_THROTTLED, is_retryable=True, nothing_was_sent=True, retry_after=30
+            )
         if Misfortune.LOST_ANSWER in wishes and age < ANSWER_LOST_FOR:
-            return ConnectorError("connector.timeout", is_retryable=True)
+            return ConnectorError(ErrorCode.CONNECTOR_TIMEOUT, is_retryable=True)
         return None
 
     # --- looking
@@ -224,7 +227,7 @@ class Simulator:
     def _observe(self, request: ObserveRequest, now: datetime) -> Observation | ConnectorError:
         line = line_of(request.vm)
         if line is None:
-            return ConnectorError("vm.unsupported")
+            return ConnectorError(ErrorCode.VM_UNSUPPORTED)
         elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
         if Misfortune.SILENT in wishes_of(request.vm.tags):
             step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
@@ -236,7 +239,7 @@ class Simulator:
         if request.rollback is not None:
             return self._observe_rollback(request, request.rollback, machine, moment, elapsed)
         if request.plan is None:
-            return ConnectorError("connector.garbage", "an installation without a plan")
+            return ConnectorError(ErrorCode.CONNECTOR_GARBAGE, "an installation without a plan")
         run = self._run(request, request.plan, machine, moment)
         if elapsed >= run.length:
             self._tell(request, run.stretches)

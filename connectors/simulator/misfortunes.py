@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from patching.codes import ErrorCode
 from patching.terms import Patch
 
 MISFORTUNE_TAG = "simulate"
@@ -54,16 +55,18 @@ class Symptom:
 # "Enable Hotpatch for Azure Arc-enabled servers" asks for virtualization-based security that runs.
 SYMPTOMS = {
     Misfortune.VBS_OFF: Symptom(
-        "hotpatch.vbs_off",
+        ErrorCode.HOTPATCH_VBS_OFF,
         "Hotpatch: Not ready. VirtualizationBasedSecurityStatus is 0, expected 2.",
         NOT_APPLICABLE,
         True,
     ),
     Misfortune.HOTPATCH_EXTENSION: Symptom(
-        "hotpatch.extension_unhealthy", "Microsoft.CPlat.Core.WindowsHotpatch: Provisioning failed.", INSTALL_ERROR
+        ErrorCode.HOTPATCH_EXTENSION_UNHEALTHY,
+        "Microsoft.CPlat.Core.WindowsHotpatch: Provisioning failed.",
+        INSTALL_ERROR,
     ),
     Misfortune.BASELINE_REQUIRED: Symptom(
-        "hotpatch.baseline_required", "Baseline required before hotpatch", NOT_APPLICABLE
+        ErrorCode.HOTPATCH_BASELINE_REQUIRED, "Baseline required before hotpatch", NOT_APPLICABLE
     ),
 }
 

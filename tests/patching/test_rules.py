@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from patching.codes import MOST_CHARACTERS, ErrorCode, EventCode, Fault, RolloutReason, storable_code
 from patching.eligibility import (
     Eligibility,
     EligibilityVerdict,
@@ -481,6 +482,34 @@ def test_run_outcome(row: Row) -> None:
     assert outcome.reboot_status == row["reboot status"]
     assert outcome.is_maintenance_window_exceeded is flag(row["window exceeded"])
     assert outcome.error_code == row["error"]
+
+
+@table("error-codes")
+def test_the_codes_say_whose_fault_it_is(row: Row) -> None:
+    code = ErrorCode(row["code"])
+    assert (code.fault, code.is_retryable) == (row["cause"], flag(row["again"]))
+
+
+def test_every_code_has_its_row_and_fits_its_column() -> None:
+    assert [row["code"] for row in rows("error-codes")] == list(ErrorCode)
+    assert {code.fault for code in ErrorCode} == set(Fault)
+    assert all(len(code) <= MOST_CHARACTERS for enum in (ErrorCode, RolloutReason, EventCode) for code in enum)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        ("connector.unreachable", "connector.unreachable"),
+        ("OperationNotAllowed", "OperationNotAllowed"),
+        ("bad\x00code\n", "badcode"),
+        ("x" * 500, "x" * MOST_CHARACTERS),
+        ("", "error.unknown"),
+        (" \x00\t ", "error.unknown"),
+    ],
+)
+def test_a_code_that_somebody_made_up_can_be_kept(raw: str, kept: str) -> None:
+    assert storable_code(raw) == kept
+    assert ErrorCode.of(kept) is (ErrorCode(kept) if kept in set(ErrorCode) else ErrorCode.UNKNOWN)
 
 
 @table("verification")

@@ -15,6 +15,7 @@ from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
 from psycopg.errors import LockNotAvailable
 
 from db.arrays import array, rowset
+from patching.codes import ErrorCode
 from patching.terms import InstallationPlan, OperationKind, OperationState
 from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
 from updates.plans import plan_from_json, plan_to_json
@@ -143,7 +144,7 @@ def _hand_out_block(kinds: Sequence[str], wait_seconds: float) -> Block | None:
     except Exception:
         # A request that cannot be handed out must not stand in the way of those behind it.
         log.exception("bulk_request_failed", bulk_request_id=str(row.pk))
-        row.is_handed_out, row.error_code = True, "bulk.failed"
+        row.is_handed_out, row.error_code = True, ErrorCode.BULK_FAILED
         row.save(update_fields=["is_handed_out", "error_code"])
         return Block(0, (), claimed_at)
     row.cursor += 1
@@ -159,7 +160,7 @@ def _judge(user: User | None, vm_ids: Sequence[int]) -> tuple[list[int], list[Re
     there = VirtualMachine.objects.filter(pk__any=array(vm_ids)).order_by()
     mine = set(there.visible_to(user, Role.OPERATOR).values_list("pk", flat=True)) if user is not None else set[int]()
     others = sorted(set(there.values_list("pk", flat=True)) - mine)
-    return sorted(mine), [RequestOutcome(pk, Verdict.REFUSED, None, "role.missing") for pk in others]
+    return sorted(mine), [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.ROLE_MISSING) for pk in others]
 
 
 def _free_connections(kinds: Sequence[str]) -> Collection[int]:
@@ -201,7 +202,7 @@ def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
     What has started is left alone. How many were cancelled.
     """
     waiting = BulkRequest.objects.filter(pk=request_id, is_handed_out=False)
-    waiting.update(is_handed_out=True, error_code="bulk.cancelled")
+    waiting.update(is_handed_out=True, error_code=ErrorCode.BULK_CANCELLED)
     mine = VirtualMachine.objects.visible_to(requested_by, Role.OPERATOR).order_by()
     cancelled = 0
     while True:

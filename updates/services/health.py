@@ -19,6 +19,7 @@ from django.db import connection
 from django.db.models import Q
 
 from connectors.probe import ProbeResult, probe_all
+from patching.codes import RolloutReason
 from patching.probes import ASK_AGAIN, STAYS_FRESH, HealthVerdict, judge_answer, read_networks
 from updates.models import MemberState, RolloutMember, RolloutState
 
@@ -46,7 +47,7 @@ def judge_before(*, rollout_id: UUID, vm_ids: Collection[int], now: datetime) ->
     unasked: dict[int, int] = {}
     for pk, vm_id, has_agent, probed_at, failure in rows:
         if not has_agent:
-            refused[vm_id] = "health.no_agent"
+            refused[vm_id] = RolloutReason.NO_AGENT
         elif probed_at is None or probed_at < now - STAYS_FRESH or failure:
             unasked[vm_id] = pk
     if unasked:
@@ -142,7 +143,7 @@ def _write(asked: list[_Asked], results: list[ProbeResult], now: datetime) -> No
 
 
 _FOLLOWS: Mapping[HealthVerdict, tuple[str, str]] = {
-    HealthVerdict.SKIP: (MemberState.SKIPPED.value, "health.unhealthy_before"),
+    HealthVerdict.SKIP: (MemberState.SKIPPED.value, RolloutReason.UNHEALTHY_BEFORE),
     HealthVerdict.SUCCEED: (MemberState.SUCCEEDED.value, ""),
-    HealthVerdict.FAIL: (MemberState.FAILED.value, "health.unhealthy_after"),
+    HealthVerdict.FAIL: (MemberState.FAILED.value, RolloutReason.UNHEALTHY_AFTER),
 }

@@ -20,6 +20,7 @@ from django.db.models.functions import Cast, Lower
 
 from db.arrays import array
 from db.locks import Lock, hold
+from patching.codes import ErrorCode, RolloutReason
 from patching.recurrence import time_to_blackout, zone_of
 from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
 from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
@@ -54,7 +55,7 @@ LOOK_AGAIN = timedelta(seconds=5)
 LOOK_AGAIN_WHILE_WAITING = timedelta(minutes=1)
 # A refusal that passes by itself: the VM waits for its turn. (A machine that owes an assessment may owe it for days; it
 # is skipped, and a later rollout takes it on.)
-_PASSING = frozenset({"conflict.installation_open"})
+_PASSING = frozenset({ErrorCode.CONFLICT_INSTALLATION_OPEN})
 ANTI_AFFINITY_TAG = "anti-affinity"
 
 
@@ -213,13 +214,13 @@ SET status = CASE WHEN o.state = 'cancelled' THEN 'skipped'
                  WHEN o.verification = 'contradicted' THEN 'failed'
                  WHEN v.health_probe = '' THEN 'succeeded' ELSE m.status END,
     code = CASE WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN o.error_code
-                WHEN o.verification = 'contradicted' THEN 'run.contradicted'
-                WHEN v.health_probe <> '' THEN 'health.waiting' ELSE o.error_code END,
+                WHEN o.verification = 'contradicted' THEN %(contradicted)s
+                WHEN v.health_probe <> '' THEN %(probe_waiting)s ELSE o.error_code END,
     probe_due_at = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
                              AND o.verification <> 'contradicted'
-                        THEN %s::timestamptz END
+                        THEN %(now)s::timestamptz END
 FROM updates_operation o JOIN vms_virtualmachine v ON v.id = o.vm_id
-WHERE m.rollout_id = %s AND m.status = 'started' AND m.probe_due_at IS NULL
+WHERE m.rollout_id = %(rollout)s AND m.status = 'started' AND m.probe_due_at IS NULL
   AND o.id = m.operation_id AND o.finished_at IS NOT NULL
 """
 
@@ -234,13 +235,21 @@ def _advance(pk: UUID, now: datetime) -> bool:
     if rollout is None:
         return False
     with connection.cursor() as cursor:
-        cursor.execute(_SYNC, [now, pk])
+        cursor.execute(
+            _SYNC,
+            {
+                "now": now,
+                "rollout": pk,
+                "contradicted": RolloutReason.CONTRADICTED,
+                "probe_waiting": RolloutReason.PROBE_WAITING,
+            },
+        )
     members = RolloutMember.objects.filter(rollout=rollout)
     if rollout.window_ends_at and rollout.window_ends_at <= now:
         _take_back_queued(
             rollout.pk, asked_before=rollout.window_ends_at
         )  # asked for in the window, and not begun in it
-        members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code="rollout.window_over")
+        members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code=RolloutReason.WINDOW_OVER)
     if _time_to_blackout(rollout, now) == timedelta(0):
         _take_back_queued(rollout.pk)
         if rollout.window_ends_at and rollout.window_ends_at <= now:
@@ -253,7 +262,7 @@ def _advance(pk: UUID, now: datetime) -> bool:
     if must_pause(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent):
         # What has started goes on; nothing further is started.
         _take_back_queued(rollout.pk)
-        rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, "rollout.budget_used", None
+        rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, RolloutReason.BUDGET_USED, None
         log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
     elif not counts[MemberState.WAITING] and not counts[MemberState.STARTED]:
         if counts[MemberState.CATCHING_UP]:
@@ -302,7 +311,7 @@ def _work_on(rollout: Rollout, now: datetime) -> None:
     started, reason = _start(rollout, waiting, now)
     is_soaking = bool(here) and all(lane["ended_at"] for lane in here)
     is_idle = not started and not current.filter(status=MemberState.STARTED).exists() and waiting.exists()
-    rollout.reason = "rollout.soaking" if is_soaking else reason if is_idle else ""
+    rollout.reason = RolloutReason.SOAKING if is_soaking else reason if is_idle else ""
     rollout.next_step_at = now + (LOOK_AGAIN_WHILE_WAITING if is_idle else LOOK_AGAIN)
 
 
@@ -310,7 +319,7 @@ def _enter_ring(rollout: Rollout, ring: int, now: datetime) -> bool:
     """Go to the next ring with what the rings before have proven. False: it still waits to see whether they stay well."""
     rollout.ring_ended_at = rollout.ring_ended_at or now
     if now < rollout.ring_ended_at + timedelta(minutes=rollout.ring_soak_minutes):
-        rollout.reason, rollout.next_step_at = "rollout.ring_soaking", now + LOOK_AGAIN_WHILE_WAITING
+        rollout.reason, rollout.next_step_at = RolloutReason.RING_SOAKING, now + LOOK_AGAIN_WHILE_WAITING
         return False
     first = min(lane["first"] for lane in rollout.lanes if lane["ring"] == ring)
     rollout.ring, rollout.ring_ended_at = ring, None
@@ -326,7 +335,7 @@ def _catch_up(rollout: Rollout, now: datetime) -> None:
         vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
     )
     _started, reason = _start(rollout, back, now)
-    rollout.reason = reason if reason == "rollout.blackout" else "rollout.catching_up"
+    rollout.reason = reason if reason == RolloutReason.BLACKOUT else RolloutReason.CATCHING_UP
     rollout.next_step_at = now + LOOK_AGAIN_WHILE_WAITING
 
 
@@ -352,13 +361,13 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
         if asker is not None:
             mine = VirtualMachine.objects.visible_to(asker, Role.OPERATOR)
             allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
-        _settle(rollout, {vm: "rollout.role_missing" for vm, _p, _r in rows if vm not in allowed})
+        _settle(rollout, {vm: RolloutReason.ROLE_MISSING for vm, _p, _r in rows if vm not in allowed})
         rows = [row for row in rows if row[0] in allowed]
     off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
     may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
     _settle(
         rollout,
-        dict.fromkeys(sorted(off), "vm.not_running"),
+        dict.fromkeys(sorted(off), ErrorCode.VM_NOT_RUNNING),
         state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
     )
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
@@ -366,23 +375,23 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
         # Not asked before: a machine that is not well is why one rolls back.
         ready = _beside_others(list(rest)) if rest else []
         outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
-        return _record(rollout, outcomes), "" if ready or not rest else "rollout.beside_others"
+        return _record(rollout, outcomes), "" if ready or not rest else RolloutReason.BESIDE_OTHERS
     plan = _plan_in_window(rollout, now)
     if rollout.proven == []:
-        _settle(rollout, dict.fromkeys(rest, "rollout.nothing_proven"))
+        _settle(rollout, dict.fromkeys(rest, RolloutReason.NOTHING_PROVEN))
         rest = {}
     reason = ""
     left = _time_to_blackout(rollout, now)
     if left is not None and left < LEAST_BEFORE_BLACKOUT:
-        rest, reason = {}, "rollout.blackout"
+        rest, reason = {}, RolloutReason.BLACKOUT
     longest = dict.fromkeys(rest, plan.maximum_duration if left is None else min(plan.maximum_duration, left))
     if rollout.is_off_peak_only and rest:
         longest = {vm: min(plan.maximum_duration, time) for vm, time in times_off_peak(list(rest), now).items()}
-        reason = "rollout.off_peak"
+        reason = RolloutReason.OFF_PEAK
     ready = [vm for vm in rest if longest.get(vm)]
     if rollout.is_availability_first and ready:
         going = _beside_others(ready)
-        reason = "rollout.beside_others" if not going else reason
+        reason = RolloutReason.BESIDE_OTHERS if not going else reason
         ready = going
     health = judge_before(rollout_id=rollout.pk, vm_ids=ready, now=now)
     _settle(rollout, health.refused)
@@ -499,7 +508,7 @@ def _take_back_queued(rollout_id: UUID, *, asked_before: datetime | None = None)
 @transaction.atomic
 def pause_rollout(*, rollout_id: UUID, paused_by: User) -> bool:
     """Start nothing further, what is queued included. False: it was not running."""
-    reason = "rollout.paused_by_person"
+    reason = RolloutReason.PAUSED_BY_PERSON
     if not _move(rollout_id, {RolloutState.RUNNING}, RolloutState.PAUSED, reason, None, paused_by):
         return False
     _take_back_queued(rollout_id)
@@ -521,14 +530,14 @@ def resume_rollout(*, rollout_id: UUID, now: datetime, resumed_by: User) -> bool
 def end_rollout(*, rollout_id: UUID, now: datetime, ended_by: User) -> bool:
     """End it for good: what waits is skipped, what has started goes on. False: it had ended."""
     open_states = {RolloutState.RUNNING, RolloutState.PAUSED}
-    if not _move(rollout_id, open_states, RolloutState.ENDED, "rollout.ended_by_person", None, ended_by):
+    if not _move(rollout_id, open_states, RolloutState.ENDED, RolloutReason.ENDED_BY_PERSON, None, ended_by):
         return False
     Rollout.objects.filter(pk=rollout_id).update(finished_at=now)
     _take_back_queued(rollout_id)
     waiting = RolloutMember.objects.filter(
         rollout_id=rollout_id, status__in=[MemberState.WAITING, MemberState.CATCHING_UP]
     )
-    waiting.update(status=MemberState.SKIPPED, code="rollout.ended_by_person")
+    waiting.update(status=MemberState.SKIPPED, code=RolloutReason.ENDED_BY_PERSON)
     return True
 
 

@@ -14,6 +14,7 @@ from django.db import connection
 from connectors.catalogue import Catalogue
 from connectors.protocol import AssessmentResult, InstallationResult
 from db.arrays import array
+from patching.codes import RolloutReason
 from patching.outcome import ExpectedPatch, VerificationResult, verify
 from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
 from updates.models import Operation, PatchResult
@@ -114,12 +115,13 @@ def _write(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
                 [json.dumps(row[2]) if row[2] else None for row in ordered],
             ],
         )
-        cursor.execute(_IN_ROLLOUTS, [array(row[0] for row in ordered if row[1] is Verification.CONTRADICTED)])
+        contradicted = array(row[0] for row in ordered if row[1] is Verification.CONTRADICTED)
+        cursor.execute(_IN_ROLLOUTS, [RolloutReason.CONTRADICTED, contradicted])
 
 
 # A run that is contradicted counts against its rollout, also where the look came after the end of the run.
 _IN_ROLLOUTS = """
-UPDATE updates_rolloutmember m SET status = 'failed', code = 'run.contradicted', probe_due_at = NULL
+UPDATE updates_rolloutmember m SET status = 'failed', code = %s, probe_due_at = NULL
 FROM updates_operation o
 WHERE m.operation_id = ANY(%s::uuid[]) AND o.id = m.operation_id AND m.status IN ('started', 'succeeded')
   AND o.state IN ('succeeded', 'completed_with_warnings')

@@ -43,6 +43,7 @@ from updates.texts import (
     ErrorText,
     Text,
     error_text,
+    fault_text,
 )
 from vms.choices import REBOOT_SETTINGS
 
@@ -95,6 +96,12 @@ def _filled(text: Text, detail: Mapping[str, Any]) -> str:
 def error_words(code: str) -> ErrorText:
     """Title and advice of an error code."""
     return error_text(code)
+
+
+@register.filter
+def fault_words(code: str) -> Text:
+    """Where the cause of an error lies."""
+    return fault_text(code)
 
 
 @register.filter
