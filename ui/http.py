@@ -21,7 +21,8 @@ class PortalRequest(HttpRequest):
 class ServedRequest(WSGIRequest):
     """A request whose content type decides no codec: Django would fail on some of them before any middleware runs.
 
-    Forms are read as UTF-8; `ui.middleware.only_sound_requests` refuses what claims to be something else.
+    Nothing is judged here. Forms are read as UTF-8, and `ui.middleware.ReadableRequest` refuses what claims to be something
+    else.
     """
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
