@@ -66,6 +66,7 @@ class May:
     """What the reader of a page may do somewhere, so that no page shows a command that would answer 403.
 
     Nothing is read before a template asks; then one query, and none for superusers or where the page has read the grants.
+    Each answer is worked out once: a list asks in every row.
     """
 
     def __init__(self, user: User | AnonymousUser) -> None:
@@ -75,22 +76,22 @@ class May:
     def _grants(self) -> Grants:
         return Grants.last_read(self._user)
 
-    @property
+    @cached_property
     def operate_somewhere(self) -> bool:
         """Whether there can be a VM that the reader may assess and install on."""
         return bool(self._grants.at_least(Role.OPERATOR).rows)
 
-    @property
+    @cached_property
     def own_somewhere(self) -> bool:
         """Whether there can be a VM whose settings the reader may change."""
         return bool(self._grants.at_least(Role.OWNER).rows)
 
-    @property
+    @cached_property
     def create(self) -> bool:
         """Whether the reader may make records of VMs."""
         return may_create_vms(self._grants)
 
-    @property
+    @cached_property
     def own_everything(self) -> bool:
         """Whether the reader may import VMs and change connections and maintenance configurations."""
         return self._grants.at_least(Role.OWNER).are_of_everything

@@ -13,6 +13,7 @@ from django import forms
 from django.core.validators import ProhibitNullCharactersValidator
 from django.utils.translation import gettext_lazy as _
 
+from ui.widgets import QuickSelect
 from vms.choices import (
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
@@ -66,23 +67,29 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     """
 
     q = django_filters.CharFilter(label=_("Search by name"), method="keep_for_search", max_length=200)
-    update_status = django_filters.ChoiceFilter(label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All"))
+    update_status = django_filters.ChoiceFilter(
+        label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All"), widget=QuickSelect
+    )
     hotpatch_status = django_filters.ChoiceFilter(
-        label=_("Hotpatch status"), choices=HOTPATCH_STATUSES, empty_label=_("All")
+        label=_("Hotpatch status"), choices=HOTPATCH_STATUSES, empty_label=_("All"), widget=QuickSelect
     )
     hotpatch_track = django_filters.ChoiceFilter(
-        label=_("Hotpatch track"), choices=HOTPATCH_TRACKS, empty_label=_("All")
+        label=_("Hotpatch track"), choices=HOTPATCH_TRACKS, empty_label=_("All"), widget=QuickSelect
     )
-    patcher = django_filters.ChoiceFilter(label=_("Patched by"), choices=PATCHERS, empty_label=_("All"))
+    patcher = django_filters.ChoiceFilter(
+        label=_("Patched by"), choices=PATCHERS, empty_label=_("All"), widget=QuickSelect
+    )
     connection = django_filters.ChoiceFilter(
-        label=_("Connection"), field_name="connection_id", choices=[], empty_label=_("All")
+        label=_("Connection"), field_name="connection_id", choices=[], empty_label=_("All"), widget=QuickSelect
     )
     subscription = django_filters.ChoiceFilter(
-        label=_("Subscription"), choices=[], empty_label=_("All"), method="in_subscription"
+        label=_("Subscription"), choices=[], empty_label=_("All"), widget=QuickSelect, method="in_subscription"
     )
     resource_group = django_filters.CharFilter(label=_("Resource group"), method="in_resource_group", max_length=90)
     location = django_filters.CharFilter(label=_("Location"), method="in_location", max_length=60)
-    power_state = django_filters.ChoiceFilter(label=_("Power state"), choices=POWER_STATES, empty_label=_("All"))
+    power_state = django_filters.ChoiceFilter(
+        label=_("Power state"), choices=POWER_STATES, empty_label=_("All"), widget=QuickSelect
+    )
 
     class Meta:
         model = VirtualMachine

@@ -297,7 +297,8 @@ class Grants:
 
     def at_least(self, role: Role) -> Grants:
         """The grants of this role or a stronger one."""
-        return Grants(tuple(grant for grant in self.rows if grant.role in role.and_stronger))
+        enough = role.and_stronger
+        return Grants(tuple(grant for grant in self.rows if grant.role in enough))
 
     @property
     def are_of_everything(self) -> bool:

@@ -16,7 +16,7 @@ from tests.factories import (
     UserFactory,
     VirtualMachineFactory,
 )
-from vms.access import vm_or_404
+from vms.access import May, vm_or_404
 from vms.choices import Role
 from vms.models import Grants, ResourceGroup, RoleAssignment, Subscription, VirtualMachine
 from vms.selectors import owns_everything
@@ -157,3 +157,12 @@ def test_the_database_refuses_an_assignment_that_means_nothing(broken: dict[str,
         fields["resource_group"] = ResourceGroupFactory()
     with pytest.raises(IntegrityError), transaction.atomic():
         RoleAssignmentFactory(**fields)
+
+
+def test_what_a_reader_may_do_is_worked_out_once_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    user, asked = UserFactory(), []
+    at_least = Grants.at_least
+    monkeypatch.setattr(Grants, "at_least", lambda grants, role: asked.append(role) or at_least(grants, role))
+    what = May(user)
+    assert [what.operate_somewhere for _row in range(50)] == [False] * 50
+    assert asked == [Role.OPERATOR]

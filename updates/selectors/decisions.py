@@ -87,7 +87,7 @@ def load_news(user: User | AnonymousUser) -> News:
     )
     if not waiting:
         return News(ages, ())
-    grants = Grants.of(user)
+    grants = Grants.last_read(user)
     if not grants.are_of_everything:
         counted = [(item, _count_of(item, grants)) for item in waiting]
         waiting = tuple(
