@@ -1,12 +1,13 @@
 """What a connector is: one small, set-based Protocol, and the frozen facts that travel through it.
 
-Every method takes a sequence and answers with a sequence of the same length and order: one outcome or one
-`ConnectorError` per item. A connector never raises for the batch and never waits.
+One outcome or one `ConnectorError` per item, never an exception for the batch. `start` yields its outcomes as they become
+known; every other method answers with a sequence of the same length and order. No single call to a machine lasts longer
+than the connector's `traits.call_seconds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -38,6 +39,34 @@ class Capability(StrEnum):
     INSTALLED_UPDATES = "installed_updates"
     UNINSTALL = "uninstall"
     FINAL_ASSESSMENT = "final_assessment"
+
+
+# How long a single call may last unless its kind says otherwise.
+CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a connector works, so that nobody hands it more than it can do under one lease.
+
+    `chunk`: how many looks one call takes. `start_seconds`, `look_seconds`: what one start and one look take, as long as
+    nothing was measured on the connection itself; 0: too little to matter.
+    """
+
+    chunk: int = 1_000
+    start_seconds: float = 0.0
+    look_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the engine must know of a connector before it asks anything of it.
+
+    `call_seconds`: the time-out of a single call; more than the usual shortens the time in which starts are sent.
+    """
+
+    call_seconds: float = CALL_SECONDS
+    pace: Pace = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +228,34 @@ class DiscoveredVm:
     document: dict[str, object] = field(default_factory=dict)
 
 
+StartOutcome = Started | ConnectorError
+# What became of some starts, by request id. The engine records a chunk before it asks for the next.
+StartChunk = Sequence[tuple[UUID, StartOutcome]]
+
+
 class Connector(Protocol):
     """How the engine speaks to the machines behind one connection."""
 
     capabilities: frozenset[Capability]
+    traits: Traits
 
     def discover(self) -> Sequence[DiscoveredVm]:
         """List the VMs behind the connection (empty where the connector has no inventory of its own)."""
         ...
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
-        """Start operations. With IDEMPOTENT_START the same request id answers again and starts nothing new."""
+    def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterable[StartChunk]:
+        """Start operations, and yield what became of them, one by one or in chunks, as soon as it is known.
+
+        Draw a request only when it is about to be sent: what was never drawn goes back to the queue as if nothing had
+        happened, and what was drawn and not answered is taken for sent. `requests` ends by itself once `until`
+        (`time.monotonic()`) has passed; no call to a machine begins after that. Nothing further may be sent while a
+        yielded chunk is being recorded, unless it was drawn before. Each request is answered once. With IDEMPOTENT_START
+        the same request id answers again and starts nothing new.
+        """
         ...
 
     def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
-        """Look once at each running operation."""
+        """Look once at each running operation; at most `traits.pace.chunk` of them in one call."""
         ...
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:

@@ -16,8 +16,8 @@ import pgtrigger
 from django.db import connection, transaction
 
 from patching.terms import PatchMode, Platform
+from updates.engine.sweep import sweep
 from updates.models import Operation, VmUpdateState
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from vms.choices import PowerState
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine

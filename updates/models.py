@@ -379,7 +379,7 @@ class Lane(models.IntegerChoices):
 class Operation(models.Model):
     """One long action on one VM. The id is activity id, ARM operation id and x-ms-request-id in one.
 
-    `state` has one writer: `updates.services.operations.transition`. `next_step_at` is start time, poll cadence, lease
+    `state` has one writer: `updates.engine.transition.transition`. `next_step_at` is start time, poll cadence, lease
     and crash recovery at once. `plan` and `progress` are JSON of `patching.terms.InstallationPlan` and
     `connectors.protocol.Progress`; `verification_detail` lists what was expected and what was found.
     """
@@ -435,13 +435,14 @@ class Operation(models.Model):
         verbose_name = _("operation")
         verbose_name_plural = _("operations")
         indexes = [
+            # A claim takes a share of each connection, in the order of the lanes (updates.engine.claim).
             models.Index(
-                fields=["lane", "next_step_at"],
-                condition=Q(next_step_at__isnull=False),
-                name="updates_operation_due",
+                fields=["connection", "lane", "next_step_at"],
+                condition=Q(state=OperationState.QUEUED.value),
+                name="updates_operation_queued",
             ),
             models.Index(
-                fields=["connection"],
+                fields=["connection", "lane", "next_step_at"],
                 condition=Q(state__in=IN_FLIGHT_STATES),
                 name="updates_operation_in_flight",
             ),
@@ -846,6 +847,22 @@ class ConnectionBudget(models.Model):
     class Meta:
         verbose_name = _("connection budget")
         verbose_name_plural = _("connection budgets")
+
+    def __str__(self) -> str:
+        return str(self.connection_id)
+
+
+class ConnectionPace(models.Model):
+    """How long one start and one look take on a connection, in seconds, as measured by whoever worked on it last."""
+
+    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="pace")
+    start_seconds = models.FloatField(null=True)
+    look_seconds = models.FloatField(null=True)
+    measured_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("connection pace")
+        verbose_name_plural = _("connection paces")
 
     def __str__(self) -> str:
         return str(self.connection_id)

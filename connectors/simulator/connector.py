@@ -7,7 +7,7 @@ beyond hashing. Asking twice gives the same answer, so a start can be repeated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -23,8 +23,10 @@ from connectors.protocol import (
     ObserveRequest,
     PatchOutcome,
     Progress,
+    StartChunk,
     Started,
     StartRequest,
+    Traits,
     VmRef,
 )
 from connectors.simulator.ledger import Course, CourseStep, Ledger
@@ -117,6 +119,10 @@ class _Run:
         return self.stretches[-1].ends
 
 
+# Nothing leaves the process: starts and looks take no time.
+TRAITS = Traits()
+
+
 @dataclass(frozen=True)
 class Simulator:
     """A connector whose machines are simulated. Thread-safe: it only remembers what it can work out again.
@@ -142,6 +148,7 @@ class Simulator:
             Capability.UNINSTALL,
         }
     )
+    traits: Traits = TRAITS
     _guards_known: dict[object, Guard] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -160,9 +167,17 @@ class Simulator:
         """A simulator has no inventory of its own."""
         return ()
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
-        """Take what a machine takes. The same request id answers again and starts nothing new."""
-        return [self._start(request, now) for request in requests]
+    def start(
+        self,
+        requests: Iterator[StartRequest],
+        *,
+        now: datetime,
+        until: float,  # noqa: ARG002 (no call of it takes any time)
+    ) -> Iterable[StartChunk]:
+        """Take what a machine takes, all of it at once. The same request id answers again and starts nothing new."""
+        chunk = [(request.request_id, self._start(request, now)) for request in requests]
+        if chunk:
+            yield chunk
 
     def _start(self, request: StartRequest, now: datetime) -> Started | ConnectorError:
         refusal = self._refusal(request, now)

@@ -12,7 +12,7 @@ from django.db import connection
 
 from updates.models import IN_FLIGHT_STATES
 
-_ROOMS = """
+_AVAILABLE = """
 SELECT c.id, c.max_in_flight, c.starts_per_minute,
     (SELECT count(*) FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)),
     LEAST(c.starts_per_minute,
@@ -39,15 +39,15 @@ WHERE c.id = b.connection_id AND b.connection_id = %(pk)s AND c.starts_per_minut
 """
 
 
-def rooms(now: datetime, *, kinds: Sequence[str] = ()) -> dict[int, int]:
+def available(now: datetime, *, kinds: Sequence[str] = ()) -> dict[int, int]:
     """How many operations each connection (of these kinds; none named: of all) could start now.
 
-    A paused connection is left out. Nothing is reserved: `take` decides.
+    A paused connection is left out. Nothing is reserved: `reserve` decides.
     """
-    return _rooms(now, kinds=kinds, only=None)
+    return _available(now, kinds=kinds, only=None)
 
 
-def take(connection_id: int, wanted: int, now: datetime) -> int:
+def reserve(connection_id: int, wanted: int, now: datetime) -> int:
     """Reserve room for up to `wanted` starts on a connection, and spend its tokens; how many there is room for.
 
     Call it in a transaction, for several connections in the order of their ids: the answer holds until the commit.
@@ -55,14 +55,14 @@ def take(connection_id: int, wanted: int, now: datetime) -> int:
     with connection.cursor() as cursor:
         cursor.execute(_ADD_BUDGET, [now, connection_id])
         cursor.execute("SELECT 1 FROM updates_connectionbudget WHERE connection_id = %s FOR UPDATE", [connection_id])
-        taken = min(wanted, _rooms(now, kinds=(), only=connection_id).get(connection_id, 0))
+        taken = min(wanted, _available(now, kinds=(), only=connection_id).get(connection_id, 0))
         cursor.execute(_SPEND, {"now": now, "count": taken, "pk": connection_id})
     return taken
 
 
-def _rooms(now: datetime, *, kinds: Sequence[str], only: int | None) -> dict[int, int]:
+def _available(now: datetime, *, kinds: Sequence[str], only: int | None) -> dict[int, int]:
     with connection.cursor() as cursor:
-        cursor.execute(_ROOMS, {"in_flight": IN_FLIGHT_STATES, "now": now, "kinds": list(kinds), "only": only})
+        cursor.execute(_AVAILABLE, {"in_flight": IN_FLIGHT_STATES, "now": now, "kinds": list(kinds), "only": only})
         return {
             pk: max(0, min(cap - busy, cap if per_minute is None else int(tokens)))
             for pk, cap, per_minute, busy, tokens in cursor.fetchall()
