@@ -6,7 +6,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from connectors.catalogue import Catalogue
 from connectors.protocol import Capability, ConnectorError, ObserveRequest, StartRequest
-from connectors.simulator import Simulator
+from connectors.simulator import Simulator, SimulatorConfiguration
 from connectors.simulator import make as make_simulator
 from connectors.simulator.machines import line_of
 from patching.releases import as_of
@@ -124,7 +124,7 @@ class Troubled:
         return answer
 
 
-def make(conf: Mapping[str, object], catalogue: Catalogue) -> Troubled:
+def make(conf: SimulatorConfiguration, catalogue: Catalogue) -> Troubled:
     """The simulator of this configuration with the ledger of the campaign."""
     inner = make_simulator(conf, catalogue)
     if os.environ.get("BENCH_UNHELPFUL"):

@@ -38,7 +38,16 @@ class Capability(StrEnum):
     IDEMPOTENT_START = "idempotent_start"
     INSTALLED_UPDATES = "installed_updates"
     UNINSTALL = "uninstall"
+    RESTART = "restart"
+    SETTINGS = "settings"
     FINAL_ASSESSMENT = "final_assessment"
+
+
+class Orchestrator(StrEnum):
+    """Who decides when machines are patched without anybody asking."""
+
+    PORTAL = "portal"  # nothing behind the connection does
+    PLATFORM = "platform"  # what lies behind it does, where its platform can
 
 
 # How long a single call may last unless its kind says otherwise.
@@ -60,13 +69,15 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the engine must know of a connector before it asks anything of it.
+    """What must be known of a connector before anything is asked of it.
 
     `call_seconds`: the time-out of a single call; more than the usual shortens the time in which starts are sent.
     """
 
     call_seconds: float = CALL_SECONDS
     pace: Pace = Pace()
+    is_simulated: bool = False
+    orchestrator: Orchestrator = Orchestrator.PLATFORM
 
 
 @dataclass(frozen=True, slots=True)

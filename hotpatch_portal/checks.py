@@ -13,12 +13,14 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, OperationalError, connections
 
 from connectors.protocol import CALL_SECONDS
+from connectors.registry import KINDS
 from hotpatch_portal.environment import is_guessable
 from hotpatch_portal.schema import sentence, unknown_migrations
 from patching.probes import read_networks
 from patching.recurrence import parse_hours
 
 OLDEST_POSTGRESQL = 14
+LEAST_SEND_SECONDS = 1.0  # a kind that has less time for sending would hardly send anything
 BROKER_SCHEMES = {"redis", "rediss", "redis+socket", "unix"}
 
 
@@ -182,6 +184,17 @@ def times(**_kwargs: Any) -> list[CheckMessage]:
         settings.CELERY_TASK_SOFT_TIME_LIMIT,
     )
     found: list[CheckMessage] = []
+    for kind in KINDS.values():
+        call = kind.traits.call_seconds
+        if call > CALL_SECONDS and soft - sweep - call < LEAST_SEND_SECONDS:
+            found.append(
+                Error(
+                    f"The kind {kind.name} declares calls of up to {call:g} s: of CELERY_TASK_SOFT_TIME_LIMIT ({soft} s) less than"
+                    f" {LEAST_SEND_SECONDS:g} s are left to send starts in.",
+                    hint="Shorten OPERATION_SWEEP_SECONDS, or lengthen the limit, the hard limit and the lease.",
+                    id="portal.E011",
+                )
+            )
     if sweep + send + CALL_SECONDS > soft:
         found.append(
             Error(

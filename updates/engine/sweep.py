@@ -17,7 +17,6 @@ from updates.engine.claim import STOPPING, Claim, claim_due, claims_of
 from updates.engine.work import Work
 from updates.models import Lane
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
-from updates.selectors.connections import configuration_of
 from updates.services.bulk import are_waiting, hand_out_block
 from vms.models import Connection
 
@@ -38,7 +37,7 @@ ConnectorFactory = Callable[[Connection, LoadedCatalogue], Connector]
 
 def connector_of(row: Connection, catalogue: LoadedCatalogue) -> Connector:
     """The connector behind a connection."""
-    return connector_for(row.kind, configuration_of(row), catalogue=catalogue.facts)
+    return connector_for(row.kind, row.config, catalogue=catalogue.facts)
 
 
 def sweep(
