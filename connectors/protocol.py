@@ -7,7 +7,7 @@ than the connector's `traits.call_seconds`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -68,6 +68,27 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a VM is, as far as budgets ask."""
+
+    subscription_id: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """How a kind shares its budget out: `name_of` names the bucket of a VM by its place, never empty.
+
+    `per_minute`: starts that each bucket grants, `burst`: what it holds when it is full; None: nobody knows before the
+    other side says so.
+    """
+
+    name_of: Callable[[Place], str]
+    per_minute: float | None = None
+    burst: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What must be known of a connector before anything is asked of it.
 
@@ -76,6 +97,7 @@ class Traits:
 
     call_seconds: float = CALL_SECONDS
     pace: Pace = Pace()
+    buckets: Buckets | None = None  # None: one for the whole connection
     is_simulated: bool = False
     orchestrator: Orchestrator = Orchestrator.PLATFORM
 
@@ -86,13 +108,26 @@ class ConnectorError:
 
     `code` is a message id (`connector.unreachable`); `is_retryable`: the same call may succeed later;
     `nothing_was_sent`: the connector proves that the machine never received the start (refused connection, 429),
-    so it may be started again; `retry_after` in seconds where the other side asked for a pause.
+    so it may be started again; `retry_after` in seconds where the other side asked for a pause. `bucket`: the budget that
+    refused it; empty: that of the whole connection; None: none did. It rests for `retry_after`, and what waits for it keeps
+    its place without an attempt counted.
     """
 
     code: str
     detail: str = ""
     is_retryable: bool = False
     nothing_was_sent: bool = False
+    retry_after: float | None = None
+    bucket: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketNews:
+    """What the other side said about a budget: how many requests it still grants, or that it rests for some seconds."""
+
+    name: str
+    remaining: int | None = None
+    is_dry: bool = False
     retry_after: float | None = None
 
 
@@ -135,6 +170,7 @@ class Started:
 
     handle: str
     look_again_after: float = 2.0  # seconds until the first look is worth it
+    news: tuple[BucketNews, ...] = ()  # what came with the answer about budgets
 
 
 @dataclass(frozen=True, slots=True)

@@ -397,6 +397,9 @@ class Operation(models.Model):
     state = models.CharField(_("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value)
     lane = models.PositiveSmallIntegerField(choices=Lane, default=Lane.INTERACTIVE)
     is_bulk = models.BooleanField(default=False)
+    bucket = models.CharField(
+        max_length=100, blank=True, default="", db_default=""
+    )  # the budget besides its connection's
     plan = models.JSONField(null=True, blank=True)
     handle = models.TextField(blank=True)
     requested_by = models.ForeignKey(
@@ -435,9 +438,9 @@ class Operation(models.Model):
         verbose_name = _("operation")
         verbose_name_plural = _("operations")
         indexes = [
-            # A claim takes a share of each connection, in the order of the lanes (updates.engine.claim).
+            # A claim takes a share of each connection and of each budget that is not dry, in the order of the lanes.
             models.Index(
-                fields=["connection", "lane", "next_step_at"],
+                fields=["connection", "bucket", "lane", "next_step_at"],
                 condition=Q(state=OperationState.QUEUED.value),
                 name="updates_operation_queued",
             ),
@@ -837,19 +840,31 @@ class KbHold(models.Model):
         return f"{self.vm_id}: KB{self.kb_number}"
 
 
-class ConnectionBudget(models.Model):
-    """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
+class Bucket(models.Model):
+    """How many operations may still be started out of one budget; what has no rate is limited by what it is told alone.
 
-    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="budget")
+    Empty name: the whole connection, whose rate is `Connection.starts_per_minute`. Others are named by the connector's kind
+    (Azure: a subscription and region). `remaining` is what the other side last said, at `told_at`; before `not_before`
+    nothing is started.
+    """
+
+    connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="buckets", db_index=False)
+    name = models.CharField(_("name"), max_length=100, blank=True)
+    rate_per_minute = models.FloatField(null=True)
+    burst = models.FloatField(null=True)
     tokens = models.FloatField(default=0)
     refilled_at = models.DateTimeField()
+    remaining = models.PositiveIntegerField(null=True)
+    told_at = models.DateTimeField(null=True)
+    not_before = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name = _("connection budget")
-        verbose_name_plural = _("connection budgets")
+        verbose_name = _("budget")
+        verbose_name_plural = _("budgets")
+        constraints = [models.UniqueConstraint(fields=["connection", "name"], name="updates_bucket_unique")]
 
     def __str__(self) -> str:
-        return str(self.connection_id)
+        return f"{self.connection_id}: {self.name}"
 
 
 class ConnectionPace(models.Model):

@@ -44,7 +44,7 @@ from updates.engine.claim import claim_due
 from updates.engine.sweep import sweep
 from updates.engine.transition import Change, IllegalTransitionError, transition
 from updates.models import (
-    ConnectionBudget,
+    Bucket,
     Lane,
     Operation,
     OperationEvent,
@@ -345,7 +345,7 @@ def test_a_token_bucket_limits_starts_and_refills_by_the_database_clock():
     make_due()
     run(connector, seconds=0.5)
     assert sum(connector.starts.values()) == 4
-    ConnectionBudget.objects.update(refilled_at=timezone.now() - timedelta(seconds=31))
+    Bucket.objects.update(refilled_at=timezone.now() - timedelta(seconds=31))
     make_due(Operation.objects.filter(state=S.QUEUED))
     run(connector, seconds=0.5)
     assert sum(connector.starts.values()) == 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from django.db import IntegrityError, connection, transaction
 from connectors.protocol import Pace, Traits
 from patching.lifecycle import deadline_after
 from patching.terms import OperationState
-from updates.engine.budget import available, reserve
+from updates.engine.budget import NO_ROOM, WHOLE, Room, available, reserve
 from updates.engine.kinds import longest
 from updates.engine.pace import paced
 from updates.engine.record import postpone
@@ -128,7 +128,7 @@ class _Due:
     connection_id: int
     traits: Traits
     pace: Pace
-    room: int = 0
+    room: Room = NO_ROOM
     at_most: float | None = None  # seconds that its claim may be expected to take, where less than the time for sending
 
     def limit(self, share: int, seconds: float) -> int:
@@ -156,7 +156,8 @@ class _Due:
         return 1 if self.at_most is None else 0
 
 
-# One probe of an index for each connection: what is in flight, and where anything may start, what is queued.
+# One probe of an index for each connection, for what is in flight, and one for each budget that grants something, for what
+# is queued: the rows of a dry one are not even looked at, however many.
 _DUE_CONNECTIONS = """
 SELECT c.id, p.start_seconds, p.look_seconds
 FROM vms_connection c LEFT JOIN updates_connectionpace p ON p.connection_id = c.id
@@ -164,16 +165,17 @@ WHERE (%(kinds)s::text[] = '{}' OR c.kind = ANY(%(kinds)s)) AND c.id <> ALL(%(sk
   AND (EXISTS (
         SELECT 1 FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)
         AND o.lane = ANY(%(lanes)s) AND o.next_step_at <= %(now)s
-    ) OR c.id = ANY(%(startable)s::bigint[]) AND EXISTS (
-        SELECT 1 FROM updates_operation o WHERE o.connection_id = c.id AND o.state = %(queued)s
-        AND o.lane = ANY(%(lanes)s) AND o.next_step_at <= %(now)s
+    ) OR EXISTS (
+        SELECT 1 FROM unnest(%(startable)s::bigint[], %(buckets)s::text[]) AS s(id, bucket)
+        JOIN updates_operation o ON o.connection_id = s.id AND o.bucket = s.bucket
+        WHERE s.id = c.id AND o.state = %(queued)s AND o.lane = ANY(%(lanes)s) AND o.next_step_at <= %(now)s
     ))
 ORDER BY c.id
 """
-# A share of each connection, in the order of the lanes. Rows that another worker is claiming right now are passed over.
+# A share of each connection, or of each of its budgets, in the order of the lanes. Rows that another worker is claiming right now are passed over.
 _DUE = """
 SELECT {columns}
-FROM unnest(%(connections)s::bigint[], %(limits)s::int[]) AS c(id, share)
+FROM unnest(%(connections)s::bigint[], %(buckets)s::text[], %(limits)s::int[]) AS c(id, bucket, share)
 CROSS JOIN LATERAL (
     SELECT d.* FROM updates_operation d
     WHERE d.connection_id = c.id AND {state} AND d.lane = ANY(%(lanes)s) AND d.next_step_at <= %(now)s
@@ -190,7 +192,7 @@ def _due(state: str) -> str:
 _IN_FLIGHT = _due("d.state = ANY(%(in_flight)s)")
 # A VM with something in flight keeps its queued rows out of the claim.
 _QUEUED = _due(
-    "d.state = %(queued)s AND NOT EXISTS ("
+    "d.state = %(queued)s AND d.bucket = c.bucket AND NOT EXISTS ("
     "SELECT 1 FROM updates_operation b WHERE b.vm_id = d.vm_id AND b.state = ANY(%(in_flight)s))"
 )
 _LEASE = "UPDATE updates_operation SET next_step_at = %s WHERE id = ANY(%s::uuid[])"
@@ -226,10 +228,13 @@ def claim_due(
     if not due:
         return []
     share = max(1, limit // len(due))
-    startable = {pk: one for pk, one in due.items() if one.room > 0}
-    starts = {pk: min(one.room, one.limit(share, one.pace.start_seconds)) for pk, one in startable.items()}
-    limits = {pk: one.limit(share, one.pace.look_seconds) for pk, one in due.items()}
-    rows = _lock(_IN_FLIGHT, limits, fixed)
+    starts = {
+        (pk, bucket): min(room, one.limit(share, one.pace.start_seconds))
+        for pk, one in due.items()
+        for bucket, room in one.room.open_buckets()
+    }
+    looks = {(pk, WHOLE): one.limit(share, one.pace.look_seconds) for pk, one in due.items()}
+    rows = _lock(_IN_FLIGHT, looks, fixed)
     for connection_id, queued in _lock(_QUEUED, starts, fixed).items():
         rows[connection_id] += queued
     chosen = {pk: due[pk].affordable(sorted(own, key=_turn), share) for pk, own in rows.items()}
@@ -259,9 +264,15 @@ def _due_connections(
     at_most: float | None,
 ) -> dict[int, _Due]:
     now: datetime = fixed["now"]
-    rooms = {pk: room for pk, room in available(now, kinds=kinds).items() if room > 0}
+    rooms = available(now, kinds=kinds)
+    open_buckets = [(pk, bucket) for pk, room in rooms.items() for bucket, _count in room.open_buckets()]
     with connection.cursor() as cursor:
-        more: dict[str, Any] = {"kinds": list(kinds), "skipped": list(skipped), "startable": list(rooms)}
+        more: dict[str, Any] = {
+            "kinds": list(kinds),
+            "skipped": list(skipped),
+            "startable": [pk for pk, _bucket in open_buckets],
+            "buckets": [bucket for _pk, bucket in open_buckets],
+        }
         cursor.execute(_DUE_CONNECTIONS, {**fixed, **more})
         found = cursor.fetchall()
     due = {}
@@ -269,16 +280,21 @@ def _due_connections(
         traits = traits_of(connection_id)
         if traits is not None:
             pace = paced(traits.pace, start_seconds, look_seconds)
-            due[connection_id] = _Due(connection_id, traits, pace, rooms.get(connection_id, 0), at_most)
+            due[connection_id] = _Due(connection_id, traits, pace, rooms.get(connection_id, NO_ROOM), at_most)
     return due
 
 
-def _lock(sql: str, limits: dict[int, int], fixed: dict[str, Any]) -> dict[int, list[ClaimedRow]]:
-    """Lock due rows, up to so many of each connection, until the transaction ends."""
+def _lock(sql: str, limits: dict[tuple[int, str], int], fixed: dict[str, Any]) -> dict[int, list[ClaimedRow]]:
+    """Lock due rows, up to so many of each connection and bucket, until the transaction ends."""
     found: dict[int, list[ClaimedRow]] = defaultdict(list)
     if limits:
         with connection.cursor() as cursor:
-            cursor.execute(sql, {**fixed, "connections": list(limits), "limits": list(limits.values())})
+            shares: dict[str, Any] = {
+                "connections": [pk for pk, _bucket in limits],
+                "buckets": [bucket for _pk, bucket in limits],
+                "limits": list(limits.values()),
+            }
+            cursor.execute(sql, {**fixed, **shares})
             for row in map(ClaimedRow.of, cursor.fetchall()):
                 found[row.connection_id].append(row)
     return found
@@ -294,9 +310,12 @@ def _move_to_starting(queued: Sequence[ClaimedRow], now: datetime) -> dict[UUID,
         by_connection[row.connection_id].append(row)
     going: list[ClaimedRow] = []
     for connection_id, rows in sorted(by_connection.items()):
-        room = reserve(connection_id, len(rows), now)
-        going += rows[:room]
-        if waiting := rows[room:]:
+        left = reserve(connection_id, Counter(row.bucket for row in rows), now)
+        waiting: list[ClaimedRow] = []
+        for row in rows:
+            (going if left[row.bucket] > 0 else waiting).append(row)
+            left[row.bucket] -= 1
+        if waiting:
             postpone([row.pk for row in waiting], S.QUEUED, now + timedelta(seconds=2))
     lease = now + timedelta(seconds=settings.OPERATION_LEASE_SECONDS)
     changes = [

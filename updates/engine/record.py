@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from connectors.protocol import ConnectorError, Observation, PatchOutcome, Started, StartOutcome
 from patching.lifecycle import MAX_START_ATTEMPTS, retry_delay
 from patching.terms import OperationKind, OperationState, Verification
+from updates.engine.budget import WHOLE
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
 from updates.models import IN_FLIGHT_STATES, Lane, Operation
@@ -79,6 +80,7 @@ def record_starts(
     deferred: dict[str, list[tuple[ClaimedRow, timedelta]]] = defaultdict(list)
     unsure: list[ClaimedRow] = []
     unconfirmed: list[ClaimedRow] = []
+    throttled: list[tuple[ClaimedRow, ConnectorError]] = []
     for row, answer in answers:
         is_tired = row.attempts >= MAX_START_ATTEMPTS
         if isinstance(answer, Started):
@@ -89,6 +91,8 @@ def record_starts(
             if is_prompt:
                 taken = replace(row, handle=clean(answer.handle))
                 prompt.append(taken.in_progress() if row.kind.changes_the_machine else taken)
+        elif answer.bucket is not None and answer.nothing_was_sent and answer.is_retryable:
+            throttled.append((row, answer))
         elif not answer.is_retryable or (is_tired and answer.nothing_was_sent and row.is_unsent):
             failed.append((row, answer))
         elif is_tired or (row.is_past_deadline and not row.is_unsent):
@@ -100,10 +104,38 @@ def record_starts(
     winners = transition(changes=started, now=now)
     for code, pairs in deferred.items():
         requeue(pairs, code, now=now, leased_until=leased_until)
+    _wait_for_budget(throttled, now=now, leased_until=leased_until)
     leave_in_doubt(unsure, now=now, leased_until=leased_until)
     give_up(unconfirmed, "start.unconfirmed", now=now, leased_until=leased_until)
     fail(failed, now=now, leased_until=leased_until)
     return [row for row in prompt if row.kind is OperationKind.ASSESSMENT or row.pk in winners]
+
+
+def _wait_for_budget(
+    rows: Sequence[tuple[ClaimedRow, ConnectorError]], *, now: datetime, leased_until: datetime
+) -> None:
+    """Back to where they were, without an attempt counted.
+
+    A bucket of theirs that rests keeps them out of the claim; a budget that is only their own is waited for one by one.
+    """
+    fresh = [
+        (row, timedelta(0) if shares_budget(row, error) else retry_delay(1, error.retry_after))
+        for row, error in rows
+        if row.is_unsent
+    ]
+    requeue(fresh, "", now=now, leased_until=leased_until, is_attempt=False)
+    by_delay: dict[timedelta, list[ClaimedRow]] = defaultdict(list)
+    for row, error in rows:
+        if not row.is_unsent:
+            by_delay[retry_delay(1, error.retry_after)].append(row)
+    for delay, alike in by_delay.items():
+        with transaction.atomic():
+            postpone([row.pk for row in still_mine(alike, leased_until)], S.STARTING, now + delay)
+
+
+def shares_budget(row: ClaimedRow, error: ConnectorError) -> bool:
+    """Whether the budget that refused is one that this operation shares with others."""
+    return error.bucket in {WHOLE, row.bucket}
 
 
 def leave_in_doubt(rows: Sequence[ClaimedRow], *, now: datetime, leased_until: datetime) -> None:

@@ -18,7 +18,7 @@ from updates.plans import order_from_json, plan_from_json
 from updates.selectors.vm_facts import VmFacts
 
 # What a step needs of a row. Cast to text: `json.loads` and `fromisoformat` in bulk beat the driver's loaders.
-COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.plan::text, o.handle, o.created_at::text,
+COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.plan::text, o.handle, o.bucket, o.created_at::text,
     o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text, s.os_build"""
 SOURCE = "updates_operation o LEFT JOIN updates_vmupdatestate s ON s.vm_id = o.vm_id"
 
@@ -40,6 +40,7 @@ class ClaimedRow:
     is_bulk: bool
     payload: InstallationPlan | RollbackOrder | None
     handle: str
+    bucket: str
     created_at: datetime
     started_at: datetime | None
     is_past_deadline: bool
@@ -71,6 +72,7 @@ class ClaimedRow:
             is_bulk=True,
             payload=_payload(kind, payload) if payload else None,
             handle="",
+            bucket="",
             created_at=created_at,
             started_at=created_at,
             is_past_deadline=False,
@@ -93,6 +95,7 @@ class ClaimedRow:
             is_bulk,
             payload,
             handle,
+            bucket,
             created,
             started,
             is_late,
@@ -110,6 +113,7 @@ class ClaimedRow:
             is_bulk=is_bulk,
             payload=_payload(OperationKind(kind), payload) if payload else None,
             handle=handle,
+            bucket=bucket,
             created_at=datetime.fromisoformat(created),
             started_at=datetime.fromisoformat(started) if started else None,
             is_past_deadline=bool(is_late),

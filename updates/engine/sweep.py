@@ -120,9 +120,9 @@ class Connectors:
         return connector.traits if connector is not None else None
 
     def is_quick(self, connection_id: int) -> bool:
-        """Whether starts of a whole block take no time worth mentioning, as far as its kind declares."""
+        """Whether a whole block can start in no time and out of no budget but the connection's own, as its kind declares."""
         traits = self.traits_of(connection_id)
-        return traits is not None and not traits.pace.start_seconds
+        return traits is not None and not traits.pace.start_seconds and traits.buckets is None
 
     def work(self, claim: Claim) -> int:
         """Step everything in the claim; how many."""

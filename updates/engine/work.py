@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,10 +16,20 @@ from uuid import UUID
 import structlog
 from django.db import connection
 
-from connectors.protocol import Capability, Connector, ConnectorError, Observation, Started, StartOutcome, StartRequest
+from connectors.protocol import (
+    BucketNews,
+    Capability,
+    Connector,
+    ConnectorError,
+    Observation,
+    Started,
+    StartOutcome,
+    StartRequest,
+)
 from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
 from patching.terms import OperationKind, OperationState
 from updates.engine import record
+from updates.engine.budget import WHOLE, tell
 from updates.engine.claim import Claim
 from updates.engine.kinds import HANDLERS, is_answer
 from updates.engine.pace import keep_pace
@@ -52,19 +62,28 @@ class Requests(Iterator[StartRequest]):
         self._rows = iter(rows)
         self._claim = claim
         self._is_closed = False
+        self._dry: set[str] = set()
+        self._passed_over: list[ClaimedRow] = []
         self.drawn: dict[UUID, ClaimedRow] = {}
 
     def __next__(self) -> StartRequest:
-        if self._is_closed or self._claim.is_over:
-            raise StopIteration
-        row = next(self._rows)
-        self.drawn[row.pk] = row
-        return row.start_request()
+        while not self._is_closed and not self._claim.is_over:
+            row = next(self._rows)
+            if self._dry and self._dry & {WHOLE, row.bucket}:
+                self._passed_over.append(row)
+                continue
+            self.drawn[row.pk] = row
+            return row.start_request()
+        raise StopIteration
+
+    def rest(self, buckets: Collection[str]) -> None:
+        """Hand out nothing more of these buckets: they have run dry."""
+        self._dry.update(buckets)
 
     def close(self) -> list[ClaimedRow]:
         """Hand out nothing more; what was never drawn."""
         self._is_closed = True
-        return list(self._rows)
+        return [*self._passed_over, *self._rows]
 
 
 class Work:
@@ -146,6 +165,7 @@ class Work:
             for chunk in self._started(requests):
                 answers = self._vouched(chunk, requests, answered)
                 answered.update(row.pk for row, _answer in answers)
+                requests.rest(self._tell_budgets(answers))
                 if is_recovery:
                     answers = self._counted(answers)
                 prompt = record.record_starts(answers, now=self.claim.present, leased_until=self.claim.leased_until)
@@ -203,8 +223,26 @@ class Work:
         return good
 
     def _counted(self, answers: list[tuple[ClaimedRow, StartOutcome]]) -> list[tuple[ClaimedRow, StartOutcome]]:
-        rows = record.count_attempt([row for row, _answer in answers]) if answers else []
-        return [(row, answer) for row, (_row, answer) in zip(rows, answers, strict=True)]
+        """These answers with one attempt more, but for those that a budget refused."""
+        refused: list[tuple[ClaimedRow, StartOutcome]] = []
+        others: list[tuple[ClaimedRow, StartOutcome]] = []
+        for row, answer in answers:
+            is_refused = isinstance(answer, ConnectorError) and answer.bucket is not None
+            (refused if is_refused else others).append((row, answer))
+        rows = record.count_attempt([row for row, _answer in others]) if others else []
+        return [*refused, *((row, answer) for row, (_row, answer) in zip(rows, others, strict=True))]
+
+    def _tell_budgets(self, answers: Sequence[tuple[ClaimedRow, object]]) -> set[str]:
+        """Keep what answers say about the budgets of their operations; the names of those that have run dry."""
+        news: list[BucketNews] = []
+        for row, answer in answers:
+            if isinstance(answer, Started):
+                news += [one for one in answer.news if one.name in {WHOLE, row.bucket}]
+            elif isinstance(answer, ConnectorError) and answer.bucket is not None and record.shares_budget(row, answer):
+                news.append(BucketNews(answer.bucket, is_dry=True, retry_after=answer.retry_after))
+        if news:
+            tell(self.claim.connection_id, news, self.claim.present)
+        return {one.name for one in news if one.is_dry}
 
     def _hand_back(self, rows: Sequence[ClaimedRow], delay: timedelta) -> None:
         """What was not sent goes back to the queue as if nothing had happened."""
@@ -315,6 +353,7 @@ class Work:
         ended: dict[OperationKind, list[tuple[ClaimedRow, Observation]]] = defaultdict(list)
         later: dict[tuple[OperationState, timedelta], list[UUID]] = defaultdict(list)
         lost: list[tuple[ClaimedRow, ConnectorError]] = []
+        self._tell_budgets(looks)
         for row, answer in looks:
             if isinstance(answer, Observation):
                 (ended[row.kind] if answer.is_final else running).append((row, answer))

@@ -184,7 +184,7 @@ def _free_connections(kinds: Sequence[str], is_quick: Callable[[int], bool]) -> 
         cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Lane.BULK.value, now])
         not_at_once = {pk for (pk,) in cursor.fetchall()}
     rooms = available(now, kinds=kinds)
-    return [pk for pk, room in rooms.items() if room > 0 and pk not in not_at_once and is_quick(pk)]
+    return [pk for pk, room in rooms.items() if room.whole > 0 and pk not in not_at_once and is_quick(pk)]
 
 
 def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) -> list[RequestOutcome]:

@@ -15,6 +15,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection, transaction
 
+from connectors.protocol import Place
+from connectors.registry import KINDS
 from patching.lifecycle import Admission, admit, deadline_after
 from patching.selection import RunWork, validate_plan
 from patching.terms import (
@@ -23,13 +25,14 @@ from patching.terms import (
     OperationState,
     UpdateStatus,
 )
-from updates.engine.budget import reserve
+from updates.engine.budget import WHOLE, add_buckets, reserve
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.work import work_on
 from vms.lookups import array
+from vms.models import Connection, VirtualMachine
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -257,7 +260,9 @@ def _request(
 def _with_room(vms: Mapping[int, Sequence[int]], now: datetime) -> set[int]:
     """Of these VMs by connection, those that their connections have room for."""
     return {
-        vm_id for connection_id, ids in sorted(vms.items()) for vm_id in ids[: reserve(connection_id, len(ids), now)]
+        vm_id
+        for connection_id, ids in sorted(vms.items())
+        for vm_id in ids[: reserve(connection_id, {WHOLE: len(ids)}, now)[WHOLE]]
     }
 
 
@@ -291,6 +296,38 @@ def _beginning_of_ids() -> str:
     """
     milliseconds = time.time_ns() // 1_000_000
     return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
+
+
+_NAME_BUCKETS = """
+UPDATE updates_operation o SET bucket = r.bucket FROM unnest(%s::uuid[], %s::text[]) AS r(id, bucket) WHERE o.id = r.id
+"""
+
+
+def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
+    """Note which budget these new operations (VM and connection by id) are started out of, where their kind names any."""
+    naming = {name: kind.traits.buckets for name, kind in KINDS.items() if kind.traits.buckets is not None}
+    if not naming or not operations:
+        return
+    ids = {connection_id for _vm, connection_id in operations.values()}
+    kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
+    mine = {pk: own for pk, own in operations.items() if own[1] in kinds}
+    vms = VirtualMachine.objects.filter(pk__any=array(vm_id for vm_id, _connection in mine.values()))
+    places = {
+        vm_id: Place(str(subscription), location.lower())
+        for vm_id, subscription, location in vms.values_list(
+            "pk", "resource_group__subscription__subscription_id", "location"
+        )
+    }
+    names = {pk: naming[kinds[own[1]]].name_of(places[own[0]])[:100] for pk, own in mine.items()}
+    found: dict[int, set[str]] = defaultdict(set)
+    for pk, name in names.items():
+        found[operations[pk][1]].add(name)
+    now = database_now()
+    for connection_id, buckets in sorted(found.items()):
+        limits = naming[kinds[connection_id]]
+        add_buckets(connection_id, sorted(buckets), now, per_minute=limits.per_minute, burst=limits.burst)
+    with connection.cursor() as cursor:
+        cursor.execute(_NAME_BUCKETS, [list(names), list(names.values())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +371,8 @@ class _New:
                 },
             )
             rows = cursor.fetchall()
+        _name_buckets({pk: (vm_id, connection_id) for vm_id, pk, connection_id, _at in rows})
+        with connection.cursor() as cursor:
             own_plans: dict[UUID, str] = {}
             if kind is OperationKind.INSTALLATION:
                 cursor.execute(_HOLD_BACK, [array(row[1] for row in rows)])
