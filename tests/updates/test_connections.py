@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
-from updates.services.engine import sweep
+from updates.engine.sweep import sweep
 
 from connectors.configuration import ConfigurationError
 from connectors.protocol import Capability, Traits

@@ -65,7 +65,7 @@ SET tokens = COALESCE(
         LEAST(r.burst, b.tokens + r.rate / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - b.refilled_at))) - s.count,
         b.tokens),
     refilled_at = GREATEST(b.refilled_at, %(now)s),
-    remaining = GREATEST(0, b.remaining - s.count)
+    remaining = CASE WHEN b.remaining IS NOT NULL THEN GREATEST(0, b.remaining - s.count) END
 FROM unnest(%(names)s::text[], %(counts)s::int[]) AS s(name, count), vms_connection c,
 LATERAL (
     SELECT COALESCE(CASE WHEN s.name = '' THEN c.starts_per_minute END, b2.rate_per_minute) AS rate,

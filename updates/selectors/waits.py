@@ -25,7 +25,7 @@ SELECT
           AND (o.lane, o.next_step_at) <= (q.lane, q.next_step_at) LIMIT %(most)s) x),
     r.rate,
     LEAST(r.burst, b.tokens + r.rate / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - b.refilled_at))),
-    GREATEST(b.not_before, c.paused_until)
+    b.not_before
 FROM unnest(%(connections)s::bigint[], %(buckets)s::text[], %(lanes)s::int[], %(times)s::timestamptz[])
     AS q(connection_id, bucket, lane, next_step_at)
 JOIN vms_connection c ON c.id = q.connection_id
@@ -34,7 +34,7 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN b.name = '' THEN c.starts_per_minute ELSE b.rate_per_minute END AS rate,
            CASE WHEN b.name = '' THEN c.starts_per_minute ELSE COALESCE(b.burst, b.rate_per_minute) END AS burst
 ) r
-WHERE r.rate > 0 OR b.not_before > %(now)s
+WHERE (r.rate > 0 OR b.not_before > %(now)s) AND (c.paused_until IS NULL OR c.paused_until <= %(now)s)
 """
 
 
@@ -50,7 +50,8 @@ class StartWait:
 def start_wait(operations: QuerySet[Operation], *, now: datetime) -> StartWait | None:
     """How long the last of these operations that is queued waits for its budget; None: no budget holds one up.
 
-    The longest of their budgets counts. Work on machines, caps and pauses of whole connections come on top.
+    The longest of their budgets counts. Of a paused connection nothing is told: nobody knows when it is resumed. The cap of what
+    is in flight comes on top.
     """
     queued = operations.filter(state=OperationState.QUEUED.value).order_by()
     groups = list(queued.values_list("connection_id", "bucket", "lane").annotate(last=Max("next_step_at")))
