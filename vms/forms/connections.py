@@ -9,10 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from connectors.simulator import Misfortune
 from patching.kb_numbers import KbNumbersError, parse_kb_numbers
-from ui.dates import DayField
 from vms.choices import MISFORTUNES
-from vms.models import Connection
-from vms.services.connections import save_connection
 
 if TYPE_CHECKING:
     pass
@@ -61,28 +58,3 @@ class MisfortuneForm(forms.Form):
         if not name or not Misfortune(name).names_an_update:
             return str(name)
         return " ".join(f"{name}:KB{number}" for number in self.cleaned_data["kb_numbers"]) or f"{name}:any"
-
-
-class ConnectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic at run time
-    """Where and how machines are reached."""
-
-    class Meta:
-        model = Connection
-        fields = (
-            "name",
-            "kind",
-            "platform",
-            "catalogue_date",
-            "clock_factor",
-            "seed",
-            "max_in_flight",
-            "starts_per_minute",
-            "is_patching_automatically",
-        )
-        widgets = {"catalogue_date": DayField().widget}
-
-    def save(self, commit: bool = True) -> Connection:  # noqa: ARG002 (Django's signature)
-        """Save through the service."""
-        connection: Connection = self.instance
-        save_connection(connection=connection)
-        return connection
