@@ -36,7 +36,13 @@ def acting(
         finally:
             current.metadata.clear()
             current.metadata.update(before)
-    if not before and connection.in_atomic_block and not connection.needs_rollback:
+    if not before:
+        forget()
+
+
+def forget() -> None:
+    """After the outermost context: the rest of an open transaction is not signed by it."""
+    if connection.in_atomic_block and not connection.needs_rollback:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT set_config('pghistory.context_id', '', true), set_config('pghistory.context_metadata', '', true)"

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse
 from pghistory.middleware import HistoryMiddleware
 
+from audit.context import forget
 from audit.tags import Door
 
 MAX_REASON = 500
 
 
-class SignedRequests(HistoryMiddleware):  # type: ignore[misc]  # pghistory ships no types
+class SignedRequests(HistoryMiddleware):
     """A form's field `reason`, wherever there is one, is kept with what the form changes."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Answer; what the same transaction does afterwards is not the request's."""
+        response = super().__call__(request)
+        if request.method in settings.PGHISTORY_MIDDLEWARE_METHODS:
+            forget()
+        return response
 
     def get_context(self, request: HttpRequest) -> dict[str, Any]:
         """The facts of the request that are kept."""

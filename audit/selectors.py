@@ -133,10 +133,11 @@ def _names(events: Iterable[AuditEvent]) -> Names:
             field = _field(event.source, column)
             if isinstance(field, ForeignKey) and value is not None and column not in _KNOWN:
                 wanted[field.related_model].add(str(value))
-    return {
-        model: {str(row.pk): str(row) for row in QuerySet(model).filter(pk__in=ids)}
-        for model, ids in wanted.items()
-    }
+    found: dict[type[Model], dict[str, str]] = {}
+    for model, ids in wanted.items():
+        rows: QuerySet[Model] = QuerySet(model).filter(pk__in=ids)
+        found[model] = {str(row.pk): str(row) for row in rows}
+    return found
 
 
 def _changes(event: AuditEvent, names: Names) -> Iterator[Change]:

@@ -142,7 +142,13 @@ def test_the_filters_narrow_down_and_what_cannot_be_read_shows_nothing(
         assert len(rows_of(client.get(URL + query))) == count, query
     today = timezone.localdate().isoformat()
     assert client.get(f"{URL}?since={today}&until={today}&person=operator").context["page"].entries
-    for query in ("?tag=nonsense", "?since=yesterday", "?since=2026-11-02&until=2026-11-01", "?until=9999-12-31", "?person=" + "x" * 151):
+    for query in (
+        "?tag=nonsense",
+        "?since=yesterday",
+        "?since=2026-11-02&until=2026-11-01",
+        "?until=9999-12-31",
+        "?person=" + "x" * 151,
+    ):
         answer = client.get(URL + query)
         assert answer.status_code == 422, query
         assert rows_of(answer) == []
@@ -224,7 +230,11 @@ def test_the_export_says_what_the_page_says_and_is_kept(client: Client, chief: U
     assert {line["object"] for line in lines} == {"'=cmd()"}
     assert {line["person"] for line in lines} == {"chief"}
     event = AuditEvent.objects.get(tag=Tag.ACTIVITY_EXPORT.value)
-    assert (event.person, event.door, event.detail) == ("chief", "page", {"filters": {"tag": "connection:connection:test"}})
+    assert (event.person, event.door, event.detail) == (
+        "chief",
+        "page",
+        {"filters": {"tag": "connection:connection:test"}},
+    )
 
 
 def test_before_and_after_are_readable_and_hostile_names_stay_text(client: Client, chief: User) -> None:
@@ -257,7 +267,9 @@ def maintenance(**fields: Any) -> MaintenanceConfiguration:
 
 
 def rollout(by: User, **fields: Any) -> Rollout:
-    return Rollout.objects.create(name="r", source="on_demand", plan={}, created_at=timezone.now(), created_by=by, **fields)
+    return Rollout.objects.create(
+        name="r", source="on_demand", plan={}, created_at=timezone.now(), created_by=by, **fields
+    )
 
 
 ACTS: dict[str, tuple[Tag, Callable[[Client, dict[str, Any]], Any]]] = {
@@ -303,9 +315,7 @@ ACTS: dict[str, tuple[Tag, Callable[[Client, dict[str, Any]], Any]]] = {
     ),
     "switch a configuration on": (
         Tag.MAINTENANCE_ENABLE,
-        lambda c, w: c.post(
-            reverse("updates:maintenance", args=[maintenance(is_enabled=False).pk]), {"go": "enable"}
-        ),
+        lambda c, w: c.post(reverse("updates:maintenance", args=[maintenance(is_enabled=False).pk]), {"go": "enable"}),
     ),
     "switch a configuration off": (
         Tag.MAINTENANCE_DISABLE,
@@ -317,7 +327,7 @@ ACTS: dict[str, tuple[Tag, Callable[[Client, dict[str, Any]], Any]]] = {
     ),
     "pause a connection": (
         Tag.CONNECTION_PAUSE,
-        lambda c, w: c.post(reverse("updates:connection-pause", args=[_vm(w).connection_id]), {"minutes": "30"}),
+        lambda c, w: c.post(reverse("updates:connection-pause", args=[_vm(w).connection_id]), {"minutes": "60"}),
     ),
     "resume a connection": (
         Tag.CONNECTION_RESUME,
@@ -432,4 +442,6 @@ def test_commands_are_kept_with_the_account_that_ran_them(tmp_path: Any) -> None
     assert event.door == "command"
     assert re.fullmatch(r"lift_lockout \(.+\)", event.agent)
     call_command("createsuperuser", interactive=False, username="root2", email="r@example.org", stdout=io.StringIO())
-    assert AuditEvent.objects.get(tag=Tag.ACCOUNT_CREATE.value, object_name="root2").agent.startswith("createsuperuser (")
+    assert AuditEvent.objects.get(tag=Tag.ACCOUNT_CREATE.value, object_name="root2").agent.startswith(
+        "createsuperuser ("
+    )

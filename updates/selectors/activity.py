@@ -123,7 +123,7 @@ def load_activity(vm: VirtualMachine) -> list[Activity]:
     entries += (_role_change(event, users, groups) for event in roles)
     acts = AuditEvent.objects.filter(vm_key=vm.pk).exclude(tag__in=[tag.value for tag in _TOLD_OTHERWISE])
     entries += (
-        Activity(act.at, act.who, Kind.ACT, act=act) for act in in_words(acts.order_by("-at", "-pk")[:MAX_ENTRIES])
+        Activity(act.at, act.who, Kind.ACT, act=act) for act in in_words(list(acts.order_by("-at", "-pk")[:MAX_ENTRIES]))
     )
     return sorted(entries, key=lambda entry: entry.at, reverse=True)[:MAX_ENTRIES]
 
