@@ -14,6 +14,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_POST
 
+from audit.services import Act, record
+from audit.tags import Tag
 from demo.fleet import CONNECTIONS, reset
 from ui.http import PortalRequest
 from ui.pages import render_page
@@ -67,6 +69,7 @@ def demo_reset(request: PortalRequest) -> HttpResponse:
     if not owns_everything(request.user):
         raise PermissionDenied
     count = reset(request.user)
+    record(acts=[Act(Tag.DEMO_RESET, detail={"machines": count})], by=request.user)
     wake_up()
     messages.success(request, gettext("The demo was created again: %(count)s machines.") % {"count": count})
     return redirect("tour")

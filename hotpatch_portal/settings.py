@@ -51,8 +51,10 @@ CSRF_FAILURE_VIEW = "ui.views.csrf_failure"
 
 # --- apps --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "people",  # before django.contrib.auth, whose commands it signs
     "updates",
     "vms",
+    "audit",
     "ui",
     "hotpatch_portal.admin_site.PortalAdminConfig",
     "django.contrib.auth",
@@ -97,7 +99,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "pghistory.middleware.HistoryMiddleware",
+    "audit.middleware.SignedRequests",
     "django.contrib.messages.middleware.MessageMiddleware",
     "ui.middleware.reader_time_zone",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -218,6 +220,8 @@ CELERY_BEAT_SCHEDULE = {
 }
 # How long ended operations are kept; pages show 30 days of them.
 KEEP_HISTORY_DAYS = env.number("KEEP_HISTORY_DAYS", 90, least=1, most=36_500)
+# How long it is kept who did what (the Activity page).
+KEEP_ACTIVITY_DAYS = env.number("KEEP_ACTIVITY_DAYS", 730, least=1, most=36_500)
 
 # --- people ------------------------------------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
@@ -229,7 +233,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
-ACCOUNT_ADAPTER = "hotpatch_portal.accounts.PortalAccounts"
+ACCOUNT_ADAPTER = "people.accounts.PortalAccounts"
 ACCOUNT_LOGIN_METHODS = {"username"}
 # How many proxies stand before the portal: from their X-Forwarded-For comes the address that sign-in is throttled by.
 ALLAUTH_TRUSTED_PROXY_COUNT = env.number("TRUSTED_PROXIES", 0, least=0, most=100)

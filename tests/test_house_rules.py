@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-APPS = ("patching", "connectors", "ui", "db", "vms", "updates", "hotpatch_portal", "demo", "simulation")
+APPS = ("patching", "connectors", "ui", "db", "audit", "vms", "updates", "people", "hotpatch_portal", "demo", "simulation")
 MAX_VIEW_STATEMENTS_LINES = 15
 STATE_WRITER = "updates/engine/transition.py"
 

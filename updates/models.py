@@ -14,6 +14,8 @@ from django.db.models.functions import Concat
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from audit.tags import Tag
+from audit.triggers import kept, kept_links
 from patching import terms
 from patching.lifecycle import IN_FLIGHT, TERMINAL
 from patching.terms import Audience, Channel, OperationState, ProductLine, RebootBehavior, ReleaseType, Verification
@@ -35,6 +37,10 @@ from vms.models import Connection, VirtualMachine
 
 IN_FLIGHT_STATES = sorted(state.value for state in IN_FLIGHT)
 _TERMINAL = sorted(state.value for state in TERMINAL)
+
+
+# What a correction of a patch is kept of.
+PATCH_FACTS = ("title", "classification", "reboot_behavior", "published_on", "release_type", "source", "evidence")
 
 
 class Patch(models.Model):
@@ -97,6 +103,18 @@ class Patch(models.Model):
                 name="updates_patch_kb_digits",
                 violation_error_message=_("A KB number has digits only."),
             ),
+        ]
+        triggers = [
+            kept(
+                source="updates.patch",
+                create=Tag.PATCH_CREATE,
+                change=Tag.PATCH_CHANGE,
+                remove=Tag.PATCH_REMOVE,
+                name="it->>'title'",
+                only=("kb_number", "product_line", *PATCH_FACTS),
+                keys={"is_public": "true"},
+                is_by_people_only=True,  # assessments note what they saw
+            )
         ]
 
     def __str__(self) -> str:
@@ -198,6 +216,23 @@ class Release(models.Model):
                 violation_error_message=_("The month is its first day."),
             ),
         ]
+        triggers = [
+            kept(
+                source="updates.release",
+                create=Tag.RELEASE_CREATE,
+                change=Tag.RELEASE_CHANGE,
+                remove=Tag.RELEASE_REMOVE,
+                name=(
+                    "concat_ws(' ', it->>'product_line', left(it->>'month', 7), it->>'type', "
+                    "'KB' || NULLIF(it->>'kb_number', ''))"
+                ),
+                left_out=("patch_id", "confirmed_by", "confirmed_at"),
+                moves={
+                    "was->>'is_type_confirmed' = 'false' AND is_now->>'is_type_confirmed' = 'true'": Tag.RELEASE_CONFIRM
+                },
+                keys={"is_public": "true"},
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_product_line_display()} {self.month:%Y-%m} {self.get_type_display()}"
@@ -221,7 +256,6 @@ class Release(models.Model):
         )
 
 
-PATCH_FACTS = ("title", "classification", "reboot_behavior", "published_on", "release_type", "source", "evidence")
 RELEASE_FACTS = (
     "product_line",
     "month",
@@ -717,9 +751,43 @@ class MaintenanceConfiguration(models.Model):
                 condition=Q(duration_minutes__gte=90, duration_minutes__lte=235), name="updates_maintenance_duration"
             ),
         ]
+        triggers = [
+            kept(
+                source="updates.maintenanceconfiguration",
+                create=Tag.MAINTENANCE_CREATE,
+                change=Tag.MAINTENANCE_CHANGE,
+                remove=Tag.MAINTENANCE_REMOVE,
+                name="it->>'name'",
+                left_out=("next_run_at",),
+                moves={
+                    "was->>'is_enabled' = 'false' AND is_now->>'is_enabled' = 'true'": Tag.MAINTENANCE_ENABLE,
+                    "was->>'is_enabled' = 'true' AND is_now->>'is_enabled' = 'false'": Tag.MAINTENANCE_DISABLE,
+                },
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
+
+
+_ConfigurationMachine: Any = MaintenanceConfiguration.vms.through
+
+
+class ConfigurationMachine(_ConfigurationMachine):  # type: ignore[misc]  # Django makes the class at run time
+    """That a maintenance configuration names a machine; here only to keep who said so."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        triggers = kept_links(
+            source="updates.maintenanceconfiguration",
+            add=Tag.MAINTENANCE_ASSIGN,
+            remove=Tag.MAINTENANCE_UNASSIGN,
+            owner="maintenanceconfiguration_id",
+            links="virtualmachine_id",
+            name="(SELECT name FROM updates_maintenanceconfiguration WHERE id = link_owner)",
+            counted="machines",
+        )
 
 
 class Rollout(models.Model):
@@ -780,6 +848,39 @@ class Rollout(models.Model):
                 name="updates_rollout_one_per_window",
             ),
         ]
+        triggers = [
+            # How far it is belongs to its page; what people (and gates) do to it is kept.
+            kept(
+                source="updates.rollout",
+                create=Tag.ROLLOUT_CREATE,
+                change=Tag.ROLLOUT_CHANGE,
+                remove=Tag.ROLLOUT_REMOVE,
+                name="COALESCE(NULLIF(it->>'name', ''), it->>'source')",
+                left_out=(
+                    "reason",
+                    "wave",
+                    "wave_count",
+                    "lanes",
+                    "ring",
+                    "ring_ended_at",
+                    "proven",
+                    "next_step_at",
+                    "created_at",
+                    "finished_at",
+                ),
+                moves={
+                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'paused'": Tag.ROLLOUT_PAUSE,
+                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'running'": Tag.ROLLOUT_RESUME,
+                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'ended'": Tag.ROLLOUT_END,
+                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'finished'": Tag.ROLLOUT_FINISH,
+                    "was->>'forgiven' <> is_now->>'forgiven'": Tag.ROLLOUT_FORGIVE,
+                },
+                keys={
+                    "owner_key": "(it->>'created_by_id')::bigint",
+                    "detail": "CASE WHEN it->>'reason' = '' THEN '{}'::jsonb ELSE jsonb_build_object('code', it->'reason') END",
+                },
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name or str(self.get_source_display())
@@ -835,6 +936,23 @@ class KbHold(models.Model):
         verbose_name = _("held KB")
         verbose_name_plural = _("held KBs")
         constraints = [models.UniqueConstraint(fields=["vm", "kb_number"], name="updates_kbhold_unique")]
+        triggers = [
+            kept(
+                source="updates.kbhold",
+                create=Tag.HOLD_MAKE,
+                change=None,
+                remove=Tag.HOLD_LIFT,
+                name=(
+                    "concat_ws(' · ', 'KB' || (it->>'kb_number'), "
+                    "(SELECT name FROM vms_virtualmachine WHERE id = (it->>'vm_id')::bigint))"
+                ),
+                left_out=("created_at",),
+                keys={
+                    "vm_key": "(it->>'vm_id')::bigint",
+                    "group_key": "(SELECT resource_group_id FROM vms_virtualmachine WHERE id = (it->>'vm_id')::bigint)",
+                },
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.vm_id}: KB{self.kb_number}"

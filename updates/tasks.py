@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from audit.services import prune_events
 from updates.engine.sweep import ALL_LANES, INTERACTIVE_LANES
 from updates.engine.sweep import sweep as sweep_operations
 from updates.services.automation import tick
@@ -56,6 +58,7 @@ def prune() -> None:
     removed += prune_assessments(slice_of_day=timezone.now().hour)
     removed += forget_old_files(now=timezone.now())
     removed += forget_workers(now=database_now())
+    removed += prune_events(before=timezone.now() - timedelta(days=settings.KEEP_ACTIVITY_DAYS))
     log.info("history_pruned", removed=removed)
 
 

@@ -10,6 +10,8 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from audit.services import Act, record
+from audit.tags import Tag
 from connectors.registry import KINDS
 from ui.admin import LookOnlyAdmin, by_whom
 from vms.forms.typed_connection import form_for
@@ -181,8 +183,19 @@ class VirtualMachineAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no gen
     ) -> None:
         """Move the VM, and let its statuses follow the other connection's platform."""
         obj.save(update_fields=["connection"])
+        record(acts=[Act(Tag.RECORD_CHANGE, **obj.where)])
         refresh_hotpatch_statuses(vm_ids=[obj.pk])
         refresh_patchers(among=VirtualMachine.objects.filter(pk=obj.pk))
+
+    def delete_model(self, request: HttpRequest, obj: VirtualMachine) -> None:
+        """Delete, and keep that it was there."""
+        record(acts=[Act(Tag.RECORD_REMOVE, **obj.where)])
+        super().delete_model(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[VirtualMachine]) -> None:
+        """Delete, and keep that they were there."""
+        record(acts=[Act(Tag.RECORD_REMOVE, **vm.where) for vm in queryset])
+        super().delete_queryset(request, queryset)
 
 
 @admin.register(RoleAssignment)

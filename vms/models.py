@@ -18,6 +18,8 @@ from django.db.models import Func, Q, Value
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
+from audit.tags import Tag
+from audit.triggers import kept
 from connectors.protocol import Capability, Orchestrator, Traits
 from connectors.registry import (
     KINDS,
@@ -81,6 +83,16 @@ class Subscription(models.Model):
         verbose_name = _("subscription")
         verbose_name_plural = _("subscriptions")
         ordering = ["name", "pk"]
+        triggers = [
+            kept(
+                source="vms.subscription",
+                create=None,
+                change=Tag.SUBSCRIPTION_CHANGE,
+                remove=Tag.SUBSCRIPTION_REMOVE,
+                name="it->>'name'",
+                keys={"subscription_key": "(it->>'id')::bigint"},
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -126,6 +138,16 @@ class ResourceGroup(models.Model):
         constraints = [
             models.UniqueConstraint("subscription", Lower("name"), name="vms_resourcegroup_unique_name"),
         ]
+        triggers = [
+            kept(
+                source="vms.resourcegroup",
+                create=None,
+                change=Tag.GROUP_CHANGE,
+                remove=Tag.GROUP_REMOVE,
+                name="it->>'name'",
+                keys={"group_key": "(it->>'id')::bigint"},
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -166,6 +188,19 @@ class Connection(models.Model):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"),
+        ]
+        triggers = [
+            kept(
+                source="vms.connection",
+                create=Tag.CONNECTION_CREATE,
+                change=Tag.CONNECTION_CHANGE,
+                remove=Tag.CONNECTION_REMOVE,
+                name="it->>'name'",
+                moves={
+                    "was->'paused_until' <> 'null' AND is_now->'paused_until' = 'null'": Tag.CONNECTION_RESUME,
+                    "was->'paused_until' <> is_now->'paused_until'": Tag.CONNECTION_PAUSE,
+                },
+            )
         ]
 
     def __str__(self) -> str:
@@ -234,6 +269,16 @@ class ImageCatalogEntry(models.Model):
                 name="vms_imagecatalogentry_unique_image",
                 violation_error_message=_("This image is in the catalog already."),
             ),
+        ]
+        triggers = [
+            kept(
+                source="vms.imagecatalogentry",
+                create=Tag.IMAGE_CREATE,
+                change=Tag.IMAGE_CHANGE,
+                remove=Tag.IMAGE_REMOVE,
+                name="concat_ws(':', it->>'publisher', it->>'offer', it->>'sku')",
+                keys={"is_public": "true"},
+            )
         ]
 
     def __str__(self) -> str:
@@ -635,6 +680,16 @@ class VirtualMachine(models.Model):
         return self.name
 
     @property
+    def where(self) -> dict[str, Any]:
+        """What an event of the record says of this machine: which one it is, and in which group."""
+        return {
+            "object_id": str(self.pk),
+            "object_name": self.name,
+            "vm_key": self.pk,
+            "group_key": self.resource_group_id,
+        }
+
+    @property
     def are_settings_reported(self) -> bool:
         """Whether settings are what the machine reports, changed on it alone (Azure Stack HCI); loads the connection."""
         return self.connection.platform == Platform.AZURE_STACK_HCI
@@ -832,6 +887,26 @@ class RoleAssignment(models.Model):
                 nulls_distinct=False,
                 name="vms_roleassignment_unique",
             ),
+        ]
+        triggers = [
+            kept(
+                source="vms.roleassignment",
+                create=Tag.ROLE_GIVE,
+                change=Tag.ROLE_CHANGE,
+                remove=Tag.ROLE_TAKE,
+                name=(
+                    "COALESCE((SELECT username FROM auth_user WHERE id = (it->>'user_id')::bigint), "
+                    "(SELECT name FROM auth_group WHERE id = (it->>'group_id')::bigint))"
+                ),
+                keys={
+                    "vm_key": "(it->>'vm_id')::bigint",
+                    "group_key": (
+                        "COALESCE((it->>'resource_group_id')::bigint, "
+                        "(SELECT resource_group_id FROM vms_virtualmachine WHERE id = (it->>'vm_id')::bigint))"
+                    ),
+                    "subscription_key": "(it->>'subscription_id')::bigint",
+                },
+            )
         ]
 
     def __str__(self) -> str:

@@ -10,6 +10,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
+from audit.context import acting
+from audit.tags import Door
 from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
@@ -30,6 +32,7 @@ from vms.selectors import (
     owns_everything,
     vm_page,
 )
+from vms.services.exports import note_export
 from vms.services.records import (
     SettingsRefusedError,
     VmExistsError,
@@ -61,6 +64,8 @@ def vm_export(request: PortalRequest) -> StreamingHttpResponse:
     """Every VM that the list would show, as CSV; rows are sent as they are read."""
     filters = VmFilter.of(request.user, request.GET)
     lines = csv_lines(filters.found, notes=[problem.words for problem in filters.ignored])
+    with acting(door=Door.PAGE, person=request.user):
+        note_export(filters=request.GET.dict(), machines=filters.found.count(), by=request.user)
     name = f"virtual-machines-{timezone.localdate().isoformat()}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8", headers=headers)

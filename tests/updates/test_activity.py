@@ -73,6 +73,6 @@ def test_the_page_costs_the_same_whatever_happened(django_assert_num_queries: An
         OperationFactory(vm=vm, succeeded=True)
         VirtualMachine.objects.filter(pk=vm.pk).update(location=f"region{number}", enable_hotpatching=number % 2 == 0)
     vm = VirtualMachine.objects.select_related("resource_group").get(pk=vm.pk)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         entries = load_activity(vm)
     assert len(entries) > 100

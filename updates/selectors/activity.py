@@ -1,4 +1,4 @@
-"""What happened to one VM, newest first: operations, changes of its settings and facts, roles given and taken."""
+"""What happened to one VM, newest first: operations, changes of its settings and facts, holds, roles given and taken."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet
 
+from audit.models import AuditEvent
+from audit.selectors import Entry, in_words
+from audit.tags import Tag
 from patching.terms import AssessmentMode, PatchMode, PatchSettings, RebootSetting
 from updates.models import Operation
 from vms.choices import Scope
@@ -26,6 +29,18 @@ from vms.models import (
 )
 
 MAX_ENTRIES = 200
+# Of these the page tells more by itself: from operations, and from the histories of settings, facts and roles.
+_TOLD_OTHERWISE = (
+    Tag.ASSESSMENT_REQUEST,
+    Tag.INSTALLATION_REQUEST,
+    Tag.ROLLBACK_REQUEST,
+    Tag.RECORD_CREATE,
+    Tag.RECORD_CHANGE,
+    Tag.SETTINGS_CHANGE,
+    Tag.ROLE_GIVE,
+    Tag.ROLE_CHANGE,
+    Tag.ROLE_TAKE,
+)
 
 
 class Kind(StrEnum):
@@ -36,6 +51,7 @@ class Kind(StrEnum):
     ADDED = "added"
     FACTS = "facts"
     ROLE = "role"
+    ACT = "act"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,7 @@ class Activity:
     after: PatchSettings | None = None
     facts: tuple[FactChange, ...] = ()
     role: RoleChange | None = None
+    act: Entry | None = None
     source: str = ""
     file: str = ""
 
@@ -104,6 +121,11 @@ def load_activity(vm: VirtualMachine) -> list[Activity]:
     entries += _settings_changes(vm, settings, users)
     entries += _fact_changes(vm, facts, users)
     entries += (_role_change(event, users, groups) for event in roles)
+    acts = AuditEvent.objects.filter(vm_key=vm.pk).exclude(tag__in=[tag.value for tag in _TOLD_OTHERWISE])
+    entries += (
+        Activity(act.at, act.who, Kind.ACT, act=act)
+        for act in in_words(list(acts.order_by("-at", "-pk")[:MAX_ENTRIES]))
+    )
     return sorted(entries, key=lambda entry: entry.at, reverse=True)[:MAX_ENTRIES]
 
 

@@ -13,6 +13,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef
 
+from audit.context import acting
 from patching.orchestrator import Patcher, PatcherVerdict
 from patching.recurrence import EarlyMonth, Window, zone_of
 from patching.terms import InstallationPlan
@@ -247,8 +248,9 @@ def create_configuration(
 ) -> MaintenanceConfiguration:
     """Keep a new configuration with its static members; its first window opens 15 minutes from now at the earliest."""
     configuration.created_by = created_by
-    configuration.save(force_insert=True)
-    configuration.vms.set(selection.ids)
+    with acting(person=created_by):
+        configuration.save(force_insert=True)
+        configuration.vms.set(selection.ids)
     plan_next_run(configuration=configuration, now=now + LEAD)
     follow_schedules()
     return configuration

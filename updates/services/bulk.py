@@ -14,6 +14,7 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import CASCADE, ManyToOneRel, Model, QuerySet
 from psycopg.errors import LockNotAvailable
 
+from audit.tags import Tag
 from db.arrays import array, rowset
 from patching.codes import ErrorCode
 from patching.terms import InstallationPlan, OperationKind, OperationState
@@ -21,6 +22,7 @@ from updates.engine.budget import available
 from updates.engine.rows import ClaimedRow
 from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
 from updates.plans import plan_from_json, plan_to_json
+from updates.services.acts import note_bulk
 from updates.services.operations import (
     RequestOutcome,
     Verdict,
@@ -83,6 +85,8 @@ def request_bulk(
     if is_new:
         with connection.cursor() as cursor:
             cursor.execute(_INSERT_BLOCKS, [row.pk, BLOCK, selection.packed])
+        detail = {"machines": selection.count, "filters": dict(chosen_by or {}), "plan": row.plan}
+        note_bulk(tag=Tag.BULK_REQUEST, request=row, by=requested_by, detail=detail)
     return row
 
 
@@ -227,10 +231,13 @@ def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
             request_id=request_id, verdict="accepted", operation__state=OperationState.QUEUED.value, vm__in=mine
         )
         ids = list(queued.values_list("operation_id", flat=True)[:BLOCK])
-        done = cancel_operations(operation_ids=ids, requested_by=requested_by) if ids else set()
+        done = cancel_operations(operation_ids=ids, requested_by=requested_by, is_bulk=True) if ids else set()
         cancelled += len(done)
         if not done:
-            return cancelled
+            break
+    if request := BulkRequest.objects.filter(pk=request_id).first():
+        note_bulk(tag=Tag.BULK_CANCEL, request=request, by=requested_by, detail={"operations": cancelled})
+    return cancelled
 
 
 def prune_operations(*, keep_days: int, seconds: float = 20.0, batch: int = 2_000) -> int:

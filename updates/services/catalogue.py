@@ -15,6 +15,8 @@ import pghistory
 from django.db import transaction
 from django.db.models import Q
 
+from audit.services import Act, record
+from audit.tags import Tag
 from patching import terms
 from patching.one_release import DecisionProblem, Meeting, find_meant, meet, stands_against
 from patching.release_files import (
@@ -143,6 +145,9 @@ def import_catalogue(
             machines = count_track_changes(before, _recorded(), now=now) if now else 0
             if is_dry_run:
                 transaction.set_rollback(True)
+            else:
+                detail = {"file": plain(file_name), "rows": len(rows)}
+                record(acts=[Act(Tag.CATALOGUE_IMPORT, is_public=True, detail=detail)])
     except ReleaseDataError as error:
         raise CatalogueFileError(error.problem, row=error.row, field=error.field, value=error.value) from None
     unused = {name for _n, row in rows for name in row.keys() - (RELEASE_FIELDS if "type" in row else OTHER_FIELDS)}
@@ -562,6 +567,8 @@ def decide_release(
         target.is_planned = None
     elif target.is_planned is None:
         target.is_planned = target.month.month in BASELINE_MONTHS
+    detail = {"answer": str(target.get_type_display())}
+    record(acts=[Act(Tag.GUARD_DECIDE, object_name=f"KB{kb_number}", is_public=True, detail=detail)], reason=reason)
     return _confirm(target, decided_by, reason, now)
 
 

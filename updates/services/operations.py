@@ -32,6 +32,7 @@ from updates.engine.transition import Change, transition, write_events
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.work import work_on
+from updates.services.acts import note_cancelled, note_requests
 from vms.models import Connection, VirtualMachine
 
 if TYPE_CHECKING:
@@ -254,6 +255,8 @@ def _request(
         wanted = [vm_id for vm_id in accepted if (vm_id in begun) is (begins_at is not None)]
         for row in new.insert(wanted, operation_id, begins_at=begins_at):
             outcomes[row.vm_id] = RequestOutcome(row.vm_id, Verdict.ACCEPTED, row.pk, begun=row if begins_at else None)
+    if requested_by is not None and not is_bulk:
+        note_requests(kind=kind, vm_ids=accepted, plan=plan, requested_by=requested_by)
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
 
 
@@ -401,9 +404,18 @@ class _New:
 
 
 @transaction.atomic
-def cancel_operations(*, operation_ids: Collection[UUID], requested_by: User | None) -> set[UUID]:
-    """Cancel operations that are still queued; returns those that were. What has started is left alone."""
-    return _cancel(operation_ids, {"by": requested_by.get_username()} if requested_by else {})
+@transaction.atomic
+def cancel_operations(
+    *, operation_ids: Collection[UUID], requested_by: User | None, is_bulk: bool = False
+) -> set[UUID]:
+    """Cancel operations that are still queued; returns those that were. What has started is left alone.
+
+    `is_bulk`: they are part of something larger, whose cancelling is kept as a whole.
+    """
+    cancelled = _cancel(operation_ids, {"by": requested_by.get_username()} if requested_by else {})
+    if requested_by is not None and not is_bulk:
+        note_cancelled(operation_ids=cancelled, cancelled_by=requested_by)
+    return cancelled
 
 
 def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[UUID]:

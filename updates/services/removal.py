@@ -10,6 +10,8 @@ import structlog
 from django.db import transaction
 from django.db.models import Count, Q
 
+from audit.services import Act, record
+from audit.tags import Tag
 from patching.lifecycle import IN_FLIGHT
 from updates.models import InstalledPatch, Operation
 from vms.models import RoleAssignment, VirtualMachine
@@ -70,5 +72,6 @@ def remove_vm(*, vm_id: int, removed_by: User) -> None:
     in_flight = next((row.pk for row in open_operations if row.state in IN_FLIGHT), None)
     if in_flight is not None:
         raise MachineIsBusyError(in_flight)
+    record(acts=[Act(Tag.RECORD_REMOVE, **vm.where)], by=removed_by)
     vm.delete()
     log.info("record_removed", vm_id=vm_id, arm_id=vm.arm_id, by=removed_by.get_username())

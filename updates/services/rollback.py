@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from audit.context import acting
 from connectors.protocol import Capability
 from connectors.registry import kinds_with
 from patching.rollback import RollbackOrder, RollbackRefusal
@@ -69,15 +70,16 @@ def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> 
 
 
 def _hold(outcomes: Collection[RequestOutcome], orders: Mapping[int, RollbackOrder], requested_by: User | None) -> None:
-    KbHold.objects.bulk_create(
-        [
-            KbHold(vm_id=o.vm_id, kb_number=kb, operation_id=o.operation_id, created_by=requested_by)
-            for o in outcomes
-            if o.verdict is Verdict.ACCEPTED
-            for kb in orders[o.vm_id].uninstall_kbs
-        ],
-        ignore_conflicts=True,
-    )
+    with acting(person=requested_by):
+        KbHold.objects.bulk_create(
+            [
+                KbHold(vm_id=o.vm_id, kb_number=kb, operation_id=o.operation_id, created_by=requested_by)
+                for o in outcomes
+                if o.verdict is Verdict.ACCEPTED
+                for kb in orders[o.vm_id].uninstall_kbs
+            ],
+            ignore_conflicts=True,
+        )
 
 
 def lift_hold(*, vm_id: int, kb_number: str) -> bool:

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Lower
 
+from audit.context import acting
 from db.arrays import array
 from db.locks import Lock, hold
 from patching.codes import ErrorCode, RolloutReason
@@ -126,7 +127,8 @@ def create_rollout(
     )
     if rollout_id:
         rollout.pk = rollout_id
-    rollout.save(force_insert=True)
+    with acting(person=created_by):
+        rollout.save(force_insert=True)
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -272,7 +274,8 @@ def _advance(pk: UUID, now: datetime) -> bool:
             rollout.finished_at, rollout.next_step_at = now, None
     else:
         _work_on(rollout, now)
-    rollout.save()
+    with acting(person=rollout.created_by):  # the portal goes on for the person who asked for it
+        rollout.save()
     return True
 
 
@@ -522,7 +525,8 @@ def resume_rollout(*, rollout_id: UUID, now: datetime, resumed_by: User) -> bool
     if rollout is None:
         return False
     forgiven = RolloutMember.objects.filter(rollout=rollout, status=MemberState.FAILED).count() + _unhealthy(rollout)
-    Rollout.objects.filter(pk=rollout_id, status=RolloutState.PAUSED).update(forgiven=forgiven)
+    with acting(person=resumed_by):
+        Rollout.objects.filter(pk=rollout_id, status=RolloutState.PAUSED).update(forgiven=forgiven)
     return _move(rollout_id, {RolloutState.PAUSED}, RolloutState.RUNNING, "", now, resumed_by)
 
 
@@ -550,6 +554,7 @@ def _move(
     by: User,
 ) -> bool:
     rows = Rollout.objects.filter(pk=rollout_id, status__in=from_states)
-    moved = rows.update(status=to_state, reason=reason, next_step_at=next_step_at)
+    with acting(person=by):
+        moved = rows.update(status=to_state, reason=reason, next_step_at=next_step_at)
     log.info("rollout_moved", rollout_id=str(rollout_id), to=to_state.value, by=by.get_username())
     return bool(moved)

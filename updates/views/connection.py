@@ -24,7 +24,7 @@ from vms.forms.connections import MisfortuneForm, PauseForm
 from vms.forms.typed_connection import connection_form
 from vms.models import Connection
 from vms.selectors import owns_everything
-from vms.services.connections import pause_connection, resume_connection, save_connection, set_misfortune
+from vms.services.connections import note_test, pause_connection, resume_connection, save_connection, set_misfortune
 
 View = Callable[..., HttpResponse]
 
@@ -96,7 +96,9 @@ def connection_pause(request: PortalRequest, pk: int) -> HttpResponse:
 def connection_test(request: PortalRequest, pk: int) -> HttpResponse:
     """Ask the connector whether it answers, and what it would offer."""
     connection = get_object_or_404(Connection, pk=pk)
-    return _detail(request, pk, probe=probe_connection(connection, now=timezone.now()))
+    probe = probe_connection(connection, now=timezone.now())
+    note_test(connection=connection, error=probe.error, milliseconds=probe.milliseconds)
+    return _detail(request, pk, probe=probe)
 
 
 @require_POST

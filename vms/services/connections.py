@@ -8,6 +8,8 @@ from django.db import connection as database
 from django.db import transaction
 from django.utils import timezone
 
+from audit.services import Act, record
+from audit.tags import Tag
 from connectors.configuration import read
 from connectors.registry import KINDS, Trouble, TroubleCode, UnusableError
 from connectors.simulator import MISFORTUNE_TAG
@@ -40,6 +42,12 @@ def save_connection(*, connection: Connection) -> None:
         refresh_patchers(among=VirtualMachine.objects.filter(connection=connection))
 
 
+def note_test(*, connection: Connection, error: str, milliseconds: int) -> None:
+    """Keep that somebody tested the connection, and how it answered."""
+    detail = {"error": error, "milliseconds": milliseconds}
+    record(acts=[Act(Tag.CONNECTION_TEST, str(connection.pk), connection.name, "vms.connection", detail=detail)])
+
+
 def pause_connection(*, connection: Connection, minutes: int | None) -> None:
     """Start nothing through this connection for so long (None: until it is resumed). What runs goes on."""
     until = UNTIL_RESUMED if minutes is None else timezone.now() + timedelta(minutes=minutes)
@@ -56,11 +64,15 @@ UPDATE vms_virtualmachine
 SET tags = tags - ARRAY(SELECT key FROM jsonb_object_keys(tags) AS key WHERE lower(key) = %(tag)s)
     || CASE WHEN %(wish)s = '' THEN '{}' ELSE jsonb_build_object(%(tag)s::text, %(wish)s::text) END
 WHERE connection_id = %(connection)s AND lower(name) = lower(%(name)s)
+RETURNING id
 """
 
 
 def set_misfortune(*, connection: Connection, vm_name: str, wish: str) -> int:
     """Let the simulated machines of this name suffer `wish` from now on (empty: nothing any more); how many there are."""
-    with database.cursor() as cursor:
+    detail = {"wish": wish}
+    with transaction.atomic(), database.cursor() as cursor:
         cursor.execute(_SET_TAG, {"wish": wish, "tag": MISFORTUNE_TAG, "connection": connection.pk, "name": vm_name})
+        vms = VirtualMachine.objects.filter(pk__in=[row[0] for row in cursor.fetchall()])
+        record(acts=[Act(Tag.MISFORTUNE_SET, **vm.where, detail=detail) for vm in vms])
         return int(cursor.rowcount)

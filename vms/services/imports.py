@@ -28,6 +28,8 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from audit.services import Act, record
+from audit.tags import Tag
 from db.locks import Lock, hold
 from patching.eligibility import CatalogIndex, judge_eligibility
 from patching.terms import Platform, ScaleSetOrchestration
@@ -149,6 +151,11 @@ class ImportReport:
         return [(str(ROW_OUTCOMES[outcome]), count) for outcome, count in self.counts.items()]
 
     @property
+    def for_record(self) -> dict[str, int]:
+        """The same for the record, by the codes of the outcomes."""
+        return {outcome.value: count for outcome, count in self.counts.items() if count}
+
+    @property
     def rows_by_urgency(self) -> list[RowReport]:
         """What was changed first, then what was left out (Linux last), then what is as it was; in the file's order."""
         return sorted(self.rows, key=attrgetter("urgency"))
@@ -183,6 +190,16 @@ def import_vms(*, data: bytes, connection: Connection, file_name: str = "", is_d
                 writer.write(block)
             if is_dry_run:
                 transaction.set_rollback(True)
+            else:
+                record(
+                    acts=[
+                        Act(
+                            Tag.INVENTORY_IMPORT,
+                            object_name=connection.name,
+                            detail={"file": file_name} | report.for_record,
+                        )
+                    ]
+                )
     except InventoryFileError as error:
         raise ImportFileError(error.message) from None
     report.has_more_pages, report.passed_over = reader.has_more_pages, reader.passed_over

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import pghistory
 from django.db import IntegrityError, transaction
 
+from audit.services import Act
+from audit.services import record as keep
+from audit.tags import Tag
 from patching.eligibility import Eligibility, judge_eligibility
 from patching.settings_rules import SettingsViolation, judge_settings
 from patching.terms import (
@@ -140,6 +143,7 @@ def create_vm(*, new: NewVm) -> VirtualMachine:
             vm.save(force_insert=True)
     except IntegrityError as error:
         raise VmExistsError(new.name) from error
+    keep(acts=[Act(Tag.RECORD_CREATE, **vm.where)])
     refresh_hotpatch_statuses(vm_ids=[vm.pk])
     refresh_patchers(among=VirtualMachine.objects.filter(pk=vm.pk))
     return vm
@@ -176,6 +180,7 @@ def change_record(*, vm_id: int, record: VmRecord) -> VirtualMachine:
     record.write_to(vm)
     with pghistory.context(source="page"):
         vm.save(update_fields=_WRITTEN)
+        keep(acts=[Act(Tag.RECORD_CHANGE, **vm.where)])
     refresh_hotpatch_statuses(vm_ids=[vm.pk])
     refresh_patchers(among=VirtualMachine.objects.filter(pk=vm.pk))
     return vm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
+from audit.services import Act, record
+from audit.tags import Tag
 from patching.settings_rules import SettingsViolation, judge_settings
 from patching.terms import AssessmentMode, PatchMode, PatchSettings, Platform, RebootSetting
 from vms.choices import Role
@@ -123,6 +126,28 @@ def change_settings(*, selection: VmSelection, change: SettingsChange, changed_b
     if changed:
         values = {name: value.value if isinstance(value, StrEnum) else value for name, value in change.values.items()}
         VirtualMachine.objects.filter(pk__in=changed).update(**values)
+        record(acts=_acts(outcomes, values), by=changed_by)
         refresh_hotpatch_statuses(vm_ids=changed)
         refresh_patchers(among=VirtualMachine.objects.filter(pk__in=changed))
     return outcomes
+
+
+MAX_NAMED = 20  # machines whose names an event holds
+
+
+def _acts(outcomes: Sequence[SettingsOutcome], values: dict[str, Any]) -> list[Act]:
+    """What the record keeps: the one machine, else one act for each resource group with how many changed in it."""
+    groups: dict[int, list[VirtualMachine]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.verdict is Verdict.CHANGED:
+            groups[outcome.vm.resource_group_id].append(outcome.vm)
+    return [
+        Act(
+            Tag.SETTINGS_CHANGE,
+            **(vms[0].where if len(vms) == 1 else {"group_key": pk, "object_name": vms[0].resource_group.name}),
+            source="vms.virtualmachine",
+            after=values,
+            detail={"machines": len(vms), "names": [vm.name for vm in vms[:MAX_NAMED]]} if len(vms) > 1 else {},
+        )
+        for pk, vms in groups.items()
+    ]

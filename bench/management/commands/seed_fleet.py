@@ -6,14 +6,15 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from audit.commands import SignedCommand
 from bench.fleet import make_fleet
 
 MOST = 5_000_000
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Make a fleet on connections of its own."""
 
     help = "Make a plausible fleet of simulated machines. The same seed gives the same machines."

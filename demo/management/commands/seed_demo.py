@@ -6,14 +6,14 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
 
+from audit.commands import SignedCommand
 from demo.fleet import seed
 
 ADMIN = "admin"
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Seed the demo; what is there already stays as it is."""
 
     help = "Import the recorded catalogue and make the demo fleet. Running it again changes nothing."

@@ -6,12 +6,12 @@ import sys
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand
 
+from audit.commands import SignedCommand
 from demo.management.commands.seed_demo import ADMIN
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Set the password of the demo administrator; it never appears on a command line or in a log."""
 
     help = "Set the demo administrator's password (read from standard input)."

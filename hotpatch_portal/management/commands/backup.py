@@ -7,20 +7,25 @@ import shutil
 import subprocess
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import UndefinedTable
+from psycopg.types.json import Jsonb
 
+from audit.commands import SignedCommand
+from audit.context import operating_system_user
+from audit.tags import Door, Tag
 from hotpatch_portal.stack.embedded import EMBEDDED_VERSION, EmbeddedPostgres, StackError, postgres_programs
 from hotpatch_portal.stack.portal import hold
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Write the database into a file (custom format of pg_dump), or put one back into an empty database."""
 
     help = "Write the whole database into FILE; --restore puts FILE into a database that has no tables yet."
@@ -57,6 +62,7 @@ class Command(BaseCommand):
             raise CommandError(f"{file} cannot be written: {error.strerror}.") from None
         finally:
             unfinished.unlink(missing_ok=True)
+        _note(Tag.BACKUP_WRITE, file, where)
         self.stdout.write(f"The database is in {file} ({file.stat().st_size:,} bytes).")
 
     def _restore(self, file: Path, where: Mapping[str, str]) -> None:
@@ -65,7 +71,18 @@ class Command(BaseCommand):
         if found and found[0]:
             raise CommandError("The database has tables already: restore into an empty one. Nothing was changed.")
         _run("pg_restore", where, "--no-owner", "--exit-on-error", "--single-transaction", str(file))
+        _note(Tag.BACKUP_RESTORE, file, where)
         self.stdout.write(f"{file} was restored; the next `make up` brings it up to date.")
+
+
+def _note(tag: Tag, file: Path, where: Mapping[str, str]) -> None:
+    """Keep it in the database that it was done to, which may be another than Django's; an old one has no such table."""
+    agent, detail = f"backup ({operating_system_user()})", Jsonb({"bytes": file.stat().st_size})
+    with psycopg.connect(make_conninfo(**where)) as connection, suppress(UndefinedTable):
+        connection.execute(
+            "INSERT INTO public.audit_auditevent (tag, door, agent, object_name, detail) VALUES (%s, %s, %s, %s, %s)",
+            [tag.value, Door.COMMAND.value, agent[:150], file.name[:200], detail],
+        )
 
 
 @contextmanager

@@ -6,13 +6,14 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
+from audit.commands import SignedCommand
 from updates.services.catalogue import CatalogueFileError, RowOutcome, import_catalogue
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Import a list of releases or of other updates (JSON or CSV); importing it twice changes nothing."""
 
     help = "Import recorded releases (rows with a type) or other updates (rows with a title) from a JSON or CSV file."

@@ -6,8 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
+from audit.commands import SignedCommand
 from updates.models import Release
 from updates.services.catalogue import import_catalogue
 
@@ -15,7 +14,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 FILES = ("hotpatch_releases.json", "other_updates.json")
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Import the recorded data that the portal brings; importing it twice changes nothing."""
 
     help = "Import the releases and other updates that come with the portal."

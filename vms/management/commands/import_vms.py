@@ -6,14 +6,15 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from audit.commands import SignedCommand
 from connectors.registry import simulated_kinds
 from vms.models import Connection
 from vms.services.imports import ImportFileError, RowOutcome, check_size, import_vms
 
 
-class Command(BaseCommand):
+class Command(SignedCommand):
     """Import virtual machines and print one line per row."""
 
     help = "Import virtual machines from what “az vm list -o json” or Azure Resource Manager's list prints."

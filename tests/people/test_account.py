@@ -11,7 +11,7 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
-from hotpatch_portal.models import Preferences
+from people.models import Preferences
 from tests.factories import VirtualMachineFactory
 from ui.templatetags.portal import browser_words
 

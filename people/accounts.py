@@ -9,7 +9,7 @@ from allauth.core.internal.ratelimit import truncate_ip
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 
-from hotpatch_portal.services import carry_stored
+from people.services import carry_stored
 
 
 class PortalAccounts(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types

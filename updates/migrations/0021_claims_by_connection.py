@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0019_ready_for_hotpatches'),
+        ('updates', '0020_worker_heartbeat'),
         ('vms', '0015_misfortune_tag_without_case'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

@@ -15,7 +15,7 @@ SELECT connection_id, tokens, refilled_at FROM updates_bucket WHERE name = ''
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("updates", "0020_claims_by_connection"),
+        ("updates", "0021_claims_by_connection"),
         ("vms", "0016_connection_configuration"),
     ]
 

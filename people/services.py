@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.http.response import HttpResponseBase
 
-from hotpatch_portal.models import Preferences
+from audit.services import Act, record
+from audit.tags import Tag
+from people.models import Preferences
 from ui.preferences import CHOSEN_TIME_ZONE_COOKIE, DENSITY_COOKIE, THEME_COOKIE, remember
 
 _COOKIES = {
@@ -44,6 +47,7 @@ def sessions_of(*, user: User) -> list[UserSession]:
     return sorted(sessions, key=lambda session: session.created_at, reverse=True)
 
 
+@transaction.atomic
 def end_sessions(*, user: User, keep: str, session_id: int | None = None) -> int:
     """Sign the user out in one session, or (None) in every one but `keep` (a session key); how many ended."""
     rows = UserSession.objects.filter(user=user).exclude(session_key=keep)
@@ -52,4 +56,12 @@ def end_sessions(*, user: User, keep: str, session_id: int | None = None) -> int
     ended = list(rows)
     for session in ended:
         session.end()
+    if ended:
+        name, detail = user.get_username(), {"sessions": len(ended)}
+        record(acts=[Act(Tag.SESSION_END, object_id=str(user.pk), object_name=name, detail=detail)], by=user)
     return len(ended)
+
+
+def note_export(*, filters: Mapping[str, str], by: User) -> None:
+    """Keep that somebody takes the activity out of the portal."""
+    record(acts=[Act(Tag.ACTIVITY_EXPORT, detail={"filters": dict(filters)})], by=by)
