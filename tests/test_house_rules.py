@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-APPS = ("patching", "connectors", "ui", "vms", "updates", "hotpatch_portal")
+APPS = ("patching", "connectors", "ui", "audit", "vms", "updates", "people", "hotpatch_portal")
 MAX_VIEW_STATEMENTS_LINES = 15
 STATE_WRITER = "updates/services/operations.py"
 
@@ -23,6 +23,11 @@ def sources(*under: str) -> Iterator[tuple[str, ast.Module]]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if "migrations" not in path.parts:
                 yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def files(*names: str) -> Iterator[tuple[str, ast.Module]]:
+    """These Python files, parsed."""
+    yield from ((name, ast.parse((ROOT / name).read_text())) for name in names)
 
 
 def templates() -> list[Path]:
@@ -67,7 +72,7 @@ def test_the_state_of_an_operation_has_one_writer() -> None:
     # The engine's copy in memory follows the transition it has just made, so that its request says what is true.
     allowed = {("updates/services/engine.py", "starting"), ("updates/services/engine.py", "under_way")}
     offenders = []
-    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui"):
+    for name, tree in sources("audit", "updates", "vms", "people", "hotpatch_portal", "ui"):
         if name == STATE_WRITER:
             continue
         spans = [
@@ -100,7 +105,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 def test_views_are_short() -> None:
     long = []
-    for name, tree in sources("ui", "vms", "updates"):
+    for name, tree in sources("ui", "vms", "updates", "people"):
         if "/views" not in name:
             continue
         for function in functions(tree):
@@ -113,7 +118,7 @@ def test_views_are_short() -> None:
 
 def test_services_take_keywords_only_and_never_see_a_request() -> None:
     wrong = []
-    for name, tree in sources("vms/services", "updates/services"):
+    for name, tree in [*sources("vms/services", "updates/services"), *files("audit/services.py", "people/services.py")]:
         for function in functions(tree):
             names = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
             if "request" in names:
@@ -124,7 +129,7 @@ def test_services_take_keywords_only_and_never_see_a_request() -> None:
 def test_views_branch_on_htmx_in_one_place() -> None:
     offenders = [
         name
-        for name, _tree in sources("ui", "vms", "updates", "hotpatch_portal")
+        for name, _tree in sources("ui", "audit", "vms", "updates", "people", "hotpatch_portal")
         if "request.htmx" in (ROOT / name).read_text() and name != "ui/pages.py"
     ]
     assert offenders == []
@@ -270,7 +275,7 @@ def test_every_table_is_documented() -> None:
     documented = "\n".join(path.read_text() for path in (ROOT / "docs/models").glob("*.md"))
     missing = [
         model.__name__
-        for app in ("vms", "updates")
+        for app in ("audit", "vms", "updates", "people")
         for model in apps.get_app_config(app).get_models()
         if f"`{model.__name__}`" not in documented
     ]

@@ -11,7 +11,11 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-BEFORE = [("updates", "0012_bulk_answers_are_a_log"), ("vms", "0010_group_index_covers_filters")]
+BEFORE = [
+    ("updates", "0012_bulk_answers_are_a_log"),
+    ("vms", "0010_group_index_covers_filters"),
+    ("hotpatch_portal", "0002_preferences"),
+]
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
@@ -112,3 +116,20 @@ def test_rows_of_the_last_version_are_brought_forward(old: MigrationExecutor) ->
         (told["begun"], 1): vms[1:],
         (told["done"], 0): vms[:1],
     }
+
+
+def test_preferences_and_the_permissions_on_them_move_with_their_room(old: MigrationExecutor) -> None:
+    """The row stays, and so does the content type by its id, which permissions and the admin's log refer to."""
+    apps = old.loader.project_state(BEFORE).apps
+    person = apps.get_model("auth.User").objects.create(username="person")
+    apps.get_model("hotpatch_portal.Preferences").objects.create(user=person, theme="dark")
+    kind = apps.get_model("contenttypes.ContentType").objects.create(app_label="hotpatch_portal", model="preferences")
+    permission = apps.get_model("auth.Permission").objects.create(content_type=kind, codename="change_preferences")
+    person.user_permissions.add(permission)
+    old.migrate(old.loader.graph.leaf_nodes())
+    apps = MigrationExecutor(connection).loader.project_state().apps
+    assert list(apps.get_model("people.Preferences").objects.values_list("user", "theme")) == [(person.pk, "dark")]
+    moved = apps.get_model("contenttypes.ContentType").objects.get(pk=kind.pk)
+    assert (moved.app_label, moved.model) == ("people", "preferences")
+    given = apps.get_model("auth.User").objects.get(pk=person.pk).user_permissions.get()
+    assert (given.pk, given.content_type_id) == (permission.pk, kind.pk)
