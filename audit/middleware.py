@@ -20,7 +20,7 @@ class SignedRequests(HistoryMiddleware):
 
     def __call__(self, request: HttpRequest) -> Any:
         """Answer; what the same transaction does afterwards is not the request's."""
-        response = super().__call__(request)
+        response = super().__call__(request)  # type: ignore[no-untyped-call]  # pghistory ships no types
         if request.method in settings.PGHISTORY_MIDDLEWARE_METHODS:
             forget()
         return response

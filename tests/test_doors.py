@@ -154,6 +154,9 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:maintenance"): redirecting(IMPORT),
     ("post", "updates:connection-create"): empty(IMPORT),
     ("post", "updates:connection"): empty(IMPORT),
+    # everybody sees what happened where they may look (tests/people/test_activity.py)
+    ("get", "activity"): SIGNED_IN,
+    ("get", "activity-export"): SIGNED_IN,
     ("get", "account"): SIGNED_IN,
     ("post", "sessions-end"): dict.fromkeys(WHO, 302),
     ("get", "account_login"): dict.fromkeys(WHO, 302) | {"anonymous": 200},

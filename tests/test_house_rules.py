@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-APPS = ("patching", "connectors", "ui", "db", "audit", "vms", "updates", "people", "hotpatch_portal", "demo", "simulation")
+APPS = (
+    "patching",
+    "connectors",
+    "ui",
+    "db",
+    "audit",
+    "vms",
+    "updates",
+    "people",
+    "hotpatch_portal",
+    "demo",
+    "simulation",
+)
 MAX_VIEW_STATEMENTS_LINES = 15
 STATE_WRITER = "updates/engine/transition.py"
 
@@ -23,6 +35,11 @@ def sources(*under: str) -> Iterator[tuple[str, ast.Module]]:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if "migrations" not in path.parts:
                 yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def files(*names: str) -> Iterator[tuple[str, ast.Module]]:
+    """These Python files, parsed."""
+    yield from ((name, ast.parse((ROOT / name).read_text())) for name in names)
 
 
 def templates() -> list[Path]:
@@ -65,7 +82,7 @@ def writes_state(tree: ast.Module) -> list[int]:
 
 def test_the_state_of_an_operation_has_one_writer() -> None:
     offenders = []
-    for name, tree in sources("updates", "vms", "hotpatch_portal", "ui", "demo", "simulation"):
+    for name, tree in sources("audit", "updates", "vms", "people", "hotpatch_portal", "ui", "demo", "simulation"):
         if name == STATE_WRITER:
             continue
         offenders += [f"{name}:{line}" for line in writes_state(tree)]
@@ -91,7 +108,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 def test_views_are_short() -> None:
     long = []
-    for name, tree in sources("ui", "vms", "updates"):
+    for name, tree in sources("ui", "vms", "updates", "people"):
         if "/views" not in name:
             continue
         for function in functions(tree):
@@ -118,7 +135,7 @@ def positional(function: ast.FunctionDef) -> list[str]:
 def test_services_take_one_thing_by_position_at_most_and_never_see_a_request() -> None:
     """What a service is about may come by position; everything else is named, or two ids change places one day."""
     wrong = []
-    for name, tree in sources("vms/services", "updates/services"):
+    for name, tree in [*sources("vms/services", "updates/services"), *files("audit/services.py", "people/services.py")]:
         for function in functions(tree):
             names = [*positional(function), *(argument.arg for argument in function.args.kwonlyargs)]
             if "request" in names:
@@ -131,7 +148,7 @@ def test_services_take_one_thing_by_position_at_most_and_never_see_a_request() -
 def test_views_branch_on_htmx_in_one_place() -> None:
     offenders = [
         name
-        for name, _tree in sources("ui", "db", "vms", "updates", "hotpatch_portal", "demo")
+        for name, _tree in sources("ui", "db", "audit", "vms", "updates", "people", "hotpatch_portal", "demo")
         if "request.htmx" in (ROOT / name).read_text() and name != "ui/pages.py"
     ]
     assert offenders == []
@@ -341,7 +358,7 @@ def test_every_table_is_documented() -> None:
     documented = "\n".join(path.read_text() for path in (ROOT / "docs/models").glob("*.md"))
     missing = [
         model.__name__
-        for app in ("vms", "updates")
+        for app in ("audit", "vms", "updates", "people")
         for model in apps.get_app_config(app).get_models()
         if f"`{model.__name__}`" not in documented
     ]

@@ -11,7 +11,11 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-BEFORE = [("updates", "0012_bulk_answers_are_a_log"), ("vms", "0010_group_index_covers_filters")]
+BEFORE = [
+    ("updates", "0012_bulk_answers_are_a_log"),
+    ("vms", "0010_group_index_covers_filters"),
+    ("hotpatch_portal", "0002_preferences"),
+]
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
@@ -137,3 +141,20 @@ def test_configurations_of_connections_move_back_and_forth(old: MigrationExecuto
     model = MigrationExecutor(connection).loader.project_state(columns).apps.get_model("vms.Connection")
     back = {row[0]: row[1:] for row in model.objects.values_list("name", "catalogue_date", "clock_factor", "seed")}
     assert back == {"A": (date(2024, 8, 14), 0.5, 7)} | dict.fromkeys("BCD", (None, 60.0, 1))
+
+
+def test_preferences_and_the_permissions_on_them_move_with_their_room(old: MigrationExecutor) -> None:
+    """The row stays, and so does the content type by its id, which permissions and the admin's log refer to."""
+    apps = old.loader.project_state(BEFORE).apps
+    person = apps.get_model("auth.User").objects.create(username="person")
+    apps.get_model("hotpatch_portal.Preferences").objects.create(user=person, theme="dark")
+    kind = apps.get_model("contenttypes.ContentType").objects.create(app_label="hotpatch_portal", model="preferences")
+    permission = apps.get_model("auth.Permission").objects.create(content_type=kind, codename="change_preferences")
+    person.user_permissions.add(permission)
+    old.migrate(old.loader.graph.leaf_nodes())
+    apps = MigrationExecutor(connection).loader.project_state().apps
+    assert list(apps.get_model("people.Preferences").objects.values_list("user", "theme")) == [(person.pk, "dark")]
+    moved = apps.get_model("contenttypes.ContentType").objects.get(pk=kind.pk)
+    assert (moved.app_label, moved.model) == ("people", "preferences")
+    given = apps.get_model("auth.User").objects.get(pk=person.pk).user_permissions.get()
+    assert (given.pk, given.content_type_id) == (permission.pk, kind.pk)

@@ -179,6 +179,7 @@ def test_the_page_costs_the_same_for_2_and_for_200_events(
 ) -> None:
     connections = [ConnectionFactory() for _n in range(5)]
     vm = VirtualMachineFactory(resource_group=resource_group)
+    asked = Asked(tags=(Tag.RECORD_CHANGE,))
     for many in (2, 200):
         record(
             acts=[
@@ -191,9 +192,9 @@ def test_the_page_costs_the_same_for_2_and_for_200_events(
             by=chief,
         )  # fmt: skip
         with django_assert_num_queries(4):  # grants, ids, events, what the connections are called
-            assert activity_page(reader=reader, asked=Asked()).entries
+            assert activity_page(reader=reader, asked=asked).entries
         with django_assert_num_queries(4):
-            assert activity_page(reader=chief, asked=Asked()).entries
+            assert activity_page(reader=chief, asked=asked).entries
 
 
 def test_every_way_to_narrow_down_has_an_index(chief: User, reader: User) -> None:

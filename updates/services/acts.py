@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from db.arrays import array
-
 from audit.services import Act, record
 from audit.tags import Tag
+from db.arrays import array
 from patching.terms import OperationKind
 from updates.models import BulkRequest, Operation
 from vms.models import VirtualMachine
@@ -40,7 +39,7 @@ def note_cancelled(*, operation_ids: Collection[UUID], cancelled_by: User) -> No
     record(acts=acts, by=cancelled_by)
 
 
-def note_bulk(*, tag: Tag, request: BulkRequest, by: User, detail: Mapping[str, Any]) -> None:
+def note_bulk(*, tag: Tag, bulk: BulkRequest, by: User, detail: Mapping[str, Any]) -> None:
     """Keep what was done with a bulk request as a whole."""
-    name = f"{request.get_kind_display()} {str(request.pk)[:8]}"
-    record(acts=[Act(tag, str(request.pk), name, owner_key=request.requested_by_id, detail=detail)], by=by)
+    name = f"{bulk.get_kind_display()} {str(bulk.pk)[:8]}"
+    record(acts=[Act(tag, str(bulk.pk), name, owner_key=bulk.requested_by_id, detail=detail)], by=by)

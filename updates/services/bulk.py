@@ -86,7 +86,7 @@ def request_bulk(
         with connection.cursor() as cursor:
             cursor.execute(_INSERT_BLOCKS, [row.pk, BLOCK, selection.packed])
         detail = {"machines": selection.count, "filters": dict(chosen_by or {}), "plan": row.plan}
-        note_bulk(tag=Tag.BULK_REQUEST, request=row, by=requested_by, detail=detail)
+        note_bulk(tag=Tag.BULK_REQUEST, bulk=row, by=requested_by, detail=detail)
     return row
 
 
@@ -236,7 +236,7 @@ def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
         if not done:
             break
     if request := BulkRequest.objects.filter(pk=request_id).first():
-        note_bulk(tag=Tag.BULK_CANCEL, request=request, by=requested_by, detail={"operations": cancelled})
+        note_bulk(tag=Tag.BULK_CANCEL, bulk=request, by=requested_by, detail={"operations": cancelled})
     return cancelled
 
 
