@@ -23,8 +23,7 @@ from patching.recurrence import FIRST_DAY, LAST_DAY
 
 if TYPE_CHECKING:
     from connectors.catalogue import Catalogue
-    from connectors.protocol import Connector, DiscoveredVm, Observation, ObserveRequest, Started, StartRequest, VmRef
-    from patching.terms import PatchSettings
+    from connectors.protocol import Connector, DiscoveredVm, Observation, ObserveRequest, Started, StartRequest
 
 SIMULATOR = "simulator"
 UNUSABLE = "connection.unusable"
@@ -264,9 +263,3 @@ class UnusableConnector:
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:  # noqa: ARG002 (the protocol's signature)
         """Nobody knows; ask again."""
         return [self._answer(is_start=False) for _request in requests]
-
-    def apply_patch_settings(
-        self, changes: Sequence[tuple[VmRef, PatchSettings]]
-    ) -> Sequence[PatchSettings | ConnectorError]:
-        """Nothing was sent."""
-        return [self._answer(is_start=True) for _change in changes]

@@ -92,6 +92,11 @@ ERRORS: dict[str, ErrorText] = {
         _("Which updates are installed is not known, or they do not explain the machine's build."),
         _("Assess the machine first; only then it can be rolled back."),
     ),
+    "settings.not_taken": ErrorText(
+        _("The machine reports other settings than it was told."),
+        _("Something on the machine or its platform sets them: a policy, or another tool."),
+        _("Change it there, then apply the settings again."),
+    ),
     "rollback.not_supported": ErrorText(
         _("This connection cannot uninstall updates."),
         _("There is no way back through the portal. Uninstall on the machine itself, then assess it."),
@@ -162,7 +167,7 @@ ERRORS: dict[str, ErrorText] = {
         _("Assess the machine first; installations are possible again when it has answered."),
     ),
     "conflict.installation_open": ErrorText(
-        _("An installation or a rollback is queued or running on this machine."),
+        _("An operation that changes this machine is queued or running."),
         _("Wait until it has ended, or cancel it while it is queued."),
     ),
     "plan.nothing_to_do": ErrorText(
@@ -214,6 +219,7 @@ _HRESULT = re.compile(r"0x[0-9a-f]{8}")
 EVENTS: dict[str, Text] = {
     "operation.requested": _("Requested"),
     "operation.starting": _("Starting"),
+    "settings.replaced": _("Changed while it waited"),
     "operation.started": _("The machine has started"),
     "operation.start_deferred": _("Not sent yet: the machine or its platform refused for now"),
     "operation.recovered": _("Taken over by another worker"),
@@ -232,6 +238,7 @@ STEPS: dict[str, Text] = {
     "uninstalling": _("Uninstalling %(name)s, %(index)s of %(total)s"),
     "rebooting": _("Rebooting"),
     "verifying": _("Checking what is installed now"),
+    "configuring": _("Changing the settings"),
 }
 
 REASONS: dict[SelectionReason, Text] = {
@@ -396,6 +403,8 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("rollback", "queued"): _("Queued"),
     ("rollback", "rebooting"): _("Rebooting"),
     ("rollback", ""): _("Rolling back"),
+    ("settings", "queued"): _("Queued"),
+    ("settings", ""): _("Changing settings"),
 }
 
 HOLDS: dict[HoldReason, Text] = {

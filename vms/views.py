@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -15,9 +15,8 @@ from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
 from vms.filters import VmFilter
-from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard
+from vms.forms import CreateForm, EditForm, ImportForm
 from vms.models import Grants, ImageCatalogEntry
-from vms.selection import read_once
 from vms.selectors import (
     DEFAULT_ORDER,
     ORDERS,
@@ -28,7 +27,6 @@ from vms.selectors import (
     owns_everything,
     vm_page,
 )
-from vms.services.settings import change_settings
 
 
 @require_GET
@@ -100,21 +98,6 @@ def vm_edit(request: PortalRequest, pk: int) -> HttpResponse:
         return redirect("updates:vm-overview", pk)
     context = {"vm": access.vm, "access": access, "form": form}
     return render_page(request, "vms/edit.html", context, partials={"verdict"}, status=422 if is_asked else 200)
-
-
-@require_http_methods(["GET", "POST"])
-def settings_change(request: PortalRequest) -> HttpResponse:
-    """Change the settings of one machine or of a selection: change, review, done."""
-    data = read_once(request.POST, request.GET)
-    wizard = SettingsWizard(data, user=request.user, is_sent=request.method == "POST")
-    if wizard.asked.are_gone:
-        raise Http404
-    if wizard.asked.is_role_missing:
-        raise PermissionDenied
-    if wizard.is_confirmed:
-        change = wizard.form.change
-        wizard.finish(change_settings(selection=wizard.asked.selection, change=change, changed_by=request.user))
-    return render_page(request, "vms/settings_change.html", {"wizard": wizard}, status=wizard.status)
 
 
 @require_http_methods(["GET", "POST"])

@@ -47,6 +47,7 @@ from patching.terms import (
     InstallationState,
     OperationKind,
     OperationState,
+    PatchSettings,
     RebootStatus,
     RunStatus,
     Verification,
@@ -76,6 +77,7 @@ from updates.services.room import rooms, take
 from updates.services.verification import conclude, verify_earlier_installations
 from vms.lookups import array, rowset
 from vms.models import Connection
+from vms.services.settings import record_settings
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +87,7 @@ ALL_LANES = (Lane.INTERACTIVE, Lane.LOOK, Lane.BULK)
 CLAIM_SIZE = 1_000
 # A start that could not be sent within this long after its claim goes back to the queue instead (lease: 90 s).
 SEND_WITHIN_SECONDS = 20.0
+SETTINGS_LIMIT = timedelta(minutes=15)  # how long a change of settings may take
 TURN_SECONDS = 1.0  # how long to wait for another worker to finish its block of a bulk request
 
 ConnectorFactory = Callable[[Connection, LoadedCatalogue], Connector]
@@ -144,6 +147,7 @@ class Claimed:
     is_bulk: bool
     plan: InstallationPlan | None
     rollback: RollbackOrder | None
+    settings: PatchSettings | None
     handle: str
     created_at: datetime
     started_at: datetime | None
@@ -158,6 +162,8 @@ class Claimed:
         """How long it may take."""
         if self.rollback is not None:
             return 2 * self.rollback.duration
+        if self.settings is not None:
+            return SETTINGS_LIMIT
         return self.plan.maximum_duration if self.plan else None
 
     def event(self, code: str) -> str:
@@ -177,6 +183,7 @@ class Claimed:
             is_bulk=True,
             plan=_plan(begun.plan) if begun.plan else None,
             rollback=None,
+            settings=None,
             handle="",
             created_at=begun.created_at,
             started_at=begun.created_at,
@@ -222,6 +229,7 @@ class Claimed:
             is_bulk=is_bulk,
             plan=_plan(plan) if plan and kind == OperationKind.INSTALLATION else None,
             rollback=_order(plan) if plan and kind == OperationKind.ROLLBACK else None,
+            settings=_settings(plan) if plan and kind == OperationKind.SETTINGS else None,
             handle=handle,
             created_at=datetime.fromisoformat(created),
             started_at=datetime.fromisoformat(started) if started else None,
@@ -242,6 +250,12 @@ def _plan(text: str) -> InstallationPlan:
 def _order(text: str) -> RollbackOrder:
     """The order of a rollback."""
     return order_from_json(json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _settings(text: str) -> PatchSettings:
+    """The settings that an operation carries; all of a change of many machines share a few."""
+    return PatchSettings.from_json(json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,6 +647,7 @@ class _Engine:
         self._follow(running, now)
         self._finish_assessments([p for p in ended if p[1].assessment is not None], now)
         self._finish_installations([p for p in ended if p[1].installation is not None], now)
+        self._finish_settings([p for p in ended if p[1].settings is not None], now)
         if lost:
             with transaction.atomic():
                 self._fail(lost, now)
@@ -699,6 +714,32 @@ class _Engine:
                 }
             )
             verify_earlier_installations(found=good, catalogue=self._catalogue)
+
+    def _finish_settings(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
+        """End changes of settings: state first, then what the machines report that they have now."""
+        if not pairs:
+            return
+        with transaction.atomic():
+            changes = []
+            for work, seen in pairs:
+                is_taken = seen.settings == work.operation.settings
+                changes.append(
+                    Change(
+                        operation_id=work.operation.pk,
+                        from_state=work.operation.state,
+                        to_state=S.SUCCEEDED if is_taken else S.COMPLETED_WITH_WARNINGS,
+                        event="operation.finished",
+                        error_code=None if is_taken else "settings.not_taken",
+                    )
+                )
+            winners = transition(changes=changes, now=now)
+            record_settings(
+                reported={
+                    work.facts.ref.vm_id: seen.settings
+                    for work, seen in pairs
+                    if work.operation.pk in winners and seen.settings is not None
+                }
+            )
 
     def _finish_installations(self, pairs: Sequence[tuple[_Work, Observation]], now: datetime) -> None:
         """End installations: state first, then results, the final assessment and the verification."""
@@ -809,6 +850,7 @@ class _Work:
             requested_at=self.operation.created_at,
             plan=self.plan,
             rollback=self.rollback,
+            settings=self.operation.settings,
         )
 
     def observe_request(self) -> ObserveRequest:
@@ -821,6 +863,7 @@ class _Work:
             started_at=operation.started_at or operation.created_at,
             plan=self.plan,
             rollback=self.rollback,
+            settings=self.operation.settings,
         )
 
     def in_progress(self, answer: Started, now: datetime | None) -> Change:
