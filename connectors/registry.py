@@ -6,7 +6,7 @@ which kinds there are; a new one is an entry here (docs/architecture.md has the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -23,7 +23,15 @@ from patching.recurrence import FIRST_DAY, LAST_DAY
 
 if TYPE_CHECKING:
     from connectors.catalogue import Catalogue
-    from connectors.protocol import Connector, DiscoveredVm, Observation, ObserveRequest, Started, StartRequest
+    from connectors.protocol import (
+        Connector,
+        DiscoveredVm,
+        Observation,
+        ObserveRequest,
+        StartChunk,
+        Started,
+        StartRequest,
+    )
 
 SIMULATOR = "simulator"
 UNUSABLE = "connection.unusable"
@@ -252,9 +260,16 @@ class UnusableConnector:
         """Nothing."""
         return ()
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:  # noqa: ARG002 (the protocol's signature)
+    def start(
+        self,
+        requests: Iterator[StartRequest],
+        *,
+        now: datetime,  # noqa: ARG002 (the protocol's signature)
+        until: float,  # noqa: ARG002 (the protocol's signature)
+    ) -> Iterator[StartChunk]:
         """Nothing was sent."""
-        return [self._answer(is_start=True) for _request in requests]
+        for request in requests:
+            yield [(request.request_id, self._answer(is_start=True))]
 
     def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:  # noqa: ARG002 (the protocol's signature)
         """Nobody knows; ask again."""

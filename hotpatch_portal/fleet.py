@@ -19,8 +19,8 @@ from connectors.configuration import to_json
 from connectors.registry import SIMULATOR
 from connectors.simulator import SimulatorConfiguration
 from patching.terms import PatchMode, Platform
+from updates.engine.sweep import sweep
 from updates.models import Operation, VmUpdateState
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from vms.choices import PowerState
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine

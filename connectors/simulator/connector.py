@@ -6,7 +6,7 @@ beyond hashing. Asking twice gives the same answer, so a start can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -22,6 +22,7 @@ from connectors.protocol import (
     ObserveRequest,
     PatchOutcome,
     Progress,
+    StartChunk,
     Started,
     StartRequest,
     Traits,
@@ -152,9 +153,17 @@ class Simulator:
         """A simulator has no inventory of its own."""
         return ()
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
-        """Take what a machine takes. The same request id answers again and starts nothing new."""
-        return [self._start(request, now) for request in requests]
+    def start(
+        self,
+        requests: Iterator[StartRequest],
+        *,
+        now: datetime,
+        until: float,  # noqa: ARG002 (no call of it takes any time)
+    ) -> Iterable[StartChunk]:
+        """Take what a machine takes, all of it at once. The same request id answers again and starts nothing new."""
+        chunk = [(request.request_id, self._start(request, now)) for request in requests]
+        if chunk:
+            yield chunk
 
     def _start(self, request: StartRequest, now: datetime) -> Started | ConnectorError:
         refusal = self._refusal(request, now)

@@ -18,11 +18,11 @@ from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, Simula
 from hotpatch_portal.simulation.clock import Clock, simulated_clock
 from hotpatch_portal.simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
 from patching.terms import OperationKind
+from updates.engine.sweep import sweep
 from updates.models import Operation, Patch, Release, Rollout, RolloutState
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
-from updates.services.engine import sweep
 from updates.services.rollouts import advance_rollouts, resume_rollout
 from vms.models import Connection as ConnectionRow
 from vms.models import VirtualMachine

@@ -8,11 +8,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from connectors.protocol import Capability, Connector, ConnectorError, Observation, Started
+from connectors.protocol import Capability, Connector, Observation, Started
 from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
-from patching.terms import PatchSettings
+from patching.terms import OperationKind, PatchSettings, RebootSetting
 from tests.connectors.catalogue import recorded
-from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start_request
+from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
 
 
 def _simulator() -> Connector:
@@ -32,7 +32,7 @@ BAD = replace(machine("bad"), power_state="deallocated")
 
 def test_one_answer_per_item_in_order_and_a_bad_item_spoils_no_other(connector: Connector) -> None:
     requests = [start_request(vm, number=n) for n, vm in enumerate((GOOD, BAD, GOOD, BAD, GOOD), start=1)]
-    answers = connector.start(requests, now=NOW)
+    answers = start(connector, requests, now=NOW)
     assert [isinstance(answer, Started) for answer in answers] == [True, False, True, False, True]
     looks = [observe_request(vm, number=n) for n, vm in enumerate((GOOD, machine(line=None), GOOD), start=1)]
     seen = connector.observe(looks, now=NOW)
@@ -40,18 +40,17 @@ def test_one_answer_per_item_in_order_and_a_bad_item_spoils_no_other(connector: 
 
 
 def test_nothing_in_nothing_out(connector: Connector) -> None:
-    assert list(connector.start([], now=NOW)) == []
+    assert list(start(connector, [], now=NOW)) == []
     assert list(connector.observe([], now=NOW)) == []
     assert list(connector.find([], now=NOW)) == []
-    assert list(connector.apply_patch_settings([])) == []
 
 
 def test_the_same_request_starts_nothing_new(connector: Connector) -> None:
     if Capability.IDEMPOTENT_START not in connector.capabilities:
         pytest.skip("not promised")
     request = start_request(GOOD, SECURITY)
-    first = connector.start([request], now=NOW)
-    second = connector.start([request], now=NOW + timedelta(seconds=5))
+    first = start(connector, [request], now=NOW)
+    second = start(connector, [request], now=NOW + timedelta(seconds=5))
     assert first == second
     look = [observe_request(GOOD, SECURITY)]
     assert connector.observe(look, now=NOW) == connector.observe(look, now=NOW)
@@ -104,13 +103,32 @@ def test_a_lost_start_can_be_found(connector: Connector) -> None:
         pytest.skip("not promised")
     never_sent = start_request(BAD)
     lost = start_request(machine("lost", tags=simulate("lost-answer")), number=2)
-    connector.start([never_sent, lost], now=NOW)
+    start(connector, [never_sent, lost], now=NOW)
     found = connector.find([never_sent, lost], now=NOW)
     assert found[0] is None
     assert isinstance(found[1], Started)
 
 
-def test_settings_come_back(connector: Connector) -> None:
-    wanted = PatchSettings(enable_hotpatching=True)
-    (answer,) = connector.apply_patch_settings([(GOOD, wanted)])
-    assert answer == wanted or isinstance(answer, ConnectorError)
+def test_settings_are_carried_and_reported(connector: Connector) -> None:
+    if Capability.SETTINGS not in connector.capabilities:
+        pytest.skip("not promised")
+    wanted = PatchSettings(enable_hotpatching=True, reboot_setting=RebootSetting.NEVER)
+    told = replace(start_request(GOOD), kind=OperationKind.SETTINGS, settings=wanted)
+    (started,) = start(connector, [told], now=NOW)
+    assert isinstance(started, Started)
+    asked = replace(observe_request(GOOD), kind=OperationKind.SETTINGS, settings=wanted)
+    (early,) = connector.observe([asked], now=NOW)
+    assert isinstance(early, Observation)
+    assert not early.is_final
+    (late,) = connector.observe([asked], now=NOW + timedelta(hours=1))
+    assert isinstance(late, Observation)
+    assert (late.settings, late.assessment, late.installation) == (wanted, None, None)
+    (again,) = connector.observe([asked], now=NOW + timedelta(hours=2))
+    assert again == late
+
+
+def test_an_assessment_reports_the_settings_of_the_machine(connector: Connector) -> None:
+    (seen,) = connector.observe([observe_request(GOOD)], now=NOW + timedelta(hours=1))
+    assert isinstance(seen, Observation)
+    assert seen.assessment is not None
+    assert seen.assessment.settings in {None, GOOD.settings}

@@ -33,7 +33,7 @@ from connectors.registry import (
 from connectors.secrets import SecretMissingError, SecretName, is_secret_name, read_secret
 from connectors.simulator import SimulatorConfiguration
 from tests.connectors.catalogue import recorded
-from tests.connectors.machines import NOW, machine, observe_request, start_request
+from tests.connectors.machines import NOW, machine, observe_request, start, start_request
 
 
 class Colour(StrEnum):
@@ -158,7 +158,7 @@ def test_no_configuration_crashes_anything(stored: Any) -> None:
     day = catalogue_date_of(stored)
     assert day is None or day.year >= 2000
     connector = connector_for(SIMULATOR, stored, catalogue=recorded())
-    (answer,) = connector.start([start_request(machine())], now=NOW)
+    (answer,) = start(connector, [start_request(machine())], now=NOW)
     assert isinstance(answer, ConnectorError) is (trouble is not None)
     assert not trouble or str(trouble)
 
@@ -170,8 +170,8 @@ def test_an_unusable_connection_sends_nothing_and_tells_each_request_why() -> No
     connector = connector_for("telepathy", {}, catalogue=recorded())
     assert connector.capabilities == frozenset()
     assert traits_of("telepathy").is_simulated is False
-    (start,) = connector.start([start_request(machine())], now=NOW)
-    assert start == ConnectorError(
+    (refused,) = start(connector, [start_request(machine())], now=NOW)
+    assert refused == ConnectorError(
         UNUSABLE,
         "There is no connector of the kind 'telepathy'.",
         is_retryable=True,

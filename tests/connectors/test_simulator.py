@@ -49,6 +49,7 @@ from tests.connectors.machines import (
     machine,
     observe_request,
     simulate,
+    start,
     start_request,
     states,
 )
@@ -412,11 +413,11 @@ def test_a_machine_of_unknown_build_gets_one_for_ever() -> None:
 def test_a_machine_without_a_product_line_is_known_by_its_sku() -> None:
     world = simulator()
     vm = machine(line=None)
-    (refused,) = world.start([start_request(vm)], now=NOW)
+    (refused,) = start(world, [start_request(vm)], now=NOW)
     assert isinstance(refused, ConnectorError)
     assert refused.code == "vm.unsupported"
     known = replace(vm, image=replace(vm.image, sku="2025-datacenter"))
-    (started,) = world.start([start_request(known)], now=NOW)
+    (started,) = start(world, [start_request(known)], now=NOW)
     assert isinstance(started, Started)
 
 
@@ -599,7 +600,7 @@ def test_without_vbs_a_machine_says_that_it_is_not_ready_and_gets_cumulative_upd
 
 @pytest.mark.parametrize("key", ["simulate", "Simulate", "SIMULATE"])
 def test_the_name_of_the_tag_is_compared_without_case(key: str) -> None:
-    (refused,) = simulator().start([start_request(machine(tags=((key, "Unreachable"),)))], now=NOW)
+    (refused,) = start(simulator(), [start_request(machine(tags=((key, "Unreachable"),)))], now=NOW)
     assert isinstance(refused, ConnectorError)
     assert refused.code == "connector.unreachable"
 
@@ -625,7 +626,7 @@ def test_a_machine_that_takes_no_start(fields: dict[str, object], code: str, is_
     world, ledger = simulator(), MemoryLedger()
     world = replace(world, ledger=ledger)
     request = start_request(machine(**fields))
-    (refused,) = world.start([request], now=NOW)
+    (refused,) = start(world, [request], now=NOW)
     assert isinstance(refused, ConnectorError)
     assert (refused.code, refused.is_retryable, refused.nothing_was_sent) == (code, is_retryable, True)
     assert world.find([request], now=NOW) == [None]
@@ -635,7 +636,7 @@ def test_a_machine_that_takes_no_start(fields: dict[str, object], code: str, is_
 def test_throttling_passes() -> None:
     world = simulator()
     request = start_request(machine(tags=simulate("throttled")))
-    (later,) = world.start([request], now=NOW + timedelta(seconds=61))
+    (later,) = start(world, [request], now=NOW + timedelta(seconds=61))
     assert isinstance(later, Started)
 
 
@@ -643,13 +644,13 @@ def test_a_lost_answer_has_arrived() -> None:
     ledger = MemoryLedger()
     world = replace(simulator(), ledger=ledger)
     request = start_request(machine(tags=simulate("lost-answer")))
-    (lost,) = world.start([request], now=NOW)
+    (lost,) = start(world, [request], now=NOW)
     assert isinstance(lost, ConnectorError)
     assert (lost.code, lost.nothing_was_sent) == ("connector.timeout", False)
     assert len(ledger.lines) == 1
     (found,) = world.find([request], now=NOW)
     assert isinstance(found, Started)
-    (again,) = world.start([request], now=NOW + timedelta(seconds=31))
+    (again,) = start(world, [request], now=NOW + timedelta(seconds=31))
     assert isinstance(again, Started)
 
 
@@ -729,5 +730,5 @@ def test_a_patient_simulator_is_looked_at_when_something_ends() -> None:
 
 def test_the_file_ledger_appends_whole_lines(tmp_path: Path) -> None:
     world = replace(simulator(), ledger=FileLedger(tmp_path / "ledger"))
-    world.start([start_request(machine(), number=number) for number in (1, 2)], now=NOW)
+    start(world, [start_request(machine(), number=number) for number in (1, 2)], now=NOW)
     assert len((tmp_path / "ledger").read_text().splitlines()) == 2

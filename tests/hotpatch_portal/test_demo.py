@@ -8,8 +8,8 @@ from django.core.management import call_command
 
 from hotpatch_portal.demo import seed, stories
 from tests.updates.world import make_due
+from updates.engine.sweep import sweep
 from updates.models import InstalledPatch, Operation, PatchSetMember, VmUpdateState
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from vms.models import Connection, VirtualMachine
 

@@ -10,9 +10,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from hotpatch_portal.fleet import KINDS
+from updates.engine.sweep import sweep
 from updates.models import InstalledPatch, Operation, VmUpdateState
 from updates.services.automation import follow_schedules
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from vms.models import Connection, FactsEvent, VirtualMachine
 

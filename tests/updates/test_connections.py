@@ -21,10 +21,10 @@ from connectors.secrets import SecretName
 from patching.rollback import RollbackOrder
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
 from tests.updates.world import ScriptedConnector, make_due, run
+from updates.engine.sweep import sweep
 from updates.models import Operation, VmUpdateState
 from updates.selectors.connections import machines_with_misfortune
 from updates.selectors.health import find_trouble
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from updates.services.rollback import request_rollback, request_rollbacks
 from vms.models import Connection, VirtualMachine

@@ -20,6 +20,7 @@ from connectors.simulator import SimulatorConfiguration, make
 from patching.terms import Audience, Channel, Classification, InstallationPlan
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
+from updates.engine.sweep import sweep
 from updates.models import (
     InstalledPatch,
     MaintenanceConfiguration,
@@ -33,7 +34,6 @@ from updates.models import (
 from updates.plans import plan_to_json
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.services.automation import open_windows, start_automatic_patching
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments, request_installations
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import Connection, ResourceGroup, VirtualMachine

@@ -28,6 +28,7 @@ from tests.factories import ConnectionFactory, PatchFactory, VirtualMachineFacto
 from tests.forms import fields_of
 from tests.patching.tables import flag, rows
 from tests.updates.world import make_due
+from updates.engine.sweep import sweep
 from updates.models import BulkRequest, MaintenanceConfiguration, Operation, PatchSet, PatchSetMember, VmUpdateState
 from updates.plans import plan_to_json
 from updates.selectors.automation import vms_to_patch_automatically
@@ -39,7 +40,6 @@ from updates.services.automation import (
     switch_configuration,
     tick,
 )
-from updates.services.engine import sweep
 from updates.services.settings import change_settings
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection

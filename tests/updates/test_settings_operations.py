@@ -20,8 +20,9 @@ from connectors.registry import KINDS
 from patching.terms import Classification, InstallationPlan, OperationKind, PatchSettings, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
+from updates.engine.claim import claim_due
+from updates.engine.sweep import sweep
 from updates.models import Operation, OperationEvent
-from updates.services.engine import claim_due, sweep
 from updates.services.operations import (
     Verdict,
     cancel_operations,

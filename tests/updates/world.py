@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,9 +25,10 @@ from connectors.protocol import (
     Observation,
     ObserveRequest,
     PatchOutcome,
+    StartChunk,
     Started,
     StartRequest,
-    VmRef,
+    Traits,
 )
 from patching.terms import (
     Classification,
@@ -36,15 +37,14 @@ from patching.terms import (
     OperationKind,
     Patch,
     PatchMode,
-    PatchSettings,
     ProductLine,
     RebootBehavior,
     RebootStatus,
     RunStatus,
 )
+from updates.engine.sweep import ALL_LANES, sweep
 from updates.models import Operation
 from updates.services.bulk import hand_out_block
-from updates.services.engine import ALL_LANES, sweep
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 
 DEFENDER = Patch(
@@ -138,27 +138,25 @@ class ScriptedConnector:
     on_find: Callable[[StartRequest], Started | ConnectorError | None] = lambda _request: None
     starts: Counter[UUID] = field(default_factory=Counter)
     start_order: list[StartRequest] = field(default_factory=list)
+    traits: Traits = Traits()  # noqa: RUF009 (frozen)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def discover(self) -> Sequence[DiscoveredVm]:
         return ()
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
+    def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterator[StartChunk]:
+        drawn = list(requests)
         with self._lock:
-            self.starts.update(request.request_id for request in requests)
-            self.start_order.extend(requests)
-        return [self.on_start(request) for request in requests]
+            self.starts.update(request.request_id for request in drawn)
+            self.start_order.extend(drawn)
+        if drawn:
+            yield [(request.request_id, self.on_start(request)) for request in drawn]
 
     def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
         return [self.on_observe(request) for request in requests]
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         return [self.on_find(request) for request in requests]
-
-    def apply_patch_settings(
-        self, changes: Sequence[tuple[VmRef, PatchSettings]]
-    ) -> Sequence[PatchSettings | ConnectorError]:
-        return [settings for _vm, settings in changes]
 
 
 def run(connector: ScriptedConnector, *, lanes: Sequence[int] = ALL_LANES, seconds: float = 10) -> int:

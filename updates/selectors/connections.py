@@ -151,11 +151,6 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
     )
 
 
-def configuration_of(connection: Connection) -> object:
-    """What a connector is made from, as it is stored."""
-    return connection.config
-
-
 _MONTHLY = frozenset({ReleaseType.BASELINE, ReleaseType.HOTPATCH})
 
 

@@ -26,6 +26,7 @@ from updates.plans import order_from_json, plan_from_json
 from updates.selectors.bulk import bulk_requests_of
 from updates.selectors.polling import poll_seconds
 from updates.selectors.rollouts import rollouts_of
+from updates.selectors.waits import StartWait, start_wait
 from vms.access import Access, access_or_404
 from vms.choices import REBOOT_SETTINGS
 from vms.models import VirtualMachine
@@ -49,6 +50,7 @@ class OperationPage:
     events: tuple[OperationEvent, ...]
     rollout: Rollout | None  # that it is part of, if the reader may see it
     bulk: BulkRequest | None
+    start_wait: StartWait | None  # what its budget still makes it wait, while it is queued
     now: datetime
 
     @property
@@ -193,5 +195,8 @@ def load_operation(user: User, pk: UUID, *, now: datetime) -> OperationPage:
         events=tuple(OperationEvent.objects.filter(operation=operation)),
         rollout=rollouts_of(user).filter(members__operation=operation).first(),
         bulk=bulk_requests_of(user).filter(outcomes__operation=operation).order_by("created_at").first(),
+        start_wait=(
+            start_wait(Operation.objects.filter(pk=pk), now=now) if operation.state == OperationState.QUEUED else None
+        ),
         now=now,
     )

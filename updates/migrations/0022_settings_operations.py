@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0019_ready_for_hotpatches'),
+        ('updates', '0021_budgets'),
     ]
 
     operations = [
