@@ -167,6 +167,7 @@ class StartRequest:
     requested_at: datetime
     plan: InstallationPlan | None = None  # installations only
     rollback: RollbackOrder | None = None  # rollbacks only
+    settings: PatchSettings | None = None  # settings only: what the machine is to have
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +190,14 @@ class ObserveRequest:
     started_at: datetime
     plan: InstallationPlan | None = None
     rollback: RollbackOrder | None = None
+    settings: PatchSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What a running operation is doing.
 
-    `step` is one of assessing, downloading, uninstalling, installing, rebooting, verifying.
+    `step` is one of assessing, downloading, uninstalling, installing, rebooting, verifying, configuring.
     """
 
     step: str
@@ -222,6 +224,7 @@ class AssessmentResult:
     installed: tuple[InstalledUpdate, ...] | None = None
     error: ConnectorError | None = None
     is_ready_for_hotpatches: bool = True
+    settings: PatchSettings | None = None  # None: the connector does not tell them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "available", identified(self.available))
@@ -261,20 +264,24 @@ class InstallationResult:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look. Exactly one of: still running (`progress`), or ended (`assessment` or `installation`)."""
+    """One look. Exactly one of: still running (`progress`), or ended (`assessment`, `installation` or `settings`).
+
+    `settings`: what the machine has after it was told its settings, as it reports them.
+    """
 
     is_rebooting: bool = False
     progress: Progress | None = None
     outcomes: tuple[PatchOutcome, ...] = ()  # per-patch results known so far, while running
     assessment: AssessmentResult | None = None
     installation: InstallationResult | None = None
+    settings: PatchSettings | None = None
     handle: str | None = None  # a new handle to keep, where it changed
     look_again_after: float = 2.0
 
     @property
     def is_final(self) -> bool:
         """True when the operation has ended."""
-        return self.assessment is not None or self.installation is not None
+        return any(end is not None for end in (self.assessment, self.installation, self.settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,10 +323,4 @@ class Connector(Protocol):
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         """Say for each request whether the machine received it (None: it did not). Needs FIND_BY_REQUEST."""
-        ...
-
-    def apply_patch_settings(
-        self, changes: Sequence[tuple[VmRef, PatchSettings]]
-    ) -> Sequence[PatchSettings | ConnectorError]:
-        """Write patch settings to the machines."""
         ...

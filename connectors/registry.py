@@ -31,9 +31,7 @@ if TYPE_CHECKING:
         StartChunk,
         Started,
         StartRequest,
-        VmRef,
     )
-    from patching.terms import PatchSettings
 
 SIMULATOR = "simulator"
 UNUSABLE = "connection.unusable"
@@ -280,9 +278,3 @@ class UnusableConnector:
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:  # noqa: ARG002 (the protocol's signature)
         """Nobody knows; ask again."""
         return [self._answer(is_start=False) for _request in requests]
-
-    def apply_patch_settings(
-        self, changes: Sequence[tuple[VmRef, PatchSettings]]
-    ) -> Sequence[PatchSettings | ConnectorError]:
-        """Nothing was sent."""
-        return [self._answer(is_start=True) for _change in changes]

@@ -77,6 +77,9 @@ class ErrorCode(StrEnum):
     ROLLBACK_NO_EARLIER_BASELINE = "rollback.no_earlier_baseline", Fault.MACHINE, False
     ROLLBACK_NOT_SUPPORTED = "rollback.not_supported", Fault.CONNECTION, False
 
+    # How a change of settings ended
+    SETTINGS_NOT_TAKEN = "settings.not_taken", Fault.MACHINE, False
+
     # Why a bulk request stopped before every machine was asked
     BULK_FAILED = "bulk.failed", Fault.PORTAL, True
     BULK_CANCELLED = "bulk.cancelled", Fault.PERSON, False
@@ -121,6 +124,7 @@ class EventCode(StrEnum):
 
     REQUESTED = "operation.requested"
     STARTING = "operation.starting"
+    SETTINGS_REPLACED = "settings.replaced"
     STARTED = "operation.started"
     START_DEFERRED = "operation.start_deferred"
     RECOVERED = "operation.recovered"

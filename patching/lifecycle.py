@@ -99,13 +99,16 @@ class Admission(StrEnum):
 
     ACCEPT = "accept"
     ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT = "accept_and_cancel_queued_assessment"
-    JOIN = "join"  # an assessment that is queued or running answers this request too
+    JOIN = "join"  # an assessment that is queued or running answers this request too; queued settings take the new ones
     CONFLICT = "conflict"  # an installation is queued or running
 
 
 def admit(kind: OperationKind, open_operations: frozenset[tuple[OperationKind, OperationState]]) -> Admission:
     """Decide what becomes of a request for a VM that has these operations open (docs/rules.md)."""
-    if any(open_kind.changes_the_machine for open_kind, _state in open_operations):
+    changing = {entry for entry in open_operations if entry[0].changes_the_machine}
+    if kind is OperationKind.SETTINGS and changing == {(OperationKind.SETTINGS, S.QUEUED)}:
+        return Admission.JOIN
+    if changing:
         return Admission.CONFLICT
     if kind is OperationKind.ASSESSMENT:
         return Admission.JOIN if open_operations else Admission.ACCEPT

@@ -5,9 +5,11 @@ Our own words (states, tracks, verdicts) are snake_case. Instants are aware date
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 # --- ARM's words -------------------------------------------------------------------------------------------------
 
@@ -209,6 +211,7 @@ class OperationKind(StrEnum):
     ASSESSMENT = "assessment"
     INSTALLATION = "installation"
     ROLLBACK = "rollback"
+    SETTINGS = "settings"
 
     @property
     def changes_the_machine(self) -> bool:
@@ -275,6 +278,25 @@ class PatchSettings:
     enable_hotpatching: bool = False
     reboot_setting: RebootSetting = RebootSetting.IF_REQUIRED
     bypass_platform_safety_checks: bool = False
+
+    @property
+    def as_json(self) -> dict[str, str | bool]:
+        """The settings as they are kept: names of fields, values as ARM spells them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value.value if isinstance(value, StrEnum) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> PatchSettings:
+        """The settings that `as_json` kept. Raises ValueError or KeyError if they are none."""
+        return cls(
+            provision_vm_agent=bool(kept["provision_vm_agent"]),
+            enable_automatic_updates=bool(kept["enable_automatic_updates"]),
+            patch_mode=PatchMode(kept["patch_mode"]),
+            assessment_mode=AssessmentMode(kept["assessment_mode"]),
+            enable_hotpatching=bool(kept["enable_hotpatching"]),
+            reboot_setting=RebootSetting(kept["reboot_setting"]),
+            bypass_platform_safety_checks=bool(kept["bypass_platform_safety_checks"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "vms:vm-create"): IMPORT | {"owner": 200, "outsider": 200},
     ("get", "vms:vm-edit"): OWN,
     ("get", "vms:vm-settings"): SEE,
-    ("get", "vms:settings-change"): OWN,
+    ("get", "updates:settings-change"): OWN,
     ("get", "updates:vm-overview"): SEE,
     ("get", "updates:activity"): SEE,
     ("get", "updates:remove"): OWN,
@@ -110,6 +110,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:install"): OPERATE,
     ("get", "updates:rollback"): OPERATE,
     ("post", "updates:lift"): redirecting(OPERATE),
+    ("post", "updates:settings-apply"): redirecting(OWN),
+    ("post", "updates:settings-accept"): redirecting(OWN),
     ("get", "updates:operation"): SEE,
     ("post", "updates:cancel"): redirecting(OPERATE),
     ("get", "updates:bulk-create"): SIGNED_IN,
@@ -144,7 +146,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "vms:vm-create"): empty(IMPORT | {"owner": 200, "outsider": 200}),
     ("post", "vms:vm-import"): empty(IMPORT),
     ("post", "vms:vm-edit"): empty(OWN),
-    ("post", "vms:settings-change"): empty(OWN),
+    ("post", "updates:settings-change"): empty(OWN),
     ("post", "updates:remove"): empty(OWN),
     ("post", "updates:install"): empty(OPERATE),
     ("post", "updates:bulk-create"): empty(SIGNED_IN),
@@ -170,7 +172,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
 BUTTONS = {
     "vms:vm-create": {"create": "create"},
     "vms:vm-edit": {"save": "save"},
-    "vms:settings-change": {"go": "apply"},
+    "updates:settings-change": {"go": "apply"},
     "updates:remove": {"name": ""},
     "updates:install": {"step": "review", "go": "install"},
     "updates:bulk-create": {"kind": "installation", "go": "start"},
@@ -267,7 +269,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name)
     if name.startswith("updates:connection"):
         return reverse(name, args=[vm.connection_id])
-    if name == "vms:settings-change":
+    if name == "updates:settings-change":
         return f"{reverse(name)}?vm={vm.pk}"
     if name.startswith("updates:") or name in {"vms:vm-settings", "vms:vm-edit"}:
         return reverse(name, args=[vm.pk])
@@ -277,7 +279,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
 def knock(client: Client, method: str, name: str, where: str, vm: VirtualMachine, headers: dict[str, str]) -> Any:
     if method in {"get", "head"}:
         return client.generic(method.upper(), where, headers=headers)
-    selection = {"vm": vm.pk} if name == "vms:settings-change" else {}
+    selection = {"vm": vm.pk} if name == "updates:settings-change" else {}
     return client.post(where, BUTTONS.get(name, {}) | selection, headers=headers)
 
 
@@ -347,7 +349,7 @@ def test_an_id_of_nothing_is_404_for_everybody(
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("vms:settings-change", {"go": "apply", "hotpatch": "off"}),
+        ("updates:settings-change", {"go": "apply", "hotpatch": "off"}),
         ("updates:bulk-create", {"kind": "assessment", "go": "start"}),
         ("updates:bulk-create", {"kind": "installation", "go": "start", "classifications": "Security"}),
         (
@@ -364,7 +366,7 @@ def test_a_tampered_selection_reaches_no_machine_of_others(
     before = VirtualMachine.objects.filter(pk=theirs.pk).values().get()
     client.force_login(owner)
     plan = {"request_id": str(uuid.uuid4()), "reboot_setting": "IfRequired", "maximum_minutes": "60"}
-    form = fields if name == "vms:settings-change" else plan | fields
+    form = fields if name == "updates:settings-change" else plan | fields
     alone = client.post(reverse(name), form | {"vm": [theirs.pk]})
     assert alone.status_code in {404, 422}
     both = client.post(reverse(name), form | {"vm": [theirs.pk, vm.pk]}, follow=True)

@@ -57,6 +57,7 @@ OPERATION_KINDS = [
     (OperationKind.ASSESSMENT.value, _("Assessment")),
     (OperationKind.INSTALLATION.value, _("Installation")),
     (OperationKind.ROLLBACK.value, _("Rollback")),
+    (OperationKind.SETTINGS.value, _("Settings")),
 ]
 OPERATION_STATES = [
     (OperationState.QUEUED.value, _("Queued")),

@@ -94,6 +94,11 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("Which updates are installed is not known, or they do not explain the machine's build."),
         _("Assess the machine first; only then it can be rolled back."),
     ),
+    ErrorCode.SETTINGS_NOT_TAKEN: ErrorText(
+        _("The machine reports other settings than it was told."),
+        _("Something on the machine or its platform sets them: a policy, or another tool."),
+        _("Change it there, then apply the settings again."),
+    ),
     ErrorCode.ROLLBACK_NO_EARLIER_BASELINE: ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
     ),
@@ -164,7 +169,7 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("Assess the machine first; installations are possible again when it has answered."),
     ),
     ErrorCode.CONFLICT_INSTALLATION_OPEN: ErrorText(
-        _("An installation or a rollback is queued or running on this machine."),
+        _("An operation that changes this machine is queued or running."),
         _("Wait until it has ended, or cancel it while it is queued."),
     ),
     ErrorCode.PLAN_NOTHING_TO_DO: ErrorText(
@@ -225,6 +230,7 @@ _HRESULT = re.compile(r"0x[0-9a-f]{8}")
 EVENTS: dict[str, Text] = {
     EventCode.REQUESTED: _("Requested"),
     EventCode.STARTING: _("Starting"),
+    EventCode.SETTINGS_REPLACED: _("Changed while it waited"),
     EventCode.STARTED: _("The machine has started"),
     EventCode.START_DEFERRED: _("Not sent yet: the machine or its platform refused for now"),
     EventCode.RECOVERED: _("Taken over by another worker"),
@@ -243,6 +249,7 @@ STEPS: dict[str, Text] = {
     "uninstalling": _("Uninstalling %(name)s, %(index)s of %(total)s"),
     "rebooting": _("Rebooting"),
     "verifying": _("Checking what is installed now"),
+    "configuring": _("Changing the settings"),
 }
 
 REASONS: dict[SelectionReason, Text] = {
@@ -411,6 +418,8 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("rollback", "queued"): _("Queued"),
     ("rollback", "rebooting"): _("Rebooting"),
     ("rollback", ""): _("Rolling back"),
+    ("settings", "queued"): _("Queued"),
+    ("settings", ""): _("Changing settings"),
 }
 
 HOLDS: dict[HoldReason, Text] = {

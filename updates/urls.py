@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from updates.views import bulk, calendar, connection, decision, operation, rollout, vm
+from updates.views import bulk, calendar, connection, decision, operation, rollout, settings, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -16,6 +16,9 @@ urlpatterns = [
     path("virtual-machines/<int:pk>/updates/rollback/", vm.rollback, name="rollback"),
     path("virtual-machines/<int:pk>/updates/lift/", vm.lift, name="lift"),
     # /operations/
+    path("virtual-machines/settings/", settings.settings_change, name="settings-change"),
+    path("virtual-machines/<int:pk>/settings/apply/", settings.settings_apply, name="settings-apply"),
+    path("virtual-machines/<int:pk>/settings/accept/", settings.settings_accept, name="settings-accept"),
     path("operations/ended/", operation.ended, name="ended"),
     path("operations/<uuid:pk>/", operation.detail, name="operation"),
     path("operations/<uuid:pk>/cancel/", operation.cancel, name="cancel"),

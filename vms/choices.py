@@ -151,6 +151,7 @@ HOTPATCH_TRACKS = [
     (HotpatchTrack.NEWER_THAN_CATALOGUE.value, _("Newer than the catalog")),
     (HotpatchTrack.UNKNOWN.value, _("Unknown")),
 ]
+SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [
     (Patcher.NOBODY.value, _("Nobody")),
     (Patcher.GUEST_OS.value, _("Windows itself")),
@@ -182,4 +183,5 @@ MISFORTUNES = [
     (Misfortune.VBS_OFF.value, _("Virtualization-based security is off, so the machine is not ready for hotpatches")),
     (Misfortune.HOTPATCH_EXTENSION.value, _("The hotpatch extension is unhealthy, and hotpatches fail")),
     (Misfortune.BASELINE_REQUIRED.value, _("Hotpatches fail and ask for the baseline first")),
+    (Misfortune.SETTINGS_CHANGED.value, _("Somebody changes its reboot setting on the machine, again and again")),
 ]

@@ -19,6 +19,7 @@ from vms.choices import (
     HOTPATCH_TRACKS,
     PATCHERS,
     POWER_STATES,
+    SETTINGS_STATES,
     UPDATE_STATUSES,
     Role,
     SelectionProblem,
@@ -78,6 +79,13 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     )
     patcher = django_filters.ChoiceFilter(
         label=_("Patched by"), choices=PATCHERS, empty_label=_("All"), widget=QuickSelect
+    )
+    settings = django_filters.ChoiceFilter(
+        label=_("Settings"),
+        choices=SETTINGS_STATES,
+        empty_label=_("All"),
+        widget=QuickSelect,
+        method="in_settings_state",
     )
     connection = django_filters.ChoiceFilter(
         label=_("Connection"), field_name="connection_id", choices=[], empty_label=_("All"), widget=QuickSelect
@@ -177,6 +185,10 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         # The ids are read first: with them PostgreSQL knows how few machines it looks for.
         groups = ResourceGroup.objects.filter(name__iexact=value).order_by("pk").values_list("pk", flat=True)
         return queryset.filter(resource_group__in=list(groups))
+
+    def in_settings_state(self, queryset: VirtualMachineQuerySet, _name: str, _value: str) -> VirtualMachineQuerySet:
+        """VMs that report other settings than they shall have."""
+        return queryset.filter(desired_settings__isnull=False)
 
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""

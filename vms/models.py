@@ -584,6 +584,10 @@ class VirtualMachine(models.Model):
     )
     bypass_platform_safety_checks = models.BooleanField(_("platform safety checks bypassed"), default=False)
 
+    # What the machine shall have, as `PatchSettings.as_json`, where that is not what it reported last (the columns above).
+    # NULL: it has what it shall have. Written by `vms.services.settings` alone.
+    desired_settings = models.JSONField(_("settings as wanted"), null=True, blank=True, editable=False)
+
     # asked before and after each VM of a rollout (patching.probes); empty: not asked
     health_probe = models.CharField(_("health probe"), max_length=200, blank=True, default="", db_default="")
 
@@ -648,6 +652,13 @@ class VirtualMachine(models.Model):
             models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
             models.Index(fields=["power_state", "name", "id"], name="vms_vm_power_name"),
             models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
+            # the machines whose settings are not as wanted, which are few
+            models.Index(
+                fields=["name", "id"],
+                include=["resource_group", "connection"],
+                condition=Q(desired_settings__isnull=False),
+                name="vms_vm_settings_differ",
+            ),
             GinIndex(NAME_SEARCH, name="vms_vm_name_search"),
             # the simulated machines with a misfortune, which are few
             models.Index(
@@ -662,6 +673,18 @@ class VirtualMachine(models.Model):
                 operation=pgtrigger.Update,
                 condition=pgtrigger.AnyChange(*JUDGED_FIELDS),
                 func="NEW.are_words_due = true; RETURN NEW;",
+            ),
+            # What a VM has it need not be told: whoever writes, a wish that has come true is none any more.
+            pgtrigger.Trigger(
+                name="desired_settings_met",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(*SETTING_FIELDS, "desired_settings"),
+                func=(
+                    "NEW.desired_settings = NULLIF(NEW.desired_settings, jsonb_build_object("
+                    + ", ".join(f"'{name}', NEW.{name}" for name in SETTING_FIELDS)
+                    + ")); RETURN NEW;"
+                ),
             ),
             *COUNTING,
         ]
@@ -706,8 +729,13 @@ class VirtualMachine(models.Model):
         )
 
     @property
+    def desired(self) -> PatchSettings:
+        """The patch settings that this VM shall have."""
+        return PatchSettings.from_json(self.desired_settings) if self.desired_settings else self.patch_settings
+
+    @property
     def patch_settings(self) -> PatchSettings:
-        """The patch settings of this VM, as the rules take them."""
+        """The patch settings of this VM as it reported them last, as the rules take them."""
         return PatchSettings(
             provision_vm_agent=self.provision_vm_agent,
             enable_automatic_updates=self.enable_automatic_updates,

@@ -429,6 +429,7 @@ class ListedVm(NamedTuple):
     resource_group: str
     location: str
     connection: str
+    desired_settings: Any  # None: it has the settings that it shall have
     update_status: str
     hotpatch_status: str
     hotpatch_track: str
@@ -444,7 +445,7 @@ class ListedVm(NamedTuple):
 _LABELLED = (UPDATE_STATUSES, HOTPATCH_STATUSES, HOTPATCH_TRACKS, POWER_STATES, PATCHERS)
 _LISTED = (
     *("id", "name", "critical_and_security_count", "other_count"),
-    *("resource_group__name", "location", "connection__name"),
+    *("resource_group__name", "location", "connection__name", "desired_settings"),
     *("update_status", "hotpatch_status", "hotpatch_track", "power_state", "patcher"),
 )
 # The same of the table itself.

@@ -38,6 +38,9 @@ SETTINGS_PROBLEMS: dict[SettingsProblem, Text] = {
 }
 REFUSALS: dict[str, Text] = {
     "not_owner": _("Changing settings takes the role Owner on this machine."),
+    "not_supported": _("The connection of this machine cannot change settings."),
+    "operation_open": _("An operation that changes this machine is queued or running. Wait until it has ended."),
+    "awaiting_assessment": _("Nobody knows how the last operation ended. Assess this machine first."),
     "reported_by_machine": _(
         "On Azure Stack HCI settings are what the machine reports; change them with Group Policy or SConfig."
     ),

@@ -11,7 +11,6 @@ urlpatterns = [
     path("export/", views.vm_export, name="vm-export"),
     path("images/", views.image_catalog, name="images"),
     path("create/", views.vm_create, name="vm-create"),
-    path("settings/", views.settings_change, name="settings-change"),
     path("<int:pk>/edit/", views.vm_edit, name="vm-edit"),
     path("<int:pk>/settings/", views.vm_settings, name="vm-settings"),
 ]

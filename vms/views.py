@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -19,9 +19,7 @@ from vms.choices import Role
 from vms.filters import VmFilter
 from vms.forms.imports import ImportForm
 from vms.forms.record import CreateForm, EditForm
-from vms.forms.settings import SettingsWizard
 from vms.models import Grants, ImageCatalogEntry, VirtualMachine
-from vms.selection import read_once
 from vms.selectors import (
     DEFAULT_ORDER,
     ORDERS,
@@ -41,7 +39,6 @@ from vms.services.records import (
     judge_new_vm,
     judge_record,
 )
-from vms.services.settings import change_settings
 
 
 @require_GET
@@ -137,21 +134,6 @@ def _changed(form: EditForm) -> bool:
     except SettingsRefusedError:
         return False
     return True
-
-
-@require_http_methods(["GET", "POST"])
-def settings_change(request: PortalRequest) -> HttpResponse:
-    """Change the settings of one machine or of a selection: change, review, done."""
-    data = read_once(request.POST, request.GET)
-    wizard = SettingsWizard(data, user=request.user, is_sent=request.method == "POST")
-    if wizard.asked.are_gone:
-        raise Http404
-    if wizard.asked.is_role_missing:
-        raise PermissionDenied
-    if wizard.is_confirmed:
-        change = wizard.form.change
-        wizard.finish(change_settings(selection=wizard.asked.selection, change=change, changed_by=request.user))
-    return render_page(request, "vms/settings_change.html", {"wizard": wizard}, status=wizard.status)
 
 
 @require_http_methods(["GET", "POST"])

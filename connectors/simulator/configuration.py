@@ -17,6 +17,7 @@ CAPABILITIES = frozenset(
         Capability.INSTALLED_UPDATES,
         Capability.FINAL_ASSESSMENT,
         Capability.UNINSTALL,
+        Capability.SETTINGS,
     }
 )
 TRAITS = Traits(is_simulated=True, orchestrator=Orchestrator.PORTAL)

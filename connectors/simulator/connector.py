@@ -31,7 +31,7 @@ from connectors.protocol import (
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from connectors.simulator.ledger import Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
-from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, symptom_of, wishes_of
+from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, settings_of, symptom_of, wishes_of
 from connectors.simulator.windows_update import Machine, WindowsUpdate, offer_period
 from patching.codes import ErrorCode
 from patching.outcome import MSRT_KB, RunFacts, fits, judge_run, minutes_for
@@ -46,7 +46,6 @@ from patching.terms import (
     InstalledUpdate,
     OperationKind,
     Patch,
-    PatchSettings,
     ProductLine,
     RebootBehavior,
     RebootSetting,
@@ -60,10 +59,12 @@ LONGEST_ASSESSMENT = 1.2 * ASSESSMENT_SECONDS
 REBOOT_SECONDS = 240.0
 HANGING_REBOOT_SECONDS = 900.0
 VERIFY_SECONDS = 30.0
+SETTINGS_SECONDS = 120.0
 DOWNLOAD_SHARE = 0.2  # of an update's whole time
 # How long after the request (in real seconds) a passing misfortune lasts.
 THROTTLED_FOR = timedelta(seconds=60)
 ANSWER_LOST_FOR = timedelta(seconds=30)
+FIRST_STEPS = {OperationKind.ASSESSMENT: "assessing", OperationKind.SETTINGS: "configuring"}
 _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
 
 
@@ -195,20 +196,16 @@ class Simulator:
         """Look once at each running operation."""
         return [self._observe(request, now) for request in requests]
 
-    def apply_patch_settings(
-        self, changes: Sequence[tuple[VmRef, PatchSettings]]
-    ) -> Sequence[PatchSettings | ConnectorError]:
-        """A simulated machine takes any settings."""
-        return [settings for _vm, settings in changes]
-
     # --- starting
 
     def _refusal(self, request: StartRequest, now: datetime) -> ConnectorError | None:
         vm, wishes = request.vm, wishes_of(request.vm.tags)
         age = now - request.requested_at
-        if line_of(vm) is None:
+        # Settings are the platform's, which keeps them for a machine of any system, stopped or not.
+        is_for_the_machine = request.kind is not OperationKind.SETTINGS
+        if is_for_the_machine and line_of(vm) is None:
             return ConnectorError(ErrorCode.VM_UNSUPPORTED, nothing_was_sent=True)
-        if vm.power_state not in _TAKES_STARTS:
+        if is_for_the_machine and vm.power_state not in _TAKES_STARTS:
             return ConnectorError(ErrorCode.VM_NOT_RUNNING, nothing_was_sent=True)
         if Misfortune.AGENT_NOT_READY in wishes:
             return ConnectorError(ErrorCode.AGENT_NOT_READY, nothing_was_sent=True)
@@ -225,13 +222,15 @@ class Simulator:
     # --- looking
 
     def _observe(self, request: ObserveRequest, now: datetime) -> Observation | ConnectorError:
+        elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
+        if Misfortune.SILENT in wishes_of(request.vm.tags):
+            step = FIRST_STEPS.get(request.kind, "downloading")
+            return Observation(progress=Progress(step=step), look_again_after=600.0 if self.is_patient else 5.0)
+        if request.kind is OperationKind.SETTINGS:
+            return self._observe_settings(request, elapsed)
         line = line_of(request.vm)
         if line is None:
             return ConnectorError(ErrorCode.VM_UNSUPPORTED)
-        elapsed = max(0.0, (now - request.started_at).total_seconds()) * self.clock_factor
-        if Misfortune.SILENT in wishes_of(request.vm.tags):
-            step = "assessing" if request.kind is OperationKind.ASSESSMENT else "downloading"
-            return Observation(progress=Progress(step=step), look_again_after=600.0 if self.is_patient else 5.0)
         moment = as_of(self.catalogue_date, request.started_at)
         machine = self.machines.machine(request.vm, line, moment)
         if request.kind is OperationKind.ASSESSMENT:
@@ -322,6 +321,23 @@ class Simulator:
             look_again_after=self._look_again(stretches[number].ends - elapsed),
         )
 
+    def _observe_settings(self, request: ObserveRequest, elapsed: float) -> Observation | ConnectorError:
+        """The machine takes any settings, and has them when it says so."""
+        if request.settings is None:
+            return ConnectorError("connector.garbage", "a change of settings without settings")
+        if elapsed >= SETTINGS_SECONDS:
+            self._tell(request, [_Stretch("configuring", 0.0, SETTINGS_SECONDS)])
+            return Observation(settings=request.settings)
+        left = SETTINGS_SECONDS - elapsed
+        return Observation(
+            progress=Progress(
+                step="configuring",
+                fraction=elapsed / SETTINGS_SECONDS,
+                remaining_seconds=left / self.clock_factor,
+            ),
+            look_again_after=self._look_again(left),
+        )
+
     def _assessment(self, vm: VmRef, machine: Machine, moment: datetime) -> AssessmentResult:
         """What an assessment says. A machine that cannot hotpatch says so beside what it found."""
         symptom = symptom_of(wishes_of(vm.tags)) if vm.is_hotpatch_enabled else None
@@ -333,6 +349,7 @@ class Simulator:
             os_build=machine.os_build,
             installed=machine.installed,
             is_ready_for_hotpatches=not is_told,
+            settings=settings_of(vm),
             error=ConnectorError(symptom.code, symptom.detail) if symptom is not None and is_told else None,
         )
 

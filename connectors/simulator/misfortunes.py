@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
+from connectors.protocol import VmRef
 from patching.codes import ErrorCode
-from patching.terms import Patch
+from patching.terms import Patch, PatchSettings, RebootSetting
 
 MISFORTUNE_TAG = "simulate"
 INSTALL_ERROR = "0x80070643"  # ERROR_INSTALL_FAILURE
@@ -30,6 +31,7 @@ class Misfortune(StrEnum):
     VBS_OFF = "vbs-off"
     HOTPATCH_EXTENSION = "hotpatch-extension"
     BASELINE_REQUIRED = "baseline-required"
+    SETTINGS_CHANGED = "settings-changed"
 
     @property
     def names_an_update(self) -> bool:
@@ -88,6 +90,14 @@ def is_wished(wishes: frozenset[str], misfortune: Misfortune, patch: Patch) -> b
         return False
     names = {f"{misfortune}:any", f"{misfortune}:{patch.kb_number}", f"{misfortune}:kb{patch.kb_number}"}
     return bool(names & wishes)
+
+
+def settings_of(vm: VmRef) -> PatchSettings:
+    """The patch settings that a machine reports. Somebody changed the reboot setting on it if the tag says so."""
+    if Misfortune.SETTINGS_CHANGED not in wishes_of(vm.tags):
+        return vm.settings
+    is_never = vm.settings.reboot_setting is RebootSetting.NEVER
+    return replace(vm.settings, reboot_setting=RebootSetting.IF_REQUIRED if is_never else RebootSetting.NEVER)
 
 
 def symptom_of(wishes: frozenset[str]) -> Symptom | None:

@@ -8,9 +8,9 @@ from datetime import date, timedelta
 
 import pytest
 
-from connectors.protocol import Capability, Connector, ConnectorError, Observation, Started
+from connectors.protocol import Capability, Connector, Observation, Started
 from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
-from patching.terms import PatchSettings
+from patching.terms import OperationKind, PatchSettings, RebootSetting
 from tests.connectors.catalogue import recorded
 from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
 
@@ -43,7 +43,6 @@ def test_nothing_in_nothing_out(connector: Connector) -> None:
     assert list(start(connector, [], now=NOW)) == []
     assert list(connector.observe([], now=NOW)) == []
     assert list(connector.find([], now=NOW)) == []
-    assert list(connector.apply_patch_settings([])) == []
 
 
 def test_the_same_request_starts_nothing_new(connector: Connector) -> None:
@@ -110,7 +109,26 @@ def test_a_lost_start_can_be_found(connector: Connector) -> None:
     assert isinstance(found[1], Started)
 
 
-def test_settings_come_back(connector: Connector) -> None:
-    wanted = PatchSettings(enable_hotpatching=True)
-    (answer,) = connector.apply_patch_settings([(GOOD, wanted)])
-    assert answer == wanted or isinstance(answer, ConnectorError)
+def test_settings_are_carried_and_reported(connector: Connector) -> None:
+    if Capability.SETTINGS not in connector.capabilities:
+        pytest.skip("not promised")
+    wanted = PatchSettings(enable_hotpatching=True, reboot_setting=RebootSetting.NEVER)
+    told = replace(start_request(GOOD), kind=OperationKind.SETTINGS, settings=wanted)
+    (started,) = start(connector, [told], now=NOW)
+    assert isinstance(started, Started)
+    asked = replace(observe_request(GOOD), kind=OperationKind.SETTINGS, settings=wanted)
+    (early,) = connector.observe([asked], now=NOW)
+    assert isinstance(early, Observation)
+    assert not early.is_final
+    (late,) = connector.observe([asked], now=NOW + timedelta(hours=1))
+    assert isinstance(late, Observation)
+    assert (late.settings, late.assessment, late.installation) == (wanted, None, None)
+    (again,) = connector.observe([asked], now=NOW + timedelta(hours=2))
+    assert again == late
+
+
+def test_an_assessment_reports_the_settings_of_the_machine(connector: Connector) -> None:
+    (seen,) = connector.observe([observe_request(GOOD)], now=NOW + timedelta(hours=1))
+    assert isinstance(seen, Observation)
+    assert seen.assessment is not None
+    assert seen.assessment.settings in {None, GOOD.settings}

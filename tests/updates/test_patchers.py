@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -19,12 +20,16 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from connectors.protocol import Traits
+from connectors.registry import KINDS
 from patching.orchestrator import Patcher, who_patches
 from patching.terms import Classification, ImageReference, InstallationPlan, PatchMode, Platform
 from tests.factories import ConnectionFactory, PatchFactory, VirtualMachineFactory
 from tests.forms import fields_of
 from tests.patching.tables import flag, rows
-from updates.models import BulkRequest, MaintenanceConfiguration, PatchSet, PatchSetMember, VmUpdateState
+from tests.updates.world import make_due
+from updates.engine.sweep import sweep
+from updates.models import BulkRequest, MaintenanceConfiguration, Operation, PatchSet, PatchSetMember, VmUpdateState
 from updates.plans import plan_to_json
 from updates.selectors.automation import vms_to_patch_automatically
 from updates.services.automation import (
@@ -35,13 +40,14 @@ from updates.services.automation import (
     switch_configuration,
     tick,
 )
+from updates.services.settings import change_settings
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
 from vms.selectors import connections_in_charge
 from vms.services.connections import save_connection
 from vms.services.imports import import_vms
 from vms.services.records import NewVm, VmRecord, change_record, create_vm
-from vms.services.settings import SettingsChange, change_settings
+from vms.services.settings import SettingsChange
 
 pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)
@@ -148,17 +154,33 @@ def test_the_database_knows_who_is_in_charge_as_the_model_does() -> None:
 # --- whatever changes --------------------------------------------------------------------------------------------
 
 
-def test_settings_move_it_at_once_and_a_schedule_is_remembered(owner: User, resource_group: ResourceGroup) -> None:
-    plain, attached = (VirtualMachineFactory(resource_group=resource_group, enable_hotpatching=False) for _ in range(2))
+def reach_the_machines() -> None:
+    """Let changes of settings end."""
+    for _ in range(3):
+        make_due()
+        sweep(seconds=5)
+    assert not Operation.objects.open().exists()
+
+
+def test_settings_move_it_once_the_machine_has_them_and_a_schedule_is_remembered(
+    owner: User, resource_group: ResourceGroup
+) -> None:
+    row = ConnectionFactory(clock_factor=1e9)
+    plain, attached = (
+        VirtualMachineFactory(resource_group=resource_group, connection=row, enable_hotpatching=False) for _ in range(2)
+    )
     create_configuration(
         configuration=configuration(), created_by=owner, now=NOON, selection=VmSelection.of([attached.pk])
     )
     assert (patcher(plain), patcher(attached)) == ("portal_automatically", "portal_by_schedule")
     bypass = SettingsChange(bypass_platform_safety_checks=True)
     change_settings(selection=VmSelection.of([plain.pk, attached.pk]), change=bypass, changed_by=owner)
+    assert patcher(plain) == "portal_automatically", "it is not there yet"
+    reach_the_machines()
     assert (patcher(plain), patcher(attached)) == ("nobody", "portal_by_schedule")
     windows = SettingsChange(patch_mode=PatchMode.AUTOMATIC_BY_OS, bypass_platform_safety_checks=False)
     change_settings(selection=VmSelection.of([plain.pk, attached.pk]), change=windows, changed_by=owner)
+    reach_the_machines()
     assert (patcher(plain), patcher(attached)) == ("guest_os", "guest_os")
 
 
@@ -204,8 +226,10 @@ def test_every_kind_of_scope_counts(resource_group: ResourceGroup, scope: dict[s
 
 
 def test_a_record_has_it_from_its_first_moment_and_follows_its_connection(
-    owner: User, resource_group: ResourceGroup
+    owner: User, resource_group: ResourceGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cloud = replace(KINDS["simulator"], name="azure_arm", traits=Traits())
+    monkeypatch.setitem(KINDS, "azure_arm", cloud)
     simulator, azure = ConnectionFactory(), ConnectionFactory(kind="azure_arm")
     image = ImageReference(publisher="MicrosoftWindowsServer", offer="WindowsServer", sku="other")
     record = VmRecord(connection=simulator, location="japaneast", image=image)

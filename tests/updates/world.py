@@ -29,7 +29,6 @@ from connectors.protocol import (
     Started,
     StartRequest,
     Traits,
-    VmRef,
 )
 from patching.terms import (
     Classification,
@@ -38,7 +37,6 @@ from patching.terms import (
     OperationKind,
     Patch,
     PatchMode,
-    PatchSettings,
     ProductLine,
     RebootBehavior,
     RebootStatus,
@@ -159,11 +157,6 @@ class ScriptedConnector:
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:
         return [self.on_find(request) for request in requests]
-
-    def apply_patch_settings(
-        self, changes: Sequence[tuple[VmRef, PatchSettings]]
-    ) -> Sequence[PatchSettings | ConnectorError]:
-        return [settings for _vm, settings in changes]
 
 
 def run(connector: ScriptedConnector, *, lanes: Sequence[int] = ALL_LANES, seconds: float = 10) -> int:

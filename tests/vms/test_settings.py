@@ -16,10 +16,11 @@ from django.urls import reverse
 from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.patching.tables import flag, matches, rows, words
+from updates.services.settings import change_settings
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
 from vms.selection import VmSelection
 from vms.selectors import MAX_SELECTED
-from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict, change_settings
+from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict
 
 pytestmark = pytest.mark.django_db
 MANUAL = SettingsChange(patch_mode=PatchMode.MANUAL, bypass_platform_safety_checks=False)
@@ -42,11 +43,11 @@ def change(owner: User, what: SettingsChange, *vms: VirtualMachine):
 # --- the service -------------------------------------------------------------------------------------------------
 
 
-def test_what_the_rules_allow_is_written_and_the_status_follows(owner: User, vm: VirtualMachine) -> None:
+def test_what_the_rules_allow_is_wanted_from_now_on(owner: User, vm: VirtualMachine) -> None:
     (outcome,) = change(owner, HOTPATCH_OFF, vm)
     assert (outcome.verdict, outcome.differing) == (Verdict.CHANGED, ("enable_hotpatching",))
     vm.refresh_from_db()
-    assert vm.enable_hotpatching is False
+    assert vm.desired.enable_hotpatching is False
     (again,) = change(owner, HOTPATCH_OFF, vm)
     assert again.verdict is Verdict.UNCHANGED
 
@@ -59,7 +60,7 @@ def test_what_the_rules_forbid_is_left_alone_with_every_reason(owner: User, vm: 
         "manual_needs_automatic_updates_off",
     }
     vm.refresh_from_db()
-    assert vm.patch_mode == "AutomaticByPlatform"
+    assert vm.desired_settings is None
 
 
 def test_a_role_below_owner_and_a_reported_fact_are_refused(
@@ -70,7 +71,7 @@ def test_a_role_below_owner_and_a_reported_fact_are_refused(
     edge = VirtualMachineFactory(resource_group=resource_group, connection=ConnectionFactory(azure_stack_hci=True))
     (outcome,) = change(owner, HOTPATCH_OFF, edge)
     assert outcome.refusal is Refusal.REPORTED_BY_MACHINE
-    assert VirtualMachine.objects.filter(enable_hotpatching=True).count() == 2
+    assert not VirtualMachine.objects.filter(desired_settings__isnull=False).exists()
 
 
 def test_what_cannot_be_seen_gets_no_answer(outsider: User, vm: VirtualMachine) -> None:
@@ -254,11 +255,11 @@ def assert_as_the_table_says(row: dict[str, str], outcome: Any, vm: VirtualMachi
     vm.refresh_from_db()
     if row["platform"] == "azure_stack_hci":
         assert outcome.refusal is Refusal.REPORTED_BY_MACHINE
-        assert vm.reboot_setting == "IfRequired"
+        assert vm.desired_settings is None
         return
     assert tuple(violation.problem.value for violation in outcome.violations) == words(row["problems"])
     assert outcome.verdict is (Verdict.REFUSED if row["problems"] else Verdict.CHANGED)
-    assert vm.reboot_setting == ("IfRequired" if row["problems"] else "Never")
+    assert vm.desired.reboot_setting == ("IfRequired" if row["problems"] else "Never")
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
@@ -284,10 +285,10 @@ def test_thirty_selected_of_which_seven_are_refused(client: Client, owner: User,
     assert "7 refused" in shown
     assert shown.count("Hotpatch needs the orchestration “Azure Managed - Safe Deployment”.") == 7
     assert "InvalidParameter: windowsConfiguration.patchSettings.enableHotpatching" in shown
-    assert not VirtualMachine.objects.filter(patch_mode="AutomaticByOS").exists()
+    assert not VirtualMachine.objects.filter(desired_settings__isnull=False).exists()
     done = text_of(post(client, "apply", *good, *bad, patch_orchestration="AutomaticByOS"))
-    assert "23 changed" in done
-    assert VirtualMachine.objects.filter(patch_mode="AutomaticByOS").count() == 23
+    assert "23 on their way" in done
+    assert VirtualMachine.objects.filter(desired_settings__patch_mode="AutomaticByOS").count() == 23
 
 
 def test_customer_managed_schedules_bypass_and_the_others_do_not(
@@ -296,10 +297,10 @@ def test_customer_managed_schedules_bypass_and_the_others_do_not(
     client.force_login(owner)
     post(client, "apply", vm, patch_orchestration="CustomerManaged", hotpatch="off")
     vm.refresh_from_db()
-    assert (vm.patch_mode, vm.bypass_platform_safety_checks) == ("AutomaticByPlatform", True)
+    assert (vm.desired.patch_mode, vm.desired.bypass_platform_safety_checks) == ("AutomaticByPlatform", True)
     post(client, "apply", vm, patch_orchestration="AutomaticByPlatform", hotpatch="on")
     vm.refresh_from_db()
-    assert (vm.bypass_platform_safety_checks, vm.enable_hotpatching) == (False, True)
+    assert (vm.desired.bypass_platform_safety_checks, vm.desired.enable_hotpatching) == (False, True)
 
 
 def test_the_form_says_what_the_machines_have_now(client: Client, owner: User, resource_group: ResourceGroup) -> None:
@@ -357,7 +358,7 @@ def test_all_that_match_are_asked_for_and_no_tick_is_nothing(
     # a form that lost its machines changes none
     lost = client.post(URL, {"q": "web", "go": "apply", "hotpatch": "off"})
     assert (lost.status_code, "No virtual machine is selected" in text_of(lost)) == (422, True)
-    assert not VirtualMachine.objects.filter(enable_hotpatching=False).exists()
+    assert not VirtualMachine.objects.filter(desired_settings__isnull=False).exists()
     monkeypatch.setattr("vms.forms.settings.MAX_SELECTED", 2)
     assert "3 machines are more than go at once here." in text_of(client.get(URL, {"q": "web", "all": "1"}))
 
@@ -370,7 +371,7 @@ def test_a_thousand_machines_go_in_one_form(client: Client, owner: User, resourc
     client.force_login(owner)
     done = post(client, "apply", *vms, hotpatch="off")
     assert done.status_code == 200
-    assert VirtualMachine.objects.filter(enable_hotpatching=False).count() == MAX_SELECTED
+    assert VirtualMachine.objects.filter(desired_settings__enable_hotpatching=False).count() == MAX_SELECTED
 
 
 def test_who_may_open_it(client: Client, owner: User, operator: User, outsider: User, vm: VirtualMachine) -> None:
@@ -397,13 +398,15 @@ def test_the_activity_says_who_changed_what_whatever_the_door(
 ) -> None:
     client.force_login(owner)
     post(client, "apply", vm, hotpatch="off")
+    VirtualMachine.objects.filter(pk=vm.pk).update(enable_hotpatching=False)  # as the machine reports it then
     VirtualMachine.objects.filter(pk=vm.pk).update(reboot_setting="Never")  # another door
     VirtualMachine.objects.filter(pk=vm.pk).update(update_status="reboot_required")  # no setting
     assert SettingsEvent.objects.filter(pgh_obj=vm).count() == 2
     url = reverse("updates:activity", args=[vm.pk])
     client.force_login(reader)
     shown = text_of(client.get(url))
-    assert "Settings changed Hotpatch : On → Off owner" in shown
+    assert re.search(r"Settings: [^·]*Queued[^·]*owner|Settings .*owner", shown)
+    assert "Settings changed Hotpatch : On → Off Hotpatch Portal" in shown
     assert "Reboot setting : Reboot if required → Never reboot Hotpatch Portal" in shown
     client.force_login(outsider)
     assert client.get(url).status_code == 404
@@ -415,7 +418,7 @@ def test_no_form_is_offered_for_settings_that_a_machine_only_reports(
     edge = VirtualMachineFactory(resource_group=resource_group, connection=ConnectionFactory(azure_stack_hci=True))
     azure = VirtualMachineFactory(resource_group=resource_group)
     client.force_login(owner)
-    change = reverse("vms:settings-change")
+    change = reverse("updates:settings-change")
     for page in (reverse("vms:vm-settings", args=[edge.pk]), reverse("updates:blade", args=[edge.pk])):
         text = client.get(page).content.decode()
         assert change not in text
@@ -426,6 +429,6 @@ def test_no_form_is_offered_for_settings_that_a_machine_only_reports(
     assert 'name="go"' not in asked
     client.post(change, {"vm": edge.pk, "reboot_setting": "Never", "go": "apply"})
     edge.refresh_from_db()
-    assert edge.reboot_setting == "IfRequired"
+    assert edge.desired_settings is None
     both = client.get(f"{change}?vm={edge.pk}&vm={azure.pk}").content.decode()
     assert 'name="go"' in both  # each machine gets its own verdict in the review

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -12,11 +12,12 @@ from uuid import UUID
 
 from connectors.protocol import ObserveRequest, StartRequest
 from patching.rollback import RollbackOrder
-from patching.terms import InstallationPlan, OperationKind, OperationState
+from patching.terms import InstallationPlan, OperationKind, OperationState, PatchSettings
 from updates.models import Lane
 from updates.plans import order_from_json, plan_from_json
 from updates.selectors.vm_facts import VmFacts
 
+Payload = InstallationPlan | RollbackOrder | PatchSettings
 # What a step needs of a row. Cast to text: `json.loads` and `fromisoformat` in bulk beat the driver's loaders.
 COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.plan::text, o.handle, o.bucket, o.created_at::text,
     o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text, s.os_build"""
@@ -38,7 +39,7 @@ class ClaimedRow:
     state: OperationState
     lane: int
     is_bulk: bool
-    payload: InstallationPlan | RollbackOrder | None
+    payload: Payload | None
     handle: str
     bucket: str
     created_at: datetime
@@ -135,6 +136,11 @@ class ClaimedRow:
         return self.payload if isinstance(self.payload, RollbackOrder) else None
 
     @property
+    def settings(self) -> PatchSettings | None:
+        """What a change of settings carries to the machine."""
+        return self.payload if isinstance(self.payload, PatchSettings) else None
+
+    @property
     def vm(self) -> VmFacts:
         """The facts of its VM."""
         assert self.facts is not None, "read its VM first"
@@ -153,6 +159,7 @@ class ClaimedRow:
             requested_at=self.created_at,
             plan=self.plan,
             rollback=self.rollback,
+            settings=self.settings,
         )
 
     def observe_request(self) -> ObserveRequest:
@@ -165,6 +172,7 @@ class ClaimedRow:
             started_at=self.started_at or self.created_at,
             plan=self.plan,
             rollback=self.rollback,
+            settings=self.settings,
         )
 
     # --- the row after a transition that this worker has made
@@ -178,9 +186,15 @@ class ClaimedRow:
         return replace(self, state=OperationState.IN_PROGRESS)
 
 
+_CODECS: Mapping[OperationKind, Callable[[Mapping[str, Any]], Payload]] = {
+    OperationKind.INSTALLATION: plan_from_json,
+    OperationKind.ROLLBACK: order_from_json,
+    OperationKind.SETTINGS: PatchSettings.from_json,
+}
+
+
 @lru_cache(maxsize=256)
-def _payload(kind: OperationKind, text: str) -> InstallationPlan | RollbackOrder | None:
+def _payload(kind: OperationKind, text: str) -> Payload | None:
     """What the operation is to do; all of a bulk request share one."""
-    if kind is OperationKind.INSTALLATION:
-        return plan_from_json(json.loads(text))
-    return order_from_json(json.loads(text)) if kind is OperationKind.ROLLBACK else None
+    read = _CODECS.get(kind)
+    return read(json.loads(text)) if read is not None else None

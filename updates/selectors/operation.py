@@ -13,7 +13,14 @@ from django.urls import reverse
 
 from connectors.protocol import Capability
 from patching.rollback import RollbackOrder
-from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
+from patching.terms import (
+    Classification,
+    InstallationPlan,
+    InstallationState,
+    OperationKind,
+    OperationState,
+    PatchSettings,
+)
 from updates.models import BulkRequest, Operation, OperationEvent, PatchResult, Rollout
 from updates.plans import order_from_json, plan_from_json
 from updates.selectors.bulk import bulk_requests_of
@@ -59,6 +66,13 @@ class OperationPage:
         return order_from_json(self.operation.plan)
 
     @property
+    def settings(self) -> PatchSettings | None:
+        """What a change of settings carries to the machine."""
+        if self.operation.kind != OperationKind.SETTINGS or not self.operation.plan:
+            return None
+        return PatchSettings.from_json(self.operation.plan)
+
+    @property
     def is_queued(self) -> bool:
         """Whether it waits."""
         return self.operation.state == OperationState.QUEUED
@@ -66,7 +80,7 @@ class OperationPage:
     @property
     def can_cancel(self) -> bool:
         """Whether the reader may cancel it now."""
-        return self.is_queued and self.access.may_operate
+        return self.is_queued and may_cancel(self.operation, self.access)
 
     @property
     def can_roll_back(self) -> bool:
@@ -130,6 +144,11 @@ class OperationPage:
     def minutes(self) -> int:
         """The plan's maximum duration in minutes."""
         return int(self.plan.maximum_duration.total_seconds() // 60) if self.plan else 0
+
+
+def may_cancel(operation: Operation, access: Access) -> bool:
+    """Whether the reader's role is enough: settings take an Owner, everything else a Patch operator."""
+    return access.may_own if operation.kind == OperationKind.SETTINGS else access.may_operate
 
 
 def operation_or_404(user: User | AnonymousUser, pk: UUID) -> tuple[Operation, Access]:

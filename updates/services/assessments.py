@@ -21,6 +21,7 @@ from updates.models import Patch, PatchSet, PatchSetMember, Release
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from updates.selectors.words import Judge, Standing
+from vms.services.settings import record_settings
 from vms.services.summaries import VmSummary, record_summaries
 
 
@@ -77,6 +78,13 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
     urgent = {key: sum(p.classification in CRITICAL_AND_SECURITY for p in offer) for key, offer in offers.items()}
     judge = Judge(catalogue.facts.releases)
     record_summaries(summaries=[_summary(item, urgent[id(item.result.available)], judge, now) for item in found])
+    record_settings(
+        reported={
+            item.facts.ref.vm_id: item.result.settings
+            for item in found
+            if item.result.settings is not None and item.result.settings != item.facts.ref.settings
+        }
+    )
 
 
 def record_failures(*, errors: Mapping[int, str]) -> None:

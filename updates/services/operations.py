@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from connectors.protocol import Place
 from connectors.registry import KINDS
 from db.arrays import array
+from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import Admission, admit, deadline_after
 from patching.selection import RunWork, validate_plan
 from patching.terms import (
@@ -231,12 +232,13 @@ def _request(
             verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
         if verdict is Admission.CONFLICT:
             blocker = next(row[0] for row in here if row[1].changes_the_machine)
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, "conflict.installation_open")
+            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN)
         elif vm_id in refused:
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
         elif verdict is Admission.JOIN:
-            # A running one answers sooner than a queued one.
-            joined = min(here, key=lambda row: row[2] is S.QUEUED)[0]
+            # A running one answers sooner than a queued one. Settings join queued settings alone.
+            same = [row for row in here if row[1] is kind]
+            joined = min(same, key=lambda row: row[2] is S.QUEUED)[0]
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.JOINED, joined)
         else:
             if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
@@ -283,10 +285,15 @@ def _open_operations(
 
 
 def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str]:
-    """Why a VM can take no installation now, by VM. Assessments are never refused: they are how we learn."""
+    """Why a VM can take no such operation now, by VM. Assessments are never refused: they are how we learn."""
     if kind is OperationKind.ASSESSMENT:
         return {}
-    refused = {vm_id: "vm.unsupported" for vm_id, status in statuses.items() if status == UpdateStatus.UNSUPPORTED}
+    is_for_updates = kind is not OperationKind.SETTINGS
+    refused = {
+        vm_id: "vm.unsupported"
+        for vm_id, status in statuses.items()
+        if is_for_updates and status == UpdateStatus.UNSUPPORTED
+    }
     silent = VmUpdateState.objects.filter(vm__any=array(statuses), is_awaiting_assessment=True)
     return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
 
@@ -397,13 +404,36 @@ class _New:
     @property
     def _longest(self) -> timedelta | None:
         """How long it may take, where it has a plan for an installation; nothing else is begun at once."""
-        return plan_from_json(self.plan).maximum_duration if self.plan else None
+        is_installation = self.kind is OperationKind.INSTALLATION
+        return plan_from_json(self.plan).maximum_duration if self.plan and is_installation else None
+
+
+_CARRY = """
+UPDATE updates_operation o SET plan = %s::jsonb, requested_by_id = %s
+WHERE o.id = ANY(%s::uuid[]) AND o.kind = 'settings' AND o.state = 'queued' RETURNING o.id
+"""
+
+
+def carry_settings(
+    *, operation_ids: Collection[UUID], settings: Mapping[str, Any], requested_by: User | None
+) -> set[UUID]:
+    """Let queued settings operations carry these settings instead; those that are still queued. Call it in a transaction.
+
+    Whoever asked last is who changes the machine; the timeline has both.
+    """
+    with connection.cursor() as cursor:
+        by = requested_by.pk if requested_by else None
+        cursor.execute(_CARRY, [json.dumps(settings), by, array(operation_ids)])
+        carried = {row[0] for row in cursor.fetchall()}
+    who = {"by": requested_by.get_username()} if requested_by else {}
+    now = database_now()
+    write_events((pk, now, EventCode.SETTINGS_REPLACED, S.QUEUED, who) for pk in carried)
+    return carried
 
 
 # --- cancelling them ---------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
 @transaction.atomic
 def cancel_operations(
     *, operation_ids: Collection[UUID], requested_by: User | None, is_bulk: bool = False

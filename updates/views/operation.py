@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_POST
 from ui.http import PortalRequest
 from ui.pages import path_looked_at, render_page
 from ui.watching import keep_watching, watched
-from updates.selectors.operation import load_operation, operation_or_404, split_watched
+from updates.selectors.operation import load_operation, may_cancel, operation_or_404, split_watched
 from updates.services.operations import cancel_operations
 
 HTMX_STOP_POLLING = 286
@@ -43,7 +43,7 @@ def ended(request: PortalRequest) -> HttpResponse:
 def cancel(request: PortalRequest, pk: UUID) -> HttpResponse:
     """Cancel an operation that is still queued; what has started is left alone, and the page says so."""
     operation, access = operation_or_404(request.user, pk)
-    if not access.may_operate:
+    if not may_cancel(operation, access):
         raise PermissionDenied
     if cancel_operations(operation_ids=[operation.pk], requested_by=request.user):
         messages.success(request, _("Cancelled. Nothing was done to the machine."))

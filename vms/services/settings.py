@@ -1,17 +1,22 @@
-"""Changing the patch settings of one or many VMs: judged by the rules first, written in one statement."""
+"""Patch settings of VMs: what a change would do by the rules, what a VM shall have, and what it reports that it has.
+
+The columns of a VM are what it reported last: every rule goes by them. `desired_settings` is what it shall have where that
+differs. The floor above carries a change to the machine (updates.services.settings).
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from audit.services import Act, record
 from audit.tags import Tag
+from connectors.protocol import Capability
+from db.arrays import array, rowset
 from patching.settings_rules import SettingsViolation, judge_settings
 from patching.terms import AssessmentMode, PatchMode, PatchSettings, Platform, RebootSetting
 from vms.choices import Role
@@ -54,6 +59,9 @@ class Refusal(StrEnum):
 
     NOT_OWNER = "not_owner"
     REPORTED_BY_MACHINE = "reported_by_machine"
+    NOT_SUPPORTED = "not_supported"  # the connector cannot change settings
+    OPERATION_OPEN = "operation_open"
+    AWAITING_ASSESSMENT = "awaiting_assessment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +87,12 @@ def judge_change(
 ) -> list[SettingsOutcome]:
     """What a change would do to each of these VMs (loaded with their connection); one query for any number.
 
-    `owned`: the ids on which the user is Owner; the others are refused.
+    It changes what they shall have, and is held against what they have. `owned`: the ids on which the user is Owner; the others are refused.
     """
     eligibilities = eligibilities_of(vms)
     outcomes = []
     for vm in vms:
-        before = vm.patch_settings
+        before = vm.desired
         after = replace(before, **change.values)
         platform = Platform(vm.connection.platform)
         violations: tuple[SettingsViolation, ...] = ()
@@ -94,8 +102,12 @@ def judge_change(
                 refusal = Refusal.NOT_OWNER
             elif vm.are_settings_reported:
                 refusal = Refusal.REPORTED_BY_MACHINE
+            elif Capability.SETTINGS not in vm.connection.capabilities:
+                refusal = Refusal.NOT_SUPPORTED
             else:
-                violations = judge_settings(after, current=before, eligibility=eligibilities[vm.pk], platform=platform)
+                violations = judge_settings(
+                    after, current=vm.patch_settings, eligibility=eligibilities[vm.pk], platform=platform
+                )
         verdict = Verdict.CHANGED if after != before else Verdict.UNCHANGED
         if refusal or violations:
             verdict = Verdict.REFUSED
@@ -114,40 +126,90 @@ def selected_vms(user: User, selection: VmSelection, *, lock: bool = False) -> t
     return vms, {vm.pk for vm in vms if Role.OWNER in grants.roles_on(vm)}
 
 
-@transaction.atomic
-def change_settings(*, selection: VmSelection, change: SettingsChange, changed_by: User) -> list[SettingsOutcome]:
-    """Change the settings of every VM of the selection that the rules and the user's roles allow; one answer for each.
+_KEPT = "jsonb_build_object(" + ", ".join(f"'{field.name}', vm.{field.name}" for field in fields(PatchSettings)) + ")"
+_COLUMNS = {
+    "vm_id": "bigint",
+    **dict.fromkeys(("patch_mode", "assessment_mode", "reboot_setting"), "text"),
+    **dict.fromkeys(
+        ("provision_vm_agent", "enable_automatic_updates", "enable_hotpatching", "bypass_platform_safety_checks"),
+        "boolean",
+    ),
+    "settings": "jsonb",
+}
+# The rows are locked in the order of their ids, as every writer of VMs does. A trigger drops what has come true.
+_DESIRE = """
+WITH new AS MATERIALIZED {rows}, locked AS MATERIALIZED (
+    SELECT id FROM vms_virtualmachine WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE vms_virtualmachine vm SET desired_settings = new.settings
+FROM new WHERE (SELECT count(*) FROM locked) > 0 AND vm.id = new.vm_id
+"""
+# What a VM had until it reported something else is what it shall have, unless a person wants yet another thing. On Azure
+# Stack HCI settings are what the machine reports: nobody wants others there.
+_REPORT = """
+WITH new AS MATERIALIZED {rows}, locked AS MATERIALIZED (
+    SELECT id FROM vms_virtualmachine WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE vms_virtualmachine vm
+SET {columns}, desired_settings = CASE
+    WHEN c.platform = %s THEN NULL
+    ELSE COALESCE(vm.desired_settings, {kept}) END
+FROM new, vms_connection c
+WHERE (SELECT count(*) FROM locked) > 0 AND vm.id = new.vm_id AND c.id = vm.connection_id
+  AND ({kept} <> new.settings OR vm.desired_settings IS NOT NULL)
+RETURNING vm.id
+"""
 
-    VMs that the user may not see get no answer. Who changed what is kept by the table's trigger (`SettingsEvent`).
+
+@transaction.atomic
+def want_settings(*, wanted: Mapping[int, PatchSettings]) -> None:
+    """Keep what these VMs (by id) shall have from now on; who carries it to the machine is the caller."""
+    if wanted:
+        rows, parameters = _rows(wanted)
+        with connection.cursor() as cursor:
+            cursor.execute(_DESIRE.format(rows=rows), [*parameters, array(wanted)])
+
+
+@transaction.atomic
+def record_settings(*, reported: Mapping[int, PatchSettings]) -> None:
+    """Keep what these VMs (by id) report that they have: one statement, which touches only VMs where a value differs.
+
+    Where that is not what they shall have, it shows as a difference until somebody applies the settings again, or wants
+    others.
     """
-    vms, owned = selected_vms(changed_by, selection, lock=True)
-    outcomes = judge_change(vms=vms, change=change, owned=owned)
-    changed = [outcome.vm.pk for outcome in outcomes if outcome.verdict is Verdict.CHANGED]
+    if not reported:
+        return
+    rows, parameters = _rows(reported)
+    columns = ", ".join(f"{field.name} = new.{field.name}" for field in fields(PatchSettings))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _REPORT.format(rows=rows, kept=_KEPT, columns=columns),
+            [*parameters, array(reported), Platform.AZURE_STACK_HCI.value],
+        )
+        changed = [pk for (pk,) in cursor.fetchall()]
     if changed:
-        values = {name: value.value if isinstance(value, StrEnum) else value for name, value in change.values.items()}
-        VirtualMachine.objects.filter(pk__in=changed).update(**values)
-        record(acts=_acts(outcomes, values), by=changed_by)
         refresh_hotpatch_statuses(vm_ids=changed)
         refresh_patchers(among=VirtualMachine.objects.filter(pk__in=changed))
-    return outcomes
 
 
-MAX_NAMED = 20  # machines whose names an event holds
+@transaction.atomic
+def accept_settings(*, vm_id: int, accepted_by: User) -> bool:
+    """Want what the VM reports. False: it reports what is wanted already."""
+    vm = VirtualMachine.objects.select_for_update(of=("self",), no_key=True).filter(pk=vm_id).first()
+    if vm is None or vm.desired_settings is None:
+        return False
+    record(
+        acts=[Act(Tag.SETTINGS_CHANGE, **vm.where, source="vms.virtualmachine", before=vm.desired_settings)],
+        by=accepted_by,
+    )
+    VirtualMachine.objects.filter(pk=vm_id).update(desired_settings=None)
+    return True
 
 
-def _acts(outcomes: Sequence[SettingsOutcome], values: dict[str, Any]) -> list[Act]:
-    """What the record keeps: the one machine, else one act for each resource group with how many changed in it."""
-    groups: dict[int, list[VirtualMachine]] = defaultdict(list)
-    for outcome in outcomes:
-        if outcome.verdict is Verdict.CHANGED:
-            groups[outcome.vm.resource_group_id].append(outcome.vm)
-    return [
-        Act(
-            Tag.SETTINGS_CHANGE,
-            **(vms[0].where if len(vms) == 1 else {"group_key": pk, "object_name": vms[0].resource_group.name}),
-            source="vms.virtualmachine",
-            after=values,
-            detail={"machines": len(vms), "names": [vm.name for vm in vms[:MAX_NAMED]]} if len(vms) > 1 else {},
-        )
-        for pk, vms in groups.items()
+def _rows(settings: Mapping[int, PatchSettings]) -> tuple[str, list[str | None]]:
+    """The settings of VMs as a set of rows with the columns `_COLUMNS`."""
+    lines = [
+        tuple({**(kept := each.as_json), "vm_id": pk, "settings": kept}[name] for name in _COLUMNS)
+        for pk, each in settings.items()
     ]
+    return rowset(_COLUMNS, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
@@ -52,6 +53,23 @@ def setting_lines(before: PatchSettings, after: PatchSettings, names: tuple[str,
         (SETTING_LABELS[name], setting_words(name, getattr(before, name)), setting_words(name, getattr(after, name)))
         for name in names
     ]
+
+
+@register.filter
+def settings_lines(settings: PatchSettings) -> list[tuple[Text, str]]:
+    """Label and value of each setting."""
+    names = [field.name for field in fields(PatchSettings)]
+    return [(SETTING_LABELS[name], setting_words(name, getattr(settings, name))) for name in names]
+
+
+@register.filter
+def difference_lines(vm: VirtualMachine) -> list[tuple[Text, str, str]]:
+    """Label, reported and wanted value of each setting of this VM that is not as wanted."""
+    names = (field.name for field in fields(PatchSettings))
+    reported, wanted = vm.patch_settings, vm.desired
+    return setting_lines(
+        reported, wanted, tuple(name for name in names if getattr(reported, name) != getattr(wanted, name))
+    )
 
 
 @register.filter

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('audit', '0001_events'),
-        ('vms', '0016_connection_configuration'),
+        ('vms', '0017_desired_settings'),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('audit', '0001_events'),
-        ('updates', '0022_budgets'),
+        ('updates', '0023_settings_operations'),
     ]
 
     operations = [

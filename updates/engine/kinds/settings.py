@@ -1,0 +1,47 @@
+"""Changes of patch settings: a machine is told what it shall have, and reports what it has then."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from connectors.protocol import Observation
+from patching.codes import ErrorCode, EventCode
+from patching.terms import OperationState, PatchSettings
+from updates.engine.kinds.handler import Ends
+from updates.engine.rows import ClaimedRow
+from updates.engine.transition import Change, transition
+from updates.selectors.catalogue import LoadedCatalogue
+from vms.services.settings import record_settings
+
+LIMIT = timedelta(minutes=15)
+
+
+def longest(_row: ClaimedRow) -> timedelta | None:
+    """A quarter of an hour: the platform writes them down, and no machine has to work for it."""
+    return LIMIT
+
+
+def is_end(seen: Observation) -> bool:
+    """It ends with the settings that the machine has."""
+    return seen.settings is not None and seen.assessment is None and seen.installation is None
+
+
+@transaction.atomic
+def finish(ends: Ends, *, catalogue: LoadedCatalogue, now: datetime) -> None:  # noqa: ARG001 (the handlers' signature)
+    """End changes of settings: state first, then what the machines report that they have."""
+    reports = [(row, seen.settings) for row, seen in ends if seen.settings is not None]
+    winners = transition(changes=[_ended(row, reported) for row, reported in reports], now=now)
+    record_settings(reported={row.vm_id: reported for row, reported in reports if row.pk in winners})
+
+
+def _ended(row: ClaimedRow, reported: PatchSettings) -> Change:
+    is_taken = reported == row.settings
+    return Change(
+        operation_id=row.pk,
+        from_state=row.state,
+        to_state=OperationState.SUCCEEDED if is_taken else OperationState.COMPLETED_WITH_WARNINGS,
+        event=EventCode.FINISHED,
+        error_code=None if is_taken else ErrorCode.SETTINGS_NOT_TAKEN,
+    )
