@@ -6,15 +6,17 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from connectors.catalogue import Catalogue
 from connectors.protocol import Capability, ConnectorError, ObserveRequest, StartRequest
-from connectors.simulator import Simulator
+from connectors.simulator import Simulator, SimulatorConfiguration
 from connectors.simulator import make as make_simulator
 from connectors.simulator.machines import line_of
 from patching.releases import as_of
@@ -22,6 +24,7 @@ from patching.terms import InstallationState, OperationKind
 
 # How often a call goes wrong as a whole, and how often one of its answers does.
 CALLS, ANSWERS = 0.03, 0.008
+CHUNK = 200  # starts in one call
 HELPED = frozenset({Capability.IDEMPOTENT_START, Capability.FIND_BY_REQUEST})
 
 
@@ -33,13 +36,15 @@ class Troubled:
         self.capabilities = inner.capabilities
         self.ledger = Path(os.environ["BENCH_LEDGER"])
 
-    def start(self, requests: Sequence[Any], *, now: datetime) -> Sequence[Any]:
+    def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterator[Sequence[Any]]:
         """Starts always arrive; their answers may not. Where machines can tell, some starts arrive twice."""
-        answers = self._received(requests, now)
-        if Capability.IDEMPOTENT_START in self.capabilities and self._befalls(CALLS):
-            self._note("duplicate")
-            answers = self._received(requests, now)
-        return self._troubled(answers)
+        while drawn := list(islice(requests, CHUNK)):
+            answers = self._received(drawn, now, until)
+            if Capability.IDEMPOTENT_START in self.capabilities and self._befalls(CALLS):
+                self._note("duplicate")
+                answers = self._received(drawn, now, until)
+            pairs = zip([request.request_id for request in drawn] * 2, self._troubled(answers), strict=False)
+            yield [self._spoilt_pair(pair) for pair in pairs]
 
     def observe(self, requests: Sequence[Any], *, now: datetime) -> Sequence[Any]:
         """Looks may fail as a whole or one by one."""
@@ -54,8 +59,9 @@ class Troubled:
 
     # --- what the machines do
 
-    def _received(self, requests: Sequence[StartRequest], now: datetime) -> Sequence[Any]:
-        answers = self.inner.start(requests, now=now)
+    def _received(self, requests: Sequence[StartRequest], now: datetime, until: float) -> Sequence[Any]:
+        told = dict(pair for chunk in self.inner.start(iter(requests), now=now, until=until) for pair in chunk)
+        answers = [told[request.request_id] for request in requests]
         lines = [
             json.dumps(self._deed(request, now))
             for request, answer in zip(requests, answers, strict=True)
@@ -99,6 +105,13 @@ class Troubled:
             return [*answers, *answers]
         return [self._spoilt(answer) for answer in answers]
 
+    def _spoilt_pair(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Now and then an answer names a request that nobody sent."""
+        if self._befalls(ANSWERS):
+            self._note("garbage")
+            return uuid4(), pair[1]
+        return pair
+
     def _spoilt(self, answer: Any) -> Any:
         spoils: dict[str, Callable[[], Any]] = {
             "time-out": lambda: ConnectorError("connector.timeout", "\x00 no answer", is_retryable=True),
@@ -111,7 +124,7 @@ class Troubled:
         return answer
 
 
-def make(conf: Mapping[str, object], catalogue: Catalogue) -> Troubled:
+def make(conf: SimulatorConfiguration, catalogue: Catalogue) -> Troubled:
     """The simulator of this configuration with the ledger of the campaign."""
     inner = make_simulator(conf, catalogue)
     if os.environ.get("BENCH_UNHELPFUL"):

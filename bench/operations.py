@@ -161,8 +161,8 @@ def statements_per_vm(kind: str, vm_ids: list[int]) -> float:
     from django.db import connection
 
     from patching.terms import Classification, InstallationPlan
+    from updates.engine.sweep import sweep
     from updates.models import Operation
-    from updates.services.engine import sweep
     from updates.services.operations import request_assessments, request_installations
 
     count = 0

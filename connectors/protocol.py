@@ -1,12 +1,13 @@
 """What a connector is: one small, set-based Protocol, and the frozen facts that travel through it.
 
-Every method takes a sequence and answers with a sequence of the same length and order: one outcome or one
-`ConnectorError` per item. A connector never raises for the batch and never waits.
+One outcome or one `ConnectorError` per item, never an exception for the batch. `start` yields its outcomes as they become
+known; every other method answers with a sequence of the same length and order. No single call to a machine lasts longer
+than the connector's `traits.call_seconds`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -38,7 +39,68 @@ class Capability(StrEnum):
     IDEMPOTENT_START = "idempotent_start"
     INSTALLED_UPDATES = "installed_updates"
     UNINSTALL = "uninstall"
+    RESTART = "restart"
+    SETTINGS = "settings"
     FINAL_ASSESSMENT = "final_assessment"
+
+
+class Orchestrator(StrEnum):
+    """Who decides when machines are patched without anybody asking."""
+
+    PORTAL = "portal"  # nothing behind the connection does
+    PLATFORM = "platform"  # what lies behind it does, where its platform can
+
+
+# How long a single call may last unless its kind says otherwise.
+CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a connector works, so that nobody hands it more than it can do under one lease.
+
+    `chunk`: how many looks one call takes. `start_seconds`, `look_seconds`: what one start and one look take, as long as
+    nothing was measured on the connection itself; 0: too little to matter.
+    """
+
+    chunk: int = 1_000
+    start_seconds: float = 0.0
+    look_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a VM is, as far as budgets ask."""
+
+    subscription_id: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """How a kind shares its budget out: `name_of` names the bucket of a VM by its place, never empty.
+
+    `per_minute`: starts that each bucket grants, `burst`: what it holds when it is full; None: nobody knows before the
+    other side says so.
+    """
+
+    name_of: Callable[[Place], str]
+    per_minute: float | None = None
+    burst: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What must be known of a connector before anything is asked of it.
+
+    `call_seconds`: the time-out of a single call; more than the usual shortens the time in which starts are sent.
+    """
+
+    call_seconds: float = CALL_SECONDS
+    pace: Pace = Pace()
+    buckets: Buckets | None = None  # None: one for the whole connection
+    is_simulated: bool = False
+    orchestrator: Orchestrator = Orchestrator.PLATFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +110,9 @@ class ConnectorError:
     `code` is an `ErrorCode`, or the other side's own where none fits; it is kept printable and at most 60 characters long, and
     pages show one that they do not know as it is. `is_retryable`: the same call may succeed later;
     `nothing_was_sent`: the connector proves that the machine never received the start (refused connection, 429),
-    so it may be started again; `retry_after` in seconds where the other side asked for a pause.
+    so it may be started again; `retry_after` in seconds where the other side asked for a pause. `bucket`: the budget that
+    refused it; empty: that of the whole connection; None: none did. It rests for `retry_after`, and what waits for it keeps
+    its place without an attempt counted.
     """
 
     code: str
@@ -56,9 +120,20 @@ class ConnectorError:
     is_retryable: bool = False
     nothing_was_sent: bool = False
     retry_after: float | None = None
+    bucket: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", storable_code(self.code))
+
+
+@dataclass(frozen=True, slots=True)
+class BucketNews:
+    """What the other side said about a budget: how many requests it still grants, or that it rests for some seconds."""
+
+    name: str
+    remaining: int | None = None
+    is_dry: bool = False
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +175,7 @@ class Started:
 
     handle: str
     look_again_after: float = 2.0  # seconds until the first look is worth it
+    news: tuple[BucketNews, ...] = ()  # what came with the answer about budgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,21 +284,34 @@ class DiscoveredVm:
     document: dict[str, object] = field(default_factory=dict)
 
 
+StartOutcome = Started | ConnectorError
+# What became of some starts, by request id. The engine records a chunk before it asks for the next.
+StartChunk = Sequence[tuple[UUID, StartOutcome]]
+
+
 class Connector(Protocol):
     """How the engine speaks to the machines behind one connection."""
 
     capabilities: frozenset[Capability]
+    traits: Traits
 
     def discover(self) -> Sequence[DiscoveredVm]:
         """List the VMs behind the connection (empty where the connector has no inventory of its own)."""
         ...
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
-        """Start operations. With IDEMPOTENT_START the same request id answers again and starts nothing new."""
+    def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterable[StartChunk]:
+        """Start operations, and yield what became of them, one by one or in chunks, as soon as it is known.
+
+        Draw a request only when it is about to be sent: what was never drawn goes back to the queue as if nothing had
+        happened, and what was drawn and not answered is taken for sent. `requests` ends by itself once `until`
+        (`time.monotonic()`) has passed; no call to a machine begins after that. Nothing further may be sent while a
+        yielded chunk is being recorded, unless it was drawn before. Each request is answered once. With IDEMPOTENT_START
+        the same request id answers again and starts nothing new.
+        """
         ...
 
     def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
-        """Look once at each running operation."""
+        """Look once at each running operation; at most `traits.pace.chunk` of them in one call."""
         ...
 
     def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:

@@ -12,12 +12,15 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError, OperationalError, connections
 
+from connectors.protocol import CALL_SECONDS
+from connectors.registry import KINDS
 from hotpatch_portal.environment import is_guessable
 from hotpatch_portal.schema import sentence, unknown_migrations
 from patching.probes import read_networks
 from patching.recurrence import parse_hours
 
 OLDEST_POSTGRESQL = 14
+LEAST_SEND_SECONDS = 1.0  # a kind that has less time for sending would hardly send anything
 BROKER_SCHEMES = {"redis", "rediss", "redis+socket", "unix"}
 
 
@@ -170,6 +173,47 @@ def lease(**_kwargs: Any) -> list[CheckMessage]:
             id="portal.E006",
         )
     ]
+
+
+@register()
+def times(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E011: a sweep, the time for sending and one last call end before a task is stopped in the middle of a start."""
+    sweep, send, soft = (
+        settings.OPERATION_SWEEP_SECONDS,
+        settings.OPERATION_SEND_SECONDS,
+        settings.CELERY_TASK_SOFT_TIME_LIMIT,
+    )
+    found: list[CheckMessage] = []
+    for kind in KINDS.values():
+        call = kind.traits.call_seconds
+        if call > CALL_SECONDS and soft - sweep - call < LEAST_SEND_SECONDS:
+            found.append(
+                Error(
+                    f"The kind {kind.name} declares calls of up to {call:g} s: of CELERY_TASK_SOFT_TIME_LIMIT ({soft} s) less than"
+                    f" {LEAST_SEND_SECONDS:g} s are left to send starts in.",
+                    hint="Shorten OPERATION_SWEEP_SECONDS, or lengthen the limit, the hard limit and the lease.",
+                    id="portal.E011",
+                )
+            )
+    if sweep + send + CALL_SECONDS > soft:
+        found.append(
+            Error(
+                f"CELERY_TASK_SOFT_TIME_LIMIT is {soft} s, shorter than OPERATION_SWEEP_SECONDS ({sweep} s)"
+                f" + OPERATION_SEND_SECONDS ({send} s) + one call ({CALL_SECONDS:g} s) = {sweep + send + CALL_SECONDS:g} s.",
+                hint="Shorten one of the three or lengthen the limit (30 + 15 + 5 and 50 seconds by default).",
+                id="portal.E011",
+            )
+        )
+    if soft >= settings.CELERY_TASK_TIME_LIMIT:
+        found.append(
+            Error(
+                f"CELERY_TASK_SOFT_TIME_LIMIT ({soft} s) is not shorter than CELERY_TASK_TIME_LIMIT"
+                f" ({settings.CELERY_TASK_TIME_LIMIT} s): a task would be killed before it could stop by itself.",
+                hint="Keep the soft limit some seconds below the other (50 and 60 seconds by default).",
+                id="portal.E011",
+            )
+        )
+    return found
 
 
 @register(Tags.security)

@@ -266,6 +266,10 @@ CONTENT_SECURITY_POLICY = {
 # --- the portal's own --------------------------------------------------------------------------------------------
 # How long a claimed operation stays with one worker before another may take it over.
 OPERATION_LEASE_SECONDS = 90
+# How long one sweep claims operations, and how long after its claim a start may still be sent. With the time-out of one
+# call they fit into a task's soft time limit, and that into the lease: portal.E011 adds it up.
+OPERATION_SWEEP_SECONDS = 30
+OPERATION_SEND_SECONDS = 15
 # The file a worker touches after each sweep that Celery delivered; the supervisor watches it. Empty: not watched.
 WORKER_HEARTBEAT_FILE = env.text("WORKER_HEARTBEAT_FILE", "")
 # What a worker's own timer sweeps: "interactive" leaves bulk starts to the bulk worker.

@@ -25,6 +25,7 @@ class RollbackRefusal(StrEnum):
 
     UNKNOWN_STATE = ErrorCode.ROLLBACK_UNKNOWN_STATE
     NO_EARLIER_BASELINE = ErrorCode.ROLLBACK_NO_EARLIER_BASELINE
+    NOT_SUPPORTED = ErrorCode.ROLLBACK_NOT_SUPPORTED  # nothing behind the connection can uninstall
 
 
 @dataclass(frozen=True, slots=True)

@@ -379,7 +379,7 @@ class Lane(models.IntegerChoices):
 class Operation(models.Model):
     """One long action on one VM. The id is activity id, ARM operation id and x-ms-request-id in one.
 
-    `state` has one writer: `updates.services.operations.transition`. `next_step_at` is start time, poll cadence, lease
+    `state` has one writer: `updates.engine.transition.transition`. `next_step_at` is start time, poll cadence, lease
     and crash recovery at once. `plan` and `progress` are JSON of `patching.terms.InstallationPlan` and
     `connectors.protocol.Progress`; `verification_detail` lists what was expected and what was found.
     """
@@ -397,6 +397,9 @@ class Operation(models.Model):
     state = models.CharField(_("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value)
     lane = models.PositiveSmallIntegerField(choices=Lane, default=Lane.INTERACTIVE)
     is_bulk = models.BooleanField(default=False)
+    bucket = models.CharField(
+        max_length=100, blank=True, default="", db_default=""
+    )  # the budget besides its connection's
     plan = models.JSONField(null=True, blank=True)
     handle = models.TextField(blank=True)
     requested_by = models.ForeignKey(
@@ -435,13 +438,14 @@ class Operation(models.Model):
         verbose_name = _("operation")
         verbose_name_plural = _("operations")
         indexes = [
+            # A claim takes a share of each connection and of each budget that is not dry, in the order of the lanes.
             models.Index(
-                fields=["lane", "next_step_at"],
-                condition=Q(next_step_at__isnull=False),
-                name="updates_operation_due",
+                fields=["connection", "bucket", "lane", "next_step_at"],
+                condition=Q(state=OperationState.QUEUED.value),
+                name="updates_operation_queued",
             ),
             models.Index(
-                fields=["connection"],
+                fields=["connection", "lane", "next_step_at"],
                 condition=Q(state__in=IN_FLIGHT_STATES),
                 name="updates_operation_in_flight",
             ),
@@ -836,16 +840,44 @@ class KbHold(models.Model):
         return f"{self.vm_id}: KB{self.kb_number}"
 
 
-class ConnectionBudget(models.Model):
-    """How many operations a connection may still start: a token bucket, refilled when it is claimed from."""
+class Bucket(models.Model):
+    """How many operations may still be started out of one budget; what has no rate is limited by what it is told alone.
 
-    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="budget")
+    Empty name: the whole connection, whose rate is `Connection.starts_per_minute`. Others are named by the connector's kind
+    (Azure: a subscription and region). `remaining` is what the other side last said, at `told_at`; before `not_before`
+    nothing is started.
+    """
+
+    connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="buckets", db_index=False)
+    name = models.CharField(_("name"), max_length=100, blank=True)
+    rate_per_minute = models.FloatField(null=True)
+    burst = models.FloatField(null=True)
     tokens = models.FloatField(default=0)
     refilled_at = models.DateTimeField()
+    remaining = models.PositiveIntegerField(null=True)
+    told_at = models.DateTimeField(null=True)
+    not_before = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name = _("connection budget")
-        verbose_name_plural = _("connection budgets")
+        verbose_name = _("budget")
+        verbose_name_plural = _("budgets")
+        constraints = [models.UniqueConstraint(fields=["connection", "name"], name="updates_bucket_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.connection_id}: {self.name}"
+
+
+class ConnectionPace(models.Model):
+    """How long one start and one look take on a connection, in seconds, as measured by whoever worked on it last."""
+
+    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="pace")
+    start_seconds = models.FloatField(null=True)
+    look_seconds = models.FloatField(null=True)
+    measured_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("connection pace")
+        verbose_name_plural = _("connection paces")
 
     def __str__(self) -> str:
         return str(self.connection_id)

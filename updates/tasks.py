@@ -11,10 +11,10 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from updates.engine.sweep import ALL_LANES, INTERACTIVE_LANES
+from updates.engine.sweep import sweep as sweep_operations
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
-from updates.services.engine import ALL_LANES, INTERACTIVE_LANES
-from updates.services.engine import sweep as sweep_operations
 from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
@@ -32,7 +32,7 @@ WAKE_UP_TIMEOUT_SECONDS = 0.4
 def sweep(lanes: str = "interactive") -> None:
     """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything, and hands out what waits."""
     beat()
-    sweep_operations(lanes=LANES[lanes], kinds=settings.WORKER_KINDS)
+    sweep_operations(lanes=LANES[lanes], kinds=settings.WORKER_KINDS, is_waiting=False)
 
 
 @shared_task(name="updates.tasks.schedule")

@@ -11,12 +11,15 @@ from celery.signals import celeryd_init, worker_process_init, worker_process_shu
 from django.conf import settings
 from django.db import close_old_connections, connection
 
-from updates.services.engine import sweep
+from updates.engine.claim import STOPPING
+from updates.engine.sweep import SLOW, sweep
 from updates.tasks import LANES
 
 log = structlog.get_logger(__name__)
 
 PERIOD_SECONDS = 2.0
+# How long a process that ends waits for calls that run: a call lasts 5 s, and its answer is to be written.
+LAST_CALL_SECONDS = 8.0
 # A sweep makes objects by the hundred thousand, and drops them by counting. Looking for cycles among them every few
 # hundred took a fifth of a worker's time.
 YOUNG_OBJECTS = 50_000
@@ -27,7 +30,7 @@ def _run() -> None:
     while not _stop.wait(PERIOD_SECONDS):
         try:
             close_old_connections()
-            sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10)
+            sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10, is_waiting=False)
         except Exception:
             log.exception("own_sweep_failed")
         finally:
@@ -55,10 +58,16 @@ def collect_seldom(**_kwargs: Any) -> None:
 def start_timer(**_kwargs: Any) -> None:
     """Sweep every few seconds, in each pool process: also while the broker is away or silent."""
     _stop.clear()
+    STOPPING.clear()
     threading.Thread(target=_run, name="own-sweep", daemon=True).start()
 
 
 @worker_process_shutdown.connect
 def stop_timer(**_kwargs: Any) -> None:
-    """Let the timer end with its process."""
+    """Let the timer and the slow connections end with their process: no call begins, and one that runs may end.
+
+    What was claimed and not sent goes back to the queue at once, instead of waiting in doubt until its lease ends.
+    """
     _stop.set()
+    STOPPING.set()
+    SLOW.stop(LAST_CALL_SECONDS)

@@ -6,8 +6,7 @@ beyond hashing. Asking twice gives the same answer, so a start can be repeated.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -23,10 +22,13 @@ from connectors.protocol import (
     ObserveRequest,
     PatchOutcome,
     Progress,
+    StartChunk,
     Started,
     StartRequest,
+    Traits,
     VmRef,
 )
+from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from connectors.simulator.ledger import Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
 from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, symptom_of, wishes_of
@@ -69,22 +71,19 @@ _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
 
 
 def make(
-    conf: Mapping[str, object], catalogue: Catalogue, *, ledger: Ledger | None = None, world: Catalogue | None = None
+    conf: SimulatorConfiguration, catalogue: Catalogue, *, ledger: Ledger | None = None, world: Catalogue | None = None
 ) -> Simulator:
-    """A simulator of this configuration: `seed`, `catalogue_date` (None: today), `clock_factor`.
+    """A simulator of this configuration.
 
-    The clock factor is how many simulated seconds pass in a real one. `catalogue` is what the portal has on record;
-    `world` is what Windows Update has, where that is more. Raises ValueError naming what is wrong.
+    `catalogue` is what the portal has on record; `world` is what Windows Update has, where that is more.
     """
-    seed, day, factor = conf.get("seed", 1), conf.get("catalogue_date"), conf.get("clock_factor", 60.0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ValueError(f"seed must be a whole number, not {seed!r}")
-    if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
-        raise ValueError(f"catalogue_date must be a day or nothing, not {day!r}")
-    if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0 < factor < math.inf:
-        raise ValueError(f"clock_factor must be a finite number above 0, not {factor!r}")
     return Simulator(
-        catalogue=catalogue, seed=seed, catalogue_date=day, clock_factor=float(factor), ledger=ledger, world=world
+        catalogue=catalogue,
+        seed=conf.seed,
+        catalogue_date=conf.catalogue_date,
+        clock_factor=conf.clock_factor,
+        ledger=ledger,
+        world=world,
     )
 
 
@@ -134,15 +133,8 @@ class Simulator:
     world: Catalogue | None = None
     assessment_seconds: float = ASSESSMENT_SECONDS  # how long one takes, about; 0: its answer is there at once
     is_patient: bool = False  # looks come when something ends, not every few seconds: for clocks that jump
-    capabilities: frozenset[Capability] = frozenset(
-        {
-            Capability.IDEMPOTENT_START,
-            Capability.FIND_BY_REQUEST,
-            Capability.INSTALLED_UPDATES,
-            Capability.FINAL_ASSESSMENT,
-            Capability.UNINSTALL,
-        }
-    )
+    capabilities: frozenset[Capability] = CAPABILITIES
+    traits: Traits = TRAITS
     _guards_known: dict[object, Guard] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -161,9 +153,17 @@ class Simulator:
         """A simulator has no inventory of its own."""
         return ()
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
-        """Take what a machine takes. The same request id answers again and starts nothing new."""
-        return [self._start(request, now) for request in requests]
+    def start(
+        self,
+        requests: Iterator[StartRequest],
+        *,
+        now: datetime,
+        until: float,  # noqa: ARG002 (no call of it takes any time)
+    ) -> Iterable[StartChunk]:
+        """Take what a machine takes, all of it at once. The same request id answers again and starts nothing new."""
+        chunk = [(request.request_id, self._start(request, now)) for request in requests]
+        if chunk:
+            yield chunk
 
     def _start(self, request: StartRequest, now: datetime) -> Started | ConnectorError:
         refusal = self._refusal(request, now)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from connectors.protocol import InstallationResult, Observation, ObserveRequest, StartRequest, VmRef
+from connectors.protocol import (
+    Connector,
+    InstallationResult,
+    Observation,
+    ObserveRequest,
+    StartOutcome,
+    StartRequest,
+    VmRef,
+)
 from connectors.simulator import Simulator
 from patching.terms import (
     Classification,
@@ -77,3 +87,13 @@ def install(simulator: Simulator, vm: VmRef, plan: InstallationPlan) -> Installa
 
 def states(result: InstallationResult) -> dict[str, InstallationState]:
     return {outcome.patch.kb_number: outcome.state for outcome in result.patches}
+
+
+def start(connector: Connector, requests: Sequence[StartRequest], *, now: datetime) -> list[StartOutcome]:
+    """What became of these starts, in their order; the connector has all the time it wants, and answers each once."""
+    pairs = [
+        pair for chunk in connector.start(iter(requests), now=now, until=time.monotonic() + 3_600) for pair in chunk
+    ]
+    assert sorted(request_id for request_id, _outcome in pairs) == sorted(request.request_id for request in requests)
+    outcomes = dict(pairs)
+    return [outcomes[request.request_id] for request in requests]

@@ -9,14 +9,14 @@ from datetime import date, timedelta
 import pytest
 
 from connectors.protocol import Capability, Connector, ConnectorError, Observation, Started
-from connectors.simulator import MemoryLedger, make
+from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
 from patching.terms import PatchSettings
 from tests.connectors.catalogue import recorded
-from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start_request
+from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
 
 
 def _simulator() -> Connector:
-    conf = {"seed": 1, "catalogue_date": date(2026, 5, 20), "clock_factor": 60.0}
+    conf = SimulatorConfiguration(catalogue_date=date(2026, 5, 20))
     return make(conf, recorded(), ledger=MemoryLedger())
 
 
@@ -32,7 +32,7 @@ BAD = replace(machine("bad"), power_state="deallocated")
 
 def test_one_answer_per_item_in_order_and_a_bad_item_spoils_no_other(connector: Connector) -> None:
     requests = [start_request(vm, number=n) for n, vm in enumerate((GOOD, BAD, GOOD, BAD, GOOD), start=1)]
-    answers = connector.start(requests, now=NOW)
+    answers = start(connector, requests, now=NOW)
     assert [isinstance(answer, Started) for answer in answers] == [True, False, True, False, True]
     looks = [observe_request(vm, number=n) for n, vm in enumerate((GOOD, machine(line=None), GOOD), start=1)]
     seen = connector.observe(looks, now=NOW)
@@ -40,7 +40,7 @@ def test_one_answer_per_item_in_order_and_a_bad_item_spoils_no_other(connector: 
 
 
 def test_nothing_in_nothing_out(connector: Connector) -> None:
-    assert list(connector.start([], now=NOW)) == []
+    assert list(start(connector, [], now=NOW)) == []
     assert list(connector.observe([], now=NOW)) == []
     assert list(connector.find([], now=NOW)) == []
     assert list(connector.apply_patch_settings([])) == []
@@ -50,8 +50,8 @@ def test_the_same_request_starts_nothing_new(connector: Connector) -> None:
     if Capability.IDEMPOTENT_START not in connector.capabilities:
         pytest.skip("not promised")
     request = start_request(GOOD, SECURITY)
-    first = connector.start([request], now=NOW)
-    second = connector.start([request], now=NOW + timedelta(seconds=5))
+    first = start(connector, [request], now=NOW)
+    second = start(connector, [request], now=NOW + timedelta(seconds=5))
     assert first == second
     look = [observe_request(GOOD, SECURITY)]
     assert connector.observe(look, now=NOW) == connector.observe(look, now=NOW)
@@ -104,7 +104,7 @@ def test_a_lost_start_can_be_found(connector: Connector) -> None:
         pytest.skip("not promised")
     never_sent = start_request(BAD)
     lost = start_request(machine("lost", tags=simulate("lost-answer")), number=2)
-    connector.start([never_sent, lost], now=NOW)
+    start(connector, [never_sent, lost], now=NOW)
     found = connector.find([never_sent, lost], now=NOW)
     assert found[0] is None
     assert isinstance(found[1], Started)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
 
+from connectors.protocol import Traits
+from connectors.registry import KINDS, SIMULATOR
 from hotpatch_portal import checks
 
 
@@ -33,6 +36,10 @@ def test_a_sound_installation_has_nothing_to_say() -> None:
         ("REDIS_URL", "amqp://host", "portal.E002"),
         ("REDIS_URL", "", "portal.E002"),
         ("OPERATION_LEASE_SECONDS", 60, "portal.E006"),
+        ("OPERATION_SWEEP_SECONDS", 31, "portal.E011"),
+        ("OPERATION_SEND_SECONDS", 16, "portal.E011"),
+        ("CELERY_TASK_SOFT_TIME_LIMIT", 49, "portal.E011"),
+        ("CELERY_TASK_SOFT_TIME_LIMIT", 60, "portal.E011"),
         ("OFF_PEAK", "22:00-23:00", "portal.E008"),
         ("PROBE_NETWORKS", ["10.0.0.0/8", "10.0.0.4/8"], "portal.E007"),
         ("DEBUG", True, "portal.W001"),
@@ -42,6 +49,15 @@ def test_a_sound_installation_has_nothing_to_say() -> None:
 def test_each_fault_is_named(settings: Any, name: str, value: object, found: str) -> None:
     setattr(settings, name, value)
     assert ids() == {found}
+
+
+def test_a_kind_whose_calls_leave_no_time_for_sending_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = replace(KINDS[SIMULATOR], traits=Traits(call_seconds=19.5))
+    monkeypatch.setitem(KINDS, SIMULATOR, slow)
+    (message,) = checks.times()
+    assert (message.id, "19.5 s" in message.msg) == ("portal.E011", True)
+    monkeypatch.setitem(KINDS, SIMULATOR, replace(slow, traits=Traits(call_seconds=19)))
+    assert checks.times() == []
 
 
 def test_another_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

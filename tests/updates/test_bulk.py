@@ -26,6 +26,7 @@ from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKin
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from tests.forms import fields_of
 from tests.updates.world import ScriptedConnector, hand_out, in_threads, make_due, run
+from updates.engine.rows import ClaimedRow
 from updates.models import (
     BulkOutcome,
     BulkRequest,
@@ -39,7 +40,6 @@ from updates.models import (
 )
 from updates.services import bulk
 from updates.services.bulk import cancel_bulk, hand_out_block, prune_assessments, prune_operations, request_bulk
-from updates.services.operations import Begun
 from vms.choices import Role
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
@@ -179,7 +179,7 @@ def test_cancelling_leaves_what_has_started(operator: User, resource_group: Reso
 # --- beginning at once -------------------------------------------------------------------------------------------
 
 
-def begun(**fields: object) -> tuple[Begun, ...]:
+def begun(**fields: object) -> tuple[ClaimedRow, ...]:
     block = hand_out_block(**fields)  # type: ignore[arg-type]
     assert block is not None
     return block.begun
@@ -199,7 +199,7 @@ def test_what_nothing_stands_before_begins_at_once_as_far_as_there_is_room(
     states = dict(BulkOutcome.objects.filter(verdict="accepted").values_list("vm_id", "operation__state"))
     queued = vms[3:] if kind is OperationKind.INSTALLATION else vms[3:5]  # the running assessment is joined
     assert states == dict.fromkeys([vm.pk for vm in vms[:3]], "starting") | {vm.pk: "queued" for vm in queued}
-    first = Operation.objects.get(pk=rows[0].operation_id)
+    first = Operation.objects.get(pk=rows[0].pk)
     assert (first.attempts, first.build_before, first.requested_by) == (1, "20348.5000", row.requested_by)
     assert first.started_at == first.created_at
     assert first.next_step_at is not None

@@ -20,10 +20,10 @@ from django.utils import timezone
 
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
+from updates.engine.sweep import sweep
 from updates.models import InstalledPatch, Operation, Patch, VmUpdateState
 from updates.selectors.installed import installed_on
 from updates.services.catalogue import import_catalogue
-from updates.services.engine import sweep
 from updates.services.words import refresh_words
 from vms.models import ImageCatalogEntry, ResourceGroup, VirtualMachine
 

@@ -20,9 +20,9 @@ from django.utils import timezone
 from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from updates.engine.sweep import sweep
 from updates.models import InstalledPatch, KbHold, Operation, Rollout, RolloutSource, VmUpdateState
 from updates.selectors.blade import load_picture
-from updates.services.engine import sweep
 from updates.services.operations import Verdict, request_assessments, request_installations
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout

@@ -31,6 +31,7 @@ from tests.factories import (
     VmUpdateStateFactory,
 )
 from tests.updates.world import in_threads
+from updates.engine.sweep import sweep
 from updates.models import (
     InstalledPatch,
     Patch,
@@ -46,7 +47,6 @@ from updates.selectors.health import find_trouble
 from updates.selectors.vm_facts import load_vm_facts
 from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
 from updates.services.catalogue import import_catalogue
-from updates.services.engine import sweep
 from updates.services.operations import request_assessments
 from updates.services.words import BLOCK, refresh_words
 from vms.filters import VmFilter

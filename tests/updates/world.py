@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,8 +25,10 @@ from connectors.protocol import (
     Observation,
     ObserveRequest,
     PatchOutcome,
+    StartChunk,
     Started,
     StartRequest,
+    Traits,
     VmRef,
 )
 from patching.terms import (
@@ -42,9 +44,9 @@ from patching.terms import (
     RebootStatus,
     RunStatus,
 )
+from updates.engine.sweep import ALL_LANES, sweep
 from updates.models import Operation
 from updates.services.bulk import hand_out_block
-from updates.services.engine import ALL_LANES, sweep
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 
 DEFENDER = Patch(
@@ -138,16 +140,19 @@ class ScriptedConnector:
     on_find: Callable[[StartRequest], Started | ConnectorError | None] = lambda _request: None
     starts: Counter[UUID] = field(default_factory=Counter)
     start_order: list[StartRequest] = field(default_factory=list)
+    traits: Traits = Traits()  # noqa: RUF009 (frozen)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def discover(self) -> Sequence[DiscoveredVm]:
         return ()
 
-    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
+    def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterator[StartChunk]:
+        drawn = list(requests)
         with self._lock:
-            self.starts.update(request.request_id for request in requests)
-            self.start_order.extend(requests)
-        return [self.on_start(request) for request in requests]
+            self.starts.update(request.request_id for request in drawn)
+            self.start_order.extend(drawn)
+        if drawn:
+            yield [(request.request_id, self.on_start(request)) for request in drawn]
 
     def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
         return [self.on_observe(request) for request in requests]

@@ -12,6 +12,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, Q
 from django.db.models.functions import JSONObject
 
+from connectors.protocol import Capability
 from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, Outlook, forecast_reboots
@@ -37,6 +38,7 @@ from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, s
 from updates.selectors.decisions import waiting_on
 from updates.selectors.installed import is_listed_by_get_hotfix
 from updates.selectors.polling import poll_seconds
+from updates.selectors.waits import StartWait, start_wait
 from updates.selectors.words import Standing, judge_standing
 from vms.access import access_or_404
 from vms.choices import PowerState, Role
@@ -112,6 +114,7 @@ class VmPicture:
     available: tuple[AvailableRow, ...]
     installed: tuple[InstalledRow, ...]
     operations: tuple[Operation, ...]
+    start_wait: StartWait | None  # what a budget still makes the last of what is queued wait
     guard: Guard
     forecast: tuple[MonthForecast, ...]
     last_assessed_at: datetime | None
@@ -141,6 +144,8 @@ class VmPicture:
     @property
     def rollback(self) -> RollbackOrder | RollbackRefusal:
         """The way back, or why there is none."""
+        if not self.can_uninstall:
+            return RollbackRefusal.NOT_SUPPORTED
         if self.last_assessed_at is None:
             return RollbackRefusal.UNKNOWN_STATE
         kbs = frozenset(row.kb_number for row in self.installed)
@@ -152,6 +157,11 @@ class VmPicture:
             is_list_complete=self.is_list_complete,
             as_of=self.as_of,
         )
+
+    @property
+    def can_uninstall(self) -> bool:
+        """Whether the connector of the VM can roll it back."""
+        return Capability.UNINSTALL in self.vm.connection.capabilities
 
     @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
@@ -329,6 +339,8 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
     )
     guard = guard_for(track, releases, line, moment)
     patcher = patcher_of(vm, has_schedule=bool(schedules_meaning(vm)))
+    operations = _operations(vm, now)
+    is_waiting = any(operation.state == OperationState.QUEUED for operation in operations)
     return VmPicture(
         vm=vm,
         roles=roles,
@@ -342,7 +354,8 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         available=_available(patches, patcher.patcher, guard),
         patcher=patcher,
         installed=installed,
-        operations=_operations(vm, now),
+        operations=operations,
+        start_wait=start_wait(Operation.objects.filter(vm=vm), now=now) if is_waiting else None,
         guard=guard,
         forecast=forecast_reboots(
             releases,

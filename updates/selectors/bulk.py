@@ -14,8 +14,9 @@ from django.shortcuts import get_object_or_404
 
 from patching.lifecycle import TERMINAL
 from patching.terms import OperationKind, OperationState
-from updates.models import BulkBlock, BulkOutcome, BulkRequest, Rollout
+from updates.models import BulkBlock, BulkOutcome, BulkRequest, Operation, Rollout
 from updates.selectors.polling import poll_seconds
+from updates.selectors.waits import StartWait, start_wait
 from vms.choices import Role
 from vms.filters import VmFilter
 from vms.models import Grants, VirtualMachine
@@ -40,6 +41,7 @@ class BulkPage:
     show: str
     next_after: int | None
     may_cancel: bool
+    start_wait: StartWait | None  # what budgets still make the last of what is queued wait
     chosen_by: Sequence[tuple[str, str]]  # the filters it was chosen by, in the words of the list
     now: datetime
 
@@ -167,6 +169,11 @@ def load_bulk(user: User, pk: UUID, *, show: str, after: int, now: datetime) -> 
         show=show,
         next_after=page[PAGE_SIZE - 1].pk if more else None,
         may_cancel=bulk_requests_of(user, Role.OPERATOR).filter(pk=pk).exists(),
+        start_wait=(
+            start_wait(Operation.objects.filter(pk__in=rows.values("operation_id")), now=now)
+            if OperationState.QUEUED.value in states
+            else None
+        ),
         chosen_by=VmFilter.of(user, filters).told if (filters := request.selection.get("filters")) else (),
         now=now,
     )

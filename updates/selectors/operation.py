@@ -11,6 +11,7 @@ from uuid import UUID
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
+from connectors.protocol import Capability
 from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
 from updates.models import BulkRequest, Operation, OperationEvent, PatchResult, Rollout
@@ -18,6 +19,7 @@ from updates.plans import order_from_json, plan_from_json
 from updates.selectors.bulk import bulk_requests_of
 from updates.selectors.polling import poll_seconds
 from updates.selectors.rollouts import rollouts_of
+from updates.selectors.waits import StartWait, start_wait
 from vms.access import Access, access_or_404
 from vms.choices import REBOOT_SETTINGS
 from vms.models import VirtualMachine
@@ -41,6 +43,7 @@ class OperationPage:
     events: tuple[OperationEvent, ...]
     rollout: Rollout | None  # that it is part of, if the reader may see it
     bulk: BulkRequest | None
+    start_wait: StartWait | None  # what its budget still makes it wait, while it is queued
     now: datetime
 
     @property
@@ -68,7 +71,15 @@ class OperationPage:
     @property
     def can_roll_back(self) -> bool:
         """Whether the reader may plan the way back from what it installed."""
-        return self.is_installation and self.operation.installed_count > 0 and self.access.may_operate
+        has_installed = self.is_installation and self.operation.installed_count > 0
+        can_uninstall = Capability.UNINSTALL in self.operation.vm.connection.capabilities
+        return has_installed and can_uninstall and self.access.may_operate
+
+    @property
+    def cannot_be_stopped(self) -> bool:
+        """Whether it runs on a machine whose connector cannot stop a run: told where the button would be."""
+        is_running = not self.operation.is_ended and not self.is_queued
+        return is_running and Capability.CANCEL not in self.operation.vm.connection.capabilities
 
     @property
     def can_run_again(self) -> bool:
@@ -165,5 +176,8 @@ def load_operation(user: User, pk: UUID, *, now: datetime) -> OperationPage:
         events=tuple(OperationEvent.objects.filter(operation=operation)),
         rollout=rollouts_of(user).filter(members__operation=operation).first(),
         bulk=bulk_requests_of(user).filter(outcomes__operation=operation).order_by("created_at").first(),
+        start_wait=(
+            start_wait(Operation.objects.filter(pk=pk), now=now) if operation.state == OperationState.QUEUED else None
+        ),
         now=now,
     )

@@ -11,8 +11,10 @@ from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.shortcuts import get_object_or_404
+from django.utils import timezone
 
-from updates.models import MemberState, Rollout, RolloutMember, RolloutState
+from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
+from updates.selectors.waits import StartWait, start_wait
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine
 
@@ -55,6 +57,7 @@ class RolloutPage:
     members: tuple[RolloutMember, ...]
     state: str
     may_move: bool
+    start_wait: StartWait | None  # what budgets still make the last of what is queued wait
 
     @property
     def counts(self) -> dict[str, int]:
@@ -125,7 +128,11 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
     )
     waves = tuple(Wave(number, counts[number], number == rollout.wave) for number in sorted(counts))
     may_move = rollouts_of(user, Role.OPERATOR).filter(pk=pk).exists()
-    return RolloutPage(rollout, waves, tuple(members), state, may_move)
+    wait = None
+    if any(wave.counts.get(MemberState.STARTED.value) for wave in waves):
+        mine = Operation.objects.filter(pk__in=rows.filter(status=MemberState.STARTED.value).values("operation_id"))
+        wait = start_wait(mine, now=timezone.now())
+    return RolloutPage(rollout, waves, tuple(members), state, may_move, wait)
 
 
 _PROVEN = """

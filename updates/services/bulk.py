@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from psycopg.errors import LockNotAvailable
 
 from patching.codes import ErrorCode
 from patching.terms import InstallationPlan, OperationKind, OperationState
+from updates.engine.budget import available
+from updates.engine.rows import ClaimedRow
 from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
 from updates.plans import plan_from_json, plan_to_json
 from updates.services.operations import (
-    Begun,
     RequestOutcome,
     Verdict,
     cancel_operations,
@@ -27,7 +28,6 @@ from updates.services.operations import (
     request_assessments,
     request_installations,
 )
-from updates.services.room import rooms
 from vms.choices import Role
 from vms.lookups import array, rowset
 from vms.models import VirtualMachine
@@ -94,7 +94,7 @@ class Block:
     """
 
     count: int
-    begun: tuple[Begun, ...]
+    begun: tuple[ClaimedRow, ...]
     claimed_at: float
 
 
@@ -103,15 +103,21 @@ def are_waiting() -> bool:
     return BulkRequest.objects.filter(is_handed_out=False).exists()
 
 
-def hand_out_block(*, kinds: Sequence[str] = (), wait_seconds: float = 0.0) -> Block | None:
+def _any(_connection_id: int) -> bool:
+    return True
+
+
+def hand_out_block(
+    *, kinds: Sequence[str] = (), wait_seconds: float = 0.0, is_quick: Callable[[int], bool] = _any
+) -> Block | None:
     """Answer the next block of the oldest request; None: no request waits, or another worker has it for longer than that.
 
     A block is one transaction; two workers never take the same request. Where nothing is due before it, operations are
-    begun instead of queued, as far as their connections (of these kinds; none named: any) have room: whoever called
-    sends them now.
+    begun instead of queued, as far as their connections (of these kinds; none named: any) have room and `is_quick` says
+    that a whole block is started in no time: whoever called sends them now.
     """
     try:
-        return _hand_out_block(kinds, wait_seconds)
+        return _hand_out_block(kinds, wait_seconds, is_quick)
     except OperationalError as error:
         if isinstance(error.__cause__, LockNotAvailable):
             return None
@@ -119,7 +125,7 @@ def hand_out_block(*, kinds: Sequence[str] = (), wait_seconds: float = 0.0) -> B
 
 
 @transaction.atomic
-def _hand_out_block(kinds: Sequence[str], wait_seconds: float) -> Block | None:
+def _hand_out_block(kinds: Sequence[str], wait_seconds: float, is_quick: Callable[[int], bool]) -> Block | None:
     waiting = BulkRequest.objects.filter(is_handed_out=False).order_by("created_at").select_related("requested_by")
     if not wait_seconds:
         row = waiting.select_for_update(skip_locked=True, of=("self",)).first()
@@ -137,7 +143,7 @@ def _hand_out_block(kinds: Sequence[str], wait_seconds: float) -> Block | None:
             block = BulkBlock.objects.filter(request=row, number=row.cursor).first()
             ids = block.vm_ids if block else []
             allowed, refused = _judge(row.requested_by, ids)
-            outcomes = [*_ask(row, allowed, begin_on=_free_connections(kinds)), *refused]
+            outcomes = [*_ask(row, allowed, begin_on=_free_connections(kinds, is_quick)), *refused]
             _keep(row, outcomes)
     except OperationalError:
         raise  # the database's trouble, not the request's: the block is tried again
@@ -163,12 +169,23 @@ def _judge(user: User | None, vm_ids: Sequence[int]) -> tuple[list[int], list[Re
     return sorted(mine), [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.ROLE_MISSING) for pk in others]
 
 
-def _free_connections(kinds: Sequence[str]) -> Collection[int]:
-    """Where something may begin at once: on connections with room, unless earlier bulk work waits for its turn."""
+# Connections whose starts were measured to take long, and those on which bulk work already waits for its turn.
+_NOT_AT_ONCE = """
+SELECT c.id FROM vms_connection c LEFT JOIN updates_connectionpace p ON p.connection_id = c.id
+WHERE COALESCE(p.start_seconds, 0) > 0 OR EXISTS (
+    SELECT 1 FROM updates_operation o
+    WHERE o.connection_id = c.id AND o.state = %s AND o.lane = %s AND o.next_step_at <= %s)
+"""
+
+
+def _free_connections(kinds: Sequence[str], is_quick: Callable[[int], bool]) -> Collection[int]:
+    """Where something may begin at once: on quick connections with room, unless earlier bulk work waits there."""
     now = database_now()
-    if Operation.objects.filter(lane=Lane.BULK, next_step_at__lte=now).exists():
-        return ()
-    return [pk for pk, room in rooms(now, kinds=kinds).items() if room > 0]
+    with connection.cursor() as cursor:
+        cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Lane.BULK.value, now])
+        not_at_once = {pk for (pk,) in cursor.fetchall()}
+    rooms = available(now, kinds=kinds)
+    return [pk for pk, room in rooms.items() if room.whole > 0 and pk not in not_at_once and is_quick(pk)]
 
 
 def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) -> list[RequestOutcome]:

@@ -1,45 +1,43 @@
-"""Operations: asking for them, cancelling them, and the one writer of their state (docs/rules.md, lifecycle)."""
+"""Operations: asking for them and cancelling them (docs/rules.md, lifecycle)."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
 
-from patching.lifecycle import TERMINAL, TRANSITIONS, Admission, admit, deadline_after
+from connectors.protocol import Place
+from connectors.registry import KINDS
+from patching.lifecycle import Admission, admit, deadline_after
 from patching.selection import RunWork, validate_plan
 from patching.terms import (
     InstallationPlan,
     OperationKind,
     OperationState,
-    RebootStatus,
     UpdateStatus,
-    Verification,
 )
+from updates.engine.budget import WHOLE, add_buckets, reserve
+from updates.engine.rows import ClaimedRow
+from updates.engine.transition import Change, transition, write_events
 from updates.models import Lane, Operation, VmUpdateState
 from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.work import work_on
-from updates.services.room import take
-from vms.lookups import array, rowset
+from vms.lookups import array
+from vms.models import Connection, VirtualMachine
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 S = OperationState
-
-
-class IllegalTransitionError(ValueError):
-    """The lifecycle has no such transition: a defect in the caller."""
 
 
 class PlanError(ValueError):
@@ -59,21 +57,6 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """An operation that is in `starting` from its first moment on: whoever asked for it sends it, within its lease.
-
-    `created_at`, by the database's clock, is also when it began.
-    """
-
-    operation_id: UUID
-    vm_id: int
-    connection_id: int
-    kind: OperationKind
-    plan: str | None  # JSON
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class RequestOutcome:
     """The answer for one VM. `operation_id` is the operation that answers the request, or that stands in its way."""
 
@@ -81,151 +64,7 @@ class RequestOutcome:
     verdict: Verdict
     operation_id: UUID | None = None
     code: str = ""
-    begun: Begun | None = None
-
-
-# --- the one writer ----------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Change:
-    """One transition of one operation. A field left None keeps what the row has.
-
-    `through`: a state that the operation passes on its way without anybody having seen it there. `event` is the message id of the timeline's line; empty: no line (routine assessments write none).
-    """
-
-    operation_id: UUID
-    from_state: OperationState
-    to_state: OperationState
-    event: str = ""
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    through: OperationState | None = None
-    next_step_at: datetime | None = None
-    deadline_at: datetime | None = None
-    started_at: datetime | None = None
-    lane: int | None = None
-    handle: str | None = None
-    attempts: int | None = None
-    error_code: str | None = None
-    error_detail: str | None = None
-    progress: Mapping[str, Any] | None = None
-    reboot_status: RebootStatus | None = None
-    is_maintenance_window_exceeded: bool | None = None
-    installed_count: int | None = None
-    failed_count: int | None = None
-    pending_count: int | None = None
-    excluded_count: int | None = None
-    not_selected_count: int | None = None
-    verification: Verification | None = None
-    verification_detail: Mapping[str, Any] | None = None
-    build_before: str | None = None
-    build_after: str | None = None
-
-
-_OPTIONAL_COLUMNS = {
-    "next_step_at": "timestamptz",
-    "deadline_at": "timestamptz",
-    "started_at": "timestamptz",
-    "lane": "smallint",
-    "handle": "text",
-    "attempts": "integer",
-    "error_code": "text",
-    "error_detail": "text",
-    "progress": "jsonb",
-    "reboot_status": "text",
-    "is_maintenance_window_exceeded": "boolean",
-    "installed_count": "smallint",
-    "failed_count": "smallint",
-    "pending_count": "smallint",
-    "excluded_count": "smallint",
-    "not_selected_count": "smallint",
-    "verification": "text",
-    "verification_detail": "jsonb",
-    "build_before": "text",
-    "build_after": "text",
-}
-_COLUMNS = {
-    "operation_id": "uuid",
-    "from_state": "text",
-    "to_state": "text",
-    "is_terminal": "boolean",
-    **_OPTIONAL_COLUMNS,
-}
-# The rows are locked in the order of their ids first, so that two writers of overlapping sets never deadlock: the count
-# is what makes PostgreSQL do that before anything else, without a join of sets whose sizes it can only guess. For the
-# same reason the ids come as an array, too: the rows are then found by their keys.
-_TRANSITION = """
-WITH v AS MATERIALIZED {rows}, locked AS MATERIALIZED (
-    SELECT id FROM updates_operation WHERE id = ANY(%s::uuid[]) ORDER BY id FOR UPDATE
-)
-UPDATE updates_operation o
-SET state = v.to_state,
-    finished_at = CASE WHEN v.is_terminal THEN %s::timestamptz END,
-    next_step_at = CASE WHEN v.is_terminal THEN NULL ELSE COALESCE(v.next_step_at, o.next_step_at) END{kept}
-FROM v
-WHERE (SELECT count(*) FROM locked) > 0
-  AND o.id = ANY(%s::uuid[]) AND o.id = v.operation_id AND o.state = v.from_state
-RETURNING o.id
-"""
-
-
-def transition(*, changes: Sequence[Change], now: datetime) -> set[UUID]:
-    """Move operations from the state that was read to a new one: one guarded UPDATE, one INSERT for the timeline.
-
-    Returns the ids that won; a row that meanwhile left the state that was read is left alone. Raises
-    IllegalTransitionError before anything is written if the lifecycle forbids a change.
-    """
-    for change in changes:
-        before = change.through or change.from_state
-        if change.through is not None and change.through not in TRANSITIONS[change.from_state]:
-            raise IllegalTransitionError(f"{change.from_state} -> {change.through}")
-        if change.to_state not in TRANSITIONS[before]:
-            raise IllegalTransitionError(f"{before} -> {change.to_state}")
-    if not changes:
-        return set()
-    values = zip(*map(attrgetter(*_OPTIONAL_COLUMNS), changes), strict=True)
-    written = {
-        name: column
-        for name, column in zip(_OPTIONAL_COLUMNS, values, strict=True)
-        if name == "next_step_at" or any(value is not None for value in column)
-    }
-    columns: dict[str, Sequence[Any]] = {
-        "operation_id": [change.operation_id for change in changes],
-        "from_state": [change.from_state for change in changes],
-        "to_state": [change.to_state for change in changes],
-        "is_terminal": [change.to_state in TERMINAL for change in changes],
-        **written,
-    }
-    rows, parameters = rowset({name: _COLUMNS[name] for name in columns}, zip(*columns.values(), strict=True))
-    kept = "".join(f", {name} = COALESCE(v.{name}, o.{name})" for name in written if name != "next_step_at")
-    ids = array(columns["operation_id"])
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_TRANSITION.replace("{rows}", rows).replace("{kept}", kept), [*parameters, ids, now, ids])
-        winners = {row[0] for row in cursor.fetchall()}
-        write_events(
-            (change.operation_id, now, change.event, change.to_state, change.detail)
-            for change in changes
-            if change.event and change.operation_id in winners
-        )
-    return winners
-
-
-_EVENT = {"operation_id": "uuid", "at": "timestamptz", "code": "text", "state": "text", "detail": "jsonb"}
-
-
-def write_events(
-    events: Iterable[tuple[UUID, datetime, str, OperationState, Mapping[str, Any]]],
-) -> None:
-    """Add lines (operation, at, message id, state, detail) to timelines."""
-    lines = list(events)
-    if not lines:
-        return
-    rows, parameters = rowset(_EVENT, lines)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO updates_operationevent ({', '.join(_EVENT)}) SELECT {', '.join(_EVENT)} FROM {rows} r",  # noqa: S608 (ours)
-            parameters,
-        )
+    begun: ClaimedRow | None = None
 
 
 # --- asking for them ---------------------------------------------------------------------------------------------
@@ -414,15 +253,17 @@ def _request(
     for begins_at in {now, None}:
         wanted = [vm_id for vm_id in accepted if (vm_id in begun) is (begins_at is not None)]
         for row in new.insert(wanted, operation_id, begins_at=begins_at):
-            outcomes[row.vm_id] = RequestOutcome(
-                row.vm_id, Verdict.ACCEPTED, row.operation_id, begun=row if begins_at else None
-            )
+            outcomes[row.vm_id] = RequestOutcome(row.vm_id, Verdict.ACCEPTED, row.pk, begun=row if begins_at else None)
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
 
 
 def _with_room(vms: Mapping[int, Sequence[int]], now: datetime) -> set[int]:
     """Of these VMs by connection, those that their connections have room for."""
-    return {vm_id for connection_id, ids in sorted(vms.items()) for vm_id in ids[: take(connection_id, len(ids), now)]}
+    return {
+        vm_id
+        for connection_id, ids in sorted(vms.items())
+        for vm_id in ids[: reserve(connection_id, {WHOLE: len(ids)}, now)[WHOLE]]
+    }
 
 
 def _open_operations(
@@ -457,6 +298,38 @@ def _beginning_of_ids() -> str:
     return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
 
 
+_NAME_BUCKETS = """
+UPDATE updates_operation o SET bucket = r.bucket FROM unnest(%s::uuid[], %s::text[]) AS r(id, bucket) WHERE o.id = r.id
+"""
+
+
+def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
+    """Note which budget these new operations (VM and connection by id) are started out of, where their kind names any."""
+    naming = {name: kind.traits.buckets for name, kind in KINDS.items() if kind.traits.buckets is not None}
+    if not naming or not operations:
+        return
+    ids = {connection_id for _vm, connection_id in operations.values()}
+    kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
+    mine = {pk: own for pk, own in operations.items() if own[1] in kinds}
+    vms = VirtualMachine.objects.filter(pk__any=array(vm_id for vm_id, _connection in mine.values()))
+    places = {
+        vm_id: Place(str(subscription), location.lower())
+        for vm_id, subscription, location in vms.values_list(
+            "pk", "resource_group__subscription__subscription_id", "location"
+        )
+    }
+    names = {pk: naming[kinds[own[1]]].name_of(places[own[0]])[:100] for pk, own in mine.items()}
+    found: dict[int, set[str]] = defaultdict(set)
+    for pk, name in names.items():
+        found[operations[pk][1]].add(name)
+    now = database_now()
+    for connection_id, buckets in sorted(found.items()):
+        limits = naming[kinds[connection_id]]
+        add_buckets(connection_id, sorted(buckets), now, per_minute=limits.per_minute, burst=limits.burst)
+    with connection.cursor() as cursor:
+        cursor.execute(_NAME_BUCKETS, [list(names), list(names.values())])
+
+
 @dataclass(frozen=True, slots=True)
 class _New:
     """What the new operations of one request have in common."""
@@ -466,7 +339,9 @@ class _New:
     requested_by: User | None
     is_bulk: bool
 
-    def insert(self, vm_ids: Sequence[int], operation_id: UUID | None, *, begins_at: datetime | None) -> list[Begun]:
+    def insert(
+        self, vm_ids: Sequence[int], operation_id: UUID | None, *, begins_at: datetime | None
+    ) -> list[ClaimedRow]:
         """Insert one for each VM, queued or begun at this moment, with the first lines of their timelines.
 
         `operation_id`: the id of the only one.
@@ -496,12 +371,16 @@ class _New:
                 },
             )
             rows = cursor.fetchall()
+        _name_buckets({pk: (vm_id, connection_id) for vm_id, pk, connection_id, _at in rows})
+        with connection.cursor() as cursor:
             own_plans: dict[UUID, str] = {}
             if kind is OperationKind.INSTALLATION:
                 cursor.execute(_HOLD_BACK, [array(row[1] for row in rows)])
                 own_plans = dict(cursor.fetchall())
         made = [
-            Begun(pk, vm_id, connection_id, kind, own_plans.get(pk, plan), datetime.fromisoformat(at))
+            ClaimedRow.begun(
+                pk, vm_id, connection_id, kind, payload=own_plans.get(pk, plan), created_at=datetime.fromisoformat(at)
+            )
             for vm_id, pk, connection_id, at in rows
         ]
         if kind.changes_the_machine:
@@ -509,7 +388,7 @@ class _New:
             lines: list[tuple[str, OperationState, Mapping[str, str]]] = [("operation.requested", S.QUEUED, by)]
             if is_begun:
                 lines.append(("operation.starting", S.STARTING, {}))
-            write_events((row.operation_id, row.created_at, *line) for row in made for line in lines)
+            write_events((row.pk, row.created_at, *line) for row in made for line in lines)
         return made
 
     @property

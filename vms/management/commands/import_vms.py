@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from connectors.registry import simulated_kinds
 from vms.models import Connection
 from vms.services.imports import ImportFileError, RowOutcome, check_size, import_vms
 
@@ -23,7 +24,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--connection",
             metavar="NAME",
-            help="connection of new VMs (default: the first simulator connection)",
+            help="connection of new VMs (default: the first simulated connection)",
         )
         parser.add_argument("--dry-run", action="store_true", help="report what would happen, change nothing")
 
@@ -53,7 +54,7 @@ class Command(BaseCommand):
 
 def _connection(name: str | None) -> Connection:
     if name is None:
-        first = Connection.objects.filter(kind="simulator").order_by("pk").first()
+        first = Connection.objects.filter(kind__in=simulated_kinds()).order_by("pk").first()
         if first is None:
             raise CommandError("There is no simulator connection. Create one in the admin site, or name a connection.")
         return first

@@ -1,0 +1,427 @@
+"""Working on a claim: decide what each of its operations needs next, speak to the connector, write what it answered."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+from uuid import UUID
+
+import structlog
+from django.db import connection
+
+from connectors.protocol import (
+    BucketNews,
+    Capability,
+    Connector,
+    ConnectorError,
+    Observation,
+    Started,
+    StartOutcome,
+    StartRequest,
+)
+from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
+from patching.terms import OperationKind, OperationState
+from updates.engine import record
+from updates.engine.budget import WHOLE, tell
+from updates.engine.claim import Claim
+from updates.engine.kinds import HANDLERS, is_answer
+from updates.engine.pace import keep_pace
+from updates.engine.rows import COLUMNS, SOURCE, ClaimedRow
+from updates.engine.telemetry import Called, count_call
+from updates.engine.transition import transition, write_events
+from updates.models import Lane
+from updates.selectors.catalogue import LoadedCatalogue
+from updates.selectors.vm_facts import load_vm_facts
+from vms.lookups import array
+
+log = structlog.get_logger(__name__)
+
+S = OperationState
+A = TypeVar("A")
+Look = tuple[ClaimedRow, Observation | ConnectorError]
+# What the connector left in the queue although there was time is asked again after this long.
+DECLINED = timedelta(seconds=2)
+
+_READ = f"SELECT {COLUMNS} FROM {SOURCE} WHERE o.id = ANY(%s::uuid[]) AND o.next_step_at IS NOT NULL"  # noqa: S608 (ours)
+
+
+class Requests(Iterator[StartRequest]):
+    """The starts of a claim as their connector draws them: none any more once the time for sending is over.
+
+    What was drawn counts as sent until it is answered; what was not drawn was not sent.
+    """
+
+    def __init__(self, rows: Sequence[ClaimedRow], claim: Claim) -> None:
+        self._rows = iter(rows)
+        self._claim = claim
+        self._is_closed = False
+        self._dry: set[str] = set()
+        self._passed_over: list[ClaimedRow] = []
+        self.drawn: dict[UUID, ClaimedRow] = {}
+
+    def __next__(self) -> StartRequest:
+        while not self._is_closed and not self._claim.is_over:
+            row = next(self._rows)
+            if self._dry and self._dry & {WHOLE, row.bucket}:
+                self._passed_over.append(row)
+                continue
+            self.drawn[row.pk] = row
+            return row.start_request()
+        raise StopIteration
+
+    def rest(self, buckets: Collection[str]) -> None:
+        """Hand out nothing more of these buckets: they have run dry."""
+        self._dry.update(buckets)
+
+    def close(self) -> list[ClaimedRow]:
+        """Hand out nothing more; what was never drawn."""
+        self._is_closed = True
+        return [*self._passed_over, *self._rows]
+
+
+class Work:
+    """One worker's work on one claim, with the connector of its connection."""
+
+    def __init__(self, claim: Claim, connector: Connector, catalogue: LoadedCatalogue) -> None:
+        self.claim = claim
+        self.connector = connector
+        self.catalogue = catalogue
+        self._sent: set[UUID] = set()  # drawn by the connector under this claim
+        self._seconds: defaultdict[str, float] = defaultdict(float)  # spent in calls, by call
+        self._counts: Counter[str] = Counter()  # operations that they were for
+
+    def do(self) -> int:
+        """Step every operation of the claim; how many. One that cannot be stepped stays leased and is due again by itself.
+
+        They go together; if that fails, one by one, so that one bad row stops no other.
+        """
+        rows = self.claim.rows
+        try:
+            self._step(rows)
+        except Exception:
+            log.exception("operation_batch_failed", connection_id=self.claim.connection_id, count=len(rows))
+            self._step_each(rows)
+        self._keep_pace()
+        return len(rows)
+
+    def _step_each(self, rows: Sequence[ClaimedRow]) -> None:
+        unsent = {row.pk for row in rows if row.is_unsent} - self._sent
+        with connection.cursor() as cursor:
+            cursor.execute(_READ, [array(row.pk for row in rows)])
+            fresh = [ClaimedRow.of(row) for row in cursor.fetchall()]
+        for number, row in enumerate(fresh):
+            if self.claim.is_over:
+                self._hand_back(
+                    [left for left in fresh[number:] if left.pk in unsent and left.state is S.STARTING], timedelta(0)
+                )
+                return
+            try:
+                self._step([replace(row, is_unsent=row.state is S.STARTING and row.pk in unsent)])
+            except Exception:
+                log.exception("operation_step_failed", operation_id=str(row.pk))
+
+    def _step(self, rows: Sequence[ClaimedRow]) -> None:
+        facts = load_vm_facts({row.vm_id for row in rows}, self.catalogue)
+        batches: dict[Step, list[ClaimedRow]] = defaultdict(list)
+        for row in rows:
+            if row.vm_id not in facts:
+                continue  # the VM was removed, and its operations with it
+            step = next_step(
+                S.QUEUED if row.is_unsent else row.state,
+                is_past_deadline=row.is_past_deadline,
+                can_resend=Capability.IDEMPOTENT_START in self.connector.capabilities,
+                can_find=Capability.FIND_BY_REQUEST in self.connector.capabilities,
+            )
+            batches[step].append(replace(row, facts=facts[row.vm_id]))
+        # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
+        starts = [row for row in batches[Step.START] if row.is_unsent]
+        self._send([row for row in starts if row.lane == Lane.INTERACTIVE])
+        self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], "start.unconfirmed")
+        self._find(batches[Step.RECOVER_BY_FIND])
+        self._resend(batches[Step.RECOVER_BY_RESEND])
+        self._observe(batches[Step.OBSERVE])
+        self._observe_last(batches[Step.OBSERVE_LAST])
+        self._send([row for row in starts if row.lane != Lane.INTERACTIVE])
+
+    # --- starting
+
+    def _send(self, rows: Sequence[ClaimedRow], *, is_recovery: bool = False) -> None:
+        """Let the connector draw starts as long as there is time, and record each answer before it may send more.
+
+        What it drew and did not answer stays in `starting`, to be recovered. What it never drew was not sent.
+        """
+        if not rows:
+            return
+        requests = Requests(rows, self.claim)
+        answered: set[UUID] = set()
+        try:
+            for chunk in self._started(requests):
+                answers = self._vouched(chunk, requests, answered)
+                answered.update(row.pk for row, _answer in answers)
+                requests.rest(self._tell_budgets(answers))
+                if is_recovery:
+                    answers = self._counted(answers)
+                prompt = record.record_starts(answers, now=self.claim.present, leased_until=self.claim.leased_until)
+                self._look_at_once(prompt)
+        finally:
+            self._sent.update(requests.drawn)
+        never_drawn = requests.close()
+        doubtful = [row for pk, row in requests.drawn.items() if pk not in answered]
+        if is_recovery:
+            doubtful = record.count_attempt(doubtful) if doubtful else []
+            # These may have been sent by a worker that died: they wait for recovery, not in the queue.
+            record.postpone([row.pk for row in never_drawn], S.STARTING, self.claim.present)
+        else:
+            self._hand_back(never_drawn, timedelta(0) if self.claim.is_over else DECLINED)
+        record.leave_in_doubt(doubtful, now=self.claim.present, leased_until=self.claim.leased_until)
+
+    def _started(self, requests: Requests) -> Iterator[object]:
+        """The chunks that the connector yields, until it ends or fails."""
+        spent, outcome = 0.0, "answered"
+        try:
+            chunks = iter(self.connector.start(requests, now=self.claim.present, until=self.claim.until))
+            while True:
+                began = time.monotonic()
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    break
+                finally:
+                    spent += time.monotonic() - began
+                yield chunk
+        except Exception:
+            outcome = "failed"
+            log.exception("start_failed", connection_id=self.claim.connection_id)
+        finally:
+            self._count("start", outcome, len(requests.drawn), spent)
+
+    def _vouched(self, chunk: object, requests: Requests, answered: set[UUID]) -> list[tuple[ClaimedRow, StartOutcome]]:
+        """Those answers of a chunk that the protocol allows. Everything else says nothing about anybody."""
+        try:
+            pairs = [(request_id, answer) for request_id, answer in chunk]  # type: ignore[attr-defined]  # it may be anything
+        except (TypeError, ValueError):
+            log.error("start_answer_unreadable", connection_id=self.claim.connection_id, answer=repr(chunk)[:200])
+            return []
+        often = Counter(request_id for request_id, _answer in pairs if isinstance(request_id, UUID))
+        good: list[tuple[ClaimedRow, StartOutcome]] = []
+        bad: list[str] = []
+        for request_id, answer in pairs:
+            row = requests.drawn.get(request_id) if isinstance(request_id, UUID) else None
+            if row is None or request_id in answered or often[request_id] > 1 or not _is_start_outcome(answer):
+                bad.append(f"{request_id!r:.60}: {answer!r:.100}")
+            else:
+                good.append((row, answer))
+        if bad:
+            log.error("start_answers_refused", connection_id=self.claim.connection_id, count=len(bad), first=bad[0])
+        return good
+
+    def _counted(self, answers: list[tuple[ClaimedRow, StartOutcome]]) -> list[tuple[ClaimedRow, StartOutcome]]:
+        """These answers with one attempt more, but for those that a budget refused."""
+        refused: list[tuple[ClaimedRow, StartOutcome]] = []
+        others: list[tuple[ClaimedRow, StartOutcome]] = []
+        for row, answer in answers:
+            is_refused = isinstance(answer, ConnectorError) and answer.bucket is not None
+            (refused if is_refused else others).append((row, answer))
+        rows = record.count_attempt([row for row, _answer in others]) if others else []
+        return [*refused, *((row, answer) for row, (_row, answer) in zip(rows, others, strict=True))]
+
+    def _tell_budgets(self, answers: Sequence[tuple[ClaimedRow, object]]) -> set[str]:
+        """Keep what answers say about the budgets of their operations; the names of those that have run dry."""
+        news: list[BucketNews] = []
+        for row, answer in answers:
+            if isinstance(answer, Started):
+                news += [one for one in answer.news if one.name in {WHOLE, row.bucket}]
+            elif isinstance(answer, ConnectorError) and answer.bucket is not None and record.shares_budget(row, answer):
+                news.append(BucketNews(answer.bucket, is_dry=True, retry_after=answer.retry_after))
+        if news:
+            tell(self.claim.connection_id, news, self.claim.present)
+        return {one.name for one in news if one.is_dry}
+
+    def _hand_back(self, rows: Sequence[ClaimedRow], delay: timedelta) -> None:
+        """What was not sent goes back to the queue as if nothing had happened."""
+        record.requeue(
+            [(row, delay) for row in rows],
+            "",
+            now=self.claim.present,
+            leased_until=self.claim.leased_until,
+            is_attempt=False,
+        )
+
+    def _resend(self, rows: Sequence[ClaimedRow]) -> None:
+        """Found in `starting` after its lease: a worker died. The connector starts nothing twice for one request id."""
+        tired = [row for row in rows if row.attempts >= MAX_START_ATTEMPTS]
+        self._give_up(tired, "start.unconfirmed")
+        fresh = [row for row in rows if row.attempts < MAX_START_ATTEMPTS]
+        write_events(
+            (row.pk, self.claim.now, "operation.recovered", S.STARTING, {})
+            for row in fresh
+            if row.kind.changes_the_machine
+        )
+        self._send(fresh, is_recovery=True)
+
+    def _find(self, rows: Sequence[ClaimedRow]) -> None:
+        """Found in `starting`, and the connector would start it a second time: ask whether the first start arrived."""
+        for chunk in self._in_time(rows):
+            asked = [row.start_request() for row in chunk]
+            ask = partial(self.connector.find, asked, now=self.claim.present)
+            answers = self._called("find", len(chunk), ask)
+            pairs = [(row, answer) for row, answer in zip(chunk, answers, strict=True) if answer is not None]
+            never_sent = [row for row, answer in zip(chunk, answers, strict=True) if answer is None]
+            record.requeue(
+                [(row, timedelta(0)) for row in never_sent],
+                "",
+                now=self.claim.present,
+                leased_until=self.claim.leased_until,
+            )
+            good = [(row, answer) for row, answer in pairs if _is_start_outcome(answer)]
+            prompt = record.record_starts(good, now=self.claim.present, leased_until=self.claim.leased_until)
+            self._look_at_once(prompt)
+
+    def _give_up(self, rows: Sequence[ClaimedRow], code: str) -> None:
+        record.give_up(rows, code, now=self.claim.present, leased_until=self.claim.leased_until)
+
+    # --- looking
+
+    def _observe(self, rows: Sequence[ClaimedRow]) -> None:
+        for chunk in self._in_time(rows):
+            self._record_looks(self._look_all_or_each(chunk))
+
+    def _observe_last(self, rows: Sequence[ClaimedRow]) -> None:
+        """Look once more at what is past its deadline (the portal may have been stopped); what has no end is silent."""
+        for chunk in self._in_time(rows):
+            looks = self._look_all_or_each(chunk)
+            ends = [(row, answer) for row, answer in looks if _is_end(answer)]
+            self._record_looks(ends)
+            ended = {row.pk for row, _answer in ends}
+            self._give_up([row for row in chunk if row.pk not in ended], "connector.silent")
+
+    def _look_at_once(self, rows: Sequence[ClaimedRow]) -> None:
+        """Look at what has just been started, under the same claim; without time for it the next look will tell."""
+        if not rows:
+            return
+        looks = [] if self.claim.is_over else self._look_all_or_each(rows)
+        ended = {row.pk for row, answer in looks if isinstance(answer, Observation) and answer.is_final}
+        running = [row for row in rows if row.kind is OperationKind.ASSESSMENT and row.pk not in ended]
+        now = self.claim.present
+        # They stay claimed until what was seen is written.
+        transition(changes=[record.started_change(row, row.handle, None) for row in running], now=now)
+        under_way = {row.pk: row.in_progress() for row in running}
+        self._record_looks([(under_way.get(row.pk, row), answer) for row, answer in looks])
+        seen = {row.pk for row, _answer in looks}
+        if unseen := [row.pk for row in rows if row.pk not in seen]:
+            record.postpone(unseen, S.IN_PROGRESS, now + (retry_delay(1) if looks else timedelta(0)))
+
+    def _look_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[Look]:
+        """A look at all of them; if the connector chokes on one, at each alone. What cannot be read is left out."""
+        try:
+            return self._look(rows)
+        except Exception:
+            log.exception("look_failed", connection_id=self.claim.connection_id, count=len(rows))
+        looks: list[Look] = []
+        for row in rows if len(rows) > 1 else ():
+            if self.claim.is_over:
+                break
+            try:
+                looks += self._look([row])
+            except Exception:
+                log.exception("look_failed", operation_id=str(row.pk))
+        return looks
+
+    def _look(self, rows: Sequence[ClaimedRow]) -> list[Look]:
+        asked = [row.observe_request() for row in rows]
+        answers = self._called("observe", len(rows), partial(self.connector.observe, asked, now=self.claim.present))
+        pairs = list(zip(rows, answers, strict=True))
+        good: list[Look] = [
+            (row, answer)
+            for row, answer in pairs
+            if isinstance(answer, ConnectorError) or (isinstance(answer, Observation) and is_answer(row, answer))
+        ]
+        if len(good) < len(pairs):
+            log.error("looks_refused", connection_id=self.claim.connection_id, count=len(pairs) - len(good))
+        return good
+
+    def _record_looks(self, looks: Sequence[Look]) -> None:
+        now = self.claim.present
+        running: list[tuple[ClaimedRow, Observation]] = []
+        ended: dict[OperationKind, list[tuple[ClaimedRow, Observation]]] = defaultdict(list)
+        later: dict[tuple[OperationState, timedelta], list[UUID]] = defaultdict(list)
+        lost: list[tuple[ClaimedRow, ConnectorError]] = []
+        self._tell_budgets(looks)
+        for row, answer in looks:
+            if isinstance(answer, Observation):
+                (ended[row.kind] if answer.is_final else running).append((row, answer))
+            elif answer.is_retryable:
+                later[row.state, retry_delay(row.attempts, answer.retry_after)].append(row.pk)
+            else:
+                lost.append((row, answer))
+        for (state, delay), pks in later.items():
+            record.postpone(pks, state, now + delay)
+        record.follow(running, now=now)
+        for kind, ends in ended.items():
+            HANDLERS[kind].finish(ends, catalogue=self.catalogue, now=now)
+        record.fail(lost, now=now, leased_until=self.claim.leased_until, is_silent=True)
+
+    # --- calls and their time
+
+    def _in_time(self, rows: Sequence[ClaimedRow]) -> Iterator[list[ClaimedRow]]:
+        """These rows in chunks of what one call takes, as long as there is time; the rest is due again at once."""
+        left = iter(rows)
+        size = max(1, self.claim.pace.chunk)
+        while chunk := list(islice(left, size)):
+            if self.claim.is_over:
+                by_state: dict[OperationState, list[UUID]] = defaultdict(list)
+                for row in [*chunk, *left]:
+                    by_state[row.state].append(row.pk)
+                for where, pks in by_state.items():
+                    record.postpone(pks, where, self.claim.present)
+                return
+            yield chunk
+
+    def _called(self, name: str, count: int, call: Callable[[], A]) -> A:
+        began, outcome = time.monotonic(), "failed"
+        try:
+            answers = call()
+            outcome = "answered"
+            return answers
+        finally:
+            self._count(name, outcome, count, time.monotonic() - began)
+
+    def _count(self, name: str, outcome: str, count: int, seconds: float) -> None:
+        count_call(Called(self.claim.connection_id, name, outcome, count, seconds))
+        self._seconds[name] += seconds
+        self._counts[name] += count
+
+    def _keep_pace(self) -> None:
+        """Keep what a start and a look took, for the next claim."""
+        took = {name: self._seconds[name] / count for name, count in self._counts.items() if count}
+        keep_pace(
+            self.claim.connection_id,
+            self.claim.pace,
+            self.claim.present,
+            start=took.get("start"),
+            look=took.get("observe"),
+        )
+
+
+def _is_start_outcome(answer: object) -> bool:
+    """Whether this says what became of a start, in words that can be kept."""
+    if isinstance(answer, ConnectorError):
+        return isinstance(answer.code, str) and isinstance(answer.detail, str)
+    return (
+        isinstance(answer, Started)
+        and isinstance(answer.handle, str)
+        and isinstance(answer.look_again_after, int | float)
+        and math.isfinite(answer.look_again_after)
+    )
+
+
+def _is_end(answer: Observation | ConnectorError) -> bool:
+    """Whether nothing more is to come: a result, or an error for good."""
+    return answer.is_final if isinstance(answer, Observation) else not answer.is_retryable
