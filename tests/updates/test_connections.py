@@ -13,7 +13,6 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
-from updates.engine.sweep import sweep
 
 from connectors.configuration import ConfigurationError
 from connectors.protocol import Capability, Traits
@@ -22,6 +21,7 @@ from connectors.secrets import SecretName
 from patching.rollback import RollbackOrder
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
 from tests.updates.world import ScriptedConnector, make_due, run
+from updates.engine.sweep import sweep
 from updates.models import Operation, VmUpdateState
 from updates.selectors.connections import machines_with_misfortune
 from updates.selectors.health import find_trouble

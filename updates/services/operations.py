@@ -17,6 +17,7 @@ from django.db import connection, transaction
 
 from connectors.protocol import Place
 from connectors.registry import KINDS
+from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import Admission, admit, deadline_after
 from patching.selection import RunWork, validate_plan
 from patching.terms import (
@@ -115,7 +116,7 @@ def request_installations(
     if refuse_idle:
         work = work_on(vm_ids, plan, now=database_now())
         idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
-    refused = [RequestOutcome(pk, Verdict.REFUSED, None, "plan.nothing_to_do") for pk in vm_ids if pk in idle]
+    refused = [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle]
     return refused + request_with_plan(
         kind=OperationKind.INSTALLATION,
         vm_ids=[pk for pk in vm_ids if pk not in idle],
@@ -131,7 +132,7 @@ def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
     """The answer to a second click. An id that belongs to another VM is a tampered form and gets no look inside."""
     if Operation.objects.filter(pk=operation_id, vm_id=vm_id).exists():
         return RequestOutcome(vm_id, Verdict.JOINED, operation_id)
-    return RequestOutcome(vm_id, Verdict.REFUSED, None, "request.id_taken")
+    return RequestOutcome(vm_id, Verdict.REFUSED, None, ErrorCode.REQUEST_ID_TAKEN)
 
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
@@ -230,7 +231,7 @@ def _request(
             verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
         if verdict is Admission.CONFLICT:
             blocker = next(row[0] for row in here if row[1].changes_the_machine)
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, "conflict.installation_open")
+            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN)
         elif vm_id in refused:
             outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
         elif verdict is Admission.JOIN:
@@ -279,13 +280,15 @@ def _open_operations(
     return found
 
 
-def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str]:
+def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> Mapping[int, ErrorCode]:
     """Why a VM can take no installation now, by VM. Assessments are never refused: they are how we learn."""
     if kind is OperationKind.ASSESSMENT:
         return {}
-    refused = {vm_id: "vm.unsupported" for vm_id, status in statuses.items() if status == UpdateStatus.UNSUPPORTED}
+    refused = {
+        vm_id: ErrorCode.VM_UNSUPPORTED for vm_id, status in statuses.items() if status == UpdateStatus.UNSUPPORTED
+    }
     silent = VmUpdateState.objects.filter(vm__any=array(statuses), is_awaiting_assessment=True)
-    return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
+    return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), ErrorCode.VM_AWAITING_ASSESSMENT)
 
 
 def _beginning_of_ids() -> str:
@@ -385,9 +388,9 @@ class _New:
         ]
         if kind.changes_the_machine:
             by = {"by": self.requested_by.get_username()} if self.requested_by else {}
-            lines: list[tuple[str, OperationState, Mapping[str, str]]] = [("operation.requested", S.QUEUED, by)]
+            lines: list[tuple[str, OperationState, Mapping[str, str]]] = [(EventCode.REQUESTED, S.QUEUED, by)]
             if is_begun:
-                lines.append(("operation.starting", S.STARTING, {}))
+                lines.append((EventCode.STARTING, S.STARTING, {}))
             write_events((row.pk, row.created_at, *line) for row in made for line in lines)
         return made
 
@@ -414,7 +417,7 @@ def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[U
                 operation_id=pk,
                 from_state=S.QUEUED,
                 to_state=S.CANCELLED,
-                event="operation.cancelled" if OperationKind(kind).changes_the_machine else "",
+                event=EventCode.CANCELLED if OperationKind(kind).changes_the_machine else "",
                 detail=detail,
             )
             for pk, kind in kinds.items()
