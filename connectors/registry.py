@@ -19,6 +19,7 @@ from connectors.configuration import ConfigurationError, FieldProblem, FieldType
 from connectors.protocol import Capability, ConnectorError, Orchestrator, Traits
 from connectors.secrets import SecretMissingError, read_secret
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
+from patching.codes import ErrorCode
 from patching.recurrence import FIRST_DAY, LAST_DAY
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     )
 
 SIMULATOR = "simulator"
-UNUSABLE = "connection.unusable"
+UNUSABLE = ErrorCode.CONNECTION_UNUSABLE
 LOOK_AGAIN_AFTER = 60.0  # seconds until a connection that cannot be used is asked again
 
 

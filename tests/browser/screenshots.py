@@ -1,4 +1,7 @@
-"""Every page in English and Japanese, light and dark, wide and narrow: `make screenshots` (not part of the tests)."""
+"""Every page in English and Japanese, light and dark, wide and narrow: `make screenshots` (not part of the tests).
+
+The four of the README are renewed with them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import pytest
 from tests.browser.conftest import OpenContext, Stack
 from tests.browser.test_accessibility import pages, visit, with_preferences  # noqa: F401 (pages is a fixture)
 
-OUT = Path(__file__).resolve().parents[2] / "screenshots"
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "screenshots"
+README = {"list", "compliance", "operation", "calendar"}
 
 
 @pytest.mark.parametrize("width", [1440, 360])
@@ -27,6 +32,8 @@ def test_take_every_page(
     page = with_preferences(new_context(viewport={"width": width, "height": 900}), stack, language, theme)
     for name in visit(page, pages):
         page.screenshot(path=OUT / f"{name}-{language}-{theme}-{width}.png", full_page=True)
+        if name in README and (language, theme, width) == ("en", "light", 1440):
+            page.screenshot(path=ROOT / f"docs/images/{name}.png")
     signed_out = new_context(viewport={"width": width, "height": 900}, storage_state=None)
     page = with_preferences(signed_out, stack, language, theme)
     page.goto("/accounts/login/")

@@ -18,6 +18,7 @@ from django.db import IntegrityError, connection, transaction
 
 from connectors.protocol import Pace, Traits
 from db.arrays import array
+from patching.codes import EventCode
 from patching.lifecycle import deadline_after
 from patching.terms import OperationState
 from updates.engine.budget import NO_ROOM, WHOLE, Room, available, reserve
@@ -323,7 +324,7 @@ def _move_to_starting(queued: Sequence[ClaimedRow], now: datetime) -> dict[UUID,
             operation_id=row.pk,
             from_state=S.QUEUED,
             to_state=S.STARTING,
-            event=row.event("operation.starting"),
+            event=row.event(EventCode.STARTING),
             next_step_at=lease,
             started_at=now,
             deadline_at=now + deadline_after(row.kind, longest(row)),

@@ -13,6 +13,7 @@ from django.db import connection, transaction
 
 from connectors.protocol import ConnectorError, Observation, PatchOutcome, Started, StartOutcome
 from db.arrays import array, rowset
+from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import MAX_START_ATTEMPTS, retry_delay
 from patching.terms import OperationKind, OperationState, Verification
 from updates.engine.budget import WHOLE
@@ -58,7 +59,7 @@ def started_change(row: ClaimedRow, handle: str, next_step_at: datetime | None) 
         operation_id=row.pk,
         from_state=S.STARTING,
         to_state=S.IN_PROGRESS,
-        event=row.event("operation.started"),
+        event=row.event(EventCode.STARTED),
         handle=clean(handle),
         next_step_at=next_step_at,
         lane=Lane.LOOK if row.is_bulk else Lane.INTERACTIVE,
@@ -106,7 +107,7 @@ def record_starts(
         requeue(pairs, code, now=now, leased_until=leased_until)
     _wait_for_budget(throttled, now=now, leased_until=leased_until)
     leave_in_doubt(unsure, now=now, leased_until=leased_until)
-    give_up(unconfirmed, "start.unconfirmed", now=now, leased_until=leased_until)
+    give_up(unconfirmed, ErrorCode.START_UNCONFIRMED, now=now, leased_until=leased_until)
     fail(failed, now=now, leased_until=leased_until)
     return [row for row in prompt if row.kind is OperationKind.ASSESSMENT or row.pk in winners]
 
@@ -169,7 +170,7 @@ def requeue(
                     operation_id=row.pk,
                     from_state=S.STARTING,
                     to_state=S.QUEUED,
-                    event=row.event("operation.start_deferred") if is_attempt else "",
+                    event=row.event(EventCode.START_DEFERRED) if is_attempt else "",
                     detail={"code": code, "seconds": delays[row.pk].total_seconds()},
                     next_step_at=now + delays[row.pk],
                     attempts=None if is_attempt else row.attempts - 1,
@@ -198,7 +199,7 @@ def _ended(row: ClaimedRow, code: str, detail: str | None = None) -> Change:
         operation_id=row.pk,
         from_state=row.state,
         to_state=S.FAILED,
-        event=row.event("operation.finished"),
+        event=row.event(EventCode.FINISHED),
         error_code=code,
         error_detail=detail,
         # A run that ended without results has nothing to verify.
@@ -273,7 +274,7 @@ def _followed(row: ClaimedRow, seen: Observation, now: datetime) -> Change | Non
         operation_id=row.pk,
         from_state=row.state,
         to_state=target,
-        event=row.event("operation.rebooting" if seen.is_rebooting else "operation.rebooted"),
+        event=row.event(EventCode.REBOOTING if seen.is_rebooting else EventCode.REBOOTED),
         next_step_at=now + timedelta(seconds=seen.look_again_after),
     )
 

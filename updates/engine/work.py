@@ -27,6 +27,7 @@ from connectors.protocol import (
     StartRequest,
 )
 from db.arrays import array
+from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
 from patching.terms import OperationKind, OperationState
 from updates.engine import record
@@ -143,7 +144,7 @@ class Work:
         # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
         starts = [row for row in batches[Step.START] if row.is_unsent]
         self._send([row for row in starts if row.lane == Lane.INTERACTIVE])
-        self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], "start.unconfirmed")
+        self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], ErrorCode.START_UNCONFIRMED)
         self._find(batches[Step.RECOVER_BY_FIND])
         self._resend(batches[Step.RECOVER_BY_RESEND])
         self._observe(batches[Step.OBSERVE])
@@ -257,10 +258,10 @@ class Work:
     def _resend(self, rows: Sequence[ClaimedRow]) -> None:
         """Found in `starting` after its lease: a worker died. The connector starts nothing twice for one request id."""
         tired = [row for row in rows if row.attempts >= MAX_START_ATTEMPTS]
-        self._give_up(tired, "start.unconfirmed")
+        self._give_up(tired, ErrorCode.START_UNCONFIRMED)
         fresh = [row for row in rows if row.attempts < MAX_START_ATTEMPTS]
         write_events(
-            (row.pk, self.claim.now, "operation.recovered", S.STARTING, {})
+            (row.pk, self.claim.now, EventCode.RECOVERED, S.STARTING, {})
             for row in fresh
             if row.kind.changes_the_machine
         )
@@ -300,7 +301,7 @@ class Work:
             ends = [(row, answer) for row, answer in looks if _is_end(answer)]
             self._record_looks(ends)
             ended = {row.pk for row, _answer in ends}
-            self._give_up([row for row in chunk if row.pk not in ended], "connector.silent")
+            self._give_up([row for row in chunk if row.pk not in ended], ErrorCode.CONNECTOR_SILENT)
 
     def _look_at_once(self, rows: Sequence[ClaimedRow]) -> None:
         """Look at what has just been started, under the same claim; without time for it the next look will tell."""

@@ -117,7 +117,7 @@ def request_installations(
     if refuse_idle:
         work = work_on(vm_ids, plan, now=database_now())
         idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
-    refused = [RequestOutcome(pk, Verdict.REFUSED, None, "plan.nothing_to_do") for pk in vm_ids if pk in idle]
+    refused = [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle]
     return refused + request_with_plan(
         kind=OperationKind.INSTALLATION,
         vm_ids=[pk for pk in vm_ids if pk not in idle],
@@ -133,7 +133,7 @@ def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
     """The answer to a second click. An id that belongs to another VM is a tampered form and gets no look inside."""
     if Operation.objects.filter(pk=operation_id, vm_id=vm_id).exists():
         return RequestOutcome(vm_id, Verdict.JOINED, operation_id)
-    return RequestOutcome(vm_id, Verdict.REFUSED, None, "request.id_taken")
+    return RequestOutcome(vm_id, Verdict.REFUSED, None, ErrorCode.REQUEST_ID_TAKEN)
 
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
@@ -284,18 +284,18 @@ def _open_operations(
     return found
 
 
-def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> dict[int, str]:
+def _refusals(kind: OperationKind, statuses: Mapping[int, str]) -> Mapping[int, ErrorCode]:
     """Why a VM can take no such operation now, by VM. Assessments are never refused: they are how we learn."""
     if kind is OperationKind.ASSESSMENT:
         return {}
     is_for_updates = kind is not OperationKind.SETTINGS
     refused = {
-        vm_id: "vm.unsupported"
+        vm_id: ErrorCode.VM_UNSUPPORTED
         for vm_id, status in statuses.items()
         if is_for_updates and status == UpdateStatus.UNSUPPORTED
     }
     silent = VmUpdateState.objects.filter(vm__any=array(statuses), is_awaiting_assessment=True)
-    return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), "vm.awaiting_assessment")
+    return refused | dict.fromkeys(silent.values_list("vm_id", flat=True), ErrorCode.VM_AWAITING_ASSESSMENT)
 
 
 def _beginning_of_ids() -> str:
@@ -395,9 +395,9 @@ class _New:
         ]
         if kind.changes_the_machine:
             by = {"by": self.requested_by.get_username()} if self.requested_by else {}
-            lines: list[tuple[str, OperationState, Mapping[str, str]]] = [("operation.requested", S.QUEUED, by)]
+            lines: list[tuple[str, OperationState, Mapping[str, str]]] = [(EventCode.REQUESTED, S.QUEUED, by)]
             if is_begun:
-                lines.append(("operation.starting", S.STARTING, {}))
+                lines.append((EventCode.STARTING, S.STARTING, {}))
             write_events((row.pk, row.created_at, *line) for row in made for line in lines)
         return made
 
@@ -456,7 +456,7 @@ def _cancel(operation_ids: Collection[UUID], detail: Mapping[str, Any]) -> set[U
                 operation_id=pk,
                 from_state=S.QUEUED,
                 to_state=S.CANCELLED,
-                event="operation.cancelled" if OperationKind(kind).changes_the_machine else "",
+                event=EventCode.CANCELLED if OperationKind(kind).changes_the_machine else "",
                 detail=detail,
             )
             for pk, kind in kinds.items()

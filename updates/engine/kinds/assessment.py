@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from connectors.protocol import AssessmentResult, Observation
+from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import state_for
 from patching.terms import OperationState, RunStatus
 from updates.engine.kinds.handler import Ends
@@ -46,7 +47,7 @@ def ended(row: ClaimedRow, result: AssessmentResult) -> Change:
         from_state=row.state,
         through=S.IN_PROGRESS if row.state is S.STARTING else None,
         to_state=state_for(result.status),
-        event=row.event("operation.finished"),
+        event=row.event(EventCode.FINISHED),
         error_code=error.code if error else None,
         error_detail=clean(error.detail) if error else None,
         build_after=result.os_build or None,
@@ -61,7 +62,7 @@ def keep_found(
     record_assessments(found=good, catalogue=catalogue, now=now)
     record_failures(
         errors={
-            row.vm_id: result.error.code if result.error else "assessment.failed"
+            row.vm_id: result.error.code if result.error else ErrorCode.ASSESSMENT_FAILED
             for row, result in results
             if result.status is RunStatus.FAILED
         }

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from connectors.protocol import InstallationResult, Observation
+from patching.codes import EventCode
 from patching.lifecycle import state_for
 from patching.terms import InstallationState, RunStatus
 from updates.engine.kinds.handler import Ends
@@ -61,7 +62,7 @@ def _ended(row: ClaimedRow, result: InstallationResult, catalogue: LoadedCatalog
         operation_id=row.pk,
         from_state=row.state,
         to_state=state_for(result.status),
-        event=row.event("operation.finished"),
+        event=row.event(EventCode.FINISHED),
         error_code=result.error.code if result.error else None,
         error_detail=clean(result.error.detail) if result.error else None,
         reboot_status=result.reboot_status,
