@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from hotpatch_portal.demo import MAIN
 from tests.browser.test_journey import RUN_MS, open_updates
 
 pytestmark = pytest.mark.browser
@@ -39,9 +40,69 @@ def change(page: Page, names: list[str], choices: dict[str, str]) -> None:
     page.get_by_role("button", name="Next: Review").click()
 
 
+def wait_until_machines_have_them(page: Page) -> None:
+    """Look at the machines whose settings are not as wanted until there are none."""
+    for _look in range(60):
+        page.goto("/virtual-machines/?settings=differ")
+        if page.get_by_role("heading", name="No virtual machine matches").count():
+            return
+        page.wait_for_timeout(1_000)
+    raise AssertionError("settings do not arrive")
+
+
+def suffer(page: Page, name: str, misfortune: str) -> None:
+    """Let a machine of the main connection suffer something, or nothing any more."""
+    page.goto("/connections/")
+    page.get_by_role("link", name=MAIN, exact=True).click()
+    page.get_by_label("Name of the machine").fill(name)
+    page.get_by_label("Misfortune", exact=True).select_option(value=misfortune)
+    page.get_by_role("button", name="Set", exact=True).click()
+    expect(page.locator("main")).to_contain_text("Set on 1 machine.")
+
+
+def test_a_change_of_settings_ends_at_the_machine_and_one_behind_our_back_shows(page: Page) -> None:
+    name, differs = "web-012", "#settings-differ"
+    open_updates(page, name)
+    machine = page.url
+    change(page, [name], {"Reboot setting": "Always reboot"})
+    page.get_by_role("button", name="Change", exact=True).click()
+    expect(page.locator("tbody")).to_contain_text("On its way")
+    page.goto(f"{machine}?tab=history")
+    run = page.locator("tbody tr", has_text="Settings").first
+    expect(run).to_be_visible()
+    run.get_by_role("link").first.click()
+    expect(page.locator("#operation .running")).to_contain_text("Succeeded", timeout=RUN_MS)
+    expect(page.locator("#operation dl")).to_contain_text("Always reboot")
+    page.goto(machine.replace("updates/", "settings/"))
+    expect(page.locator("dl.essentials")).to_contain_text("Always reboot")
+    expect(page.locator(differs)).to_have_count(0)
+
+    suffer(page, name, "settings-changed")
+    open_updates(page, name)
+    page.get_by_role("button", name="Assess now").click()
+    expect(page.locator(differs)).to_contain_text(
+        "Reboot setting: reported Never reboot, wanted Always reboot", timeout=RUN_MS
+    )
+    page.goto("/virtual-machines/")
+    page.get_by_text("Filters", exact=True).click()
+    page.get_by_label("Settings", exact=True).select_option("Not as wanted")
+    expect(page.locator("#rows tr")).to_have_count(1)
+    expect(page.locator("#rows tr")).to_contain_text(name)
+    expect(page.locator("#rows tr")).to_contain_text("Settings not as wanted")
+
+    suffer(page, name, "")
+    open_updates(page, name)
+    page.locator(differs).get_by_role("button", name="Apply again").click()
+    expect(page.locator("#operation .running")).to_contain_text("Succeeded", timeout=RUN_MS)
+    open_updates(page, name)
+    expect(page.locator(differs)).to_have_count(0)
+    wait_until_machines_have_them(page)
+
+
 def test_orchestration_of_thirty_of_which_seven_are_refused(page: Page) -> None:
     change(page, WITHOUT_HOTPATCH, {"Hotpatch": "Off"})
     page.get_by_role("button", name="Change", exact=True).click()
+    wait_until_machines_have_them(page)
     change(page, WITHOUT_HOTPATCH + WITH_HOTPATCH, {"Patch orchestration": "Windows Automatic Updates"})
     expect(page.locator("tbody tr")).to_have_count(30)
     expect(page.locator("#changed .tile-number")).to_have_text("23")
@@ -54,7 +115,9 @@ def test_orchestration_of_thirty_of_which_seven_are_refused(page: Page) -> None:
     expect(refused.first).to_contain_text("windowsConfiguration.patchSettings.enableHotpatching")
     page.get_by_role("button", name="Change", exact=True).click()
     expect(page.locator("#changed .tile-number")).to_have_text("23")
-    page.get_by_role("link", name="fin-001").click()
+    wait_until_machines_have_them(page)
+    open_updates(page, "fin-001")
+    page.goto(page.url.replace("updates/", "settings/"))
     expect(page.locator("dl.essentials")).to_contain_text("AutomaticByOS")
     # and back, for whoever comes next
     change(page, WITHOUT_HOTPATCH, {"Patch orchestration": "Azure Managed - Safe Deployment", "Hotpatch": "On"})
@@ -70,7 +133,7 @@ def test_hotpatch_off_and_on_for_a_core_machine(page: Page) -> None:
         page.get_by_role("button", name="Next: Review").click()
         page.get_by_role("button", name="Change", exact=True).click()
         open_updates(page, "web-010")
-        expect(page.locator("dl.strip")).to_contain_text(status)
+        expect(page.locator("dl.strip")).to_contain_text(status, timeout=RUN_MS)
         # The tick tells the track anew within a minute, and the page is looked at again.
         for _look in range(40):
             if track in page.locator("dl.strip").inner_text():
