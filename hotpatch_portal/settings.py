@@ -88,9 +88,10 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "ui.middleware.private_answers",
-    "ui.middleware.ReadableRequest",
     # A list is mostly markup that repeats. Django pads the answer at random, so that its length tells no secret.
     "django.middleware.gzip.GZipMiddleware",
+    "ui.middleware.drawn_icons",
+    "ui.middleware.ReadableRequest",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",

@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.utils.cache import patch_cache_control
 
+from ui.icons import with_drawings
 from ui.preferences import time_zone_of
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -88,6 +89,23 @@ def _forget_malformed_address(request: HttpRequest) -> None:
         urlsplit(request.META.get("HTTP_HX_CURRENT_URL", ""))
     except ValueError:
         del request.META["HTTP_HX_CURRENT_URL"]
+
+
+def drawn_icons(get_response: GetResponse) -> GetResponse:
+    """Give every page the drawings of the icons that it uses, once each (`ui.icons`)."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        is_page = response.get("Content-Type", "").startswith("text/html") and not response.has_header(
+            "Content-Encoding"
+        )
+        if isinstance(response, HttpResponse) and is_page:
+            response.content = with_drawings(response.content)
+            if response.has_header("Content-Length"):
+                response["Content-Length"] = str(len(response.content))
+        return response
+
+    return middleware
 
 
 def private_answers(get_response: GetResponse) -> GetResponse:

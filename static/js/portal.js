@@ -18,6 +18,14 @@
     if (news && region && region.textContent !== news.dataset.announce) region.textContent = news.dataset.announce;
   });
 
+  // A part brings the drawings of its icons: those that the page has not got are added.
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    if (event.detail.target.id !== "drawings") return;
+    for (const drawing of event.detail.fragment.querySelectorAll("symbol")) {
+      if (document.getElementById(drawing.id)) drawing.remove();
+    }
+  });
+
   // A part that replaces itself keeps the focus: elements with an id by htmx itself, links by where they lead.
   let link = null;
   document.addEventListener("htmx:beforeSwap", (event) => {

@@ -116,3 +116,17 @@ def test_few_keys_lead_to_the_first_row(page: Page) -> None:
     expect(first.locator("input")).to_be_focused()
     page.keyboard.press("Tab")
     expect(first.locator("th a")).to_be_focused()
+
+
+def test_an_icon_that_a_part_brings_is_drawn_and_none_twice(new_context: OpenContext) -> None:
+    page = new_context().new_page()
+    page.goto("/virtual-machines/")
+    page.evaluate("document.getElementById('i-file-down').remove()")  # as if the page had never had it
+    for words, shown in (("no-such-name", "No virtual machine matches"), ("", "Export to CSV")):
+        page.locator("#id_q").fill(words)
+        expect(page.locator("#vm-table")).to_contain_text(shown)
+    page.wait_for_function("document.getElementById('i-file-down') !== null")
+    drawn = page.evaluate("[...document.querySelectorAll('symbol')].map((drawing) => drawing.id)")
+    assert len(drawn) == len(set(drawn))
+    use = page.locator("#vm-table use[href='#i-file-down']")
+    assert use.evaluate("(e) => e.getBBox().width") > 0

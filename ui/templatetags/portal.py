@@ -11,28 +11,31 @@ from zoneinfo import ZoneInfo
 
 from django import template
 from django.forms import BoundField
+from django.template import Context
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext
-from lucide import _render_icon
 
 from ui.badges import badge_of
+from ui.icons import USUAL_SIZE, drawing_id
 
 register = template.Library()
 
 
-# A list has hundreds of icons and badges, and a dozen different ones.
 @register.simple_tag
 @lru_cache(maxsize=512)
 def icon(name: str, size: int = 16, css: str = "") -> SafeString:
-    """An inline icon that screen readers skip; the word beside it says the same."""
-    svg = _render_icon(str(name) + "", size, **{"aria-hidden": "true", "focusable": "false", "class": css + ""})
-    return mark_safe(svg)  # noqa: S308 (lucide escapes attribute values; names are ours)
+    """An icon that screen readers skip; the word beside it says the same. Its drawing stands once on the page (`ui.icons`)."""
+    attributes = f' class="{css}"' if css else ""
+    if size != USUAL_SIZE:
+        attributes += f' width="{size}" height="{size}"'
+    return format_html('<svg{} aria-hidden="true"><use href="#{}"/></svg>', mark_safe(attributes), drawing_id(name))  # noqa: S308 (names and sizes are ours)
 
 
+# A list has hundreds of badges, and a dozen different ones.
 @register.simple_tag
 def badge(kind: str, value: str, label: str) -> SafeString:
     """Icon + word in the status colour of a value, e.g. `{% badge "update_status" vm.update_status label %}`."""
@@ -43,8 +46,37 @@ def badge(kind: str, value: str, label: str) -> SafeString:
 def _badge(kind: str, value: str, label: str) -> SafeString:
     look = badge_of(kind, value)
     spin = "spin" if look.icon == "loader-circle" else ""
+    return format_html('<span class="badge badge--{}">{}{}</span>', look.tone, icon(look.icon, css=spin), label)
+
+
+@lru_cache(maxsize=1_024)
+def badge_cell(kind: str, value: str, label: str, column: str = "") -> SafeString:
+    """A cell of a grid that is a badge, without its end tag; `column`: the label of the narrow layout."""
+    look = badge_of(kind, value)
+    named = format_html(' data-label="{}"', column) if column else ""
+    return format_html('<td class="{}"{}>{}{}', look.tone, named, icon(look.icon), label)
+
+
+@register.simple_tag(takes_context=True)
+def sort_head(context: Context, label: str, field: str, *, descends_first: bool = False, css: str = "") -> SafeString:
+    """The head of a column that the grid can be sorted by: a link to the other direction, an arrow in the present one.
+
+    The page says its order as `order`: the name of a field, or with a minus before it.
+    """
+    order = context["order"]
+    other = f"-{field}" if order == field or (descends_first and order != f"-{field}") else field
+    query = context["request"].GET.copy()
+    query.pop("cursor", None)
+    query["sort"] = other
+    arrows = {field: ("ascending", "arrow-up"), f"-{field}": ("descending", "arrow-down")}
+    direction, arrow = arrows.get(order, ("", ""))
     return format_html(
-        '<span class="badge badge--{}">{}<span>{}</span></span>', look.tone, icon(look.icon, css=spin), label
+        '<th scope="col"{}{}><a href="?{}">{}{}</a></th>',
+        format_html(' class="{}"', css) if css else "",
+        format_html(' aria-sort="{}"', direction) if direction else "",
+        query.urlencode(),
+        label,
+        icon(arrow, 14) if arrow else "",
     )
 
 
