@@ -13,6 +13,7 @@ from django.db import close_old_connections, connection
 
 from updates.services.engine import sweep
 from updates.tasks import LANES
+from vms.services.import_jobs import SMALL_BYTES, work_on_imports
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,8 @@ def _run() -> None:
         try:
             close_old_connections()
             sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10)
+            # Imports come by message; with the broker away this timer takes them on.
+            work_on_imports(seconds=PERIOD_SECONDS, most_bytes=None if settings.WORKER_LANES == "all" else SMALL_BYTES)
         except Exception:
             log.exception("own_sweep_failed")
         finally:

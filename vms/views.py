@@ -1,4 +1,4 @@
-"""The inventory's pages: the list, a VM's settings, the import."""
+"""The inventory's pages: the list, a VM's settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
 from vms.filters import VmFilter
-from vms.forms import CreateForm, EditForm, ImportForm, SettingsWizard
+from vms.forms import CreateForm, EditForm, SettingsWizard
 from vms.models import Grants, ImageCatalogEntry
 from vms.selection import read_once
 from vms.selectors import (
@@ -25,7 +25,6 @@ from vms.selectors import (
     csv_lines,
     eligibility_of,
     may_create_vms,
-    owns_everything,
     vm_page,
 )
 from vms.services.settings import change_settings
@@ -115,15 +114,3 @@ def settings_change(request: PortalRequest) -> HttpResponse:
         change = wizard.form.change
         wizard.finish(change_settings(selection=wizard.asked.selection, change=change, changed_by=request.user))
     return render_page(request, "vms/settings_change.html", {"wizard": wizard}, status=wizard.status)
-
-
-@require_http_methods(["GET", "POST"])
-def vm_import(request: PortalRequest) -> HttpResponse:
-    """Import an inventory file and answer with a report for every row."""
-    if not owns_everything(request.user):
-        raise PermissionDenied
-    is_sent = request.method == "POST"
-    form = ImportForm(request.POST if is_sent else None, request.FILES if is_sent else None, user=request.user)
-    report = form.run() if form.is_bound and form.is_valid() else None
-    status = 422 if form.is_bound and form.errors else 200
-    return render_page(request, "vms/import.html", {"form": form, "report": report}, status=status)

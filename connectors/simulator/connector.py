@@ -17,7 +17,7 @@ from connectors.protocol import (
     AssessmentResult,
     Capability,
     ConnectorError,
-    DiscoveredVm,
+    DiscoveredPage,
     InstallationResult,
     Observation,
     ObserveRequest,
@@ -27,6 +27,7 @@ from connectors.protocol import (
     StartRequest,
     VmRef,
 )
+from connectors.simulator.inventory import discovered
 from connectors.simulator.ledger import Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
 from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, symptom_of, wishes_of
@@ -70,7 +71,7 @@ _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
 def make(
     conf: Mapping[str, object], catalogue: Catalogue, *, ledger: Ledger | None = None, world: Catalogue | None = None
 ) -> Simulator:
-    """A simulator of this configuration: `seed`, `catalogue_date` (None: today), `clock_factor`.
+    """A simulator of this configuration: `seed`, `catalogue_date` (None: today), `clock_factor`, `inventory_size`.
 
     The clock factor is how many simulated seconds pass in a real one. `catalogue` is what the portal has on record;
     `world` is what Windows Update has, where that is more. Raises ValueError naming what is wrong.
@@ -82,8 +83,17 @@ def make(
         raise ValueError(f"catalogue_date must be a day or nothing, not {day!r}")
     if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0 < factor < math.inf:
         raise ValueError(f"clock_factor must be a finite number above 0, not {factor!r}")
+    size = conf.get("inventory_size", 0)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValueError(f"inventory_size must be a whole number, 0 or more, not {size!r}")
     return Simulator(
-        catalogue=catalogue, seed=seed, catalogue_date=day, clock_factor=float(factor), ledger=ledger, world=world
+        catalogue=catalogue,
+        seed=seed,
+        catalogue_date=day,
+        clock_factor=float(factor),
+        ledger=ledger,
+        world=world,
+        inventory_size=size,
     )
 
 
@@ -132,6 +142,7 @@ class Simulator:
     ledger: Ledger | None = None
     world: Catalogue | None = None
     assessment_seconds: float = ASSESSMENT_SECONDS  # how long one takes, about; 0: its answer is there at once
+    inventory_size: int = 0  # how many machines it lists by itself
     is_patient: bool = False  # looks come when something ends, not every few seconds: for clocks that jump
     capabilities: frozenset[Capability] = frozenset(
         {
@@ -156,9 +167,9 @@ class Simulator:
 
     # --- the protocol
 
-    def discover(self) -> Sequence[DiscoveredVm]:
-        """A simulator has no inventory of its own."""
-        return ()
+    def discover(self, cursor: str = "") -> DiscoveredPage | ConnectorError:
+        """The machines that its configuration gives it, a thousand at a time."""
+        return discovered(seed=self.seed, size=self.inventory_size, cursor=cursor)
 
     def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
         """Take what a machine takes. The same request id answers again and starts nothing new."""

@@ -24,6 +24,7 @@ from patching.terms import Classification, ImageReference, InstallationPlan, Pat
 from tests.factories import ConnectionFactory, PatchFactory, VirtualMachineFactory
 from tests.forms import fields_of
 from tests.patching.tables import flag, rows
+from tests.vms.importing import import_file
 from updates.models import BulkRequest, MaintenanceConfiguration, PatchSet, PatchSetMember, VmUpdateState
 from updates.plans import plan_to_json
 from updates.selectors.automation import vms_to_patch_automatically
@@ -39,7 +40,6 @@ from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
 from vms.selectors import connections_in_charge
 from vms.services.connections import save_connection
-from vms.services.imports import import_vms
 from vms.services.records import NewVm, VmRecord, change_record, create_vm
 from vms.services.settings import SettingsChange, change_settings
 
@@ -239,13 +239,13 @@ def test_an_import_writes_it_with_the_facts() -> None:
         }
         return json.dumps([row]).encode()
 
-    import_vms(data=file("AutomaticByPlatform"), connection=simulator)
+    import_file(file("AutomaticByPlatform"), simulator)
     assert VirtualMachine.objects.get().patcher == "portal_automatically"
     VirtualMachine.objects.update(is_scheduled=True)
-    import_vms(data=file("Manual"), connection=simulator)
+    import_file(file("Manual"), simulator)
     vm = VirtualMachine.objects.get()
     assert (vm.patcher, vm.is_scheduled) == ("portal_by_schedule", True)
-    (report,) = import_vms(data=file("Manual"), connection=simulator).rows
+    (report,) = import_file(file("Manual"), simulator).rows
     assert report.outcome.value == "unchanged"
 
 

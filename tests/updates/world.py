@@ -20,7 +20,7 @@ from connectors.protocol import (
     AssessmentResult,
     Capability,
     ConnectorError,
-    DiscoveredVm,
+    DiscoveredPage,
     InstallationResult,
     Observation,
     ObserveRequest,
@@ -140,8 +140,8 @@ class ScriptedConnector:
     start_order: list[StartRequest] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def discover(self) -> Sequence[DiscoveredVm]:
-        return ()
+    def discover(self, cursor: str = "") -> DiscoveredPage:
+        return DiscoveredPage([])
 
     def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:
         with self._lock:

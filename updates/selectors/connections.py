@@ -10,6 +10,7 @@ from datetime import datetime
 from django.db import connection as database
 
 from connectors import connector_for
+from connectors.protocol import ConnectorError
 from connectors.simulator import MISFORTUNE_TAG, misfortune_text
 from patching import terms
 from patching.releases import as_of, is_offered, release_order
@@ -112,7 +113,11 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
     error, discovered = "", 0
     try:
         connector = connector_for(connection.kind, configuration_of(connection), catalogue=catalogue.facts)
-        discovered = len(connector.discover())
+        page = connector.discover()
+        if isinstance(page, ConnectorError):
+            error = f"{page.code} {page.detail}".strip()
+        else:
+            discovered = len(page.machines)
     except Exception as problem:  # whatever a connector's trouble is, the page says it
         error = f"{type(problem).__name__}: {problem}"
     return ConnectionTest(

@@ -11,7 +11,8 @@ from django.utils.translation import gettext as _
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings
 from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
-from vms.models import VirtualMachine
+from vms.import_pages import sync_of
+from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
 from vms.services.settings import Refusal
 from vms.texts import REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
@@ -75,3 +76,9 @@ def violation_words(violation: SettingsViolation) -> Text:
 def refusal_words(refusal: Refusal) -> Text:
     """Why a machine is left alone."""
     return REFUSALS[refusal.value]
+
+
+@register.inclusion_tag("vms/inventory_sync.html", takes_context=True)
+def inventory_sync(context: dict[str, Any], connection: Connection) -> dict[str, Any]:
+    """When the connection was asked for its machines, and the button that asks now (two queries)."""
+    return {"connection": connection, "sync": sync_of(connection), "csrf_token": context.get("csrf_token")}
