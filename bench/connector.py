@@ -6,7 +6,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from connectors.catalogue import Catalogue
 from connectors.protocol import Capability, ConnectorError, ObserveRequest, StartRequest
-from connectors.simulator import Simulator
+from connectors.simulator import Simulator, SimulatorConfiguration
 from connectors.simulator import make as make_simulator
 from connectors.simulator.machines import line_of
 from patching.releases import as_of
@@ -111,7 +111,7 @@ class Troubled:
         return answer
 
 
-def make(conf: Mapping[str, object], catalogue: Catalogue) -> Troubled:
+def make(conf: SimulatorConfiguration, catalogue: Catalogue) -> Troubled:
     """The simulator of this configuration with the ledger of the campaign."""
     inner = make_simulator(conf, catalogue)
     if os.environ.get("BENCH_UNHELPFUL"):

@@ -8,9 +8,11 @@ LOGGING["loggers"] = {**LOGGING.get("loggers", {}), "django_structlog": {"level"
 CELERY_IMPORTS = (*CELERY_IMPORTS, "bench.tasks")  # noqa: F405
 if env.text("BENCH_LEDGER", ""):  # noqa: F405
     # Machines that write down what they received, and connectors that misbehave (bench/faults).
-    from connectors import CONNECTORS
+    from dataclasses import replace
 
-    CONNECTORS["simulator"] = "bench.connector.make"
+    from connectors.registry import KINDS, SIMULATOR
+
+    KINDS[SIMULATOR] = replace(KINDS[SIMULATOR], factory="bench.connector.make")
     # As short as the time limit of a task allows, so that a campaign sees leases end.
     OPERATION_LEASE_SECONDS = CELERY_TASK_TIME_LIMIT + 5  # noqa: F405
 if env.text("BENCH_CLOCK", ""):  # noqa: F405

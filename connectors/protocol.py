@@ -37,7 +37,46 @@ class Capability(StrEnum):
     IDEMPOTENT_START = "idempotent_start"
     INSTALLED_UPDATES = "installed_updates"
     UNINSTALL = "uninstall"
+    RESTART = "restart"
+    SETTINGS = "settings"
     FINAL_ASSESSMENT = "final_assessment"
+
+
+class Orchestrator(StrEnum):
+    """Who decides when machines are patched without anybody asking."""
+
+    PORTAL = "portal"  # nothing behind the connection does
+    PLATFORM = "platform"  # what lies behind it does, where its platform can
+
+
+# How long a single call may last unless its kind says otherwise.
+CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a connector works, so that nobody hands it more than it can do under one lease.
+
+    `chunk`: how many looks one call takes. `start_seconds`, `look_seconds`: what one start and one look take, as long as
+    nothing was measured on the connection itself; 0: too little to matter.
+    """
+
+    chunk: int = 1_000
+    start_seconds: float = 0.0
+    look_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What must be known of a connector before anything is asked of it.
+
+    `call_seconds`: the time-out of a single call; more than the usual shortens the time in which starts are sent.
+    """
+
+    call_seconds: float = CALL_SECONDS
+    pace: Pace = Pace()
+    is_simulated: bool = False
+    orchestrator: Orchestrator = Orchestrator.PLATFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +250,7 @@ class Connector(Protocol):
     """How the engine speaks to the machines behind one connection."""
 
     capabilities: frozenset[Capability]
+    traits: Traits
 
     def discover(self, cursor: str = "") -> DiscoveredPage | ConnectorError:
         """A page of the VMs behind the connection, from a cursor on (empty: from the beginning).

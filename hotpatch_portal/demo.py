@@ -10,6 +10,9 @@ from uuid import UUID
 from django.contrib.auth.models import User
 from django.db import transaction
 
+from connectors.configuration import to_json
+from connectors.registry import SIMULATOR
+from connectors.simulator import SimulatorConfiguration
 from patching.terms import (
     AssessmentMode,
     Classification,
@@ -156,11 +159,9 @@ def _make(owner: User) -> int:
         name: Connection.objects.update_or_create(
             name=name,
             defaults={
-                "kind": "simulator",
+                "kind": SIMULATOR,
                 "platform": platform.value,
-                "catalogue_date": day,
-                "seed": seed_,
-                "clock_factor": CLOCK_FACTOR,
+                "config": to_json(SimulatorConfiguration(catalogue_date=day, seed=seed_, clock_factor=CLOCK_FACTOR)),
                 "paused_until": None,
                 "is_patching_automatically": False,  # or its stories would be over after one night
             },

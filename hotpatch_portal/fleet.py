@@ -15,6 +15,9 @@ from uuid import UUID
 import pgtrigger
 from django.db import connection, transaction
 
+from connectors.configuration import to_json
+from connectors.registry import SIMULATOR
+from connectors.simulator import SimulatorConfiguration
 from patching.terms import PatchMode, Platform
 from updates.models import Operation, VmUpdateState
 from updates.services.engine import sweep
@@ -104,11 +107,9 @@ def make_fleet(
     cloud, site = (
         Connection.objects.create(
             name=f"{PREFIX}: {words}",
-            kind="simulator",
+            kind=SIMULATOR,
             platform=platform.value,
-            catalogue_date=CATALOGUE_DATE,
-            seed=seed,
-            clock_factor=clock_factor,
+            config=to_json(SimulatorConfiguration(CATALOGUE_DATE, clock_factor, seed)),
         )
         for words, platform in (("Azure", Platform.AZURE), ("Azure Stack HCI", Platform.AZURE_STACK_HCI))
     )
@@ -185,8 +186,9 @@ def _assess(vms: Sequence[VirtualMachine]) -> None:
     """Assess these machines for real, here and now, as quickly as the simulator can."""
     stopped = [vm.pk for vm in vms if vm.power_state != PowerState.RUNNING]
     connections = Connection.objects.filter(pk__in={vm.connection_id for vm in vms})
-    factors = dict(connections.values_list("pk", "clock_factor"))
-    connections.update(clock_factor=1e9)
+    configurations = dict(connections.values_list("pk", "config"))
+    for pk, config in configurations.items():
+        Connection.objects.filter(pk=pk).update(config=config | {"clock_factor": 1e9})
     VirtualMachine.objects.filter(pk__in=stopped).update(power_state=PowerState.RUNNING.value)  # they ran once
     request_assessments(vm_ids=[vm.pk for vm in vms], requested_by=None, is_bulk=True)
     ids = [vm.pk for vm in vms]
@@ -197,8 +199,8 @@ def _assess(vms: Sequence[VirtualMachine]) -> None:
         sweep(seconds=5)
         time.sleep(0.05)
     VirtualMachine.objects.filter(pk__in=stopped).update(power_state=PowerState.DEALLOCATED.value)
-    for pk, factor in factors.items():
-        Connection.objects.filter(pk=pk).update(clock_factor=factor)
+    for pk, config in configurations.items():
+        Connection.objects.filter(pk=pk).update(config=config)
 
 
 def _slots(count: int) -> list[int]:

@@ -24,6 +24,7 @@ class RollbackRefusal(StrEnum):
 
     UNKNOWN_STATE = "rollback.unknown_state"
     NO_EARLIER_BASELINE = "rollback.no_earlier_baseline"
+    NOT_SUPPORTED = "rollback.not_supported"  # nothing behind the connection can uninstall
 
 
 @dataclass(frozen=True, slots=True)

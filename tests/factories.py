@@ -10,6 +10,9 @@ import factory
 from django.contrib.auth.models import Group, User
 from factory.django import DjangoModelFactory
 
+from connectors.configuration import day_of, to_json
+from connectors.registry import SIMULATOR
+from connectors.simulator import SimulatorConfiguration
 from patching.orchestrator import Patcher
 from patching.terms import (
     AssessmentMode,
@@ -99,11 +102,17 @@ class ConnectionFactory(DjangoModelFactory[Connection]):
     class Params:
         azure_stack_hci = factory.Trait(platform=Platform.AZURE_STACK_HCI.value)
         other = factory.Trait(platform=Platform.OTHER.value)
+        # what a simulator is made from
+        catalogue_date = date(2026, 5, 20)
+        clock_factor = 60.0
+        seed = 1
 
     name = factory.Sequence(lambda n: f"Connection {n}")
-    kind = "simulator"
+    kind = SIMULATOR
     platform = Platform.AZURE.value
-    catalogue_date = date(2026, 5, 20)
+    config = factory.LazyAttribute(
+        lambda made: to_json(SimulatorConfiguration(day_of(made.catalogue_date), float(made.clock_factor), made.seed))
+    )
 
 
 class ImageCatalogEntryFactory(DjangoModelFactory[ImageCatalogEntry]):

@@ -160,6 +160,33 @@ def test_the_rules_have_no_clock() -> None:
     assert offenders == []
 
 
+def kind_tests(text: str, names: tuple[str, ...]) -> list[str]:
+    """Where a text asks which kind of connector it is, by name: in Python, in a template, in SQL."""
+    word = "|".join(map(re.escape, names))
+    return re.findall(rf"""\bkind(?:__\w+)?\s*(?:==?|!=|<>|in|IN|is)\s*[\[({{]?\s*["'](?:{word})["']""", text)
+
+
+def test_only_the_registry_knows_kinds_of_connectors() -> None:
+    from connectors.registry import KINDS
+
+    offenders = [
+        str(path.relative_to(ROOT))
+        for folder in (*APPS, "templates")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in {".py", ".html"} and "migrations" not in path.parts
+        if path != ROOT / "connectors/registry.py" and kind_tests(path.read_text(), tuple(KINDS))
+    ]
+    assert offenders == []
+    for text in (
+        'if self.kind == "simulator":',
+        "Q(kind__in=['simulator'])",
+        "{% if connection.kind == 'simulator' %}",
+        "SELECT 1 FROM vms_connection c WHERE c.kind <> 'simulator'",
+        'Connection.objects.filter(kind="simulator")',
+    ):
+        assert kind_tests(text, ("simulator",)), text
+
+
 def imported(tree: ast.Module) -> set[str]:
     """The modules that a file imports, each name in full."""
     found = set()

@@ -102,6 +102,11 @@ BADGES: dict[str, dict[str, Badge]] = {
         Verification.CONTRADICTED: Badge("danger", "shield-alert"),
         Verification.NOT_VERIFIABLE: UNKNOWN,
     },
+    "grade": {
+        "simulated": Badge("info", "flask-conical"),
+        "protocol_proven": Badge("neutral", "plug"),
+        "qualified": Badge("success", "shield-check"),
+    },
     "power_state": {
         "running": Badge("success", "circle-play"),
         "stopped": Badge("neutral", "circle-stop"),

@@ -92,6 +92,10 @@ ERRORS: dict[str, ErrorText] = {
         _("Which updates are installed is not known, or they do not explain the machine's build."),
         _("Assess the machine first; only then it can be rolled back."),
     ),
+    "rollback.not_supported": ErrorText(
+        _("This connection cannot uninstall updates."),
+        _("There is no way back through the portal. Uninstall on the machine itself, then assess it."),
+    ),
     "rollback.no_earlier_baseline": ErrorText(
         _("No earlier baseline is known to go back to."), _("Restore the machine from a backup instead.")
     ),
@@ -104,6 +108,11 @@ ERRORS: dict[str, ErrorText] = {
         _(
             "It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."
         ),
+    ),
+    "connection.unusable": ErrorText(
+        _("The connection cannot be used."),
+        _("Its page says what is wrong: Connections, then its name. Nothing was sent to the machine."),
+        _("Mend the connection, then run it again."),
     ),
     "connector.unreachable": ErrorText(
         _("The machine could not be reached."),

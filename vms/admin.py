@@ -10,7 +10,9 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from connectors.registry import KINDS
 from ui.admin import LookOnlyAdmin, by_whom
+from vms.connection_form import form_for
 from vms.models import (
     Connection,
     FactsEvent,
@@ -77,13 +79,28 @@ class ConnectionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # no generic
         "name",
         "kind",
         "platform",
-        "catalogue_date",
-        "clock_factor",
         "max_in_flight",
         "paused_until",
+        "is_usable",
     ]
     list_filter = ["kind", "platform"]
     search_fields = ["name"]
+
+    @admin.display(boolean=True, description=_("usable"))
+    def is_usable(self, connection: Connection) -> bool:
+        """Whether a connector can be made of it; its page says what is wrong."""
+        return connection.trouble is None
+
+    def get_form(
+        self,
+        request: HttpRequest,
+        obj: Connection | None = None,
+        change: bool = False,
+        **kwargs: Any,
+    ) -> type[ModelForm[Any]]:
+        """The form with the fields of the kind that is chosen."""
+        kind = request.POST.get("kind") or (obj.kind if obj else next(iter(KINDS)))
+        return super().get_form(request, obj, change, **{"form": form_for(kind), **kwargs})
 
     def save_model(
         self,

@@ -1,9 +1,11 @@
 """Labels of the values that a person can choose or read; the values themselves are `patching.terms`."""
 
 from enum import StrEnum
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from connectors.registry import KINDS, SIMULATOR, Grade
 from connectors.simulator import Misfortune
 from patching.orchestrator import Patcher
 from patching.terms import (
@@ -77,7 +79,20 @@ class SelectionProblem(StrEnum):
     MEMBERS_CHANGED = "members_changed"
 
 
-CONNECTION_KINDS = [("simulator", _("Simulator"))]
+# The registry's own labels are English: it knows no Django.
+KIND_LABELS = {SIMULATOR: _("Simulator")}
+GRADES = [
+    (Grade.SIMULATED.value, _("Simulated")),
+    (Grade.PROTOCOL_PROVEN.value, _("Real protocol, not run on real machines yet")),
+    (Grade.QUALIFIED.value, _("Run on real machines")),
+]
+
+
+def connection_kinds() -> list[tuple[str, Any]]:
+    """The kinds of connectors that there are, with their labels."""
+    return [(kind.name, KIND_LABELS.get(kind.name, kind.label)) for kind in KINDS.values()]
+
+
 PLATFORMS = [
     (Platform.AZURE.value, _("Azure")),
     (Platform.AZURE_STACK_HCI.value, _("Azure Stack HCI")),

@@ -19,12 +19,10 @@ from patching.kb_numbers import KbNumbersError, parse_kb_numbers, without_invisi
 from patching.probes import MOST_CHARACTERS, ProbeError, is_outside, parse_probe, read_networks
 from patching.recurrence import windows_id
 from patching.terms import AssessmentMode, ImageReference, PatchMode, RebootSetting
-from ui.dates import DayField
 from vms.choices import ASSESSMENT_MODES, MISFORTUNES, PATCH_MODES, REBOOT_SETTINGS, Role
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
 from vms.selection import AskedSelection
 from vms.selectors import MAX_SELECTED, connections_owned_by, groups_owned_by
-from vms.services.connections import save_connection
 from vms.services.records import (
     NewVm,
     RecordVerdict,
@@ -488,31 +486,6 @@ def number_in(text: str) -> str:
 
 
 # --- connections -------------------------------------------------------------------------------------------------
-
-
-class ConnectionForm(forms.ModelForm):  # type: ignore[type-arg]  # no generic at run time
-    """Where and how machines are reached."""
-
-    class Meta:
-        model = Connection
-        fields = (
-            "name",
-            "kind",
-            "platform",
-            "catalogue_date",
-            "clock_factor",
-            "seed",
-            "max_in_flight",
-            "starts_per_minute",
-            "is_patching_automatically",
-        )
-        widgets = {"catalogue_date": DayField().widget}
-
-    def save(self, commit: bool = True) -> Connection:  # noqa: ARG002 (Django's signature)
-        """Save through the service."""
-        connection: Connection = self.instance
-        save_connection(connection=connection)
-        return connection
 
 
 class PauseForm(forms.Form):

@@ -17,8 +17,17 @@ from django.db.models import Func, Q, Value
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
+from connectors.protocol import Capability, Orchestrator, Traits
+from connectors.registry import (
+    KINDS,
+    Grade,
+    Trouble,
+    capabilities_of,
+    catalogue_date_of,
+    traits_of,
+    trouble_of,
+)
 from patching.orchestrator import Patcher
-from patching.recurrence import LAST_DAY
 from patching.terms import (
     AssessmentMode,
     CatalogImage,
@@ -33,11 +42,9 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
-from ui.dates import DAY_VALIDATORS
 from vms import import_models  # noqa: F401 (the tables of the importer belong to this app)
 from vms.choices import (
     ASSESSMENT_MODES,
-    CONNECTION_KINDS,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
     PATCH_MODES,
@@ -53,11 +60,13 @@ from vms.choices import (
     PowerState,
     Role,
     Scope,
+    connection_kinds,
 )
 from vms.lookups import array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import date
 
     from django.contrib.auth.models import AnonymousUser, User
 
@@ -101,25 +110,16 @@ class ResourceGroup(models.Model):
 
 
 class Connection(models.Model):
-    """Where and how a set of VMs is reached. `catalogue_date` empty means today (simulator only)."""
+    """Where and how a set of VMs is reached.
+
+    `config` is what a connector of its kind is made from (connectors.registry), as JSON: no secret is in it, only names
+    of secrets. It is read through the registry; what cannot be read is told by `trouble`.
+    """
 
     name = models.CharField(_("name"), max_length=100, unique=True)
-    kind = models.CharField(_("kind"), max_length=20, choices=CONNECTION_KINDS)
+    kind = models.CharField(_("kind"), max_length=20, choices=connection_kinds)
     platform = models.CharField(_("platform"), max_length=20, choices=PLATFORMS, default=Platform.AZURE.value)
-    catalogue_date = models.DateField(
-        _("catalogue date"),
-        null=True,
-        blank=True,
-        validators=DAY_VALIDATORS,
-        help_text=_("The simulator offers what was released by this day. Empty: today."),
-    )
-    seed = models.PositiveIntegerField(_("seed"), default=1)
-    clock_factor = models.FloatField(
-        _("clock factor"),
-        default=60.0,
-        validators=[MinValueValidator(0.001)],
-        help_text=_("Simulated seconds that pass in one real second."),
-    )
+    config = models.JSONField(_("configuration"), default=dict, blank=True)
     max_in_flight = models.PositiveIntegerField(
         _("operations at the same time"), default=5_000, validators=[MinValueValidator(1)]
     )
@@ -143,26 +143,46 @@ class Connection(models.Model):
         verbose_name_plural = _("connections")
         ordering = ["name"]
         constraints = [
-            models.CheckConstraint(condition=Q(clock_factor__gt=0), name="vms_connection_clock_factor_positive"),
             models.CheckConstraint(condition=Q(max_in_flight__gt=0), name="vms_connection_max_in_flight_positive"),
-            models.CheckConstraint(
-                condition=Q(catalogue_date__isnull=True) | Q(catalogue_date__lte=LAST_DAY),
-                name="vms_connection_catalogue_date_not_beyond_2100",
-            ),
         ]
 
     def __str__(self) -> str:
         return self.name
 
     @property
+    def traits(self) -> Traits:
+        """How its connector is to be used."""
+        return traits_of(self.kind)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What its connector can do."""
+        return capabilities_of(self.kind)
+
+    @property
+    def grade(self) -> Grade | None:
+        """How real it is; None where nobody knows its kind."""
+        return KINDS[self.kind].grade if self.kind in KINDS else None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why no connector can be made of it; None where nothing speaks against it."""
+        return trouble_of(self.kind, self.config)
+
+    @property
+    def catalogue_date(self) -> date | None:
+        """The day up to which releases count behind it; None: today."""
+        return catalogue_date_of(self.config)
+
+    @property
     def is_portal_in_charge(self) -> bool:
         """Whether this portal orchestrates, because nothing behind the connection does."""
-        return self.kind == "simulator" or self.platform != Platform.AZURE
+        return self.traits.orchestrator is Orchestrator.PORTAL or self.platform != Platform.AZURE
 
     @property
     def lists_installed_updates(self) -> bool:
         """Whether its assessments tell every installed update. Azure tells only what runs reported."""
-        return self.kind == "simulator"
+        return Capability.INSTALLED_UPDATES in self.capabilities
 
 
 class ImageCatalogEntry(models.Model):

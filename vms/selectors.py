@@ -39,6 +39,7 @@ from django.db.models.lookups import GreaterThan, LessThan
 from django.utils.translation import get_language
 from psycopg.errors import QueryCanceled
 
+from connectors.registry import kinds_that_leave_patching_to_the_portal
 from patching.eligibility import Eligibility, catalog_index, judge_eligibility
 from patching.orchestrator import Patcher, PatcherVerdict, who_patches
 from patching.terms import (
@@ -175,7 +176,7 @@ def was_assessed(update_status: str, hotpatch_status: str) -> bool:
 
 def connections_in_charge() -> Q:
     """What `Connection.is_portal_in_charge` says, for the database."""
-    return Q(kind="simulator") | ~Q(platform=Platform.AZURE.value)
+    return Q(kind__in=kinds_that_leave_patching_to_the_portal()) | ~Q(platform=Platform.AZURE.value)
 
 
 def patcher_of(vm: VirtualMachine, *, has_schedule: bool) -> PatcherVerdict:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from django.utils.functional import Promise
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
+from connectors.configuration import Wrong
+from connectors.protocol import Capability
+from connectors.registry import Trouble, TroubleCode
 from patching.probes import ProbeProblem
 from patching.settings_rules import SettingsProblem
 from vms.choices import SelectionProblem
@@ -93,3 +97,47 @@ PROBE_PROBLEMS: dict[ProbeProblem, Text] = {
     ProbeProblem.BAD_PORT: _("“%(entry)s” is not a port; write 1 to 65535."),
     ProbeProblem.PATH_NOT_ALLOWED: _("“%(entry)s” does not belong after the port; write tcp://host:port."),
 }
+# The fields of connectors' configurations by name: label and help. One without words here is shown by its name.
+CONFIG_FIELDS: dict[str, tuple[Text, Text]] = {
+    "catalogue_date": (_("catalogue date"), _("The simulator offers what was released by this day. Empty: today.")),
+    "inventory_size": (_("machines that it lists"), _("How many simulated machines “Sync now” finds. 0: none.")),
+    "clock_factor": (_("clock factor"), _("Simulated seconds that pass in one real second.")),
+    "seed": (_("seed"), _("What nobody knows of a simulated machine follows from this number.")),
+}
+CAPABILITIES: dict[Capability, Text] = {
+    Capability.SETTINGS: _("change patch settings"),
+    Capability.UNINSTALL: _("uninstall updates (roll back)"),
+    Capability.RESTART: _("restart machines"),
+    Capability.CANCEL: _("stop a run"),
+    Capability.INSTALLED_UPDATES: _("list installed updates"),
+}
+CONFIG_PROBLEMS: dict[Wrong, Text] = {
+    Wrong.MISSING: _("This is missing."),
+    Wrong.UNKNOWN: _("This kind has no such setting."),
+    Wrong.NOT_READABLE: _("“%(value)s” cannot be read: write a %(limit)s."),
+    Wrong.TOO_SMALL: _("“%(value)s” is too small: %(limit)s or more."),
+    Wrong.TOO_LARGE: _("“%(value)s” is too large: %(limit)s or less."),
+    Wrong.NO_CHOICE: _("“%(value)s” is none of these: %(limit)s."),
+    Wrong.NO_SECRET_NAME: _(
+        "The name of a secret, not the secret: letters, digits and _. The portal's environment holds PORTAL_SECRET_ and this name."
+    ),
+    Wrong.NO_OBJECT: _("The stored configuration cannot be read. Fill in the form and save it."),
+}
+_TROUBLES: dict[TroubleCode, Text] = {
+    TroubleCode.UNKNOWN_KIND: _("This portal has no connector of the kind “%(detail)s”."),
+    TroubleCode.EXTRA_MISSING: _("What this kind needs is not installed. Run: %(detail)s"),
+    TroubleCode.SECRET_MISSING: _("A secret is missing. %(detail)s"),
+    TroubleCode.BROKEN: _("Its connector cannot be loaded: %(detail)s"),
+}
+
+
+def trouble_words(trouble: Trouble) -> list[str]:
+    """Why a connection cannot be used, a sentence for each thing to mend."""
+    if trouble.code is not TroubleCode.CONFIGURATION:
+        return [str(_TROUBLES[trouble.code]) % {"detail": trouble.detail}]
+    sentences = []
+    for problem in trouble.problems:
+        label = capfirst(str(CONFIG_FIELDS.get(problem.field, (problem.field, ""))[0]))
+        words = str(CONFIG_PROBLEMS[problem.wrong]) % {"value": problem.value, "limit": problem.limit}
+        sentences.append(f"{label}: {words}" if label else words)
+    return sentences

@@ -1,5 +1,6 @@
 """The built-in simulator: machines that behave like Windows Update on the recorded catalogue (docs/simulator.md)."""
 
+from connectors.simulator.configuration import SimulatorConfiguration
 from connectors.simulator.connector import Simulator, make
 from connectors.simulator.ledger import Course, CourseStep, FileLedger, Ledger, MemoryLedger
 from connectors.simulator.misfortunes import MISFORTUNE_TAG, Misfortune, misfortune_text
@@ -13,6 +14,7 @@ __all__ = [
     "MemoryLedger",
     "Misfortune",
     "Simulator",
+    "SimulatorConfiguration",
     "make",
     "misfortune_text",
 ]

@@ -6,7 +6,6 @@ beyond hashing. Asking twice gives the same answer, so a start can be repeated.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -25,8 +24,10 @@ from connectors.protocol import (
     Progress,
     Started,
     StartRequest,
+    Traits,
     VmRef,
 )
+from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from connectors.simulator.inventory import discovered
 from connectors.simulator.ledger import Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
@@ -69,31 +70,20 @@ _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
 
 
 def make(
-    conf: Mapping[str, object], catalogue: Catalogue, *, ledger: Ledger | None = None, world: Catalogue | None = None
+    conf: SimulatorConfiguration, catalogue: Catalogue, *, ledger: Ledger | None = None, world: Catalogue | None = None
 ) -> Simulator:
-    """A simulator of this configuration: `seed`, `catalogue_date` (None: today), `clock_factor`, `inventory_size`.
+    """A simulator of this configuration.
 
-    The clock factor is how many simulated seconds pass in a real one. `catalogue` is what the portal has on record;
-    `world` is what Windows Update has, where that is more. Raises ValueError naming what is wrong.
+    `catalogue` is what the portal has on record; `world` is what Windows Update has, where that is more.
     """
-    seed, day, factor = conf.get("seed", 1), conf.get("catalogue_date"), conf.get("clock_factor", 60.0)
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ValueError(f"seed must be a whole number, not {seed!r}")
-    if day is not None and (not isinstance(day, date) or isinstance(day, datetime)):
-        raise ValueError(f"catalogue_date must be a day or nothing, not {day!r}")
-    if not isinstance(factor, (int, float)) or isinstance(factor, bool) or not 0 < factor < math.inf:
-        raise ValueError(f"clock_factor must be a finite number above 0, not {factor!r}")
-    size = conf.get("inventory_size", 0)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise ValueError(f"inventory_size must be a whole number, 0 or more, not {size!r}")
     return Simulator(
         catalogue=catalogue,
-        seed=seed,
-        catalogue_date=day,
-        clock_factor=float(factor),
+        seed=conf.seed,
+        catalogue_date=conf.catalogue_date,
+        clock_factor=conf.clock_factor,
         ledger=ledger,
         world=world,
-        inventory_size=size,
+        inventory_size=conf.inventory_size,
     )
 
 
@@ -144,15 +134,8 @@ class Simulator:
     assessment_seconds: float = ASSESSMENT_SECONDS  # how long one takes, about; 0: its answer is there at once
     inventory_size: int = 0  # how many machines it lists by itself
     is_patient: bool = False  # looks come when something ends, not every few seconds: for clocks that jump
-    capabilities: frozenset[Capability] = frozenset(
-        {
-            Capability.IDEMPOTENT_START,
-            Capability.FIND_BY_REQUEST,
-            Capability.INSTALLED_UPDATES,
-            Capability.FINAL_ASSESSMENT,
-            Capability.UNINSTALL,
-        }
-    )
+    capabilities: frozenset[Capability] = CAPABILITIES
+    traits: Traits = TRAITS
     _guards_known: dict[object, Guard] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property

@@ -11,6 +11,9 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 
+from connectors.configuration import to_json
+from connectors.registry import SIMULATOR
+from connectors.simulator import SimulatorConfiguration
 from hotpatch_portal.fleet import REGIONS
 from patching.releases import release_order, second_tuesday
 from patching.terms import HOTPATCH_TYPES, LCU_TYPES, PatchMode, ProductLine, Release, ReleaseType
@@ -213,7 +216,11 @@ def make_events(machines: Sequence[Machine], *, seed: int, begins: datetime, end
 def record(machines: Sequence[Machine], *, seed: int, tell: Callable[[str], None]) -> list[int]:
     """Put the machines into the inventory of an empty database; their ids, in order."""
     row = Connection.objects.create(
-        name="Simulation", kind="simulator", platform="azure", seed=seed, clock_factor=1.0, max_in_flight=100_000
+        name="Simulation",
+        kind=SIMULATOR,
+        platform="azure",
+        config=to_json(SimulatorConfiguration(seed=seed, clock_factor=1.0)),
+        max_in_flight=100_000,
     )
     numbers = sorted({machine.subscription for machine in machines})
     groups = {

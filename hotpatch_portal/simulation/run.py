@@ -12,14 +12,14 @@ from django.db import connection
 from django.db.models import Min
 
 from connectors.catalogue import Catalogue
+from connectors.configuration import read
 from connectors.protocol import Connector
-from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, make
+from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, SimulatorConfiguration, make
 from hotpatch_portal.simulation.clock import Clock, simulated_clock
 from hotpatch_portal.simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
 from patching.terms import OperationKind
 from updates.models import Operation, Patch, Release, Rollout, RolloutState
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
-from updates.selectors.connections import configuration_of
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
 from updates.services.engine import sweep
@@ -170,7 +170,12 @@ class _Run:
     def _connector(self, row: ConnectionRow, catalogue: LoadedCatalogue) -> Connector:
         """The simulator of the connection; kept, since it remembers what it has worked out."""
         if self._simulator is None:
-            made = make(configuration_of(row), catalogue.facts, ledger=self._outcome.ledger, world=self._world)
+            made = make(
+                read(SimulatorConfiguration, row.config),
+                catalogue.facts,
+                ledger=self._outcome.ledger,
+                world=self._world,
+            )
             self._simulator = replace(made, is_patient=True, assessment_seconds=0.0)
         return cast("Connector", self._simulator)  # a frozen connector: nobody sets its capabilities
 

@@ -9,14 +9,14 @@ from datetime import date, timedelta
 import pytest
 
 from connectors.protocol import Capability, Connector, ConnectorError, Observation, Started
-from connectors.simulator import MemoryLedger, make
+from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
 from patching.terms import PatchSettings
 from tests.connectors.catalogue import recorded
 from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start_request
 
 
 def _simulator() -> Connector:
-    conf = {"seed": 1, "catalogue_date": date(2026, 5, 20), "clock_factor": 60.0}
+    conf = SimulatorConfiguration(catalogue_date=date(2026, 5, 20))
     return make(conf, recorded(), ledger=MemoryLedger())
 
 

@@ -41,7 +41,8 @@ def demo(chief: User) -> None:
     """The demo after its first assessments and runs."""
     call_command("seed_catalogue", if_empty=True, verbosity=0)
     assert seed(chief) == len(stories())
-    Connection.objects.update(clock_factor=1e9)
+    for row in Connection.objects.all():
+        Connection.objects.filter(pk=row.pk).update(config=row.config | {"clock_factor": 1e9})
     for _ in range(20):
         make_due()
         sweep(seconds=20)

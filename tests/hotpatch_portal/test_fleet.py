@@ -41,7 +41,8 @@ def test_a_copy_says_what_a_fresh_assessment_gives() -> None:
     assert len({row[1:] for row in before}) > 6
     assert {row[-1] for row in before} == {"nobody", "guest_os", "portal_automatically"}
     assert follow_schedules() == 0
-    Connection.objects.update(clock_factor=1e9)
+    for row in Connection.objects.all():
+        Connection.objects.filter(pk=row.pk).update(config=row.config | {"clock_factor": 1e9})
     VirtualMachine.objects.update(power_state="running")
     request_assessments(
         vm_ids=list(VirtualMachine.objects.values_list("pk", flat=True)), requested_by=None, is_bulk=True

@@ -92,7 +92,9 @@ def test_rows_of_the_last_version_are_brought_forward(old: MigrationExecutor) ->
         ("5025231", False),
     ]
     assert rows("updates.Patch", "key") == [("ws2022:5025230",)]
-    assert rows("vms.Connection", "catalogue_date") == [(date(2100, 12, 31),)]
+    assert rows("vms.Connection", "config") == [
+        ({"catalogue_date": "2100-12-31", "clock_factor": 60.0, "seed": 1},),
+    ]
     assert set(rows("vms.VirtualMachine", "hotpatch_track")) == {("baseline_overdue",)}
     assert rows("vms.WordCount", "machines", "hotpatch_track") == [(3, "baseline_overdue")]
     assert set(rows("updates.VmUpdateState", "is_list_complete")) == {(True,)}
@@ -112,3 +114,26 @@ def test_rows_of_the_last_version_are_brought_forward(old: MigrationExecutor) ->
         (told["begun"], 1): vms[1:],
         (told["done"], 0): vms[:1],
     }
+
+
+def test_configurations_of_connections_move_back_and_forth(old: MigrationExecutor) -> None:
+    """What the columns held stands in the configuration, and back in the columns; what they cannot hold is their default."""
+    columns = [("vms", "0015_misfortune_tag_without_case"), ("updates", "0019_ready_for_hotpatches")]
+    config = [("vms", "0016_connection_configuration")]
+    old.migrate(columns)
+    model = MigrationExecutor(connection).loader.project_state(columns).apps.get_model("vms.Connection")
+    model.objects.create(name="A", kind="simulator", catalogue_date=date(2024, 8, 14), clock_factor=0.5, seed=7)
+    model.objects.create(name="B", kind="simulator")
+    MigrationExecutor(connection).migrate(config)
+    model = MigrationExecutor(connection).loader.project_state(config).apps.get_model("vms.Connection")
+    kept = dict(model.objects.values_list("name", "config"))
+    assert kept == {
+        "A": {"catalogue_date": "2024-08-14", "clock_factor": 0.5, "seed": 7},
+        "B": {"catalogue_date": None, "clock_factor": 60.0, "seed": 1},
+    }
+    model.objects.create(name="C", kind="simulator", config={"catalogue_date": "soon", "clock_factor": -1, "seed": "x"})
+    model.objects.create(name="D", kind="simulator", config=["odd"])
+    MigrationExecutor(connection).migrate(columns)
+    model = MigrationExecutor(connection).loader.project_state(columns).apps.get_model("vms.Connection")
+    back = {row[0]: row[1:] for row in model.objects.values_list("name", "catalogue_date", "clock_factor", "seed")}
+    assert back == {"A": (date(2024, 8, 14), 0.5, 7)} | dict.fromkeys("BCD", (None, 60.0, 1))

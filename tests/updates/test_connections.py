@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+import uuid
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +14,21 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from connectors.configuration import ConfigurationError
+from connectors.protocol import Capability, Traits
+from connectors.registry import KINDS, Kind, UnusableError
+from connectors.secrets import SecretName
+from patching.rollback import RollbackOrder
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
-from tests.updates.world import ScriptedConnector, run
+from tests.updates.world import ScriptedConnector, make_due, run
+from updates.models import Operation, VmUpdateState
 from updates.selectors.connections import machines_with_misfortune
+from updates.selectors.health import find_trouble
+from updates.services.engine import sweep
 from updates.services.operations import request_assessments
+from updates.services.rollback import request_rollback, request_rollbacks
 from vms.models import Connection, VirtualMachine
+from vms.services.connections import save_connection
 
 pytestmark = pytest.mark.django_db
 
@@ -54,7 +66,7 @@ def test_the_list_tells_what_is_behind_each_in_a_fixed_number_of_queries(
     ConnectionFactory.create_batch(5)
     with django_assert_max_num_queries(6):
         page = admin.get(reverse("updates:connections"))
-    assert re.search(r"Lab Active Simulator Azure 2026-05-20 3 1 1", text_of(page))
+    assert re.search(r"Lab Active Simulator Simulated Azure 2026-05-20 3 1 1", text_of(page))
 
 
 def test_a_new_connection_and_what_is_wrong_with_one(admin: Client, connection: Connection) -> None:
@@ -114,10 +126,10 @@ def test_a_test_says_what_it_would_offer_or_why_it_cannot_be_used(
     words = text_of(admin.post(address("connection-test", connection)))
     assert "It answers (" in words
     assert "KB5087424 (2026-05-12)" in words
-    Connection.objects.update(catalogue_date=date(1999, 1, 1))
+    Connection.objects.update(config=connection.config | {"catalogue_date": "2001-01-01"})
     assert "nothing is released yet" in text_of(admin.post(address("connection-test", connection)))
     Connection.objects.update(kind="carrier-pigeon")
-    assert "There is no connector of the kind" in text_of(admin.post(address("connection-test", connection)))
+    assert "no connector of the kind “carrier-pigeon”" in text_of(admin.post(address("connection-test", connection)))
 
 
 @pytest.mark.parametrize(
@@ -163,3 +175,179 @@ def test_a_misfortune_that_cannot_be_set_says_why(admin: Client, connection: Con
         answer = admin.post(address("connection-misfortune", connection), fields)
         assert answer.status_code == 422
         assert words in text_of(answer)
+
+
+# --- kinds and configurations -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    host: str
+    key: SecretName
+    region: str | None = None
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """A real kind that can do nothing but start and observe, made from a host and a secret."""
+    kind = Kind("cloud", "Cloud", Cloud, "connectors.simulator.make", frozenset(), Traits())
+    monkeypatch.setitem(KINDS, "cloud", kind)
+    return kind
+
+
+def test_the_form_has_the_fields_of_the_kind_that_is_chosen(admin: Client, connection: Connection, cloud: Kind) -> None:
+    fields = fields_of(admin, connection) | {"name": "Second", "kind": "cloud"}
+    other = admin.post(reverse("updates:connection-create"), fields)
+    assert other.status_code == 422
+    form = other.context["form"]
+    assert list(form.fields)[3:6] == ["host", "key", "region"]
+    assert "settings of another kind" in text_of(other)
+    assert "This field is required" not in text_of(other), "nobody has seen these fields yet"
+    fields = {name: fields[name] for name in ("name", "platform", "max_in_flight", "starts_per_minute")}
+    fields |= {"kind": "cloud", "shown_kind": "cloud", "host": "example", "key": "no secret's name", "region": ""}
+    refused = admin.post(reverse("updates:connection-create"), fields)
+    assert refused.status_code == 422
+    assert list(refused.context["form"].errors) == ["key"]
+    made = admin.post(reverse("updates:connection-create"), fields | {"key": "cloud_key"})
+    second = Connection.objects.get(name="Second")
+    assert made["Location"] == address("connection", second)
+    assert second.config == {"host": "example", "key": "cloud_key", "region": None}
+    assert fields_of(admin, second)["host"] == "example"
+
+
+def test_a_connection_that_cannot_be_used_says_why_and_harms_no_page(
+    admin: Client, connection: Connection, cloud: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("admin"))
+    vm = VirtualMachineFactory(connection=connection)
+    OperationFactory(vm=vm)
+    monkeypatch.setenv("PORTAL_SECRET_OTHER", "hunter2")
+    for change, words in (
+        ({"config": {"seed": "x", "clock_factor": 0}}, "Seed: “x” cannot be read"),
+        ({"config": {"catalogue_date": "9999-12-31"}}, "Catalogue date: “9999-12-31” is too large"),
+        ({"config": ["odd"]}, "The stored configuration cannot be read"),
+        ({"kind": "cloud", "config": {"host": "h", "key": "cloud_key"}}, "PORTAL_SECRET_CLOUD_KEY"),
+        ({"kind": "carrier-pigeon", "config": {}}, "no connector of the kind “carrier-pigeon”"),
+    ):
+        Connection.objects.filter(pk=connection.pk).update(**change)
+        for page in (
+            admin.get(address("connection", connection)),
+            admin.post(address("connection-test", connection)),
+        ):
+            assert page.status_code == 200
+            assert words in text_of(page)
+        assert "Cannot be used" in text_of(admin.get(reverse("updates:connections")))
+        for name in ("blade", "vm-overview", "rollback"):
+            assert admin.get(reverse(f"updates:{name}", args=[vm.pk])).status_code == 200
+        assert staff.get(reverse("admin:vms_connection_change", args=[connection.pk])).status_code == 200
+        assert "connection_unusable" in [finding.code for finding in find_trouble()]
+    Connection.objects.filter(pk=connection.pk).update(
+        kind="cloud", config={"host": "h", "key": "other", "region": None}
+    )
+    shown = text_of(admin.get(address("connection", connection)))
+    assert "cannot be used" not in shown
+    assert "hunter2" not in admin.get(address("connection", connection)).content.decode()
+    assert "connection_unusable" not in [finding.code for finding in find_trouble()]
+
+
+def test_what_is_asked_of_an_unusable_connection_waits_and_then_fails_with_the_reason(connection: Connection) -> None:
+    vm = VirtualMachineFactory(connection=connection)
+    good = connection.config
+    Connection.objects.update(config={"seed": "x"})
+    (asked,) = request_assessments(vm_ids=[vm.pk], requested_by=None)
+    make_due()
+    sweep(seconds=5)
+    operation = Operation.objects.get(pk=asked.operation_id)
+    assert operation.state == "queued"
+    assert operation.next_step_at is not None
+    assert (operation.next_step_at - timezone.now()).total_seconds() > 50
+    for _attempt in range(10):
+        make_due()
+        sweep(seconds=5)
+    operation.refresh_from_db()
+    assert (operation.state, operation.error_code) == ("failed", "connection.unusable")
+    assert "seed cannot be x" in operation.error_detail
+    Connection.objects.update(config=good)
+    request_assessments(vm_ids=[vm.pk], requested_by=None)
+    make_due()
+    sweep(seconds=5)
+    assert Operation.objects.filter(vm=vm, state="in_progress").exists()
+
+
+def test_what_runs_behind_a_connection_that_breaks_is_looked_at_later(connection: Connection) -> None:
+    vm = VirtualMachineFactory(connection=connection)
+    request_assessments(vm_ids=[vm.pk], requested_by=None)
+    sweep(seconds=5)
+    Connection.objects.update(kind="carrier-pigeon")
+    make_due()
+    sweep(seconds=5)
+    operation = Operation.objects.get(vm=vm)
+    assert operation.state == "in_progress"
+    Operation.objects.update(deadline_at=timezone.now() - timedelta(minutes=1))
+    make_due()
+    sweep(seconds=5)
+    operation.refresh_from_db()
+    assert (operation.state, operation.error_code) == ("failed", "connector.silent")
+
+
+def test_a_service_refuses_a_configuration_that_is_not_of_its_kind(connection: Connection) -> None:
+    connection.config = {"seed": "x"}
+    with pytest.raises(ConfigurationError, match="seed"):
+        save_connection(connection=connection)
+    connection.kind = "carrier-pigeon"
+    with pytest.raises(UnusableError):
+        save_connection(connection=connection)
+
+
+# --- capabilities -----------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_neither_offered_nor_accepted_where_nothing_can_uninstall(
+    admin: Client, chief: User, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = VirtualMachineFactory(connection=connection)
+    VmUpdateState.objects.create(vm=vm, os_build="20348.5020", last_assessed_at=timezone.now())
+    run = OperationFactory(
+        vm=vm, kind="installation", state="succeeded", installed_count=1, next_step_at=None, finished_at=timezone.now()
+    )
+    button = reverse("updates:rollback", args=[vm.pk])
+    blade, page = (reverse(f"updates:{name}", args=[pk]) for name, pk in (("blade", vm.pk), ("operation", run.pk)))
+    assert all(button in admin.get(address).content.decode() for address in (blade, page))
+    simulator = KINDS["simulator"]
+    able = simulator.capabilities - {Capability.UNINSTALL, Capability.INSTALLED_UPDATES}
+    monkeypatch.setitem(KINDS, "simulator", replace(simulator, capabilities=able))
+    assert not any(f'href="{button}"' in admin.get(address).content.decode() for address in (blade, page))
+    assert "No roll back: the connection cannot uninstall updates" in text_of(admin.get(blade))
+    assert "This connection cannot uninstall updates" in text_of(admin.get(button))
+    assert "does not tell what is installed" in text_of(admin.get(blade, {"tab": "installed"}))
+    typed = admin.post(button, {"name": vm.name, "request_id": str(uuid.uuid4())})
+    assert typed.status_code == 422
+    order = RollbackOrder(("5087424",), "5082142", "20348.5020", must_install_target=False)
+    outcome = request_rollback(vm_id=vm.pk, order=order, requested_by=chief, operation_id=uuid.uuid4())
+    (bulk,) = request_rollbacks(vm_ids=[vm.pk], requested_by=chief)
+    assert (outcome.code, bulk.code) == ("rollback.not_supported", "rollback.not_supported")
+    assert not Operation.objects.filter(kind="rollback").exists()
+
+
+def test_the_page_says_what_its_connector_can_do(admin: Client, connection: Connection) -> None:
+    shown = text_of(admin.get(address("connection", connection)))
+    assert re.search(r"Simulator Simulated", shown)
+    assert "uninstall updates (roll back)" in shown
+    assert "not: stop a run" in shown
+
+
+def test_the_admin_site_has_the_fields_of_the_kind(connection: Connection) -> None:
+    staff = Client()
+    staff.force_login(User.objects.create_superuser("admin"))
+    place = reverse("admin:vms_connection_change", args=[connection.pk])
+    form = staff.get(place).context["adminform"].form
+    fields = {name: "" if form[name].value() is None else str(form[name].value()) for name in form.fields}
+    refused = staff.post(place, fields | {"seed": "x"})
+    assert "Enter a whole number" in text_of(refused)
+    assert staff.post(place, fields | {"seed": "9"}).status_code == 302
+    connection.refresh_from_db()
+    assert connection.config["seed"] == 9
+    assert connection.config["catalogue_date"] == "2026-05-20"
+    assert staff.get(reverse("admin:vms_connection_changelist")).status_code == 200
+    assert staff.get(reverse("admin:vms_connection_add")).status_code == 200

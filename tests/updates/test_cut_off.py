@@ -14,8 +14,9 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 
 from connectors.catalogue import Catalogue
+from connectors.configuration import read
 from connectors.protocol import Connector
-from connectors.simulator import make
+from connectors.simulator import SimulatorConfiguration, make
 from patching.terms import Audience, Channel, Classification, InstallationPlan
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
@@ -31,7 +32,6 @@ from updates.models import (
 )
 from updates.plans import plan_to_json
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
-from updates.selectors.connections import configuration_of
 from updates.services.automation import open_windows, start_automatic_patching
 from updates.services.engine import sweep
 from updates.services.operations import request_assessments, request_installations
@@ -69,7 +69,7 @@ class Site:
         self.assess()
 
     def _connector(self, row: Connection, catalogue: LoadedCatalogue) -> Connector:
-        return make(configuration_of(row), catalogue.facts, world=self.world)
+        return make(read(SimulatorConfiguration, row.config), catalogue.facts, world=self.world)
 
     def run(self) -> None:
         """Let everything that is open end."""

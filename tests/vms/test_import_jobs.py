@@ -402,6 +402,12 @@ def test_half_a_list_changes_nothing_and_a_kill_goes_on_at_its_page(simulator: C
     assert failed.phase.value == "failed"
     assert "connector.forbidden 403" in failed.error
     assert VirtualMachine.objects.filter(gone_at=None).count() == 2
+    listing.pages["p2"] = ConnectorError("connector.throttled", is_retryable=True, retry_after=600)
+    job = sync_inventory(connection=simulator, door=ImportDoor.SCHEDULE)
+    work()
+    job.refresh_from_db()
+    assert (job.phase, job.cursor, job.failures) == ("reading", {"page": "p2"}, 1), "asked again in ten minutes"
+    assert cancel_import(job_id=job.pk)
     listing.pages["p2"] = ConnectionResetError("away")
     job = sync_inventory(connection=simulator, door=ImportDoor.SCHEDULE)
     work_on_imports(seconds=1)
@@ -435,7 +441,8 @@ def test_the_simulator_lists_the_same_machines_every_time() -> None:
     assert discovered(seed=7, size=0, cursor="").machines == []
 
 
-def test_all_that_the_simulator_lists_can_be_imported(simulator: Connection, listing: Listing) -> None:
-    listing.pages = {"": discovered(seed=1, size=30, cursor="")}
+def test_all_that_the_simulator_lists_can_be_imported(simulator: Connection) -> None:
+    simulator.config |= {"inventory_size": 30}
+    simulator.save()
     assert sync(simulator).job.counts["created"] == 30
     assert VirtualMachine.objects.filter(enable_hotpatching=True).count() == 27

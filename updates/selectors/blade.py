@@ -12,6 +12,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, Q
 from django.db.models.functions import JSONObject
 
+from connectors.protocol import Capability
 from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, Outlook, forecast_reboots
@@ -141,6 +142,8 @@ class VmPicture:
     @property
     def rollback(self) -> RollbackOrder | RollbackRefusal:
         """The way back, or why there is none."""
+        if not self.can_uninstall:
+            return RollbackRefusal.NOT_SUPPORTED
         if self.last_assessed_at is None:
             return RollbackRefusal.UNKNOWN_STATE
         kbs = frozenset(row.kb_number for row in self.installed)
@@ -152,6 +155,11 @@ class VmPicture:
             is_list_complete=self.is_list_complete,
             as_of=self.as_of,
         )
+
+    @property
+    def can_uninstall(self) -> bool:
+        """Whether the connector of the VM can roll it back."""
+        return Capability.UNINSTALL in self.vm.connection.capabilities
 
     @property
     def schedules(self) -> list[tuple[str, datetime | None]]:

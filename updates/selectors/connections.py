@@ -9,8 +9,8 @@ from datetime import datetime
 
 from django.db import connection as database
 
-from connectors import connector_for
-from connectors.protocol import ConnectorError
+from connectors.protocol import Capability, ConnectorError
+from connectors.registry import UnusableError, make_connector
 from connectors.simulator import MISFORTUNE_TAG, misfortune_text
 from patching import terms
 from patching.releases import as_of, is_offered, release_order
@@ -19,9 +19,18 @@ from updates.models import IN_FLIGHT_STATES
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from vms.models import Connection, VirtualMachine
 from vms.services.connections import UNTIL_RESUMED
+from vms.texts import trouble_words
 
 MAX_COUNT = 1_000
 MAX_MISFORTUNES = 100
+# What people have a use for; the others are between the engine and the connector.
+TOLD_CAPABILITIES = (
+    Capability.SETTINGS,
+    Capability.UNINSTALL,
+    Capability.RESTART,
+    Capability.CANCEL,
+    Capability.INSTALLED_UPDATES,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,22 @@ class ConnectionPicture:
     def is_paused_for_good(self) -> bool:
         """Whether it stays paused until somebody resumes it."""
         return self.connection.paused_until == UNTIL_RESUMED
+
+    @property
+    def trouble(self) -> list[str]:
+        """Why it cannot be used, a sentence for each thing to mend; empty where nothing speaks against it."""
+        trouble = self.connection.trouble
+        return trouble_words(trouble) if trouble is not None else []
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its machines are simulated."""
+        return self.connection.traits.is_simulated
+
+    @property
+    def abilities(self) -> list[tuple[Capability, bool]]:
+        """What a connector can do beyond starting and observing, and whether this one can."""
+        return [(capability, capability in self.connection.capabilities) for capability in TOLD_CAPABILITIES]
 
     @property
     def count_texts(self) -> tuple[str, str, str]:
@@ -112,12 +137,14 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
     started = time.monotonic()
     error, discovered = "", 0
     try:
-        connector = connector_for(connection.kind, configuration_of(connection), catalogue=catalogue.facts)
+        connector = make_connector(connection.kind, connection.config, catalogue=catalogue.facts)
         page = connector.discover()
         if isinstance(page, ConnectorError):
             error = f"{page.code} {page.detail}".strip()
         else:
             discovered = len(page.machines)
+    except UnusableError as problem:
+        error = " ".join(trouble_words(problem.trouble))
     except Exception as problem:  # whatever a connector's trouble is, the page says it
         error = f"{type(problem).__name__}: {problem}"
     return ConnectionTest(
@@ -128,13 +155,9 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
     )
 
 
-def configuration_of(connection: Connection) -> dict[str, object]:
-    """What a connector is made from."""
-    return {
-        "seed": connection.seed,
-        "catalogue_date": connection.catalogue_date,
-        "clock_factor": connection.clock_factor,
-    }
+def configuration_of(connection: Connection) -> object:
+    """What a connector is made from, as it is stored."""
+    return connection.config
 
 
 _MONTHLY = frozenset({ReleaseType.BASELINE, ReleaseType.HOTPATCH})

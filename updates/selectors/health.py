@@ -11,7 +11,7 @@ from django.utils import timezone
 from patching.orchestrator import Patcher
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
 from updates.selectors.decisions import find_news
-from vms.models import COUNTED, VirtualMachine
+from vms.models import COUNTED, Connection, VirtualMachine
 
 SHOWN, MOST = 5, 1_000
 
@@ -136,6 +136,16 @@ def find_trouble() -> Iterator[Finding]:
             rows = [str(row[0]) for row in cursor.fetchall()]
         if rows:
             yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)
+    troubled = [(row.name, row.trouble) for row in Connection.objects.order_by("name")]
+    unusable = [f"{name}: {trouble}" for name, trouble in troubled if trouble is not None]
+    if unusable:
+        yield Finding(
+            "connection_unusable",
+            len(unusable),
+            tuple(unusable[:SHOWN]),
+            "Nothing can be sent to the machines behind these connections: what is asked for waits, then fails.",
+            "Open the connection's page and correct it, or run what the sentence names.",
+        )
     automatic = VirtualMachine.objects.filter(patcher=Patcher.PORTAL_AUTOMATICALLY.value)
     names = list(vms_without_a_clock(automatic).values_list("name", flat=True)[:MOST])
     if names:

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
+from connectors.protocol import Capability
 from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, InstallationState, OperationKind, OperationState
 from updates.models import BulkRequest, Operation, OperationEvent, PatchResult, Rollout
@@ -68,7 +69,15 @@ class OperationPage:
     @property
     def can_roll_back(self) -> bool:
         """Whether the reader may plan the way back from what it installed."""
-        return self.is_installation and self.operation.installed_count > 0 and self.access.may_operate
+        has_installed = self.is_installation and self.operation.installed_count > 0
+        can_uninstall = Capability.UNINSTALL in self.operation.vm.connection.capabilities
+        return has_installed and can_uninstall and self.access.may_operate
+
+    @property
+    def cannot_be_stopped(self) -> bool:
+        """Whether it runs on a machine whose connector cannot stop a run: told where the button would be."""
+        is_running = not self.operation.is_ended and not self.is_queued
+        return is_running and Capability.CANCEL not in self.operation.vm.connection.capabilities
 
     @property
     def can_run_again(self) -> bool:

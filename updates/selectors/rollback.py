@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
+from connectors.protocol import Capability
 from patching.rollback import RollbackOrder, RollbackRefusal, plan_rollback
 from patching.terms import ProductLine
 from updates.selectors.catalogue import load_catalogue
@@ -17,6 +18,9 @@ def rollback_orders(vm_ids: Collection[int], *, now: datetime) -> dict[int, Roll
     known: dict[tuple[ProductLine | None, str, frozenset[str], bool, datetime], RollbackOrder | RollbackRefusal] = {}
     found: dict[int, RollbackOrder | RollbackRefusal] = {}
     for vm_id, facts in load_vm_facts(vm_ids, catalogue).items():
+        if Capability.UNINSTALL not in facts.capabilities:
+            found[vm_id] = RollbackRefusal.NOT_SUPPORTED
+            continue
         if facts.last_assessed_at is None:
             found[vm_id] = RollbackRefusal.UNKNOWN_STATE
             continue

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import date, datetime
+from datetime import datetime
 
 from django.db import connection
 
+from connectors.registry import catalogue_day
 from patching.eligibility import line_of_build
 from patching.releases import as_of
 from patching.terms import HotpatchStatus, Release
@@ -21,7 +22,7 @@ def count_track_changes(before: Collection[Release], after: Collection[Release],
     if tuple(before) == tuple(after):
         return 0
     found = 0
-    for os_build, catalogue_date, kb_numbers, is_complete, is_pending, is_ready, count in _alike():
+    for os_build, day, kb_numbers, is_complete, is_pending, is_ready, count in _alike():
         line, installed_kbs = line_of_build(os_build), frozenset(kb_numbers.split())
         tracks = [
             judge_track(
@@ -33,7 +34,7 @@ def count_track_changes(before: Collection[Release], after: Collection[Release],
                 is_list_complete=is_complete,
                 is_reboot_pending=is_pending,
                 is_ready=is_ready,
-                as_of=as_of(catalogue_date, now),
+                as_of=as_of(catalogue_day(day), now),
             ).track
             for releases in (before, after)
         ]
@@ -41,7 +42,7 @@ def count_track_changes(before: Collection[Release], after: Collection[Release],
     return found
 
 
-def _alike() -> list[tuple[str, date | None, str, bool, bool, bool, int]]:
+def _alike() -> list[tuple[str, str | None, str, bool, bool, bool, int]]:
     """The machines with hotpatch on, those that are alike counted together.
 
     A row: build, catalogue date, KBs, whether their list is complete, whether a reboot is pending, whether the machine is
@@ -50,7 +51,7 @@ def _alike() -> list[tuple[str, date | None, str, bool, bool, bool, int]]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT m.os_build, c.catalogue_date, m.kb_numbers, m.is_complete, m.is_reboot_pending, m.is_ready, count(*)
+            SELECT m.os_build, c.config ->> 'catalogue_date', m.kb_numbers, m.is_complete, m.is_reboot_pending, m.is_ready, count(*)
             FROM (
                 SELECT v.connection_id, coalesce(s.os_build, '') AS os_build, v.is_reboot_pending,
                        coalesce(s.is_list_complete, false) AS is_complete,

@@ -11,9 +11,11 @@ from functools import lru_cache, partial
 from typing import Any
 
 from django.db.models import TextField
+from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 
-from connectors.protocol import VmRef
+from connectors.protocol import Capability, VmRef
+from connectors.registry import capabilities_of, catalogue_day
 from patching.eligibility import (
     CatalogIndex,
     Eligibility,
@@ -47,6 +49,7 @@ class VmFacts:
     ref: VmRef
     connection_id: int
     platform: Platform
+    capabilities: frozenset[Capability]  # of its connector
     eligibility: Eligibility
     catalogue_date: date | None
     last_assessed_at: datetime | None
@@ -96,7 +99,8 @@ _OWN = (
     "power_state",
     "is_reboot_pending",
     "connection_id",
-    "connection__catalogue_date",
+    "connection__kind",
+    KeyTextTransform("catalogue_date", "connection__config"),
     "update_state__patch_set_id",
     "update_state__is_list_complete",
 )
@@ -132,6 +136,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             power_state,
             is_reboot_pending,
             connection_id,
+            kind,
             day,
             set_id,
             is_complete,
@@ -159,8 +164,9 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             ),
             connection_id=connection_id,
             platform=Platform(judged[-2]),
+            capabilities=capabilities_of(kind),
             eligibility=eligibility,
-            catalogue_date=day,
+            catalogue_date=catalogue_day(day),
             last_assessed_at=datetime.fromisoformat(assessed_at) if assessed_at else None,
             patch_set_id=set_id,
             is_list_complete=bool(is_complete),

@@ -264,11 +264,11 @@ def digests(now: datetime) -> dict[str, str]:
     images = sorted(map(repr, image_catalog().values()))
     states: dict[tuple[str, datetime], str] = {}
     found = {}
-    for pk, platform, day in Connection.objects.order_by("pk").values_list("pk", "platform", "catalogue_date"):
-        moment = as_of(day, now)
+    for site in Connection.objects.order_by("pk"):
+        moment = as_of(site.catalogue_date, now)
         for line in ("", *ProductLine):
             if (state := states.get((line, moment))) is None:
                 out = [(text, is_released(release, moment)) for release, text in releases.get(line, ())]
                 state = states[line, moment] = repr((RULES, line, last_patch_tuesday(moment), out, images))
-            found[f"{pk}:{line}"] = hashlib.sha256(f"{platform} {state}".encode()).hexdigest()[:16]
+            found[f"{site.pk}:{line}"] = hashlib.sha256(f"{site.platform} {state}".encode()).hexdigest()[:16]
     return found

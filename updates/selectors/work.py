@@ -8,6 +8,9 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
+from django.db.models.fields.json import KeyTextTransform
+
+from connectors.registry import catalogue_day
 from patching import terms
 from patching.releases import Timetable, as_of, timetable
 from patching.selection import OFF_GUARD, RunWork, guard_on, select, work_of
@@ -31,7 +34,7 @@ def work_on(vm_ids: Collection[int], plan: InstallationPlan, *, now: datetime) -
             "pk",
             "update_state__patch_set_id",
             "product_line",
-            "connection__catalogue_date",
+            KeyTextTransform("catalogue_date", "connection__config"),
             "hotpatch_track",
             "is_reboot_pending",
         )
@@ -48,7 +51,8 @@ def work_on(vm_ids: Collection[int], plan: InstallationPlan, *, now: datetime) -
     known: dict[tuple[str, date | None], Timetable] = {}
     judged: dict[Any, RunWork] = {}
     found = {}
-    for pk, set_id, line, day, track, is_pending in rows:
+    for pk, set_id, line, day_text, track, is_pending in rows:
+        day = catalogue_day(day_text)
         key = (set_id, line, day, track, is_pending, held[pk])
         if key not in judged:
             guard = OFF_GUARD

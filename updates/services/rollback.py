@@ -10,12 +10,15 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from connectors.protocol import Capability
+from connectors.registry import kinds_with
 from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import OperationKind
 from updates.models import KbHold
 from updates.plans import order_to_json
 from updates.selectors.rollback import rollback_orders
 from updates.services.operations import RequestOutcome, Verdict, request_with_plan
+from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -27,6 +30,8 @@ def request_rollback(*, vm_id: int, order: RollbackOrder, requested_by: User, op
 
     The second click with the same `operation_id` finds what the first one made.
     """
+    if not VirtualMachine.objects.filter(pk=vm_id, connection__kind__in=kinds_with(Capability.UNINSTALL)).exists():
+        return RequestOutcome(vm_id, Verdict.REFUSED, None, RollbackRefusal.NOT_SUPPORTED.value)
     outcomes = request_with_plan(
         kind=OperationKind.ROLLBACK,
         vm_ids=[vm_id],

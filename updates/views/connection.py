@@ -15,14 +15,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from connectors.registry import simulated_kinds
 from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.selectors.connections import connection_pictures, machines_with_misfortune, probe_connection
 from updates.tasks import wake_up
-from vms.forms import ConnectionForm, MisfortuneForm, PauseForm
+from vms.connection_form import connection_form
+from vms.forms import MisfortuneForm, PauseForm
 from vms.models import Connection
 from vms.selectors import owns_everything
-from vms.services.connections import pause_connection, resume_connection, set_misfortune
+from vms.services.connections import pause_connection, resume_connection, save_connection, set_misfortune
 
 View = Callable[..., HttpResponse]
 
@@ -51,9 +53,10 @@ def connection_list(request: PortalRequest) -> HttpResponse:
 @for_owners_of_everything
 def connection_create(request: PortalRequest) -> HttpResponse:
     """A new connection."""
-    form = ConnectionForm(request.POST or None)
+    form = connection_form(request.POST or None)
     if form.is_bound and form.is_valid():
-        connection = form.save()
+        connection = form.instance
+        save_connection(connection=connection)
         messages.success(request, _("The connection %(name)s was created.") % {"name": connection.name})
         return redirect("updates:connection", connection.pk)
     return render_page(request, "updates/connection_create.html", {"form": form}, status=422 if form.is_bound else 200)
@@ -64,9 +67,9 @@ def connection_create(request: PortalRequest) -> HttpResponse:
 def connection_detail(request: PortalRequest, pk: int) -> HttpResponse:
     """One connection: what goes on behind it, and its settings to change."""
     connection = get_object_or_404(Connection, pk=pk)
-    form = ConnectionForm(request.POST or None, instance=connection)
+    form = connection_form(request.POST or None, instance=connection)
     if form.is_bound and form.is_valid():
-        form.save()
+        save_connection(connection=form.instance)
         messages.success(request, _("The connection was changed. The next assessments go by it."))
         return redirect("updates:connection", pk)
     return _detail(request, pk, form=form, status=422 if form.is_bound else 200)
@@ -100,7 +103,7 @@ def connection_test(request: PortalRequest, pk: int) -> HttpResponse:
 @for_owners_of_everything
 def connection_misfortune(request: PortalRequest, pk: int) -> HttpResponse:
     """Let a simulated machine suffer something, or nothing any more."""
-    connection = get_object_or_404(Connection, pk=pk, kind="simulator")
+    connection = get_object_or_404(Connection, pk=pk, kind__in=simulated_kinds())
     form = MisfortuneForm(request.POST)
     if form.is_valid():
         name = form.cleaned_data["name"]
@@ -118,10 +121,10 @@ def _detail(request: PortalRequest, pk: int, *, status: int = 200, **shown: Any)
     connection = get_object_or_404(Connection, pk=pk)
     (picture,) = connection_pictures([connection], now=timezone.now())
     context = {
-        "form": ConnectionForm(instance=connection),
+        "form": connection_form(None, instance=connection),
         "pause": PauseForm(),
         "misfortune": MisfortuneForm(),
-        "machines": machines_with_misfortune(connection) if connection.kind == "simulator" else [],
+        "machines": machines_with_misfortune(connection) if connection.traits.is_simulated else [],
         **shown,
         "picture": picture,
     }

@@ -8,6 +8,8 @@ from django.db import connection as database
 from django.db import transaction
 from django.utils import timezone
 
+from connectors.configuration import read
+from connectors.registry import KINDS, Trouble, TroubleCode, UnusableError
 from connectors.simulator import MISFORTUNE_TAG
 from vms.models import Connection, VirtualMachine
 from vms.services.summaries import refresh_hotpatch_statuses, refresh_patchers
@@ -18,7 +20,13 @@ UNTIL_RESUMED = datetime(9999, 1, 1, tzinfo=UTC)
 
 @transaction.atomic
 def save_connection(*, connection: Connection) -> None:
-    """Save a connection, and let its VMs follow a changed platform or switch."""
+    """Save a connection, and let its VMs follow a changed kind, platform or switch.
+
+    Raises UnusableError if its kind is unknown, and ConfigurationError if its configuration is not that of its kind.
+    """
+    if connection.kind not in KINDS:
+        raise UnusableError(Trouble(TroubleCode.UNKNOWN_KIND, connection.kind))
+    read(KINDS[connection.kind].configuration, connection.config)
     before = Connection.objects.filter(pk=connection.pk).first()
     connection.save()
     if before is None:

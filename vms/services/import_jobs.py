@@ -230,10 +230,14 @@ def _work_on(claim: _Claim, *, until: float) -> None:
 
 def _note_failure(claim: _Claim) -> None:
     """Try again in a while; after some times in succession the job ends, and says that the fault is ours."""
-    mine = ImportJob.objects.filter(pk=claim.job_id, lease=claim.lease)
-    mine.update(failures=F("failures") + 1, next_step_at=Now() + timedelta(seconds=10), lease=None)
+    _try_again(claim, seconds=10)
     ended = ImportJob.objects.filter(pk=claim.job_id, failures__gte=MOST_FAILURES, finished_at=None)
     ended.update(phase=ImportPhase.FAILED.value, error_code=INTERNAL, **_OVER)
+
+
+def _try_again(claim: _Claim, *, seconds: float) -> None:
+    mine = ImportJob.objects.filter(pk=claim.job_id, lease=claim.lease)
+    mine.update(failures=F("failures") + 1, next_step_at=Now() + timedelta(seconds=seconds), lease=None)
 
 
 def _step(claim: _Claim) -> bool:
@@ -247,6 +251,9 @@ def _step(claim: _Claim) -> bool:
     except InventoryFileError as error:
         return _end(claim, ImportPhase.FAILED, code=error.problem.value, facts=error.facts)
     except DiscoveryError as error:
+        if error.retry_after is not None and found.failures < MOST_FAILURES - 1:
+            _try_again(claim, seconds=error.retry_after)
+            return False
         return _end(claim, ImportPhase.FAILED, code=error.code, facts={"detail": error.detail[:500]})
     with (
         transaction.atomic(),

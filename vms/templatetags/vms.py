@@ -8,14 +8,16 @@ from typing import Any
 from django import template
 from django.utils.translation import gettext as _
 
+from connectors.protocol import Capability
+from connectors.registry import Grade
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings
-from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
+from vms.choices import ASSESSMENT_MODES, GRADES, PATCH_MODES, REBOOT_SETTINGS
 from vms.import_pages import sync_of
 from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
 from vms.services.settings import Refusal
-from vms.texts import REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
+from vms.texts import CAPABILITIES, REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
 
 register = template.Library()
 _WORDS = {
@@ -31,6 +33,18 @@ def setting_words(name: str, value: Any) -> str:
         return _("On") if value else _("Off")
     text = value.value if isinstance(value, StrEnum) else str(value)
     return str(_WORDS.get(name, {}).get(text, text))
+
+
+@register.filter
+def grade_words(grade: Grade) -> str:
+    """How real a connector is."""
+    return str(dict(GRADES)[grade.value])
+
+
+@register.filter
+def capability_words(capability: Capability) -> Text:
+    """What a connector can do."""
+    return CAPABILITIES[capability]
 
 
 def setting_lines(before: PatchSettings, after: PatchSettings, names: tuple[str, ...]) -> list[tuple[Text, str, str]]:

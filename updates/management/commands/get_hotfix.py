@@ -24,7 +24,10 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, vm: str, **options: Any) -> None:
         """Print the list, or end with one sentence that says why not."""
-        rows = installed_on(_find(vm))
+        found = _find(vm)
+        rows = installed_on(found)
+        if not found.connection.lists_installed_updates:
+            self.stderr.write("This connection does not tell what is installed: listed is only what runs reported.")
         if options["json"]:
             self.stdout.write(json.dumps([row.as_json() for row in rows], indent=2))
             return

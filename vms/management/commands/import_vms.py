@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 
+from connectors.registry import simulated_kinds
 from vms.choices import ImportDoor
 from vms.import_models import ImportAnswer, ImportJob
 from vms.import_pages import ImportPage, row_report
@@ -44,7 +45,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--connection",
             metavar="NAME",
-            help="connection of new VMs (default: the first simulator connection)",
+            help="connection of new VMs (default: the first simulated connection)",
         )
         parser.add_argument("--dry-run", action="store_true", help="report what would happen, change nothing")
 
@@ -104,7 +105,7 @@ def _receive(file: Path, connection: str | None, *, is_dry_run: bool) -> UUID:
 
 def _connection(name: str | None) -> Connection:
     if name is None:
-        first = Connection.objects.filter(kind="simulator").order_by("pk").first()
+        first = Connection.objects.filter(kind__in=simulated_kinds()).order_by("pk").first()
         if first is None:
             raise CommandError("There is no simulator connection. Create one in the admin site, or name a connection.")
         return first

@@ -11,7 +11,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0015_misfortune_tag_without_case'),
+        ('vms', '0016_connection_configuration'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,0 +1,272 @@
+"""Every kind of connector: its name, what it is made from, what it can do, and how it is to be used.
+
+A connection in the database has the name of a kind and a configuration as JSON. This file is the only one that knows
+which kinds there are; a new one is an entry here (docs/architecture.md has the recipe).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from connectors.configuration import ConfigurationError, FieldProblem, FieldType, day_of, fields_of, read
+from connectors.protocol import Capability, ConnectorError, Orchestrator, Traits
+from connectors.secrets import SecretMissingError, read_secret
+from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
+from patching.recurrence import FIRST_DAY, LAST_DAY
+
+if TYPE_CHECKING:
+    from connectors.catalogue import Catalogue
+    from connectors.protocol import Connector, DiscoveredPage, Observation, ObserveRequest, Started, StartRequest, VmRef
+    from patching.terms import PatchSettings
+
+SIMULATOR = "simulator"
+UNUSABLE = "connection.unusable"
+LOOK_AGAIN_AFTER = 60.0  # seconds until a connection that cannot be used is asked again
+
+
+class Grade(StrEnum):
+    """How real a connector is. None claims a grade that it has not earned."""
+
+    SIMULATED = "simulated"
+    PROTOCOL_PROVEN = "protocol_proven"  # the real protocol, against a server of ours or recorded traffic
+    QUALIFIED = "qualified"  # run against the real thing, with a dated report
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of connector.
+
+    `label` is English; the floors with pages translate it. `factory` is the dotted path of `(configuration, catalogue) ->
+    Connector`, imported on first use. `extra` is the extra of this package that brings `modules`, which the factory
+    imports. `qualified_on`: the day of the report that proved it on the real thing.
+    """
+
+    name: str
+    label: str
+    configuration: type[Any]
+    factory: str
+    capabilities: frozenset[Capability]
+    traits: Traits
+    extra: str = ""
+    modules: tuple[str, ...] = ()
+    qualified_on: date | None = None
+
+    @property
+    def grade(self) -> Grade:
+        """How real it is."""
+        if self.traits.is_simulated:
+            return Grade.SIMULATED
+        return Grade.QUALIFIED if self.qualified_on else Grade.PROTOCOL_PROVEN
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name=SIMULATOR,
+            label="Simulator",
+            configuration=SimulatorConfiguration,
+            factory="connectors.simulator.make",
+            capabilities=CAPABILITIES,
+            traits=TRAITS,
+        ),
+    )
+}
+_UNKNOWN = Traits()
+
+
+# --- what is known of a connection without making its connector -------------------------------------------------------
+
+
+def traits_of(kind: str) -> Traits:
+    """The traits of a kind. One that nobody knows is taken for real, and for one that patches by itself."""
+    return KINDS[kind].traits if kind in KINDS else _UNKNOWN
+
+
+def capabilities_of(kind: str) -> frozenset[Capability]:
+    """What a kind can do; one that nobody knows can do nothing."""
+    return KINDS[kind].capabilities if kind in KINDS else frozenset()
+
+
+def kinds_with(capability: Capability) -> list[str]:
+    """The kinds that have this capability."""
+    return [kind.name for kind in KINDS.values() if capability in kind.capabilities]
+
+
+def kinds_that_leave_patching_to_the_portal() -> list[str]:
+    """The kinds behind which nothing patches by itself, whatever the platform."""
+    return [kind.name for kind in KINDS.values() if kind.traits.orchestrator is Orchestrator.PORTAL]
+
+
+def simulated_kinds() -> list[str]:
+    """The kinds whose machines are simulated."""
+    return [kind.name for kind in KINDS.values() if kind.traits.is_simulated]
+
+
+def catalogue_date_of(config: object) -> date | None:
+    """The day up to which releases count behind a connection of this configuration; None: today.
+
+    Only a kind that simulates has such a field.
+    """
+    value = config.get("catalogue_date") if isinstance(config, Mapping) else None
+    return catalogue_day(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=256)
+def catalogue_day(text: str | None) -> date | None:
+    """`catalogue_date_of` for the text that the configuration holds. What is no such day is told by `trouble_of`."""
+    day = day_of(text)
+    return day if day is not None and FIRST_DAY <= day <= LAST_DAY else None
+
+
+# --- what is wrong with one -------------------------------------------------------------------------------------------
+
+
+class TroubleCode(StrEnum):
+    """Why no connector can be made of a connection."""
+
+    UNKNOWN_KIND = "unknown_kind"
+    CONFIGURATION = "configuration"
+    EXTRA_MISSING = "extra_missing"
+    SECRET_MISSING = "secret_missing"  # noqa: S105 (a message id)
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why no connector can be made. `detail` is the kind, the command to run, the secret's sentence or the error."""
+
+    code: TroubleCode
+    detail: str = ""
+    problems: tuple[FieldProblem, ...] = ()
+
+    def __str__(self) -> str:
+        """One English sentence, for logs and the doctor."""
+        if self.code is TroubleCode.UNKNOWN_KIND:
+            return f"There is no connector of the kind {self.detail!r}."
+        if self.code is TroubleCode.CONFIGURATION:
+            return f"Its configuration is not understood: {'; '.join(map(str, self.problems))}."
+        if self.code is TroubleCode.EXTRA_MISSING:
+            return f"What this kind needs is not installed: run {self.detail}."
+        return self.detail
+
+
+class UnusableError(ValueError):
+    """No connector can be made of a connection; `trouble` says why."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
+
+
+def trouble_of(kind: str, config: object) -> Trouble | None:
+    """What keeps a connector from being made of this; None: nothing that shows before it is made."""
+    try:
+        checked(kind, config)
+    except UnusableError as error:
+        return error.trouble
+    return None
+
+
+def checked(kind: str, config: object) -> Any:
+    """The typed configuration. Raises UnusableError if kind, configuration, installation or secrets do not allow it."""
+    known = KINDS.get(kind)
+    if known is None:
+        raise UnusableError(Trouble(TroubleCode.UNKNOWN_KIND, kind))
+    try:
+        conf = read(known.configuration, config)
+    except ConfigurationError as error:
+        raise UnusableError(Trouble(TroubleCode.CONFIGURATION, problems=error.problems)) from None
+    if not all(map(_is_installed, known.modules)):
+        raise UnusableError(_extra_missing(known))
+    for spec in fields_of(known.configuration):
+        name = getattr(conf, spec.name)
+        if spec.holds is FieldType.SECRET and name is not None:
+            try:
+                read_secret(name)
+            except SecretMissingError as error:
+                raise UnusableError(Trouble(TroubleCode.SECRET_MISSING, str(error))) from None
+    return conf
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _extra_missing(kind: Kind) -> Trouble:
+    return Trouble(TroubleCode.EXTRA_MISSING, f"pip install 'hotpatch-portal[{kind.extra}]'")
+
+
+# --- making one -------------------------------------------------------------------------------------------------------
+
+
+def make_connector(kind: str, config: object, *, catalogue: Catalogue) -> Connector:
+    """The connector of this kind with this configuration. Raises UnusableError if there can be none."""
+    conf = checked(kind, config)
+    known = KINDS[kind]
+    module, _, factory = known.factory.rpartition(".")
+    try:
+        connector: Connector = getattr(import_module(module), factory)(conf, catalogue)
+    except ImportError as error:
+        trouble = _extra_missing(known) if known.extra else Trouble(TroubleCode.BROKEN, str(error))
+        raise UnusableError(trouble) from error
+    return connector
+
+
+def connector_for(kind: str, config: object, *, catalogue: Catalogue) -> Connector:
+    """The connector of this kind with this configuration; where there can be none, one that says why to each request."""
+    try:
+        return make_connector(kind, config, catalogue=catalogue)
+    except UnusableError as error:
+        return UnusableConnector(error.trouble)
+
+
+class UnusableConnector:
+    """Stands in for a connector that cannot be made: nothing is sent, and each request is told why.
+
+    Starts go back to the queue and are tried again, so that a configuration which is mended in time loses nothing; what
+    runs is looked at again later. Without capabilities a start whose answer was lost is never repeated.
+    """
+
+    capabilities: frozenset[Capability] = frozenset()
+    traits = _UNKNOWN
+
+    def __init__(self, trouble: Trouble) -> None:
+        self.trouble = trouble
+
+    def _answer(self, *, is_start: bool) -> ConnectorError:
+        return ConnectorError(
+            UNUSABLE, str(self.trouble), is_retryable=True, nothing_was_sent=is_start, retry_after=LOOK_AGAIN_AFTER
+        )
+
+    def discover(self, cursor: str = "") -> DiscoveredPage | ConnectorError:  # noqa: ARG002 (the protocol's signature)
+        """Nobody knows."""
+        return self._answer(is_start=False)
+
+    def start(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError]:  # noqa: ARG002 (the protocol's signature)
+        """Nothing was sent."""
+        return [self._answer(is_start=True) for _request in requests]
+
+    def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:  # noqa: ARG002 (the protocol's signature)
+        """Nobody knows; ask again."""
+        return [self._answer(is_start=False) for _request in requests]
+
+    def find(self, requests: Sequence[StartRequest], *, now: datetime) -> Sequence[Started | ConnectorError | None]:  # noqa: ARG002 (the protocol's signature)
+        """Nobody knows; ask again."""
+        return [self._answer(is_start=False) for _request in requests]
+
+    def apply_patch_settings(
+        self, changes: Sequence[tuple[VmRef, PatchSettings]]
+    ) -> Sequence[PatchSettings | ConnectorError]:
+        """Nothing was sent."""
+        return [self._answer(is_start=True) for _change in changes]
