@@ -277,7 +277,7 @@ def main() -> None:
         }
         size = path.stat().st_size / 1e6
     table(
-        f"{options.rows:,} machines, {size:.0f} MB, {options.kills} kills (each costs a lease)",
+        f"{options.rows:,} machines, {size:.0f} MB, {options.kills} kills (each costs a lease of a minute)",
         ["part", "minutes"],
         list(minutes.items()),
     )
