@@ -1,8 +1,8 @@
-"""`python -m bench.imports --rows 1000000`: a file of so many machines through the web process, and what it costs.
+"""`python -m bench.imports --rows 1000000 --discover 100000`: an inventory of so many machines, and what it costs.
 
 The file is uploaded as a browser does, the bulk worker is killed twice (once while the file is read, once while machines are
 written), and the private memory (USS) of every process of the portal is looked at once a second. At the end every machine is
-compared with its row, and its history says how often it was written.
+compared with its row, and its history says how often it was written. Then a simulator that lists machines by itself is synced.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ session[SESSION_KEY], session[BACKEND_SESSION_KEY] = str(user.pk), settings.AUTH
 session[HASH_SESSION_KEY] = user.get_session_auth_hash()
 session.save()
 connection = Connection.objects.create(name="Imported", kind="simulator", platform="azure")
-print("RESULT " + json.dumps({"cookie": session.session_key, "connection": connection.pk}))
+lists = Connection.objects.create(name="Lists", kind="simulator", platform="azure", config={"inventory_size": DISCOVER})
+print("RESULT " + json.dumps({"cookie": session.session_key, "connection": connection.pk, "lists": lists.pk}))
 """
 
 
@@ -129,6 +130,18 @@ def upload(port: int, cookie: str, connection: int, path: Path) -> str:
     if answer.status != 302:
         raise RuntimeError(f"the upload was answered {answer.status}")
     return str(answer.headers["Location"])
+
+
+def sync(port: int, cookie: str, connection: int) -> None:
+    """Press "Sync now"."""
+    token = secrets.token_hex(16)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Cookie": f"sessionid={cookie}; csrftoken={token}", "Content-Type": "application/x-www-form-urlencoded"}
+    client.request(
+        "POST", f"/virtual-machines/import/connections/{connection}/", f"csrfmiddlewaretoken={token}", headers
+    )
+    if (answer := client.getresponse()).status != 302:
+        raise RuntimeError(f"the sync was answered {answer.status}")
 
 
 def private_mb(pid: int) -> float:
@@ -223,12 +236,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=2)
+    parser.add_argument("--discover", type=int, default=0, help="machines that a simulator lists by itself")
     options = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     with ExitStack() as stack:
         environment = stack.enter_context(servers())
         manage(environment, "migrate", "-v", "0")
-        said = manage(environment, "shell", "-v", "0", "-c", PREPARE)
+        said = manage(environment, "shell", "-v", "0", "-c", PREPARE.replace("DISCOVER", str(options.discover)))
         known = json.loads(next(line for line in said.splitlines() if line.startswith("RESULT "))[7:])
         path = Path(environment["PORTAL_DIR"]) / "fleet.json"
         make_file(path, options.rows)
@@ -267,8 +281,13 @@ def main() -> None:
             start_bulk_worker()
         phase, _rows, done, error, counts = follow(database, until=lambda *_: False)
         ended = time.perf_counter()
-        sampler.is_over = True
         wrong = differences(database, options.rows)
+        discovered: tuple[Any, ...] = ()
+        if options.discover:
+            asked = time.perf_counter()
+            sync(port, known["cookie"], known["lists"])
+            discovered = (*follow(database, until=lambda *_: False), (time.perf_counter() - asked) / 60)
+        sampler.is_over = True
         minutes = {
             "upload": (uploaded - began) / 60,
             "reading and checking": (read - uploaded) / 60,
@@ -290,8 +309,11 @@ def main() -> None:
         "private_mb": sampler.largest,
         "wrong": wrong[:20],
     }
+    if discovered:
+        print(f"discovery: {discovered[0]}, {discovered[2]:,} machines in {discovered[-1]:.1f} minutes")
+        document["discovered"] = discovered
     save(f"imports-{options.rows}", document)
-    if wrong or phase != "succeeded":
+    if wrong or phase != "succeeded" or (discovered and discovered[0] != "succeeded"):
         raise SystemExit(1)
 
 

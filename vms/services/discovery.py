@@ -11,7 +11,6 @@ from connectors.registry import connector_for
 from vms.models import Connection
 from vms.services.inventory_rows import InventoryRow, inventory_row
 
-
 RETRY_AFTER = 10.0  # seconds until a connection that could not answer is asked again, if it does not say
 
 
