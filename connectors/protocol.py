@@ -296,14 +296,25 @@ StartOutcome = Started | ConnectorError
 StartChunk = Sequence[tuple[UUID, StartOutcome]]
 
 
+@dataclass(frozen=True, slots=True)
+class DiscoveredPage:
+    """Some of the machines behind a connection. `next_cursor` empty: there are no more."""
+
+    machines: Sequence[DiscoveredVm]
+    next_cursor: str = ""
+
+
 class Connector(Protocol):
     """How the engine speaks to the machines behind one connection."""
 
     capabilities: frozenset[Capability]
     traits: Traits
 
-    def discover(self) -> Sequence[DiscoveredVm]:
-        """List the VMs behind the connection (empty where the connector has no inventory of its own)."""
+    def discover(self, cursor: str = "") -> DiscoveredPage | ConnectorError:
+        """A page of the VMs behind the connection, from a cursor on (empty: from the beginning).
+
+        No machines where the connector has no inventory of its own. The same cursor may be asked for again.
+        """
         ...
 
     def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterable[StartChunk]:

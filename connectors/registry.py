@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from connectors.catalogue import Catalogue
     from connectors.protocol import (
         Connector,
-        DiscoveredVm,
+        DiscoveredPage,
         Observation,
         ObserveRequest,
         StartChunk,
@@ -257,9 +257,9 @@ class UnusableConnector:
             UNUSABLE, str(self.trouble), is_retryable=True, nothing_was_sent=is_start, retry_after=LOOK_AGAIN_AFTER
         )
 
-    def discover(self) -> Sequence[DiscoveredVm]:
-        """Nothing."""
-        return ()
+    def discover(self, cursor: str = "") -> DiscoveredPage | ConnectorError:  # noqa: ARG002 (the protocol's signature)
+        """Nobody knows."""
+        return self._answer(is_start=False)
 
     def start(
         self,

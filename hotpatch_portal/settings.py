@@ -188,7 +188,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_TASK_DEFAULT_QUEUE = "interactive"
-CELERY_IMPORTS = ("updates.tasks", "updates.worker")
+CELERY_IMPORTS = ("updates.tasks", "updates.worker", "vms.tasks")
 # A wake-up older than its period is worthless: a stopped worker must not come back to a pile of them.
 CELERY_BEAT_SCHEDULE = {
     "sweep-interactive": {
@@ -202,6 +202,22 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 2.0,
         "kwargs": {"lanes": "all"},
         "options": {"expires": 2, "queue": "bulk"},
+    },
+    "imports-interactive": {
+        "task": "vms.tasks.imports",
+        "schedule": 2.0,
+        "kwargs": {"only_small": True},
+        "options": {"expires": 2, "queue": "interactive"},
+    },
+    "imports-bulk": {
+        "task": "vms.tasks.imports",
+        "schedule": 2.0,
+        "options": {"expires": 2, "queue": "bulk"},
+    },
+    "inventory-upkeep": {
+        "task": "vms.tasks.upkeep",
+        "schedule": 60.0,
+        "options": {"expires": 50, "queue": "bulk"},
     },
     "schedule": {
         "task": "updates.tasks.schedule",
@@ -298,9 +314,10 @@ METRICS_TOKEN = env.token("METRICS_TOKEN")
 # Where `manage.py serve_metrics` serves /metrics beside the portal. Beyond loopback it takes METRICS_TOKEN (portal.E011).
 METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 METRICS_PORT = env.number("METRICS_PORT", 0, least=0, most=65_535)
-MAX_IMPORT_BYTES = 50 * 1024 * 1024
+# How large an inventory file may be: 1,000,000 machines as az prints them, with their instance views.
+MAX_IMPORT_BYTES = env.number("MAX_IMPORT_MB", 4_096, least=1, most=102_400) * 1024**2
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_IMPORT_BYTES + 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024**2  # of a form without its files
 
 # --- logs: events with fields ------------------------------------------------------------------------------------
 _processors: list[structlog.typing.Processor] = [

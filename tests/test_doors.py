@@ -21,6 +21,7 @@ from tests.updates.world import hand_out
 from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Rollout, RolloutMember
 from updates.plans import plan_to_json
 from updates.services.rollouts import advance_rollouts
+from vms.import_models import ImportJob
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -97,6 +98,10 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "vms:vm-list"): SIGNED_IN,
     ("get", "vms:images"): SIGNED_IN,
     ("get", "vms:vm-import"): IMPORT,
+    ("get", "vms:import-job"): IMPORT,
+    ("get", "vms:import-answers"): IMPORT,
+    ("post", "vms:import-cancel"): redirecting(IMPORT),
+    ("post", "vms:inventory-sync"): redirecting(IMPORT),
     # the outsider owns another resource group, and may make VMs there
     ("get", "vms:vm-create"): IMPORT | {"owner": 200, "outsider": 200},
     ("get", "vms:vm-edit"): OWN,
@@ -269,6 +274,10 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name)
     if name.startswith("updates:connection"):
         return reverse(name, args=[vm.connection_id])
+    if name == "vms:inventory-sync":
+        return reverse(name, args=[vm.connection_id])
+    if name.startswith("vms:import-"):
+        return reverse(name, args=[ImportJob.objects.get_or_create(file_name="x", connection=vm.connection)[0].pk])
     if name == "updates:settings-change":
         return f"{reverse(name)}?vm={vm.pk}"
     if name.startswith("updates:") or name in {"vms:vm-settings", "vms:vm-edit"}:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from django.db import DataError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
@@ -18,6 +18,7 @@ from django.utils.cache import patch_cache_control
 
 from ui.icons import with_drawings
 from ui.preferences import time_zone_of
+from ui.uploads import is_received_in_pieces
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 log = structlog.get_logger(__name__)
@@ -42,7 +43,7 @@ class ReadableRequest:
             request.encoding = "utf-8"  # nobody may meet the other one on the way out
             return self.refuse(request, "charset", status=415)
         try:
-            is_readable = "\0" not in "\n".join(_texts(request))
+            is_readable = "\0" not in "\n".join(_texts(request, with_form=not is_received_in_pieces(request)))
         except (MultiPartParserError, UnreadablePostError, UnicodeError):
             is_readable = False
         if not is_readable:
@@ -69,15 +70,25 @@ def _is_ours(charset: str) -> bool:
         return False
 
 
-def _texts(request: HttpRequest) -> Iterator[str]:
-    """Everything that came with the request as text, but for its path: there an unknown one is 404 anyway."""
+def _texts(request: HttpRequest, *, with_form: bool) -> Iterator[str]:
+    """What came with the request as text, but for its path: there an unknown one is 404 anyway."""
     yield from (str(value) for name, value in request.META.items() if name.startswith(("HTTP_", "CONTENT_")))
     for name, cookie in request.COOKIES.items():
         yield from (name, cookie)
-    for query in (request.GET, request.POST):
-        for name, values in query.lists():
-            yield name
-            yield from (str(value) for value in values)
+    yield from _fields(request.GET)
+    if with_form:
+        yield from texts_of_form(request)
+
+
+def _fields(query: QueryDict) -> Iterator[str]:
+    for name, values in query.lists():
+        yield name
+        yield from (str(value) for value in values)
+
+
+def texts_of_form(request: HttpRequest) -> Iterator[str]:
+    """Everything that came in the body of the request as text."""
+    yield from _fields(request.POST)
     for name, files in request.FILES.lists():
         yield name
         yield from (f"{file.name}{file.content_type}" for file in files)

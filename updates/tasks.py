@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from celery import current_app, shared_task
+from celery import shared_task
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -21,14 +21,12 @@ from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
 from updates.services.workers import forget_workers
-from vms.services.import_drafts import forget_old_files
+from vms.tasks import send_wake_up
 
 log = structlog.get_logger(__name__)
 
 LANES = {"interactive": INTERACTIVE_LANES, "all": ALL_LANES}
 QUEUES = {"interactive": "interactive", "all": "bulk"}
-# With Redis away a click must still answer within a second: the sweep is the safety net.
-WAKE_UP_TIMEOUT_SECONDS = 0.4
 
 
 @shared_task(name="updates.tasks.sweep")
@@ -56,7 +54,6 @@ def prune() -> None:
     """Remove history beyond `KEEP_HISTORY_DAYS`, and of this hour's slice of the fleet all but the last assessments."""
     removed = prune_operations(keep_days=settings.KEEP_HISTORY_DAYS)
     removed += prune_assessments(slice_of_day=timezone.now().hour)
-    removed += forget_old_files(now=timezone.now())
     removed += forget_workers(now=database_now())
     removed += prune_events(before=timezone.now() - timedelta(days=settings.KEEP_ACTIVITY_DAYS))
     log.info("history_pruned", removed=removed)
@@ -70,23 +67,5 @@ def beat() -> None:
 
 def wake_up(*, is_bulk: bool = False) -> None:
     """Once the transaction has committed, tell a worker that something is due. Never raises, never takes a second."""
-    transaction.on_commit(partial(_send_wake_up, "all" if is_bulk else "interactive"))
-
-
-def _send_wake_up(lanes: str) -> None:
-    timeouts = {
-        "socket_connect_timeout": WAKE_UP_TIMEOUT_SECONDS,
-        "socket_timeout": WAKE_UP_TIMEOUT_SECONDS,
-        "retry_on_timeout": False,
-        "max_retries": 1,
-        "interval_start": 0,
-        "connect_retries_timeout": WAKE_UP_TIMEOUT_SECONDS,
-    }
-    try:
-        with current_app.connection_for_write(
-            connect_timeout=WAKE_UP_TIMEOUT_SECONDS,
-            transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS | timeouts,
-        ) as broker:
-            sweep.apply_async((lanes,), connection=broker, retry=False, expires=30, queue=QUEUES[lanes])  # type: ignore[call-arg]  # the stubs miss it
-    except Exception as error:  # whatever the broker's trouble is, the click has already been recorded
-        log.warning("wake_up_not_sent", error=type(error).__name__)
+    lanes = "all" if is_bulk else "interactive"
+    transaction.on_commit(partial(send_wake_up, sweep, queue=QUEUES[lanes], lanes=lanes))

@@ -16,6 +16,7 @@ from updates.engine.claim import STOPPING
 from updates.engine.sweep import SLOW, sweep
 from updates.services.workers import EVERY_SECONDS, hear
 from updates.tasks import LANES
+from vms.services.import_jobs import SMALL_BYTES, work_on_imports
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ def _run() -> None:
         try:
             close_old_connections()
             sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10, is_waiting=False)
+            # Imports come by message; with the broker away this timer takes them on.
+            work_on_imports(seconds=PERIOD_SECONDS, most_bytes=None if settings.WORKER_LANES == "all" else SMALL_BYTES)
             if time.monotonic() >= tell_at:
                 hear(name=_name)
                 tell_at = time.monotonic() + EVERY_SECONDS

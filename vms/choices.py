@@ -185,3 +185,61 @@ MISFORTUNES = [
     (Misfortune.BASELINE_REQUIRED.value, _("Hotpatches fail and ask for the baseline first")),
     (Misfortune.SETTINGS_CHANGED.value, _("Somebody changes its reboot setting on the machine, again and again")),
 ]
+
+
+class ImportSource(StrEnum):
+    """Where the rows of an import come from."""
+
+    FILE = "file"
+    DISCOVERY = "discovery"
+
+
+class ImportDoor(StrEnum):
+    """Through which door an import was asked for."""
+
+    PAGE = "page"
+    COMMAND = "command"
+    SCHEDULE = "schedule"
+
+
+class ImportPhase(StrEnum):
+    """What an import is doing, or how it ended."""
+
+    RECEIVING = "receiving"
+    READING = "reading"
+    TRYING = "trying"
+    WRITING = "writing"
+    TRIED = "tried"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in _OVER
+
+
+_OVER = frozenset(
+    {ImportPhase.TRIED, ImportPhase.SUCCEEDED, ImportPhase.FAILED, ImportPhase.STOPPED, ImportPhase.CANCELLED}
+)
+# Before this, nothing has been taken over: it can be cancelled.
+BEFORE_WRITING = (ImportPhase.RECEIVING.value, ImportPhase.READING.value, ImportPhase.TRYING.value)
+IMPORT_SOURCES = [(ImportSource.FILE.value, _("File")), (ImportSource.DISCOVERY.value, _("Inventory sync"))]
+IMPORT_DOORS = [
+    (ImportDoor.PAGE.value, _("Page")),
+    (ImportDoor.COMMAND.value, _("Command line")),
+    (ImportDoor.SCHEDULE.value, _("Schedule")),
+]
+IMPORT_PHASES = [
+    (ImportPhase.RECEIVING.value, _("Receiving the file")),
+    (ImportPhase.READING.value, _("Checking every row")),
+    (ImportPhase.TRYING.value, _("Working out what would change")),
+    (ImportPhase.WRITING.value, _("Importing")),
+    (ImportPhase.TRIED.value, _("Dry run finished")),
+    (ImportPhase.SUCCEEDED.value, _("Finished")),
+    (ImportPhase.FAILED.value, _("Failed")),
+    (ImportPhase.STOPPED.value, _("Stopped")),
+    (ImportPhase.CANCELLED.value, _("Cancelled")),
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +45,7 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
+from vms import import_models  # noqa: F401 (the tables of the importer belong to this app)
 from vms.choices import (
     ASSESSMENT_MODES,
     HOTPATCH_STATUSES,
@@ -96,28 +96,6 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-class ImportDraft(models.Model):
-    """A file that a dry run has read, kept for the person who offered it until it is imported or an hour has passed.
-
-    One for each person: the next replaces it. `content` is compressed.
-    """
-
-    token = models.UUIDField(default=uuid.uuid4, editable=False)
-    user = models.OneToOneField(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("user")
-    )
-    file_name = models.CharField(_("file name"), max_length=200)
-    content = models.BinaryField()
-    created_at = models.DateTimeField(_("created at"), db_index=True)
-
-    class Meta:
-        verbose_name = _("kept import file")
-        verbose_name_plural = _("kept import files")
-
-    def __str__(self) -> str:
-        return self.file_name
 
 
 class ResourceGroup(models.Model):
@@ -506,6 +484,8 @@ class VirtualMachine(models.Model):
     vm_id = models.UUIDField(_("VM id"), null=True, blank=True, db_index=True)
     # When another machine took this resource id (another VM id). What is older is the history of the machine before.
     replaced_at = models.DateTimeField(_("machine replaced at"), null=True, blank=True)
+    # Since when its connection, which once listed the machine, lists it no more. It is kept, with its history.
+    gone_at = models.DateTimeField(_("gone since"), null=True, blank=True)
     connection = models.ForeignKey(
         Connection, on_delete=models.PROTECT, related_name="vms", verbose_name=_("connection")
     )

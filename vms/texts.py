@@ -103,6 +103,7 @@ PROBE_PROBLEMS: dict[ProbeProblem, Text] = {
 # The fields of connectors' configurations by name: label and help. One without words here is shown by its name.
 CONFIG_FIELDS: dict[str, tuple[Text, Text]] = {
     "catalogue_date": (_("catalogue date"), _("The simulator offers what was released by this day. Empty: today.")),
+    "inventory_size": (_("machines that it lists"), _("How many simulated machines “Sync now” finds. 0: none.")),
     "clock_factor": (_("clock factor"), _("Simulated seconds that pass in one real second.")),
     "seed": (_("seed"), _("What nobody knows of a simulated machine follows from this number.")),
 }

@@ -2,12 +2,16 @@
 
 from django.urls import path
 
-from vms import views
+from vms import views, views_imports
 
 app_name = "vms"
 urlpatterns = [
     path("", views.vm_list, name="vm-list"),
-    path("import/", views.vm_import, name="vm-import"),
+    path("import/", views_imports.vm_import, name="vm-import"),
+    path("import/<uuid:pk>/", views_imports.import_job, name="import-job"),
+    path("import/<uuid:pk>/cancel/", views_imports.import_cancel, name="import-cancel"),
+    path("import/<uuid:pk>/answers/", views_imports.import_answers, name="import-answers"),
+    path("import/connections/<int:pk>/", views_imports.inventory_sync, name="inventory-sync"),
     path("export/", views.vm_export, name="vm-export"),
     path("images/", views.image_catalog, name="images"),
     path("create/", views.vm_create, name="vm-create"),

@@ -1,4 +1,4 @@
-"""The inventory's pages: the list, a VM's settings, the import."""
+"""The inventory's pages: the list, a VM's settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
 from vms.filters import VmFilter
-from vms.forms.imports import ImportForm
 from vms.forms.record import CreateForm, EditForm
 from vms.models import Grants, ImageCatalogEntry, VirtualMachine
 from vms.selectors import (
@@ -27,7 +26,6 @@ from vms.selectors import (
     csv_lines,
     eligibility_of,
     may_create_vms,
-    owns_everything,
     vm_page,
 )
 from vms.services.exports import note_export
@@ -134,15 +132,3 @@ def _changed(form: EditForm) -> bool:
     except SettingsRefusedError:
         return False
     return True
-
-
-@require_http_methods(["GET", "POST"])
-def vm_import(request: PortalRequest) -> HttpResponse:
-    """Import an inventory file and answer with a report for every row."""
-    if not owns_everything(request.user):
-        raise PermissionDenied
-    is_sent = request.method == "POST"
-    form = ImportForm(request.POST if is_sent else None, request.FILES if is_sent else None, user=request.user)
-    report = form.run() if form.is_bound and form.is_valid() else None
-    status = 422 if form.is_bound and form.errors else 200
-    return render_page(request, "vms/import.html", {"form": form, "report": report}, status=status)

@@ -28,8 +28,10 @@ class SimulatorConfiguration:
     """`catalogue_date`: what was released by this day is on offer; None: today.
 
     `clock_factor`: simulated seconds that pass in a real one. `seed`: what nobody knows of a machine follows from it.
+    `inventory_size`: how many machines it lists by itself.
     """
 
     catalogue_date: Annotated[date | None, Bounds(FIRST_DAY, LAST_DAY)] = None
     clock_factor: Annotated[float, Bounds(least=0.001)] = 60.0
     seed: Annotated[int, Bounds(0, 2**31 - 1)] = 1
+    inventory_size: Annotated[int, Bounds(0, 1_000_000)] = 0

@@ -16,7 +16,7 @@ from connectors.protocol import (
     AssessmentResult,
     Capability,
     ConnectorError,
-    DiscoveredVm,
+    DiscoveredPage,
     InstallationResult,
     Observation,
     ObserveRequest,
@@ -29,6 +29,7 @@ from connectors.protocol import (
     VmRef,
 )
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
+from connectors.simulator.inventory import discovered
 from connectors.simulator.ledger import Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
 from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, settings_of, symptom_of, wishes_of
@@ -85,6 +86,7 @@ def make(
         clock_factor=conf.clock_factor,
         ledger=ledger,
         world=world,
+        inventory_size=conf.inventory_size,
     )
 
 
@@ -133,6 +135,7 @@ class Simulator:
     ledger: Ledger | None = None
     world: Catalogue | None = None
     assessment_seconds: float = ASSESSMENT_SECONDS  # how long one takes, about; 0: its answer is there at once
+    inventory_size: int = 0  # how many machines it lists by itself
     is_patient: bool = False  # looks come when something ends, not every few seconds: for clocks that jump
     capabilities: frozenset[Capability] = CAPABILITIES
     traits: Traits = TRAITS
@@ -150,9 +153,9 @@ class Simulator:
 
     # --- the protocol
 
-    def discover(self) -> Sequence[DiscoveredVm]:
-        """A simulator has no inventory of its own."""
-        return ()
+    def discover(self, cursor: str = "") -> DiscoveredPage | ConnectorError:
+        """The machines that its configuration gives it, a thousand at a time."""
+        return discovered(seed=self.seed, size=self.inventory_size, cursor=cursor)
 
     def start(
         self,

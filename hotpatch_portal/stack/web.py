@@ -201,6 +201,8 @@ class Server(TcpWSGIServer):
             log_socket_errors=False,  # a client that has gone is no error of ours
         )
         address = (listening.family, listening.type, listening.proto, listening.getsockname())
+        # One file of the largest size may always come in.
+        self.unfinished_bytes = max(UNFINISHED_BYTES, body_bytes)
         super().__init__(application, {}, _sock=listening, adj=settings, sockinfo=address, bind_socket=False)
 
     def connections(self) -> list[Connection]:
@@ -226,7 +228,7 @@ class Server(TcpWSGIServer):
             for one in self.connections()
             if one.request is not None and one.request.body_bytes_received
         }
-        while sum(unfinished.values()) > UNFINISHED_BYTES:
+        while sum(unfinished.values()) > self.unfinished_bytes:
             largest = max(unfinished, key=lambda one: unfinished[one])
             del unfinished[largest]
             largest.cut("too many unfinished bodies")
@@ -265,7 +267,8 @@ def work(listening: socket.socket, *, threads: int, heartbeat: Heartbeat) -> Non
     # One line per request that waits for a thread says nothing new.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     # A file that is too large for an import gets the form's own sentence, unless it is absurd.
-    server = Server(application, listening, threads=threads, body_bytes=2 * settings.MAX_IMPORT_BYTES)
+    body_bytes = settings.MAX_IMPORT_BYTES + settings.MAX_IMPORT_BYTES // 4
+    server = Server(application, listening, threads=threads, body_bytes=body_bytes)
     while not is_stopping:
         server.turn()
         heartbeat.beat()

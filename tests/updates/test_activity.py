@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.factories import OperationFactory, ResourceGroupFactory, VirtualMachineFactory
+from tests.vms.importing import work
 from tests.vms.test_inventory_files import az_row
 from updates.selectors.activity import load_activity
 from vms.choices import Role
@@ -32,6 +33,7 @@ def import_file(client: Client, connection: Connection, **change: Any) -> None:
     document = [az_row() | change]
     upload = SimpleUploadedFile("fleet of May.json", json.dumps(document).encode())
     client.post(reverse("vms:vm-import"), {"file": upload, "connection": connection.pk})
+    work()
 
 
 def test_imports_tell_their_file_and_what_they_changed(client: Client, chief: User) -> None:

@@ -28,6 +28,7 @@ from tests.factories import ConnectionFactory, PatchFactory, VirtualMachineFacto
 from tests.forms import fields_of
 from tests.patching.tables import flag, rows
 from tests.updates.world import make_due
+from tests.vms.importing import import_file
 from updates.engine.sweep import sweep
 from updates.models import BulkRequest, MaintenanceConfiguration, Operation, PatchSet, PatchSetMember, VmUpdateState
 from updates.plans import plan_to_json
@@ -45,7 +46,6 @@ from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
 from vms.selectors import connections_in_charge
 from vms.services.connections import save_connection
-from vms.services.imports import import_vms
 from vms.services.records import NewVm, VmRecord, change_record, create_vm
 from vms.services.settings import SettingsChange
 
@@ -263,13 +263,13 @@ def test_an_import_writes_it_with_the_facts() -> None:
         }
         return json.dumps([row]).encode()
 
-    import_vms(data=file("AutomaticByPlatform"), connection=simulator)
+    import_file(file("AutomaticByPlatform"), simulator)
     assert VirtualMachine.objects.get().patcher == "portal_automatically"
     VirtualMachine.objects.update(is_scheduled=True)
-    import_vms(data=file("Manual"), connection=simulator)
+    import_file(file("Manual"), simulator)
     vm = VirtualMachine.objects.get()
     assert (vm.patcher, vm.is_scheduled) == ("portal_by_schedule", True)
-    (report,) = import_vms(data=file("Manual"), connection=simulator).rows
+    (report,) = import_file(file("Manual"), simulator).rows
     assert report.outcome.value == "unchanged"
 
 

@@ -20,7 +20,7 @@ from connectors.protocol import (
     AssessmentResult,
     Capability,
     ConnectorError,
-    DiscoveredVm,
+    DiscoveredPage,
     InstallationResult,
     Observation,
     ObserveRequest,
@@ -141,8 +141,8 @@ class ScriptedConnector:
     traits: Traits = Traits()  # noqa: RUF009 (frozen)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def discover(self) -> Sequence[DiscoveredVm]:
-        return ()
+    def discover(self, cursor: str = "") -> DiscoveredPage:
+        return DiscoveredPage([])
 
     def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterator[StartChunk]:
         drawn = list(requests)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from django.utils import timezone
 from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from tests.patching.tables import rows
+from tests.vms.importing import ImportFailedError, Report, import_file
 from tests.vms.test_inventory_files import ARM_SAMPLE, AZ_ROW, AZ_SAMPLE, DATA, SCALE_SET, az_row, edited
 from updates.models import InstalledPatch, KbHold, Operation, VmUpdateState
 from updates.services.operations import Verdict, request_installations
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
-from vms.services.imports import ImportFileError, ImportReport, RowOutcome, import_vms
+from vms.services.imports import RowOutcome
 from vms.services.inventory_rows import ROW_PROBLEMS, RowProblem
 
 pytestmark = pytest.mark.django_db
@@ -36,16 +36,16 @@ def simulator() -> Connection:
     return ConnectionFactory(name="Main fleet")
 
 
-def run(connection: Connection, *rows: object, is_dry_run: bool = False) -> ImportReport:
-    return import_vms(data=json.dumps(rows).encode(), connection=connection, is_dry_run=is_dry_run)
+def run(connection: Connection, *rows: object, is_dry_run: bool = False) -> Report:
+    return import_file(json.dumps(rows).encode(), connection, is_dry_run=is_dry_run)
 
 
-def outcomes(report: ImportReport) -> list[str]:
+def outcomes(report: Report) -> list[str]:
     return [row.outcome.value for row in report.rows]
 
 
 def test_it_creates_the_samples_vm_with_its_group_and_subscription(simulator: Connection) -> None:
-    report = import_vms(data=AZ_SAMPLE, connection=simulator)
+    report = import_file(AZ_SAMPLE, simulator)
     assert outcomes(report) == ["created"]
     vm = VirtualMachine.objects.get()
     assert vm.name == "web-001"
@@ -66,16 +66,16 @@ def test_it_creates_the_samples_vm_with_its_group_and_subscription(simulator: Co
 
 
 def test_both_formats_are_the_same_vm_and_a_second_import_changes_nothing(simulator: Connection) -> None:
-    import_vms(data=AZ_SAMPLE, connection=simulator)
+    import_file(AZ_SAMPLE, simulator)
     before = VirtualMachine.objects.values().get()
     for sample in (AZ_SAMPLE, ARM_SAMPLE):
-        assert outcomes(import_vms(data=sample, connection=simulator)) == ["unchanged"]
+        assert outcomes(import_file(sample, simulator)) == ["unchanged"]
     assert VirtualMachine.objects.values().get() == before
     assert Subscription.objects.count() == ResourceGroup.objects.count() == 1
 
 
 def test_it_names_the_fields_that_changed_and_writes_them(simulator: Connection) -> None:
-    import_vms(data=AZ_SAMPLE, connection=simulator)
+    import_file(AZ_SAMPLE, simulator)
     row = edited("hardwareProfile.vmSize", "Standard_D8s_v5", az_row(tags={"env": "test", "x": "é'\"\\"}))
     report = run(simulator, row | {"powerState": "VM deallocated", "id": row["id"].replace("RG-WEB", "rg-web")})
     assert report.rows[0].outcome is RowOutcome.UPDATED
@@ -89,7 +89,7 @@ def test_it_names_the_fields_that_changed_and_writes_them(simulator: Connection)
 
 
 def test_an_update_keeps_what_assessments_found(simulator: Connection) -> None:
-    import_vms(data=AZ_SAMPLE, connection=simulator)
+    import_file(AZ_SAMPLE, simulator)
     VirtualMachine.objects.update(
         update_status="updates_available",
         critical_and_security_count=3,
@@ -111,7 +111,7 @@ def test_an_update_keeps_what_assessments_found(simulator: Connection) -> None:
 
 
 def test_switching_hotpatch_off_in_azure_shows_at_once(simulator: Connection) -> None:
-    import_vms(data=AZ_SAMPLE, connection=simulator)
+    import_file(AZ_SAMPLE, simulator)
     VirtualMachine.objects.update(
         update_status="updates_available", hotpatch_status="Enabled", hotpatch_track="on_track"
     )
@@ -179,8 +179,8 @@ def test_rows_around_a_bad_one_are_imported(simulator: Connection) -> None:
         RowOutcome.CREATED: 2,
         RowOutcome.SKIPPED: 3,
     }
-    assert (report.total, report.linux) == (5, 1)
-    assert [row.number for row in report.rows_by_urgency] == [1, 5, 3, 4, 2], "changes first, Linux last"
+    assert (report.total, report.page.linux) == (5, 1)
+    assert [row.number for row in report.page.rows] == [1, 5, 3, 4, 2], "changes first, Linux last"
     assert set(VirtualMachine.objects.values_list("name", flat=True)) == {"web-001", "web-002"}
 
 
@@ -217,7 +217,7 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(simulator: Connection) -
         {},
     ]
     dry = run(simulator, *rows, is_dry_run=True)
-    assert dry.is_dry_run
+    assert dry.job.is_dry_run
     assert list(VirtualMachine.objects.values()) == before
     assert ResourceGroup.objects.count() == 1
     assert run(simulator, *rows).rows == dry.rows
@@ -225,16 +225,10 @@ def test_a_dry_run_reports_the_same_and_changes_nothing(simulator: Connection) -
 
 @pytest.mark.parametrize("data", [b"", b"[", b"nonsense", AZ_SAMPLE[:-40], json.dumps([az_row(), az_row()]).encode()])
 def test_an_unusable_file_changes_nothing(simulator: Connection, data: bytes) -> None:
-    with pytest.raises(ImportFileError):
-        import_vms(data=data, connection=simulator)
+    with pytest.raises(ImportFailedError):
+        import_file(data, simulator)
     assert not VirtualMachine.objects.exists()
     assert not Subscription.objects.exists()
-
-
-def test_a_file_over_the_limit_is_refused_with_both_sizes(simulator: Connection, settings: Any) -> None:
-    settings.MAX_IMPORT_BYTES = 1024
-    with pytest.raises(ImportFileError, match=r"too large: 2\.0\xa0KB, allowed are 1\.0\xa0KB"):
-        import_vms(data=b" " * 2048, connection=simulator)
 
 
 def test_groups_differing_in_case_are_one(simulator: Connection) -> None:
@@ -372,39 +366,6 @@ def test_another_machine_under_the_id_starts_anew(simulator: Connection, operato
     assert refused.verdict is Verdict.REFUSED, "nothing is installed before an assessment has answered"
     # the same file again finds the machine that it knows
     assert outcomes(run(simulator, az_row(vmId=B))) == ["unchanged"]
-
-
-def test_the_blocks_of_a_large_file_are_written_one_after_the_other(
-    simulator: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vms.services.imports._BLOCK", 3)
-    monkeypatch.setattr("vms.services.imports.MOST_ROWS", 4)
-    report = run(simulator, *(az_row(f"web-{n}") for n in range(10)))
-    assert report.counts[RowOutcome.CREATED] == report.total == VirtualMachine.objects.count() == 10
-    assert len(report.rows) == 4
-    cut = json.dumps([az_row(f"next-{n}") for n in range(10)]).encode()[:-5]
-    with pytest.raises(ImportFileError):
-        import_vms(data=cut, connection=simulator)
-    assert VirtualMachine.objects.count() == 10, "all or nothing, however many blocks were written"
-
-
-def test_a_large_file_costs_its_text_and_one_block(simulator: Connection) -> None:
-    """15,000 Linux rows of 2 kB: what is held beside the file is far less than the rows would take."""
-    linux = edited("storageProfile.osDisk.osType", "Linux", az_row(padding="x" * 1_500))
-    data = (
-        b"["
-        + b",".join(
-            json.dumps(linux | {"id": linux["id"].replace("web-001", f"l{n}"), "name": f"l{n}"}).encode()
-            for n in range(15_000)
-        )
-        + b"]"
-    )
-    tracemalloc.start()
-    report = import_vms(data=data, connection=simulator)
-    _now, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert report.linux == 15_000
-    assert peak < 2 * len(data), f"{peak / len(data):.1f} times the file"
 
 
 # --- the command -------------------------------------------------------------------------------------------------

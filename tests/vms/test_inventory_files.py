@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,15 @@ from hypothesis import strategies as st
 
 from patching.kb_numbers import is_invisible
 from tests.patching.tables import flag, rows
-from vms.services.inventory_files import InventoryFileError, InventoryReader, Row
-from vms.services.inventory_rows import BadRow, RowProblem, VmFacts
+from vms.services.inventory_files import InventoryFileError, InventoryReader
+from vms.services.inventory_rows import (
+    BadRow,
+    InventoryRow,
+    RowProblem,
+    VmFacts,
+    facts_from_json,
+    facts_to_json,
+)
 
 DATA = Path(__file__).parent / "data"
 AZ_SAMPLE = (DATA / "az_vm_list_sample.json").read_bytes()
@@ -50,18 +57,18 @@ def edited(path: str, value: object, row: dict[str, Any] = AZ_ROW) -> dict[str, 
 
 @dataclass(frozen=True)
 class Inventory:
-    rows: tuple[Row, ...]
+    rows: tuple[InventoryRow, ...]
     has_more_pages: bool
     passed_over: str
 
 
 def read_inventory(data: bytes) -> Inventory:
-    reader = InventoryReader(data)
+    reader = InventoryReader(lambda byte: iter([data[byte:]]))
     rows = tuple(reader)
     return Inventory(rows, reader.has_more_pages, reader.passed_over)
 
 
-def read(*rows: object) -> tuple[Row, ...]:
+def read(*rows: object) -> tuple[InventoryRow, ...]:
     return read_inventory(json.dumps(rows).encode()).rows
 
 
@@ -152,18 +159,6 @@ def test_it_refuses_an_unreadable_file_and_says_where(data: bytes, words: str) -
     with pytest.raises(InventoryFileError) as refusal:
         read_inventory(data)
     assert words in str(refusal.value)
-
-
-def test_it_refuses_ids_that_come_twice_naming_them_and_their_rows() -> None:
-    twice = az_row("web-002") | {"id": az_row("WEB-001")["id"].upper()}
-    with pytest.raises(InventoryFileError, match=r"1 resource id .*/virtualmachines/web-001 \(1, 3\)$"):
-        read(az_row("web-001"), az_row("web-003"), twice)
-
-
-def test_it_names_only_the_first_few_ids_that_come_twice() -> None:
-    rows = [az_row(f"web-{n}") for n in range(7)]
-    with pytest.raises(InventoryFileError, match=r"^7 resource ids .*web-4 \(5, 12\) …$"):
-        read(*rows, *rows)
 
 
 # --- hostile rows ------------------------------------------------------------------------------------------------
@@ -411,6 +406,56 @@ def test_it_reads_the_forms_that_people_get(form: str, encoding: str) -> None:
     assert all(isinstance(row.content, VmFacts) for row in found.rows)
     assert not found.has_more_pages
     assert bool(found.passed_over) is ("before" in form)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_a_file_is_the_same_however_it_is_cut_and_whoever_goes_on(form: str, encoding: str, size: int) -> None:
+    """Pieces of any size; after each step another reader goes on from the state of the one before."""
+    data = FORMS[form].replace("japaneast", "ja東paneast").encode(encoding)
+
+    def pieces(byte: int) -> Iterator[bytes]:
+        return (data[at : at + size] for at in range(byte, len(data), size))
+
+    rows: list[InventoryRow] = []
+    state = None
+    while True:
+        reader = InventoryReader(pieces, state)
+        rows += reader.read(1)
+        state = json.loads(json.dumps(reader.state()))
+        if reader.is_over:
+            break
+    whole = read_inventory(data)
+    assert tuple(rows) == whole.rows
+    assert (state["byte"], reader.passed_over) == (len(data), whole.passed_over)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_too_large_to_be_decoded_as_one_is_read_member_by_member(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = FORMS[form].encode()
+    monkeypatch.setattr("vms.services.inventory_files.LARGEST_VALUE", 1_600)
+    monkeypatch.setattr("vms.services.inventory_files._WARNINGS", 200)
+    reader = InventoryReader(lambda byte: (data[at : at + 100] for at in range(byte, len(data), 100)))
+    assert tuple(reader) == read_inventory(data).rows
+
+
+def test_a_row_that_is_larger_than_any_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vms.services.inventory_files.LARGEST_VALUE", 2_000)
+    monkeypatch.setattr("vms.services.inventory_files._WARNINGS", 200)
+    for huge in ("x" * 10_000, {"a": "x" * 1_900, "b": "y" * 1_900, "c": "z" * 1_900}, "[" * 10_000):
+        data = huge if isinstance(huge, str) and huge[0] == "[" else json.dumps([AZ_ROW, huge])
+        pieces = [data[at : at + 500].encode() for at in range(0, len(data), 500)]
+        with pytest.raises(InventoryFileError, match="is larger than"):
+            tuple(InventoryReader(lambda _byte, pieces=pieces: iter(pieces)))
+
+
+def test_facts_come_back_as_they_were() -> None:
+    found = facts(az_row(tags={"é": "\"'"}, osProfile=AZ_ROW["osProfile"] | {"computerName": "a\u200bb"}))
+    assert facts_from_json(json.loads(json.dumps(facts_to_json(found)))) == found
+    assert found.cleaned == ("osProfile.computerName",)
 
 
 @given(

@@ -6,6 +6,8 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -17,10 +19,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
+from tests.vms.importing import work
 from tests.vms.test_inventory_files import az_row, edited
 from vms import selectors
-from vms.models import Connection, ImportDraft, ResourceGroup, VirtualMachine
-from vms.services.import_drafts import KeptFile, forget_old_files, keep_file, kept_file
+from vms.import_models import ImportJob
+from vms.models import Connection, ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).parent / "data"
@@ -148,10 +151,13 @@ def test_a_part_of_the_list_for_htmx(client: Client, reader: User, fleet: list[V
 
 
 def upload(client: Client, row: Connection, data: bytes, **fields: object):
-    return client.post(
+    """The page of the job that this file becomes, once a worker was here; or the form with its errors."""
+    answer = client.post(
         reverse("vms:vm-import"),
         {"file": SimpleUploadedFile("vms.json", data), "connection": row.pk} | fields,
     )
+    work()
+    return client.get(answer["Location"]) if answer.status_code == 302 else answer
 
 
 @pytest.mark.parametrize("name", ["az_vm_list_sample.json", "arm_vm_list_sample.json"])
@@ -164,18 +170,27 @@ def test_an_import_reports_on_every_row(client: Client, chief: User, name: str) 
     assert VirtualMachine.objects.count() == 0
     report = text_of(upload(client, row, data))
     assert "1 Created" in report
+    assert "1 of 1" in report
     assert "1 Unchanged" in text_of(upload(client, row, data))
     assert VirtualMachine.objects.count() == 1
+    earlier = text_of(client.get(reverse("vms:vm-import")))
+    assert earlier.count("vms.json") == 3
+    assert "Dry run finished" in earlier
 
 
 def test_a_file_that_cannot_be_read_changes_nothing_and_says_where(client: Client, chief: User) -> None:
     row = ConnectionFactory()
     client.force_login(chief)
     data = (DATA / "az_vm_list_sample.json").read_bytes()
-    for broken in (data[:-20], b"", b"\xff\xfe\x00", json.dumps({"hello": 1}).encode()):
-        response = upload(client, row, broken)
-        assert response.status_code == 422
-        assert "field-error" in response.content.decode()
+    for broken, words in (
+        (data[:-20], "The file is cut off"),
+        (b"", "The file is empty"),
+        (b"\xff\xfe\x00", "byte at position"),
+        (json.dumps({"hello": 1}).encode(), "not a list of virtual machines"),
+    ):
+        shown = text_of(upload(client, row, broken))
+        assert "Nothing was imported." in shown
+        assert words in shown
     assert VirtualMachine.objects.count() == 0
 
 
@@ -186,29 +201,62 @@ def test_after_a_dry_run_the_file_need_not_be_chosen_again(client: Client, chief
     page = upload(client, row, data, is_dry_run="on").content.decode()
     (token,) = set(re.findall(r'name="draft" value="([0-9a-f-]{36})"', page))
     assert "“vms.json” is kept for an hour" in page
-    report = text_of(client.post(reverse("vms:vm-import"), {"draft": token, "connection": row.pk}))
-    assert "1 Created" in report
-    assert not ImportDraft.objects.exists(), "what was imported is not kept"
-    again = client.post(reverse("vms:vm-import"), {"draft": token, "connection": row.pk})
-    assert (again.status_code, VirtualMachine.objects.count()) == (422, 1)
-    assert "not kept any more" in text_of(again)
+    sent = {"draft": token, "connection": row.pk}
+    answers = [client.post(reverse("vms:vm-import"), sent) for _click in range(2)]
+    assert len({answer["Location"] for answer in answers}) == 1, "the second click finds the first one's job"
+    work()
+    assert "1 Created" in text_of(client.get(answers[0]["Location"]))
+    again = client.post(reverse("vms:vm-import"), sent)
+    assert (again["Location"], VirtualMachine.objects.count()) == (answers[0]["Location"], 1)
+    gone = client.post(reverse("vms:vm-import"), sent | {"draft": str(uuid4())})
+    assert gone.status_code == 422
+    assert "not kept any more" in text_of(gone)
     nothing = client.post(reverse("vms:vm-import"), {"connection": row.pk})
     assert (nothing.status_code, "Choose a file" in text_of(nothing)) == (422, True)
 
 
-def test_a_kept_file_is_its_persons_only_one_for_each_and_for_an_hour(chief: User, reader: User) -> None:
-    now = timezone.now()
-    first = keep_file(user=chief, file=KeptFile("a.json", b"[1]"), now=now)
-    assert kept_file(user=chief, token=first, now=now) == KeptFile("a.json", b"[1]")
-    assert kept_file(user=reader, token=first, now=now) is None
-    second = keep_file(user=chief, file=KeptFile("b.json", b"[2]"), now=now)
-    assert kept_file(user=chief, token=first, now=now) is None
-    assert kept_file(user=chief, token=second, now=now + timedelta(minutes=59)) == KeptFile("b.json", b"[2]")
-    assert kept_file(user=chief, token=second, now=now + timedelta(hours=1)) is None
-    assert ImportDraft.objects.count() == 1
-    keep_file(user=reader, file=KeptFile("c.json", b"[3]"), now=now + timedelta(hours=1))
-    assert list(ImportDraft.objects.values_list("user", flat=True)) == [reader.pk], "what is old goes"
-    assert forget_old_files(now=now + timedelta(hours=2)) == 1
+def test_a_file_over_the_limit_is_refused_with_both_sizes_and_nothing_of_it_stays(
+    client: Client, chief: User, settings: Any
+) -> None:
+    settings.MAX_IMPORT_BYTES = 1024
+    client.force_login(chief)
+    answer = upload(client, ConnectionFactory(), b" " * 2048)
+    assert answer.status_code == 422
+    assert "The file is too large: 2.0 KB, allowed are 1.0 KB." in text_of(answer)
+    assert not ImportJob.objects.exists()
+
+
+def test_who_may_not_import_leaves_nothing_behind(client: Client, owner: User, chief: User) -> None:
+    data = {"file": SimpleUploadedFile("vms.json", b"[]"), "connection": ConnectionFactory().pk}
+    client.force_login(owner)
+    assert client.post(reverse("vms:vm-import"), data).status_code == 403
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(chief)
+    assert strict.post(reverse("vms:vm-import"), data).status_code == 403, "without its token"
+    client.force_login(chief)
+    assert client.post(reverse("vms:vm-import"), data | {"is_dry_run": "a\0b"}).status_code == 400
+    assert not ImportJob.objects.exists()
+
+
+def test_answers_are_a_spreadsheet(client: Client, chief: User) -> None:
+    client.force_login(chief)
+    data = json.dumps([az_row("web"), {}, edited("zones", [7])]).encode()
+    page = upload(client, ConnectionFactory(), data)
+    answer = client.get(reverse("vms:import-answers", args=[page.context["page"].job.pk]))
+    lines = b"".join(answer.streaming_content).decode().splitlines()
+    assert lines[0] == "\ufeffRow,Name,Resource id,Outcome,Reason or changed facts"
+    assert lines[2] == "2,,,Skipped,The row has no resource id."
+    assert lines[3].endswith("Skipped,zones has a value of the wrong type.")
+
+
+def test_a_connection_is_asked_for_its_machines_from_its_page(client: Client, chief: User) -> None:
+    row = ConnectionFactory()
+    client.force_login(chief)
+    assert "Sync now" in text_of(client.get(reverse("updates:connection", args=[row.pk])))
+    answer = client.post(reverse("vms:inventory-sync", args=[row.pk]))
+    work()
+    assert "Finished" in text_of(client.get(answer["Location"]))
+    assert "Finished" in text_of(client.get(reverse("updates:connection", args=[row.pk])))
 
 
 def test_the_report_names_changes_first_and_what_was_passed_over(client: Client, chief: User) -> None:

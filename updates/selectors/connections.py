@@ -9,7 +9,7 @@ from datetime import datetime
 
 from django.db import connection as database
 
-from connectors.protocol import Capability
+from connectors.protocol import Capability, ConnectorError
 from connectors.registry import UnusableError, make_connector
 from connectors.simulator import MISFORTUNE_TAG, misfortune_text
 from patching import terms
@@ -138,7 +138,11 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
     error, discovered = "", 0
     try:
         connector = make_connector(connection.kind, connection.config, catalogue=catalogue.facts)
-        discovered = len(connector.discover())
+        page = connector.discover()
+        if isinstance(page, ConnectorError):
+            error = f"{page.code} {page.detail}".strip()
+        else:
+            discovered = len(page.machines)
     except UnusableError as problem:
         error = " ".join(trouble_words(problem.trouble))
     except Exception as problem:  # whatever a connector's trouble is, the page says it

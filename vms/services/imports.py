@@ -1,4 +1,4 @@
-"""Importing an inventory: one transaction, blocks of rows with a constant number of statements, an answer for every row.
+"""Taking rows of an inventory over: a block at a time with a constant number of statements, an answer for every row.
 
 Who a machine is (DESIGN 4.2, docs/rules.md): its resource id and its VM id. The same resource id with another VM id is
 another machine, the same VM id under another resource id is the same machine, moved.
@@ -9,41 +9,27 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import islice
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-import pghistory
-from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection as database
-from django.db import transaction
 from django.db.models import Q
-from django.template.defaultfilters import filesizeformat
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from audit.services import Act, record
-from audit.tags import Tag
 from db.locks import Lock, hold
 from patching.eligibility import CatalogIndex, judge_eligibility
 from patching.terms import Platform, ScaleSetOrchestration
 from vms.choices import PowerState
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 from vms.selectors import build_of_image, image_catalog, patcher_of
-from vms.services.inventory_files import InventoryFileError, InventoryReader, Row
-from vms.services.inventory_rows import ROW_PROBLEMS, BadRow, RowProblem, VmFacts
+from vms.services.inventory_rows import ROW_PROBLEMS, BadRow, InventoryRow, RowProblem, VmFacts
 from vms.services.replacement import forget_machine, machines_replaced
 from vms.services.summaries import Statuses, statuses_after
-
-
-class ImportFileError(InventoryFileError):
-    """The file cannot be used, and nothing was changed. Its text says precisely why."""
 
 
 class RowOutcome(StrEnum):
@@ -115,98 +101,22 @@ def _column_words(name: str) -> str:
     return str(VirtualMachine._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
 
 
-MOST_ROWS = 1_000  # of each outcome; of a large file the rest is counted
+def write_rows(
+    *,
+    rows: Sequence[InventoryRow],
+    connection: Connection,
+    now: datetime,
+    is_dry_run: bool = False,
+    moved: Mapping[UUID, str] | None = None,
+) -> list[RowReport]:
+    """Take these rows over, in their order, and say what became of each. Call it in a transaction.
 
-
-@dataclass(slots=True)
-class ImportReport:
-    """What became of the rows of a readable file. After a dry run it says what would have happened.
-
-    `rows`: the first 1,000 of each outcome. `linux`: how many of the skipped rows are Linux machines. `passed_over`: text
-    before the JSON.
+    Every machine is written whole. Machines that no row names stay as they are, and so do facts that a row does not
+    mention. New machines belong to `connection`; one of another connection is left out. A dry run writes nothing;
+    `moved` are the resource ids that rows before would have moved machines to, by VM id.
     """
-
-    is_dry_run: bool
-    rows: list[RowReport] = field(default_factory=list)
-    counts: dict[RowOutcome, int] = field(default_factory=lambda: dict.fromkeys(RowOutcome, 0))
-    linux: int = 0
-    has_more_pages: bool = False
-    passed_over: str = ""
-
-    def add(self, row: RowReport) -> None:
-        """Count a row, and keep it while there are few of its kind."""
-        self.counts[row.outcome] += 1
-        self.linux += row.problem is RowProblem.LINUX
-        if self.counts[row.outcome] <= MOST_ROWS:
-            self.rows.append(row)
-
-    @property
-    def total(self) -> int:
-        """How many rows the file has."""
-        return sum(self.counts.values())
-
-    @property
-    def totals(self) -> list[tuple[str, int]]:
-        """Outcome in words and its number of rows."""
-        return [(str(ROW_OUTCOMES[outcome]), count) for outcome, count in self.counts.items()]
-
-    @property
-    def for_record(self) -> dict[str, int]:
-        """The same for the record, by the codes of the outcomes."""
-        return {outcome.value: count for outcome, count in self.counts.items() if count}
-
-    @property
-    def rows_by_urgency(self) -> list[RowReport]:
-        """What was changed first, then what was left out (Linux last), then what is as it was; in the file's order."""
-        return sorted(self.rows, key=attrgetter("urgency"))
-
-
-def check_size(size: int) -> None:
-    """Refuse a file over the limit before anybody reads it."""
-    if size > settings.MAX_IMPORT_BYTES:
-        raise ImportFileError(
-            _("The file is too large: %(size)s, allowed are %(limit)s.")
-            % {"size": filesizeformat(size), "limit": filesizeformat(settings.MAX_IMPORT_BYTES)}
-        )
-
-
-def import_vms(*, data: bytes, connection: Connection, file_name: str = "", is_dry_run: bool = False) -> ImportReport:
-    """Bring the VMs of this file into the inventory and report on every row.
-
-    All or nothing: a file that cannot be used raises `ImportFileError` and changes nothing; otherwise every usable
-    row is written in one transaction, which a dry run rolls back. VMs that the file does not name stay as they are,
-    and so do facts that a row does not mention. New VMs belong to `connection`; a VM of another connection is skipped.
-    What an import adds or changes is kept with the name of its file (`FactsEvent`).
-    """
-    check_size(len(data))
-    report = ImportReport(is_dry_run)
-    try:
-        reader = InventoryReader(data)
-        with transaction.atomic(), pghistory.context(source="import", file=file_name[:200]):
-            hold(Lock.INVENTORY_IMPORT)  # the second of two imports waits for the first
-            writer = _Writer(connection, image_catalog(), timezone.now(), report)
-            rows = iter(reader)
-            while block := list(islice(rows, _BLOCK)):
-                writer.write(block)
-            if is_dry_run:
-                transaction.set_rollback(True)
-            else:
-                record(
-                    acts=[
-                        Act(
-                            Tag.INVENTORY_IMPORT,
-                            object_name=connection.name,
-                            detail={"file": file_name} | report.for_record,
-                        )
-                    ]
-                )
-    except InventoryFileError as error:
-        raise ImportFileError(error.message) from None
-    report.has_more_pages, report.passed_over = reader.has_more_pages, reader.passed_over
-    return report
-
-
-_BLOCK = 2_000  # rows in memory at a time
+    hold(Lock.INVENTORY_IMPORT)  # two imports at once would race for the same new groups; the second waits
+    return _Writer(connection, image_catalog(), now, is_dry_run=is_dry_run).write(rows, moved or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,31 +129,32 @@ class _Match:
 
 
 class _Writer:
-    """Writes blocks of rows; what it knows of the rows before is their VM ids."""
+    """Writes a block of rows."""
 
-    def __init__(self, connection: Connection, catalog: CatalogIndex, now: datetime, report: ImportReport) -> None:
+    def __init__(self, connection: Connection, catalog: CatalogIndex, now: datetime, *, is_dry_run: bool) -> None:
         self._connection = connection
         self._catalog = catalog
         self._now = now
-        self._report = report
-        self._row_of_vm_id: dict[UUID, int] = {}
+        self._is_dry_run = is_dry_run
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[InventoryRow], moved: Mapping[UUID, str]) -> list[RowReport]:
         """Write one block: a constant number of statements."""
         usable = [row.content for row in rows if isinstance(row.content, VmFacts)]
-        groups = _resource_groups(usable)
+        groups = _resource_groups(usable, is_dry_run=self._is_dry_run)
         known = _Known(usable)
+        known.move_all(moved)
         created: list[VirtualMachine] = []
         updated: list[VirtualMachine] = []
         replaced: list[int] = []
-        for row in sorted(rows, key=known.turn):
+        reports: list[RowReport] = []
+        for row in rows:
             content = row.content
             if isinstance(content, BadRow):
-                self._report.add(_skipped(row, content.problem, content.detail))
+                reports.append(_skipped(row, content.problem, content.detail))
                 continue
             refused, match = self._match(row, content, known)
             if refused is not None:
-                self._report.add(refused)
+                reports.append(refused)
                 continue
             vm = match.vm or VirtualMachine(
                 arm_id=content.arm_id, connection=self._connection, power_state=PowerState.UNKNOWN.value
@@ -254,14 +165,15 @@ class _Writer:
             if match.moved_from:
                 known.move(vm, content.arm_id)
             group_id = groups[content.subscription_id, content.resource_group.lower()]
-            changed = _apply(vm, {**content.values, "resource_group_id": group_id}, self._connection, self._catalog)
+            values = {**content.values, "resource_group_id": group_id, "gone_at": None}
+            changed = _apply(vm, values, self._connection, self._catalog)
             outcome = _outcome(match, changed)
             if outcome is RowOutcome.CREATED:
                 created.append(vm)
                 changed = ()
             elif outcome is not RowOutcome.UNCHANGED:
                 updated.append(vm)
-            self._report.add(
+            reports.append(
                 RowReport(
                     row.number,
                     vm.name,
@@ -272,16 +184,15 @@ class _Writer:
                     cleaned=content.cleaned,
                 )
             )
-        _save_changes(updated)
-        VirtualMachine.objects.bulk_create(created)
-        if replaced:
-            machines_replaced(vm_ids=replaced)
+        if not self._is_dry_run:
+            _save_changes(updated)
+            VirtualMachine.objects.bulk_create(created)
+            if replaced:
+                machines_replaced(vm_ids=replaced)
+        return reports
 
-    def _match(self, row: Row, content: VmFacts, known: _Known) -> tuple[RowReport | None, _Match]:
+    def _match(self, row: InventoryRow, content: VmFacts, known: _Known) -> tuple[RowReport | None, _Match]:
         """The machine that a row means, or why the row is left out."""
-        vm_id = content.values.get("vm_id")
-        if vm_id is not None and self._row_of_vm_id.setdefault(vm_id, row.number) != row.number:
-            return _skipped(row, RowProblem.SAME_VM_ID, str(self._row_of_vm_id[vm_id])), _Match()
         match, others = known.match(content)
         if others:
             return _skipped(row, RowProblem.TWO_MACHINES, ", ".join(vm.arm_id for vm in others[:3])), _Match()
@@ -317,21 +228,6 @@ class _Known:
             self._by_arm_id[vm.arm_id] = vm
             if vm.vm_id is not None:
                 self._by_vm_id[vm.vm_id].append(vm)
-        told = {(facts.arm_id, facts.values.get("vm_id")) for facts in rows}
-        self._stays = {vm.vm_id for vm in found if vm.vm_id is not None and (vm.arm_id, vm.vm_id) in told}
-
-    def turn(self, row: Row) -> int:
-        """When a row is written: moves first, since they make room for what else the file says of the ids that they leave.
-
-        Last comes another row of a machine that the file also tells of where it is known: that is a copy, and no move.
-        """
-        content = row.content
-        if isinstance(content, BadRow) or content.arm_id in self._by_arm_id:
-            return 1
-        vm_id = content.values.get("vm_id")
-        if vm_id not in self._by_vm_id:
-            return 1
-        return 2 if vm_id in self._stays else 0
 
     def match(self, content: VmFacts) -> tuple[_Match, list[VirtualMachine]]:
         """The machine a row means, and the several that it may mean where nobody can tell."""
@@ -353,24 +249,36 @@ class _Known:
         vm.arm_id = arm_id
         self._by_arm_id[arm_id] = vm
 
+    def move_all(self, moved: Mapping[UUID, str]) -> None:
+        """Let machines stand where rows before this block would have moved them, as far as one machine is meant."""
+        for vm_id, arm_id in moved.items():
+            same = self._by_vm_id.get(vm_id, [])
+            if len(same) == 1 and same[0].arm_id != arm_id:
+                self.move(same[0], arm_id)
 
-def _skipped(row: Row, problem: RowProblem, detail: str) -> RowReport:
+
+def _skipped(row: InventoryRow, problem: RowProblem, detail: str) -> RowReport:
     return RowReport(row.number, row.name, row.arm_id, RowOutcome.SKIPPED, (), problem, detail)
 
 
-def _resource_groups(rows: Sequence[VmFacts]) -> Mapping[tuple[UUID, str], int]:
+_NOT_MADE = 0  # the id of a resource group that a dry run does not make
+
+
+def _resource_groups(rows: Sequence[VmFacts], *, is_dry_run: bool) -> Mapping[tuple[UUID, str], int]:
     """Ids of the rows' resource groups by subscription id and lower-cased name; the missing ones are made."""
     wanted = {(facts.subscription_id, facts.resource_group.lower()): facts.resource_group for facts in rows}
     uuids = {subscription_id for subscription_id, _name in wanted}
+    if not wanted:
+        return {}
     subscriptions = Subscription.objects.in_bulk(uuids, field_name="subscription_id")
     # A file names subscriptions by id only; the administrator gives them their names.
     new = [Subscription(subscription_id=uuid, name=str(uuid)) for uuid in sorted(uuids - subscriptions.keys())]
-    for subscription in Subscription.objects.bulk_create(new):
+    for subscription in new if is_dry_run else Subscription.objects.bulk_create(new):
         subscriptions[subscription.subscription_id] = subscription
     groups = {
         (uuid, name.lower()): pk
         for uuid, name, pk in ResourceGroup.objects.filter(
-            subscription__in=[subscription.pk for subscription in subscriptions.values()]
+            subscription__in=[subscription.pk for subscription in subscriptions.values() if subscription.pk]
         ).values_list("subscription__subscription_id", "name", "pk")
     }
     missing = [
@@ -378,8 +286,8 @@ def _resource_groups(rows: Sequence[VmFacts]) -> Mapping[tuple[UUID, str], int]:
         for (uuid, lowered), name in sorted(wanted.items(), key=lambda item: (str(item[0][0]), item[0][1]))
         if (uuid, lowered) not in groups
     ]
-    for group in ResourceGroup.objects.bulk_create(missing):
-        groups[group.subscription.subscription_id, group.name.lower()] = group.pk
+    for group in missing if is_dry_run else ResourceGroup.objects.bulk_create(missing):
+        groups[group.subscription.subscription_id, group.name.lower()] = group.pk or _NOT_MADE
     return groups
 
 

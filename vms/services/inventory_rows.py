@@ -102,6 +102,56 @@ class BadRow:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class InventoryRow:
+    """One row of an inventory, numbered from 1, whoever told it: a file, or the connector of a connection.
+
+    `document`: the row as it was told (characters that nobody can see are dropped); None where it cannot be used.
+    """
+
+    number: int
+    arm_id: str  # as far as it could be read, lower case
+    name: str
+    content: VmFacts | BadRow
+    document: dict[str, Any] | None = None
+
+
+def inventory_row(number: int, value: object) -> InventoryRow:
+    """The row that this JSON value is."""
+    arm_id, name = row_identity(value)
+    content = row_facts(value)
+    is_usable = isinstance(content, VmFacts)
+    return InventoryRow(number, arm_id, name, content, cast("dict[str, Any]", value) if is_usable else None)
+
+
+def facts_to_json(facts: VmFacts) -> dict[str, Any]:
+    """Facts as plain JSON, for a row that waits to be written."""
+    values = facts.values
+    if "vm_id" in values:
+        values = values | {"vm_id": str(values["vm_id"])}
+    return {
+        "arm_id": facts.arm_id,
+        "subscription_id": str(facts.subscription_id),
+        "resource_group": facts.resource_group,
+        "values": values,
+        "cleaned": list(facts.cleaned),
+    }
+
+
+def facts_from_json(kept: dict[str, Any]) -> VmFacts:
+    """What `facts_to_json` wrote."""
+    values = kept["values"]
+    if "vm_id" in values:
+        values = values | {"vm_id": UUID(values["vm_id"])}
+    return VmFacts(
+        arm_id=kept["arm_id"],
+        subscription_id=UUID(kept["subscription_id"]),
+        resource_group=kept["resource_group"],
+        values=values,
+        cleaned=tuple(kept["cleaned"]),
+    )
+
+
 class _Skip(Exception):  # noqa: N818 (a way out of nested reading, not an error for anybody else)
     def __init__(self, problem: RowProblem, detail: str = "") -> None:
         self.row = BadRow(problem, detail)

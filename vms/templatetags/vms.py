@@ -19,7 +19,8 @@ from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings, UpdateStatus
 from ui.templatetags.portal import badge_cell, icon
 from vms.choices import ASSESSMENT_MODES, GRADES, PATCH_MODES, REBOOT_SETTINGS
-from vms.models import VirtualMachine
+from vms.import_pages import sync_of
+from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
 from vms.selectors import ListedVm
 from vms.services.settings import Refusal
@@ -158,3 +159,9 @@ def violation_words(violation: SettingsViolation) -> Text:
 def refusal_words(refusal: Refusal) -> Text:
     """Why a machine is left alone."""
     return REFUSALS[refusal.value]
+
+
+@register.inclusion_tag("vms/inventory_sync.html", takes_context=True)
+def inventory_sync(context: dict[str, Any], connection: Connection) -> dict[str, Any]:
+    """When the connection was asked for its machines, and the button that asks now (two queries)."""
+    return {"connection": connection, "sync": sync_of(connection), "csrf_token": context.get("csrf_token")}

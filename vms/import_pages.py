@@ -1,0 +1,188 @@
+"""What the import's pages show: how far a job is, what became of its rows, and the imports before it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.http import Http404
+from django.template.defaultfilters import filesizeformat
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ui.spreadsheet import BYTE_ORDER_MARK, harmless
+from vms.choices import BEFORE_WRITING, ImportPhase, ImportSource
+from vms.import_models import ImportAnswer, ImportJob, InventorySync
+from vms.models import Connection
+from vms.services.import_jobs import INTERNAL, MOST_ANSWERS, RIGHT_LOST
+from vms.services.imports import ROW_OUTCOMES, RowOutcome, RowReport
+from vms.services.inventory_files import FileProblem, file_problem_words
+from vms.services.inventory_rows import RowProblem
+
+MOST_SHOWN = 1_000
+_ERRORS: dict[str, Promise] = {
+    RIGHT_LOST: gettext_lazy(
+        "Whoever started it may not import any more. What had been imported before stays; nothing more was."
+    ),
+    INTERNAL: gettext_lazy(
+        "The portal failed several times at the same place; the log of the worker says why. What had been imported before "
+        "stays. Import the file again once it is mended."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ImportPage:
+    """A job as its page shows it."""
+
+    job: ImportJob
+
+    @property
+    def phase(self) -> ImportPhase:
+        """What it is doing."""
+        return ImportPhase(self.job.phase)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self.phase.is_over
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether its rows come from the connection itself."""
+        return self.job.source == ImportSource.DISCOVERY.value
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether nothing was taken over yet."""
+        return self.job.phase in BEFORE_WRITING
+
+    @property
+    def can_take_over(self) -> bool:
+        """Whether its checked rows wait to be imported."""
+        return self.phase is ImportPhase.TRIED and self.job.are_rows_kept
+
+    @property
+    def progress(self) -> str:
+        """How far it is: "340,000 of 1,000,000"."""
+        job = self.job
+        if self.phase is ImportPhase.READING and not self.is_sync:
+            parts = {"read": filesizeformat(job.read_bytes), "size": filesizeformat(job.size)}
+            rows = _("%(count)s rows") % {"count": f"{job.row_count:,}"}
+            return f"{_('%(read)s of %(size)s') % parts} · {rows}"
+        if self.phase is ImportPhase.READING:
+            return _("%(count)s rows") % {"count": f"{job.row_count:,}"}
+        if self.phase is ImportPhase.RECEIVING:
+            return ""
+        return _("%(done)s of %(total)s") % {"done": f"{job.done_count:,}", "total": f"{job.row_count:,}"}
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of the phase is done, 0 to 1; None: nobody knows how much there is."""
+        job = self.job
+        done, total = job.done_count, job.row_count
+        if self.phase is ImportPhase.READING:
+            done, total = job.read_bytes, job.size
+        return min(1.0, done / total) if total else None
+
+    @property
+    def error(self) -> str:
+        """Why nothing, or not all, was taken over; empty where all was."""
+        code = self.job.error_code
+        if not code:
+            return ""
+        if code in _ERRORS:
+            return str(_ERRORS[code])
+        if code in set(FileProblem):
+            return file_problem_words(FileProblem(code), self.job.error_facts)
+        detail = self.job.error_facts.get("detail", "")
+        return _("The connection did not list its machines: %(reason)s") % {"reason": f"{code} {detail}".strip()}
+
+    @property
+    def totals(self) -> list[tuple[str, str]]:
+        """Outcome in words and its number of rows."""
+        counts = self.job.counts
+        return [(str(words), f"{counts.get(outcome.value, 0):,}") for outcome, words in ROW_OUTCOMES.items()]
+
+    @property
+    def linux(self) -> int:
+        """How many of the skipped rows are Linux machines."""
+        return int(self.job.counts.get("linux", 0))
+
+    @cached_property
+    def rows(self) -> list[RowReport]:
+        """What was changed first, then what was left out (Linux last), then what is as it was; the first thousand."""
+        found: list[RowReport] = []
+        for outcome in RowOutcome:
+            if len(found) < MOST_SHOWN:
+                answers = ImportAnswer.objects.filter(job=self.job, outcome=outcome.value).order_by("number")
+                found += sorted(map(row_report, answers[:MOST_ANSWERS]), key=lambda row: row.urgency)
+        return found[:MOST_SHOWN]
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether every row is on the page."""
+        return self.job.done_count <= MOST_SHOWN
+
+
+def row_report(answer: ImportAnswer) -> RowReport:
+    """What became of a row, as it is told."""
+    return RowReport(
+        answer.number,
+        answer.name,
+        answer.arm_id,
+        RowOutcome(answer.outcome),
+        tuple(answer.changed),
+        RowProblem(answer.problem) if answer.problem else None,
+        answer.detail,
+        tuple(answer.cleaned),
+    )
+
+
+def job_or_404(pk: UUID) -> ImportJob:
+    """The job of this id, with whom and what it belongs to."""
+    job = ImportJob.objects.select_related("connection", "requested_by").filter(pk=pk).first()
+    if job is None:
+        raise Http404
+    return job
+
+
+def earlier_imports(*, most: int = 20) -> list[ImportPage]:
+    """The newest imports, also those that are under way."""
+    jobs: QuerySet[ImportJob] = ImportJob.objects.select_related("connection", "requested_by")
+    return [ImportPage(job) for job in jobs.order_by("-created_at", "pk")[:most]]
+
+
+def answer_lines(job: ImportJob) -> Iterator[str]:
+    """Every answer that is kept, as CSV, in the order of the rows."""
+    yield BYTE_ORDER_MARK + _csv_line(
+        [_("Row"), _("Name"), _("Resource id"), _("Outcome"), _("Reason or changed facts")]
+    )
+    for answer in ImportAnswer.objects.filter(job=job).order_by("number").iterator(chunk_size=2_000):
+        row = row_report(answer)
+        yield _csv_line([str(row.number), row.name, row.arm_id, row.outcome_label, row.explanation])
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow([harmless(cell) for cell in cells])
+    return buffer.getvalue()
+
+
+def import_limit() -> str:
+    """How large a file may be, in words."""
+    return filesizeformat(settings.MAX_IMPORT_BYTES)
+
+
+def sync_of(connection: Connection) -> ImportPage | None:
+    """The last time that a connection was asked for its machines, or the one under way; None: never."""
+    sync = InventorySync.objects.select_related("job__connection", "job__requested_by").filter(connection=connection)
+    found = sync.first()
+    return None if found is None or found.job is None else ImportPage(found.job)
