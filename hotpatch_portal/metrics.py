@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from updates.selectors.load import measure_load
+from updates.engine import telemetry
+from updates.engine.telemetry import Called, Moved
+from updates.selectors.load import kinds_of_connections, measure_load
 
 log = structlog.get_logger(__name__)
 # A scrape must end before Prometheus gives up (10 s), and must not hold up anybody.
@@ -44,13 +46,13 @@ TRANSITIONS = Counter(
 CALLS = Histogram(
     "hotpatch_connector_call_seconds",
     "How long calls of connectors took; a call is about many machines.",
-    ["connector", "call"],
+    ["connector", "call", "outcome"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
     registry=_counted,
 )
-ANSWERS = Counter(
-    "hotpatch_connector_answers",
-    "What connectors answered, machine by machine.",
+ASKED = Counter(
+    "hotpatch_connector_operations",
+    "Operations that connectors were called for.",
     ["connector", "call", "outcome"],
     registry=_counted,
 )
@@ -112,20 +114,34 @@ def _counted_here() -> Iterable[Metric]:
 # --- what is counted ---------------------------------------------------------------------------------------------
 
 
-def count_transitions(kind: str, from_state: str, to_state: str, count: int) -> None:
-    """So many operations of a kind went from one state to another."""
-    TRANSITIONS.labels(kind, from_state, to_state).inc(count)
+def count_moved(moved: Moved) -> None:
+    """Operations of a kind went from one state to another."""
+    TRANSITIONS.labels(moved.kind, moved.from_state, moved.to_state).inc(moved.count)
 
 
-def count_call(connector: str, call: str, outcomes: Mapping[str, int], seconds: float) -> None:
-    """A connector was called once; `outcomes` says how many machines got which answer."""
-    CALLS.labels(connector, call).observe(seconds)
-    for outcome, count in outcomes.items():
-        ANSWERS.labels(connector, call, outcome).inc(count)
+def count_called(called: Called) -> None:
+    """A connector was called once, for many operations."""
+    kind = _kind_of(called.connection_id)
+    CALLS.labels(kind, called.call, called.outcome).observe(called.seconds)
+    ASKED.labels(kind, called.call, called.outcome).inc(called.count)
+
+
+_kinds: dict[int, str] = {}
+
+
+def _kind_of(connection_id: int) -> str:
+    """The kind of a connection, which never changes: read once. Counting never fails for what it counts."""
+    if connection_id not in _kinds:
+        with suppress(DatabaseError, InterfaceError):
+            _kinds.update(kinds_of_connections())
+    return _kinds.get(connection_id, "unknown")
 
 
 def listen() -> None:
-    """Count what the engine tells of its transitions and of the connectors' answers."""
+    """Count what the engine tells: sets that changed state, and calls of connectors."""
+    if count_moved not in telemetry.on_moved:
+        telemetry.on_moved.append(count_moved)
+        telemetry.on_called.append(count_called)
 
 
 # --- the scrape --------------------------------------------------------------------------------------------------
@@ -170,6 +186,14 @@ def _from_database() -> Iterator[Metric]:
         overdue.add_metric(labels, one.overdue_seconds)
         paused.add_metric(labels, one.paused_seconds)
     yield from (queued, running, overdue, paused)
+    resting = GaugeMetricFamily(
+        "hotpatch_budget_resting_seconds",
+        "Until a budget that rests is drawn on again; those that rest alone are told.",
+        labels=["connection", "budget"],
+    )
+    for name, budget, seconds in load.resting:
+        resting.add_metric([name, budget], seconds)
+    yield resting
     workers = GaugeMetricFamily(
         "hotpatch_worker_silent_seconds", "Since a worker was last heard of.", labels=["worker"]
     )

@@ -25,9 +25,10 @@ from hotpatch_portal import metrics, outside
 from hotpatch_portal.checks import open_metrics
 from hotpatch_portal.environment import Environment, SettingError
 from hotpatch_portal.management.commands.serve_metrics import application
-from patching.terms import OperationState
 from tests.factories import ConnectionFactory, OperationFactory
-from updates.models import WorkerHeartbeat
+from updates.engine import telemetry
+from updates.engine.telemetry import Called, Moved
+from updates.models import Bucket, WorkerHeartbeat
 from updates.services.workers import forget_workers, hear
 
 pytestmark = pytest.mark.django_db
@@ -201,7 +202,7 @@ def test_a_scrape_costs_the_same_for_every_fleet(client: Client, token: None, dj
     for count in (1, 20):
         for _ in range(count):
             OperationFactory()
-        with django_assert_num_queries(5):  # a savepoint and its release, the time-out, connections, workers
+        with django_assert_num_queries(6):  # a savepoint and its release, the time-out, connections, workers, budgets
             client.get("/metrics", headers=BEARER)
 
 
@@ -219,13 +220,36 @@ def test_pages_are_timed_by_the_name_of_their_view(client: Client, token: None) 
 
 def test_transitions_and_calls_are_counted(client: Client, token: None) -> None:
     before = samples(client.get("/metrics", headers=BEARER).content.decode())
-    metrics.count_transitions("installation", OperationState.QUEUED.value, OperationState.STARTING.value, 7)
-    metrics.count_call("simulator", "start", {"accepted": 6, "connector.throttled": 1}, 0.2)
+    metrics.count_moved(Moved("installation", "queued", "starting", "", 7, 0.01))
+    metrics.count_called(Called(ConnectionFactory().pk, "start", "answered", 6, 0.2))
+    metrics.count_called(Called(0, "find", "failed", 1, 0.2))  # it was removed meanwhile
     after = samples(client.get("/metrics", headers=BEARER).content.decode())
     grown = {name: value - before.get(name, 0) for name, value in after.items()}
     assert grown['hotpatch_operation_transitions_total{from="queued",kind="installation",to="starting"}'] == 7
-    assert grown['hotpatch_connector_answers_total{call="start",connector="simulator",outcome="accepted"}'] == 6
-    assert grown['hotpatch_connector_call_seconds_count{call="start",connector="simulator"}'] == 1
+    labels = 'call="start",connector="simulator",outcome="answered"'
+    assert grown[f"hotpatch_connector_operations_total{{{labels}}}"] == 6
+    assert grown[f"hotpatch_connector_call_seconds_count{{{labels}}}"] == 1
+    assert grown['hotpatch_connector_operations_total{call="find",connector="unknown",outcome="failed"}'] == 1
+
+
+def test_the_engine_is_listened_to_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "on_moved", [])
+    monkeypatch.setattr(telemetry, "on_called", [])
+    for _ in range(2):
+        metrics.listen()
+    assert telemetry.on_moved == [metrics.count_moved]
+    assert telemetry.on_called == [metrics.count_called]
+
+
+def test_budgets_that_rest_are_told(client: Client, token: None) -> None:
+    connection_ = ConnectionFactory(name="Azure")
+    now = timezone.now()
+    for name, until in (("a:westeurope", now + timedelta(seconds=60)), ("a:northeurope", now), ("", None)):
+        Bucket.objects.create(connection=connection_, name=name, refilled_at=now, not_before=until)
+    found = samples(client.get("/metrics", headers=BEARER).content.decode())
+    resting = {name: value for name, value in found.items() if name.startswith("hotpatch_budget_resting")}
+    assert list(resting) == ['hotpatch_budget_resting_seconds{budget="a:westeurope",connection="Azure"}']
+    assert 50 < next(iter(resting.values())) <= 60
 
 
 # --- several processes -------------------------------------------------------------------------------------------
@@ -238,9 +262,11 @@ from django.conf import settings
 from hotpatch_portal.counting import start_counting
 start_counting(settings.PORTAL_DIR)
 from hotpatch_portal import metrics
-metrics.count_transitions("assessment", "queued", "starting", 2)
+from updates.engine.telemetry import Moved
+assert metrics.count_moved in metrics.telemetry.on_moved
+metrics.count_moved(Moved("assessment", "queued", "starting", "", 2, 0.0))
 pid = os.fork()
-metrics.count_transitions("assessment", "queued", "starting", 3)
+metrics.count_moved(Moved("assessment", "queued", "starting", "", 3, 0.0))
 metrics.REQUESTS.labels("tour", "GET", "2xx").observe(0.03)
 if pid:
     os.waitpid(pid, 0)

@@ -12,6 +12,7 @@ from django.db.backends.utils import CursorWrapper
 
 from patching.terms import OperationState
 from updates.models import IN_FLIGHT_STATES
+from vms.models import Connection
 
 # A connection is a row that an administrator made; beyond this many, numbers per connection help nobody.
 MOST_CONNECTIONS = 500
@@ -31,10 +32,11 @@ class ConnectionLoad:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """All connections in the order of their names, and each worker with the seconds since it was heard of."""
+    """All connections in the order of their names, and each worker with the seconds since it was heard of, and budgets that rest."""
 
     connections: Sequence[ConnectionLoad]
     workers: dict[str, float]
+    resting: Sequence[tuple[str, str, float]]  # budgets: connection, name (empty: the whole connection), seconds left
 
 
 _CONNECTIONS = """
@@ -57,6 +59,12 @@ ORDER BY c.name LIMIT %(most)s
 """
 _WORKERS = "SELECT name, extract(epoch FROM clock_timestamp() - heard_at) FROM updates_workerheartbeat ORDER BY name"
 
+_RESTING = """
+SELECT c.name, b.name, extract(epoch FROM b.not_before - clock_timestamp())
+FROM updates_bucket b JOIN vms_connection c ON c.id = b.connection_id
+WHERE b.not_before > clock_timestamp() ORDER BY b.not_before DESC LIMIT %s
+"""
+
 
 @contextmanager
 def _within(seconds: float) -> Iterator[CursorWrapper]:
@@ -67,7 +75,7 @@ def _within(seconds: float) -> Iterator[CursorWrapper]:
 
 
 def measure_load(*, seconds: float) -> Load:
-    """Count, with at most so many seconds for each of two statements. Raises OperationalError beyond that."""
+    """Count, with at most so many seconds for each of three statements. Raises OperationalError beyond that."""
     parameters: dict[str, Any] = {
         "queued": OperationState.QUEUED.value,
         "in_flight": IN_FLIGHT_STATES,
@@ -80,7 +88,10 @@ def measure_load(*, seconds: float) -> Load:
             for name, kind, queued, in_flight, overdue, paused in cursor.fetchall()
         ]
         cursor.execute(_WORKERS)
-        return Load(loads, {name: float(age) for name, age in cursor.fetchall()})
+        workers = {name: float(age) for name, age in cursor.fetchall()}
+        cursor.execute(_RESTING, [MOST_CONNECTIONS])
+        resting = [(name, budget, float(left)) for name, budget, left in cursor.fetchall()]
+        return Load(loads, workers, resting)
 
 
 def seconds_since_a_worker(*, seconds: float) -> float | None:
@@ -89,3 +100,8 @@ def seconds_since_a_worker(*, seconds: float) -> float | None:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp() - max(heard_at)) FROM updates_workerheartbeat")
         (age,) = cursor.fetchone() or (None,)
     return None if age is None else float(age)
+
+
+def kinds_of_connections() -> dict[int, str]:
+    """The kind of each connection, by its id."""
+    return dict(Connection.objects.values_list("pk", "kind"))
