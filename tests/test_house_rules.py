@@ -257,7 +257,7 @@ def test_templates_keep_to_the_house(path: Path) -> None:
         assert "{% csrf_token %}" in form, "a form without its token"
 
 
-# Templates are the top floor (docs/adr/0010-templates-are-the-top-floor.md): they name pages of every app, by its name.
+# Templates are the top floor (docs/adr/0011-templates-are-the-top-floor.md): they name pages of every app, by its name.
 LINKS = {
     "account": {""},
     "admin": {"admin"},
