@@ -11,6 +11,7 @@ from pghistory.middleware import HistoryMiddleware
 
 from audit.context import forget
 from audit.tags import Door
+from ui.uploads import is_received_in_pieces
 
 MAX_REASON = 500
 
@@ -30,6 +31,7 @@ class SignedRequests(HistoryMiddleware):
         is_admin = request.path.startswith(reverse("admin:index"))
         facts: dict[str, Any] = super().get_context(request)
         facts["door"] = (Door.ADMIN if is_admin else Door.PAGE).value
-        if reason := request.POST.get("reason", "").strip()[:MAX_REASON]:
+        # The view reads a form that comes in pieces itself; it may not be read before.
+        if not is_received_in_pieces(request) and (reason := request.POST.get("reason", "").strip()[:MAX_REASON]):
             facts["reason"] = reason
         return facts
