@@ -26,7 +26,12 @@ REQUESTS = {
 def note_requests(
     *, kind: OperationKind, vm_ids: Collection[int], plan: Mapping[str, Any] | None, requested_by: User
 ) -> None:
-    """Keep that a person asked these machines for an operation (of a bulk request the request itself is kept)."""
+    """Keep that a person asked these machines for an operation.
+
+    Of a bulk request the request itself is kept, and of a change of settings what was changed.
+    """
+    if kind not in REQUESTS:
+        return
     vms = VirtualMachine.objects.filter(pk__any=array(vm_ids)).order_by("pk")
     detail = {"plan": dict(plan)} if plan else {}
     record(acts=[Act(REQUESTS[kind], **vm.where, detail=detail) for vm in vms], by=requested_by)

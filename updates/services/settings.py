@@ -59,7 +59,15 @@ def apply_settings_again(*, vm_id: int, requested_by: User) -> RequestOutcome | 
     """Carry to a VM what it shall have and does not report; None: it reports just that, or its connector cannot do it."""
     able = VirtualMachine.objects.filter(connection__kind__in=kinds_with(Capability.SETTINGS))
     vm = able.select_for_update(of=("self",), no_key=True).filter(pk=vm_id, desired_settings__isnull=False).first()
-    return _carry({vm.pk: vm.desired}, requested_by).get(vm.pk) if vm is not None else None
+    if vm is None:
+        return None
+    answer = _carry({vm.pk: vm.desired}, requested_by).get(vm.pk)
+    if answer is not None and answer.verdict is not Answer.REFUSED:
+        record(
+            acts=[Act(Tag.SETTINGS_CHANGE, **vm.where, source="vms.virtualmachine", after=vm.desired.as_json)],
+            by=requested_by,
+        )
+    return answer
 
 
 MAX_NAMED = 20  # machines whose names an event holds
