@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from hotpatch_portal.demo import MAIN
 from playwright.sync_api import Page, expect
 
+from demo.fleet import MAIN
 from tests.browser.test_journey import RUN_MS, open_updates
 
 pytestmark = pytest.mark.browser

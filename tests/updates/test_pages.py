@@ -461,7 +461,7 @@ def test_a_second_installation_conflicts_with_a_link(page: Client, make_vm: Call
     second = wizard(page, vm, "install", step="review")
     assert second.status_code == 409
     assert first["Location"].encode() in second.content
-    assert "An installation or a rollback is queued or running on this machine." in text_of(second)
+    assert "An operation that changes this machine is queued or running." in text_of(second)
 
 
 def test_cancel_while_queued_and_not_after(page: Client, make_vm: Callable[..., VirtualMachine]) -> None:
