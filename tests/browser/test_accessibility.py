@@ -79,6 +79,13 @@ def addresses(page: Page) -> dict[str, str]:
     page.get_by_role("button", name="Install on 4 machines").click()
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
+    page.goto("/virtual-machines/import/")
+    file = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_role("checkbox", name="Dry run").check()
+    page.get_by_role("button", name="Import", exact=True).click()
+    page.wait_for_url(re.compile(r"/virtual-machines/import/[0-9a-f-]{36}/"))
+    import_job = page.url
     return {
         "rollouts": "/rollouts/",
         "rollout": rollout,
@@ -98,10 +105,12 @@ def addresses(page: Page) -> dict[str, str]:
         "list-empty": "/virtual-machines/?q=nothing-of-this-name",
         "images": "/virtual-machines/images/",
         "import": "/virtual-machines/import/",
+        "import-job": import_job,
         "create": "/virtual-machines/create/",
         "overview": vm,
         "settings": f"{vm}settings/",
         "activity": f"{vm}activity/",
+        "fleet-activity": "/activity/",
         "settings-change": f"/virtual-machines/settings/?vm={vm.strip('/').rsplit('/', 1)[1]}",
         "recommended": updates,
         "compliance": f"{updates}?tab=compliance",
@@ -129,7 +138,7 @@ def addresses(page: Page) -> dict[str, str]:
 NO_PAGES = {
     "home",  # leads to the list
     *("healthz", "readyz", "metrics"),  # a word, or numbers
-    "vms:vm-export",  # a file
+    *("vms:vm-export", "vms:import-answers", "activity-export"),  # files
     "updates:ended",  # a part: the toasts
     "account_login",  # looked at signed out
     "account_set_password",  # for accounts without a password
