@@ -131,7 +131,7 @@ def test_nothing_on_any_page_answers_403(
             continue
         where = address(name, vm, operation)
         answer = client.get(where)
-        if answer.status_code != 200:
+        if answer.status_code != 200 or answer.streaming:  # a file has no commands
             continue
         looked_at += 1
         html = answer.content.decode()
