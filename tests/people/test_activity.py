@@ -292,7 +292,7 @@ ACTS: dict[str, tuple[Tag, Callable[[Client, dict[str, Any]], Any]]] = {
     "change settings": (
         Tag.SETTINGS_CHANGE,
         lambda c, w: c.post(
-            reverse("vms:settings-change"), {"vm": _vm(w).pk, "go": "apply", "reboot_setting": "Never"}
+            reverse("updates:settings-change"), {"vm": _vm(w).pk, "go": "apply", "reboot_setting": "Never"}
         ),
     ),
     "remove a machine": (
