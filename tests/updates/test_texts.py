@@ -144,7 +144,7 @@ def test_every_code_that_is_written_is_a_member() -> None:
 
 
 # Codes that tests let a connector make up.
-MADE_UP = {"connector.new", "connector.lost", "health.odd"}
+MADE_UP = {"connector.new", "connector.lost", "connector.forbidden", "health.odd"}
 
 
 def test_the_product_names_codes_by_their_members() -> None:
