@@ -327,7 +327,7 @@ class Simulator:
     def _observe_settings(self, request: ObserveRequest, elapsed: float) -> Observation | ConnectorError:
         """The machine takes any settings, and has them when it says so."""
         if request.settings is None:
-            return ConnectorError("connector.garbage", "a change of settings without settings")
+            return ConnectorError(ErrorCode.CONNECTOR_GARBAGE, "a change of settings without settings")
         if elapsed >= SETTINGS_SECONDS:
             self._tell(request, [_Stretch("configuring", 0.0, SETTINGS_SECONDS)])
             return Observation(settings=request.settings)
