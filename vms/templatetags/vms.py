@@ -69,7 +69,7 @@ _ROW = (
     '<tr>%s<th scope="row"><a href="%s">%s</a>%s%s<td data-label="%s">%s<td data-label="%s">%s%s%s'
     "<td>%s<td>%s<td>%s<td>%s<td>%s"
 )
-_TICK = '<td class="tick"><input type="checkbox" name="vm" value="%s" aria-label="%s">'
+_TICK = '<td><input type="checkbox" name="vm" value="%s" aria-label="%s">'
 
 
 @register.simple_tag
