@@ -41,7 +41,7 @@ def acting(
 
 
 def forget() -> None:
-    """After the outermost context: the rest of an open transaction is not signed by it."""
+    """Clear the signature, so that the rest of an open transaction is not signed with it."""
     if connection.in_atomic_block and not connection.needs_rollback:
         with connection.cursor() as cursor:
             cursor.execute(

@@ -78,7 +78,7 @@ class Entry:
 
     @property
     def who(self) -> str:
-        """Who did it, or for whom the portal did."""
+        """The person who did it, or the person that the portal did it for."""
         event = self.event
         if event.door == Door.PORTAL:
             return _("Hotpatch Portal for %(person)s") % {"person": event.person} if event.person else "Hotpatch Portal"

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 class Tag(models.TextChoices):
     """Every act that is kept. The value is stored for good: a tag may be added, never renamed."""
 
-    # machine: something was done to a machine, or asked of it
+    # machine: a change of one machine, or an operation that was requested for it
     ASSESSMENT_REQUEST = "machine:assessment:request", _("Assessment requested")
     INSTALLATION_REQUEST = "machine:installation:request", _("Installation requested")
     ROLLBACK_REQUEST = "machine:rollback:request", _("Rollback requested")

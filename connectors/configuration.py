@@ -202,7 +202,7 @@ _WORDS = {
 
 
 def _readable(kind: FieldType, value: Any) -> Any:
-    """The value as its type; None where it is none of it."""
+    """Convert a JSON value to the type of its field; None if it has another type."""
     if kind is FieldType.FLAG:
         return value if isinstance(value, bool) else None
     if kind in {FieldType.TEXT, FieldType.CHOICE}:
@@ -221,7 +221,7 @@ def _readable(kind: FieldType, value: Any) -> Any:
 
 
 def day_of(value: object) -> date | None:
-    """A day, or one that is written as 2026-05-20; None where it is none."""
+    """Convert to a day: a date, or text such as 2026-05-20; None for anything else."""
     if isinstance(value, date):
         return None if isinstance(value, datetime) else value
     if not isinstance(value, str) or len(value) != len("2026-05-20"):

@@ -57,7 +57,7 @@ CALL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a connector works, so that nobody hands it more than it can do under one lease.
+    """How fast a connector works. A claim takes no more than it can do under one lease.
 
     `chunk`: how many looks one call takes. `start_seconds`, `look_seconds`: what one start and one look take, as long as
     nothing was measured on the connection itself; 0: too little to matter.

@@ -94,12 +94,12 @@ _UNKNOWN = Traits()
 
 
 def traits_of(kind: str) -> Traits:
-    """The traits of a kind. One that nobody knows is taken for real, and for one that patches by itself."""
+    """The traits of a kind. An unknown kind counts as real, and as one whose platform patches by itself."""
     return KINDS[kind].traits if kind in KINDS else _UNKNOWN
 
 
 def capabilities_of(kind: str) -> frozenset[Capability]:
-    """What a kind can do; one that nobody knows can do nothing."""
+    """The capabilities of a kind; none for an unknown kind."""
     return KINDS[kind].capabilities if kind in KINDS else frozenset()
 
 

@@ -35,7 +35,7 @@ STATEMENT_SECONDS = 2.0
 ENDED = "0"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # the format that every Prometheus reads
 
-disable_created_metrics()  # a second sample for each, of which nobody asks anything
+disable_created_metrics()  # the `_created` samples: no dashboard and no alert uses them
 _counted = CollectorRegistry()
 TRANSITIONS = Counter(
     "hotpatch_operation_transitions",

@@ -127,14 +127,14 @@ readiness = Readiness()
 @login_not_required
 @require_safe
 def healthz(_request: HttpRequest) -> HttpResponse:
-    """This process answers. It asks nobody else."""
+    """200 while this process answers. It asks neither the database nor another process."""
     return _answer("ok\n")
 
 
 @login_not_required
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Whether pages and operations work: 200 or 503. The reasons go to the log, and to who holds the token."""
+    """Whether pages and operations work: 200 or 503. The reasons go to the log, and to a request with the token."""
     reasons = readiness.ask()
     text = "\n".join(("not ok", *(reasons if holds_token(request) else ()))) if reasons else "ok"
     return _answer(f"{text}\n", status=503 if reasons else 200)
@@ -143,7 +143,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_safe
 def scrape(request: HttpRequest) -> HttpResponse:
-    """The metrics, for who holds the token. Where there is none, this address does not exist."""
+    """The metrics, for a request with the token. 404 if no token is set."""
     if not settings.METRICS_TOKEN:
         return _answer("Not found.\n", status=404)
     if not holds_token(request):

@@ -137,7 +137,7 @@ class EventCode(StrEnum):
 
 
 def storable_code(raw: str) -> str:
-    """A connector's code as it is stored and shown: printable, at most 60 characters; UNKNOWN if nothing of it is left."""
+    """Make a connector's code fit to be stored and shown: printable, at most 60 characters; UNKNOWN if nothing remains."""
     if 0 < len(raw) <= MOST_CHARACTERS and raw.isprintable() and raw == raw.strip():
         return raw
     printable = "".join(character for character in raw if character.isprintable()).strip()

@@ -118,7 +118,7 @@ SUBJECTS = {
 
 
 def tag_choices() -> list[Any]:
-    """Everything, and for each subject all of it and each act."""
+    """All acts, and for each subject all of its acts and each one."""
     choices: list[Any] = [("", _("Everything"))]
     for subject, label in SUBJECTS.items():
         acts = [(tag.value, tag.label) for tag in Tag if tag.value.startswith(f"{subject}:")]

@@ -569,7 +569,7 @@ def error_text(code: str) -> ErrorText:
 
 
 def fault_text(code: str) -> Text:
-    """Say where the cause of an error lies; nothing of a code that is not ours: nobody knows."""
+    """Say where the cause of an error lies; empty for a code that is not ours."""
     known = ErrorCode.of(code)
     return "" if known is ErrorCode.UNKNOWN else FAULTS[known.fault]
 

@@ -217,7 +217,7 @@ class ImportPhase(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the job has ended, or waits for a person."""
         return self in _OVER
 
 

@@ -163,9 +163,9 @@ class ImportAnswer(models.Model):
 
 
 class MachineDocument(models.Model):
-    """What the source of a machine said of it last, as it said it: in ARM's JSON, whatever of it we use.
+    """The raw document of a machine, in ARM's JSON, as its source last sent it; fields that we do not use are kept, too.
 
-    `is_listed`: its connection lists the machine by itself. A machine that was listed, and is so no more, is gone.
+    `is_listed`: the connection's own inventory has the machine. Once it does not have it any more, the machine is gone.
     """
 
     vm = models.OneToOneField("vms.VirtualMachine", on_delete=models.CASCADE, primary_key=True, related_name="document")

@@ -46,12 +46,12 @@ class ImportPage:
 
     @property
     def phase(self) -> ImportPhase:
-        """What it is doing."""
+        """The phase of the job, in words."""
         return ImportPhase(self.job.phase)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the job has ended, or waits for a person."""
         return self.phase.is_over
 
     @property
@@ -147,7 +147,7 @@ def row_report(answer: ImportAnswer) -> RowReport:
 
 
 def job_or_404(pk: UUID) -> ImportJob:
-    """The job of this id, with whom and what it belongs to."""
+    """The job with this id, its person and its connection read along; Http404 if there is none."""
     job = ImportJob.objects.select_related("connection", "requested_by").filter(pk=pk).first()
     if job is None:
         raise Http404

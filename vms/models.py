@@ -654,7 +654,7 @@ class VirtualMachine(models.Model):
                 condition=pgtrigger.AnyChange(*JUDGED_FIELDS),
                 func="NEW.are_words_due = true; RETURN NEW;",
             ),
-            # What a VM has it need not be told: whoever writes, a wish that has come true is none any more.
+            # Clears the wanted settings once the VM reports them, whatever statement wrote the row.
             pgtrigger.Trigger(
                 name="desired_settings_met",
                 when=pgtrigger.Before,

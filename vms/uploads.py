@@ -75,7 +75,7 @@ class Receiver(FileUploadHandler):
 
 @contextmanager
 def received(request: PortalRequest) -> Iterator[Receiver]:
-    """Receive the file of this form. What has not become a job at the end is kept by nobody."""
+    """Receive the file of this form. Pieces whose job was not started are deleted at the end."""
     receiver = Receiver(request)
     if is_received_in_pieces(request):
         request.upload_handlers = [receiver]

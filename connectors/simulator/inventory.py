@@ -19,7 +19,7 @@ WITHOUT_HOTPATCH = "2019-datacenter"
 
 
 def discovered(*, seed: int, size: int, cursor: str) -> DiscoveredPage:
-    """The page behind this cursor of an inventory of this size. Raises ValueError where the cursor is none of ours."""
+    """The page behind this cursor of an inventory of this size. Raises ValueError if the simulator did not make the cursor."""
     first = int(cursor) if cursor else 0
     last = min(size, first + PAGE)
     machines = [DiscoveredVm(document(seed, number)) for number in range(first, last)]

@@ -148,7 +148,7 @@ def test_what_fails_again_and_again_ends_and_says_so(simulator: Connection, monk
     assert not VirtualMachine.objects.exists()
 
 
-# --- all of it is checked first ----------------------------------------------------------------------------------
+# --- the whole file is checked first ----------------------------------------------------------------------------------
 
 
 def test_nothing_is_taken_over_before_the_last_row_was_read(simulator: Connection) -> None:

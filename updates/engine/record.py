@@ -37,7 +37,7 @@ def postpone(operation_ids: Sequence[UUID], state: OperationState, until: dateti
 
 
 def still_mine(rows: Sequence[ClaimedRow], leased_until: datetime) -> list[ClaimedRow]:
-    """Those of these rows that nobody has claimed since, locked until the transaction ends.
+    """Of these rows, those that no other worker has claimed since, locked until the transaction ends.
 
     A worker that was stopped for longer than its lease must not speak for operations that another has taken over.
     """
@@ -140,7 +140,7 @@ def shares_budget(row: ClaimedRow, error: ConnectorError) -> bool:
 
 
 def leave_in_doubt(rows: Sequence[ClaimedRow], *, now: datetime, leased_until: datetime) -> None:
-    """Nobody knows whether these starts arrived: they stay in `starting` and are recovered like a dead worker's."""
+    """Whether these starts arrived is not known: they stay in `starting` and are recovered like those of a worker that died."""
     by_delay: dict[timedelta, list[ClaimedRow]] = defaultdict(list)
     for row in rows:
         by_delay[retry_delay(row.attempts)].append(row)
@@ -210,7 +210,7 @@ def _ended(row: ClaimedRow, code: str, detail: str | None = None) -> Change:
 def fail(
     rows: Sequence[tuple[ClaimedRow, ConnectorError]], *, now: datetime, leased_until: datetime, is_silent: bool = False
 ) -> None:
-    """End runs whose connector said no for good. `is_silent`: and nobody knows what they did to their machines."""
+    """End runs that the connector refused for good. `is_silent`: what they did to their machines is not known."""
     if not rows:
         return
     errors = {row.pk: error for row, error in rows}
@@ -228,7 +228,7 @@ def fail(
 
 
 def give_up(rows: Sequence[ClaimedRow], code: str, *, now: datetime, leased_until: datetime) -> None:
-    """End runs that nobody can vouch for, and queue an assessment that finds out what is true."""
+    """End runs whose outcome is not known, and queue an assessment that finds out."""
     if not rows:
         return
     with transaction.atomic():

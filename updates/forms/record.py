@@ -1,4 +1,4 @@
-"""What cannot be undone takes the name of the machine, typed."""
+"""An act that cannot be undone is confirmed by typing the name of the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vms.models import VirtualMachine
 
 
 class NameForm(forms.Form):
-    """What cannot be undone takes the name of the machine, typed: a second thought."""
+    """An act that cannot be undone is confirmed by typing the name of the machine."""
 
     name = forms.CharField(
         label=_("Name of the machine"), max_length=80, widget=forms.TextInput(attrs={"autocomplete": "off"})

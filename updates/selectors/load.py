@@ -95,7 +95,7 @@ def measure_load(*, seconds: float) -> Load:
 
 
 def seconds_since_a_worker(*, seconds: float) -> float | None:
-    """How long ago the worker that was heard of last was; None: none ever. It may take so many seconds."""
+    """Seconds since any worker was last heard of; None: no worker ever was. `seconds` is the query's time-out."""
     with _within(seconds) as cursor:
         cursor.execute("SELECT extract(epoch FROM clock_timestamp() - max(heard_at)) FROM updates_workerheartbeat")
         (age,) = cursor.fetchone() or (None,)

@@ -1,4 +1,4 @@
-"""A second thought: what means many machines is confirmed by their number, typed."""
+"""An act on many machines is confirmed by typing their number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CountForm(forms.Form):
-    """All that match are confirmed by their number, typed."""
+    """An act on all machines that match is confirmed by typing their number."""
 
     confirm = forms.CharField(
         label=_("Number of machines"),

@@ -144,7 +144,7 @@ class RecordForm(forms.Form):
             ) from None
 
     def clean_tags(self) -> dict[str, str]:
-        """Read `name=value` lines; the first that is none is named. Characters that nobody can see are dropped."""
+        """Read `name=value` lines; the error names the first line of another form. Invisible characters are dropped."""
         tags: dict[str, str] = {}
         for line in without_invisible(self.cleaned_data["tags"]).splitlines():
             name, sign, value = (part.strip() for part in line.partition("="))
@@ -271,7 +271,7 @@ class EditForm(RecordForm):
             },
         )
         self.vm = vm
-        # Where it is, it may stay, whoever may choose from what.
+        # The VM's own connection is always on offer, so that somebody without rights on it can save the form.
         self.offer(connections_owned_by(user) | Connection.objects.filter(pk=vm.connection_id).order_by("name"))
         probe = self.fields["health_probe"]
         assert isinstance(probe, ProbeField)

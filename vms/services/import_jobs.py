@@ -1,4 +1,4 @@
-"""An import as a job: its file arrives in pieces, all of it is read and checked, then it is taken over block by block.
+"""An import as a job: the file arrives in pieces, every row is read and checked, then the rows are written block by block.
 
 The database is the queue. A worker claims the job that has waited longest by pushing its `next_step_at` one lease ahead, by
 the database's clock, and puts a lease of its own on it; each block is one transaction that locks the job under this lease,
@@ -63,7 +63,7 @@ _FAST = 1  # of zlib's levels; an inventory shrinks to a tenth with it
 _LINUX = "linux"  # beside the outcomes in `counts`
 _PRUNE_BLOCK = 5_000
 
-# Why an import ended without having done all of it, beside `FileProblem` and a connector's own codes.
+# Why an import ended before its last row, beside `FileProblem` and a connector's own codes.
 RIGHT_LOST = "right_lost"
 INTERNAL = "internal"
 
@@ -107,7 +107,7 @@ def file_arrived(*, job_id: UUID, connection: Connection, file_name: str, size: 
 
 
 def forget_upload(*, job_id: UUID) -> None:
-    """The file did not arrive whole, or nobody may import it: nothing of it is kept."""
+    """Delete what arrived of a file that is incomplete, or whose sender may not import."""
     ImportJob.objects.filter(pk=job_id, phase=ImportPhase.RECEIVING.value).delete()
 
 
@@ -282,7 +282,7 @@ def _may(job: ImportJob) -> bool:
 
 
 def _end(claim: _Claim, phase: ImportPhase, *, code: str = "", facts: dict[str, Any] | None = None) -> bool:
-    """Nothing more happens; what was taken over before stays."""
+    """End the job in this phase. Machines that it has written stay."""
     mine = ImportJob.objects.filter(pk=claim.job_id, lease=claim.lease)
     mine.update(phase=phase.value, error_code=code, error_facts=facts or {}, **_OVER)
     return False
@@ -441,7 +441,7 @@ WHERE kept.document <> excluded.document OR kept.is_listed < excluded.is_listed
 
 
 def _write(job: ImportJob) -> None:
-    """Take the next block over, or say what would become of it."""
+    """Write the next block, or in a dry run say what would become of it."""
     is_dry_run = job.phase == ImportPhase.TRYING.value
     turn, number = job.cursor["turn"], job.cursor["number"]
     rows = list(ImportRow.objects.filter(job=job, turn=turn, number__gt=number).order_by("number")[:WRITE_BLOCK])
@@ -492,7 +492,7 @@ def _inventory_row(row: ImportRow) -> InventoryRow:
 
 
 def _moves_before(job: ImportJob, rows: Sequence[InventoryRow]) -> dict[UUID, str]:
-    """Where the rows before would have moved the machines that these rows may mean."""
+    """In a dry run: the ids that earlier rows would have moved these rows' machines to, by VM id."""
     arm_ids = [row.arm_id for row in rows]
     met = VirtualMachine.objects.filter(arm_id__in=arm_ids, vm_id__isnull=False).values("vm_id")
     moves = ImportRow.objects.filter(job=job, turn=ImportRow.MOVES, problem="", vm_id__in=met)

@@ -163,7 +163,7 @@ RETURNING vm.id
 
 @transaction.atomic
 def want_settings(*, wanted: Mapping[int, PatchSettings]) -> None:
-    """Keep what these VMs (by id) shall have from now on; who carries it to the machine is the caller."""
+    """Keep what these VMs (by id) shall have from now on. The caller queues the operation that carries it to the machine."""
     if wanted:
         rows, parameters = _rows(wanted)
         with connection.cursor() as cursor:
