@@ -28,7 +28,7 @@ def save_preferences(*, user: User, values: Mapping[str, str]) -> None:
     Preferences.objects.update_or_create(user=user, defaults=dict(values))
 
 
-def carry(response: HttpResponseBase, values: Mapping[str, str]) -> None:
+def carry(response: HttpResponseBase, *, values: Mapping[str, str]) -> None:
     """Put these preferences (by field) into the browser."""
     for name, value in values.items():
         remember(response, _COOKIES[name], value)
@@ -38,7 +38,7 @@ def carry_stored(response: HttpResponseBase, *, user: User) -> None:
     """Put what the user prefers into the browser; who never chose anything keeps what the browser has."""
     stored = Preferences.objects.filter(user=user).values_list(*_COOKIES).first()
     if stored is not None:
-        carry(response, dict(zip(_COOKIES, stored, strict=True)))
+        carry(response, values=dict(zip(_COOKIES, stored, strict=True)))
 
 
 def sessions_of(*, user: User) -> list[UserSession]:

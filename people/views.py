@@ -41,7 +41,7 @@ def set_preferences(request: PortalRequest) -> HttpResponse:
     response = HttpResponseRedirect(target)
     form = PreferencesForm(request.POST)
     if form.is_valid():
-        carry(response, form.sent)
+        carry(response, values=form.sent)
         if request.user.is_authenticated:
             save_preferences(user=request.user, values=form.sent)
             if len(form.sent) > 1:  # the account page; a menu of the top bar shows its effect by itself

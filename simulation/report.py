@@ -25,7 +25,7 @@ from simulation.train import Train, table
 SHOWN = 20
 
 
-# The clocks of the machines (hotpatch_portal/fleet.py gives each its Windows time zone), by the names of the tz database.
+# The clocks of the machines (bench/fleet.py gives each its Windows time zone), by the names of the tz database.
 CLOCKS = {
     "UTC": "UTC",
     "Tokyo Standard Time": "Asia/Tokyo",

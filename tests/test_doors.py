@@ -91,7 +91,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     **{(method, "metrics"): dict.fromkeys(WHO, 404) for method in ("get", "head")},
     ("get", "home"): dict.fromkeys(WHO, 302),
     ("get", "tour"): SIGNED_IN,
-    # without a demo there is nothing to reset (tests/hotpatch_portal/test_tour.py has one)
+    # without a demo there is nothing to reset (tests/demo/test_tour.py has one)
     ("post", "demo-reset"): dict.fromkeys(WHO, 404) | {"anonymous": 302},
     # 286: nothing to wait for
     ("get", "updates:ended"): dict.fromkeys(WHO, 286) | {"anonymous": 302},

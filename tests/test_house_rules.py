@@ -124,7 +124,6 @@ PAIRS = {
     "is_same_image",  # the same either way round
     "selected_vms",  # a user and a selection
     "connector_of",  # a row and a catalogue
-    "take",  # of a connection so many, at a moment
 }
 
 

@@ -101,7 +101,7 @@ class ImportPage:
         if code in _ERRORS:
             return str(_ERRORS[code])
         if code in set(FileProblem):
-            return file_problem_words(FileProblem(code), self.job.error_facts)
+            return file_problem_words(FileProblem(code), facts=self.job.error_facts)
         detail = self.job.error_facts.get("detail", "")
         return _("The connection did not list its machines: %(reason)s") % {"reason": f"{code} {detail}".strip()}
 

@@ -38,5 +38,5 @@ def discovered_page(*, connection: Connection, cursor: str, first: int) -> Disco
     page = connector.discover(cursor)
     if isinstance(page, ConnectorError):
         raise DiscoveryError(page)
-    rows = [inventory_row(number, found.document) for number, found in enumerate(page.machines, first)]
+    rows = [inventory_row(number, value=found.document) for number, found in enumerate(page.machines, first)]
     return DiscoveredPage(rows, page.next_cursor)

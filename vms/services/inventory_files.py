@@ -81,10 +81,10 @@ class InventoryFileError(Exception):
         self.facts = facts
 
     def __str__(self) -> str:
-        return file_problem_words(self.problem, self.facts)
+        return file_problem_words(self.problem, facts=self.facts)
 
 
-def file_problem_words(problem: FileProblem, facts: Mapping[str, Any]) -> str:
+def file_problem_words(problem: FileProblem, *, facts: Mapping[str, Any]) -> str:
     """The sentence that says what is wrong with a file. Sizes are in bytes."""
     shown = {name: filesizeformat(value) if name in {"size", "limit"} else value for name, value in facts.items()}
     return str(FILE_PROBLEMS[problem] % shown)
@@ -429,7 +429,7 @@ class InventoryReader:
 
     def _numbered(self, value: object) -> InventoryRow:
         self._count += 1
-        return inventory_row(self._count, value)
+        return inventory_row(self._count, value=value)
 
     def _note_page(self, members: dict[str, Any]) -> None:
         is_truncated = str(members.get(_TRUNCATED)).lower() in {"true", "1"}

@@ -116,7 +116,7 @@ class InventoryRow:
     document: dict[str, Any] | None = None
 
 
-def inventory_row(number: int, value: object) -> InventoryRow:
+def inventory_row(number: int, *, value: object) -> InventoryRow:
     """The row that this JSON value is."""
     arm_id, name = row_identity(value)
     content = row_facts(value)
