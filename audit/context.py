@@ -49,13 +49,6 @@ def forget() -> None:
             )
 
 
-@contextmanager
-def acting_for(person: User | None) -> Iterator[None]:
-    """A worker acts for the person who asked for it (None: for nobody, with the portal's right)."""
-    with acting(door=Door.PORTAL, person=person):
-        yield
-
-
 def operating_system_user() -> str:
     """The account that this process runs as; its number where the system has no name for it."""
     try:

@@ -1,6 +1,6 @@
 """What a connector is made from: a frozen dataclass per kind, read from JSON and checked field by field.
 
-A field says its bounds by `Annotated` and `Bounds`. The same description makes the form of a connection (vms.forms.typed_connection), so that
+A field says its bounds by `Annotated` and `Bounds`. The same description makes the form of a connection (vms.forms.connections), so that
 a form and a stored configuration are judged by one rule.
 """
 

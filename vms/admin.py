@@ -14,7 +14,7 @@ from audit.services import Act, record
 from audit.tags import Tag
 from connectors.registry import KINDS
 from ui.admin import LookOnlyAdmin, by_whom
-from vms.forms.typed_connection import form_for
+from vms.forms.connections import form_for
 from vms.models import (
     Connection,
     FactsEvent,

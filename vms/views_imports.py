@@ -15,11 +15,12 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from ui.uploads import form_is_sound, receives_in_pieces
 from vms.choices import ImportDoor
-from vms.import_form import ImportForm
+from vms.forms.imports import ImportForm
+from vms.import_models import ImportJob
 from vms.import_pages import ImportPage, answer_lines, earlier_imports, import_limit, job_or_404
 from vms.models import Connection
 from vms.selectors import owns_everything
-from vms.services.import_jobs import cancel_import, sync_inventory
+from vms.services.import_jobs import cancel_import, file_arrived, sync_inventory, take_over
 from vms.tasks import wake_importer
 from vms.uploads import Receiver, received
 
@@ -42,13 +43,25 @@ def vm_import(request: PortalRequest) -> HttpResponse:
 def _import_form(request: PortalRequest, receiver: Receiver) -> HttpResponse:
     is_sent = request.method == "POST"
     data, files = (request.POST, request.FILES) if is_sent else (None, None)
-    form = ImportForm(data, files, user=request.user, refused=receiver.error)
-    job = form.start() if form.is_bound and form.is_valid() else None
+    form = ImportForm(data, files, refused=receiver.error)
+    job = _started(request, form) if form.is_bound and form.is_valid() else None
     if job is not None:
         wake_importer(size=job.size)
         return redirect("vms:import-job", job.pk)
     context = {"form": form, "earlier": earlier_imports(), "limit": import_limit()}
     return render_page(request, "vms/import.html", context, status=422 if form.is_bound else 200)
+
+
+def _started(request: PortalRequest, form: ImportForm) -> ImportJob | None:
+    """The job that a valid form asks for. None: its dry run is not kept any more, and the form's errors say so."""
+    fields = form.cleaned_data
+    what = {"connection": fields["connection"], "is_dry_run": fields["is_dry_run"]}
+    if file := form.staged:
+        return file_arrived(job_id=file.job_id, file_name=file.name or "", size=file.size or 0, **what)
+    job = take_over(job_id=fields["draft"], requested_by=request.user, **what)
+    if job is None:
+        form.refuse_draft()
+    return job
 
 
 @require_GET

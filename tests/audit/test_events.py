@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from audit.context import acting, acting_for
+from audit.context import acting
 from audit.models import AuditEvent, OutboxCursor
 from audit.services import Act, mark_delivered, prune_events, record, undelivered
 from audit.tags import Door, Tag
@@ -99,12 +99,12 @@ def test_changes_of_a_row_are_signed_by_their_context(
 def test_what_follows_in_the_transaction_is_not_signed_by_a_context_that_has_ended(chief: User, owner: User) -> None:
     row = ConnectionFactory()
     with transaction.atomic():
-        with acting_for(chief):
+        with acting(door=Door.PORTAL, person=chief):
             Connection.objects.filter(pk=row.pk).update(max_in_flight=7)
         Connection.objects.filter(pk=row.pk).update(max_in_flight=8)
     assert last(Tag.CONNECTION_CHANGE).person == ""
     with acting(door=Door.PAGE, person=owner):
-        with acting_for(chief):
+        with acting(door=Door.PORTAL, person=chief):
             Connection.objects.filter(pk=row.pk).update(max_in_flight=9)
         Connection.objects.filter(pk=row.pk).update(max_in_flight=10)
     event = last(Tag.CONNECTION_CHANGE)

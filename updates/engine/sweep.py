@@ -11,8 +11,8 @@ import structlog
 from django.conf import settings
 from django.db import connection as database
 
-from connectors import connector_for
 from connectors.protocol import Connector, Traits
+from connectors.registry import connector_for
 from updates.engine.claim import STOPPING, Claim, claim_due, claims_of
 from updates.engine.work import Work
 from updates.models import Lane

@@ -20,8 +20,7 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.selectors.connections import connection_pictures, machines_with_misfortune, probe_connection
 from updates.tasks import wake_up
-from vms.forms.connections import MisfortuneForm, PauseForm
-from vms.forms.typed_connection import connection_form
+from vms.forms.connections import MisfortuneForm, PauseForm, connection_form
 from vms.models import Connection
 from vms.selectors import owns_everything
 from vms.services.connections import note_test, pause_connection, resume_connection, save_connection, set_misfortune

@@ -29,6 +29,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from audit.context import acting
 from audit.services import Act, record
 from audit.tags import Tag
 from vms.choices import BEFORE_WRITING, ImportDoor, ImportPhase, ImportSource
@@ -89,8 +90,8 @@ def add_piece(*, job_id: UUID, number: int, data: bytes) -> None:
 
 
 @transaction.atomic
-def file_arrived(*, job_id: UUID, connection: Connection, file_name: str, size: int, is_dry_run: bool) -> None:
-    """All pieces are here: the job is due. What the same person's dry runs had kept before goes."""
+def file_arrived(*, job_id: UUID, connection: Connection, file_name: str, size: int, is_dry_run: bool) -> ImportJob:
+    """All pieces are here: the job is due, and returned. What the same person's dry runs had kept before goes."""
     job = ImportJob.objects.select_for_update().get(pk=job_id, phase=ImportPhase.RECEIVING.value)
     if job.requested_by_id is not None:
         ImportJob.objects.filter(requested_by=job.requested_by_id, phase=ImportPhase.TRIED.value).update(
@@ -104,6 +105,8 @@ def file_arrived(*, job_id: UUID, connection: Connection, file_name: str, size: 
         phase=ImportPhase.READING.value,
         next_step_at=Now(),
     )
+    job.refresh_from_db()
+    return job
 
 
 def forget_upload(*, job_id: UUID) -> None:
@@ -259,7 +262,8 @@ def _step(claim: _Claim) -> bool:
         return _end(claim, ImportPhase.FAILED, code=error.code, facts={"detail": error.detail[:500]})
     with (
         transaction.atomic(),
-        pghistory.context(source="import", file=found.file_name, user=found.requested_by_id),
+        acting(person=found.requested_by),
+        pghistory.context(source="import", file=found.file_name),
     ):
         locked = claim.locked()
         if not _may(locked):

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from vms.import_models import ImportJob
 from vms.models import Connection
-from vms.services.import_jobs import file_arrived, take_over
 from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
-
-if TYPE_CHECKING:
-    from django.contrib.auth.models import User
 
 
 class ImportForm(forms.Form):
@@ -46,11 +41,8 @@ class ImportForm(forms.Form):
         help_text=_("Report what would happen and change nothing."),
     )
 
-    def __init__(
-        self, data: Any = None, files: Any = None, *, user: User, refused: InventoryFileError | None = None
-    ) -> None:
+    def __init__(self, data: Any = None, files: Any = None, *, refused: InventoryFileError | None = None) -> None:
         super().__init__(data, files)
-        self._user = user
         self._refused = refused
 
     def clean(self) -> dict[str, Any]:
@@ -62,21 +54,11 @@ class ImportForm(forms.Form):
             self.add_error("file", _("Choose a file."))
         return fields
 
-    def start(self) -> ImportJob | None:
-        """Start what the valid form asks for. None: it is not kept any more, and the form's errors say so."""
-        fields = self.cleaned_data
-        connection, is_dry_run = fields["connection"], fields["is_dry_run"]
-        if fields["file"]:
-            file = cast(StagedFile, fields["file"])
-            file_arrived(
-                job_id=file.job_id,
-                connection=connection,
-                file_name=file.name or "",
-                size=file.size or 0,
-                is_dry_run=is_dry_run,
-            )
-            return ImportJob.objects.get(pk=file.job_id)
-        job = take_over(job_id=fields["draft"], requested_by=self._user, connection=connection, is_dry_run=is_dry_run)
-        if job is None:
-            self.add_error("file", _("This file is not kept any more. Choose it again."))
-        return job
+    @property
+    def staged(self) -> StagedFile | None:
+        """The file of a valid form; None: it asks for what a dry run kept."""
+        return cast(StagedFile | None, self.cleaned_data["file"])
+
+    def refuse_draft(self) -> None:
+        """Say that what the dry run had checked is gone."""
+        self.add_error("file", _("This file is not kept any more. Choose it again."))
