@@ -124,7 +124,7 @@ def reserve(connection_id: int, wanted: Mapping[str, int], now: datetime) -> dic
     with connection.cursor() as cursor:
         cursor.execute(_ADD_WHOLE, [now, connection_id])
         cursor.execute(_LOCK, [connection_id, names])
-        room = _rooms(now, kinds=(), only=connection_id).get(connection_id, Room(0, {}))
+        room = _rooms(now, kinds=(), only=connection_id).get(connection_id, NO_ROOM)
         granted: dict[str, int] = {}
         left = room.whole
         for name, count in wanted.items():
