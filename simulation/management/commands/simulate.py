@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -57,18 +59,18 @@ class Command(BaseCommand):
             raise CommandError("--seed must be from 0 to 65535.")
         if not options["here"]:
             raise SystemExit(self._in_a_database_of_its_own(options))
-        logging.getLogger().setLevel(logging.ERROR)  # a year of routine says nothing
-        call_command("seed_catalogue", if_empty=True, stdout=self.stderr)
         first, last = first_days(begins, options["months"])
         try:
-            outcome = simulate(
-                vms=options["vms"],
-                begins=first,
-                ends=last,
-                seed=options["seed"],
-                tell=self.stderr.write,
-                record_until=record_until,
-            )
+            with _only_errors_logged():
+                call_command("seed_catalogue", if_empty=True, stdout=self.stderr)
+                outcome = simulate(
+                    vms=options["vms"],
+                    begins=first,
+                    ends=last,
+                    seed=options["seed"],
+                    tell=self.stderr.write,
+                    record_until=record_until,
+                )
         except ValueError as error:
             raise CommandError(str(error)) from None
         findings = judge(outcome)
@@ -90,6 +92,18 @@ class Command(BaseCommand):
 
 
 _OPTIONS = {"vms": "vms", "from": "begins", "months": "months", "seed": "seed", "record-until": "record_until"}
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    """Log nothing of a year's routine; afterwards the process logs as before."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
 
 
 def _any_day(option: str, text: str) -> date:
