@@ -711,4 +711,7 @@ def test_every_reason_has_its_words() -> None:
     assert set(CAUSES) == set(RebootCause)
     assert set(PROSPECTS) == set(RebootProspect)
     assert set(PLAN_PROBLEMS) == set(PlanProblem)
-    assert {"assessing", "downloading", "installing", "uninstalling", "rebooting", "verifying"} == set(STEPS)
+    assert {
+        *("assessing", "configuring", "downloading"),
+        *("installing", "uninstalling", "rebooting", "verifying"),
+    } == set(STEPS)

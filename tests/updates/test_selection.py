@@ -247,11 +247,12 @@ def test_settings_of_all_that_match_take_the_number_and_stay_within_what_was_sho
     assert client.post(SETTINGS, fields | {"confirm": "4"}).status_code == 422
     VirtualMachineFactory(resource_group=resource_group)
     assert client.post(SETTINGS, fields | {"confirm": "3"}).status_code == 422
-    assert not VirtualMachine.objects.filter(reboot_setting="Always").exists()
+    wanting = VirtualMachine.objects.filter(desired_settings__reboot_setting="Always")
+    assert not wanting.exists()
     review = client.post(SETTINGS, fields_of(page, SETTINGS) | {"reboot_setting": "Always", "go": "review"})
     VirtualMachine.objects.exclude(pk__in=[vm.pk for vm in three]).delete()
     assert client.post(SETTINGS, fields | {"confirm": "3"}).status_code == 200
-    assert VirtualMachine.objects.filter(reboot_setting="Always").count() == 3
+    assert wanting.count() == 3
 
 
 def test_a_maintenance_scope_with_a_bad_value_is_not_kept(
