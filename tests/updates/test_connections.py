@@ -165,6 +165,14 @@ def test_a_misfortune_is_found_however_its_tag_is_spelled(admin: Client, connect
         list(VirtualMachine.objects.filter(tags__has_tag='x"'))
 
 
+def test_no_two_fields_of_the_page_share_an_id(admin: Client, connection: Connection) -> None:
+    """A label would lead to the other form's field."""
+    page = admin.get(address("connection", connection)).content.decode()
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert "misfortune_name" in ids
+    assert len(ids) == len(set(ids))
+
+
 def test_a_misfortune_that_cannot_be_set_says_why(admin: Client, connection: Connection) -> None:
     for fields, words in (
         ({"name": "nobody", "misfortune": "silent"}, "No machine of this name"),

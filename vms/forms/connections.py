@@ -150,6 +150,10 @@ class MisfortuneForm(forms.Form):
         label=_("KB article"), max_length=20, required=False, help_text=_("Empty: whichever update comes.")
     )
 
+    def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+        # The form of the connection stands on the same page, and has a field of the same name.
+        super().__init__(data, auto_id="misfortune_%s")
+
     def clean(self) -> dict[str, Any]:
         """Some misfortunes happen with one update; the others have no use for a KB."""
         fields = self.cleaned_data
