@@ -46,7 +46,7 @@ DETAILS = {
 # What is told beside the details by the page that knows its words, or says nothing to people.
 _UNSAID = frozenset({"code", "ids"})
 # Columns that say the same as the event itself.
-_KNOWN = frozenset({"created_by_id"})
+_KNOWN = frozenset({"created_by_id", "key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,8 @@ def _changes(event: AuditEvent, names: Names) -> Iterator[Change]:
         if column in _KNOWN or (not is_change and not _says_something(before) and not _says_something(after)):
             continue
         field = _field(event.source, column)
-        label = str(field.verbose_name) if field is not None else column.replace("_", " ")
+        # Of the tables of links that Django makes, the names of fields are in Django's own catalogue.
+        label = _(str(field.verbose_name)) if field is not None else column.replace("_", " ")
         yield Change(label[:1].upper() + label[1:], _value(field, before, names), _value(field, after, names))
 
 

@@ -731,9 +731,9 @@ class MaintenanceConfiguration(models.Model):
     duration_minutes = models.PositiveSmallIntegerField(_("duration (in minutes)"), default=120)
     time_zone = models.CharField(_("time zone"), max_length=80)
     recur_every = models.CharField(_("repeats"), max_length=100)
-    plan = models.JSONField()
-    scope = models.JSONField(default=dict, blank=True)
-    blackouts = models.JSONField(default=list, blank=True)
+    plan = models.JSONField(_("plan"))
+    scope = models.JSONField(_("scope"), default=dict, blank=True)
+    blackouts = models.JSONField(_("blackout periods"), default=list, blank=True)
     is_availability_first = models.BooleanField(_("availability first"), default=False)
     catch_up_hours = models.PositiveSmallIntegerField(_("catch up (in hours)"), default=0)
     next_run_at = models.DateTimeField(null=True, blank=True, db_index=True)
@@ -800,34 +800,41 @@ class Rollout(models.Model):
     name = models.CharField(_("name"), max_length=150, blank=True)
     source = models.CharField(_("source"), max_length=20, choices=RolloutSource)
     configuration = models.ForeignKey(
-        MaintenanceConfiguration, on_delete=models.SET_NULL, null=True, blank=True, related_name="rollouts"
+        MaintenanceConfiguration,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="rollouts",
+        verbose_name=_("maintenance configuration"),
     )
     kind = models.CharField(
         _("kind"), max_length=20, choices=OPERATION_KINDS, default=terms.OperationKind.INSTALLATION.value
     )
-    plan = models.JSONField()  # of a rollback empty: each machine has an order of its own
+    plan = models.JSONField(_("plan"))  # of a rollback empty: each machine has an order of its own
     status = models.CharField(_("status"), max_length=20, choices=RolloutState, default=RolloutState.RUNNING)
     reason = models.CharField(max_length=60, blank=True)
-    is_off_peak_only = models.BooleanField(default=False)
-    window_ends_at = models.DateTimeField(null=True, blank=True)
-    catch_up_until = models.DateTimeField(null=True, blank=True)
-    most_failures = models.PositiveIntegerField(default=2)
-    most_percent = models.PositiveSmallIntegerField(default=5)
-    forgiven = models.PositiveIntegerField(default=0)  # failures that a person has seen and resumed in spite of
-    soak_minutes = models.PositiveIntegerField(default=0)
-    is_availability_first = models.BooleanField(default=True)
+    is_off_peak_only = models.BooleanField(_("off-peak only"), default=False)
+    window_ends_at = models.DateTimeField(_("window ends at"), null=True, blank=True)
+    catch_up_until = models.DateTimeField(_("catch up until"), null=True, blank=True)
+    most_failures = models.PositiveIntegerField(_("pause if failures exceed"), default=2)
+    most_percent = models.PositiveSmallIntegerField(_("pause if the failure rate exceeds (%)"), default=5)
+    # Failures that a person has seen and resumed in spite of.
+    forgiven = models.PositiveIntegerField(_("failures accepted"), default=0)
+    soak_minutes = models.PositiveIntegerField(_("wait between waves (in minutes)"), default=0)
+    is_availability_first = models.BooleanField(_("availability first"), default=True)
     wave = models.PositiveIntegerField(default=0)  # the first that is not over
     wave_count = models.PositiveIntegerField(default=0)
-    vm_count = models.PositiveIntegerField(default=0, db_default=0)  # when it was made; machines may be removed since
+    # When it was made; machines may be removed since.
+    vm_count = models.PositiveIntegerField(_("machines"), default=0, db_default=0)
     # Its waves in order, split among lanes that go side by side: phase, first and last wave of each, where it is, and
     # when that wave ended.
     lanes = models.JSONField(default=list)
     # Rings are groups of machines in an order that a person chose, by name. Only what was installed without trouble in
     # the rings before reaches the next one: `proven`, none in the first.
-    rings = models.JSONField(default=list)
+    rings = models.JSONField(_("rings"), default=list)
     ring = models.PositiveSmallIntegerField(default=0)
     ring_ended_at = models.DateTimeField(null=True, blank=True)
-    ring_soak_minutes = models.PositiveIntegerField(default=0)
+    ring_soak_minutes = models.PositiveIntegerField(_("wait between rings (in minutes)"), default=0)
     proven = models.JSONField(null=True, blank=True)
     next_step_at = models.DateTimeField(null=True, blank=True, db_index=True)
     created_at = models.DateTimeField(_("created at"))
@@ -926,9 +933,17 @@ class RolloutMember(models.Model):
 class KbHold(models.Model):
     """A KB that is held back on a VM since a rollback, until somebody lifts the hold: no installation takes it."""
 
-    vm = models.ForeignKey(VirtualMachine, on_delete=models.CASCADE, related_name="kb_holds", db_index=False)
+    vm = models.ForeignKey(
+        VirtualMachine,
+        on_delete=models.CASCADE,
+        related_name="kb_holds",
+        db_index=False,
+        verbose_name=_("virtual machine"),
+    )
     kb_number = models.CharField(_("KB number"), max_length=10)
-    operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, related_name="+")
+    operation = models.ForeignKey(
+        Operation, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("operation")
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
 

@@ -55,8 +55,11 @@ def test_the_track_is_in_sight_on_a_tablet(new_context: OpenContext, width: int,
     context.add_cookies([{"name": "django_language", "value": language, "url": page.url}])
     page.reload()
     right = page.evaluate(
-        """() => Math.max(...[...document.querySelectorAll("main tbody tr")]
-            .map((row) => row.children[6].querySelector(".badge").getBoundingClientRect().right))"""
+        """() => Math.max(...[...document.querySelectorAll("main tbody tr")].map((row) => {
+            const range = document.createRange();
+            range.selectNodeContents(row.children[6]);
+            return range.getBoundingClientRect().right;
+        }))"""
     )
     frame = page.locator("main .grid-frame").bounding_box()
     assert frame is not None

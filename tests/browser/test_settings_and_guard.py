@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from demo.fleet import MAIN
-from tests.browser.test_journey import RUN_MS, open_updates
+from tests.browser.test_journey import RUN_MS, open_updates, wait_until_machines_have_them
 
 pytestmark = pytest.mark.browser
 WITHOUT_HOTPATCH = [
@@ -38,16 +38,6 @@ def change(page: Page, names: list[str], choices: dict[str, str]) -> None:
     for label, choice in choices.items():
         page.get_by_label(label, exact=True).select_option(choice)
     page.get_by_role("button", name="Next: Review").click()
-
-
-def wait_until_machines_have_them(page: Page) -> None:
-    """Look at the machines whose settings are not as wanted until there are none."""
-    for _look in range(60):
-        page.goto("/virtual-machines/?settings=differ")
-        if page.get_by_role("heading", name="No virtual machine matches").count():
-            return
-        page.wait_for_timeout(1_000)
-    raise AssertionError("settings do not arrive")
 
 
 def suffer(page: Page, name: str, misfortune: str) -> None:
