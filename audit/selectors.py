@@ -47,15 +47,18 @@ DETAILS = {
 _UNSAID = frozenset({"code", "ids"})
 # Columns that say the same as the event itself.
 _KNOWN = frozenset({"created_by_id", "key"})
+# Fields whose values the pages have words for; so have those with choices.
+_WORDED = frozenset({"BooleanField", "DateTimeField"})
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One value before and after, in words; an empty one was not there."""
+    """One value before and after; an empty one was not there. `is_data`: as it is kept, and not in words of ours."""
 
     label: str
     before: str
     after: str
+    is_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,12 @@ def _changes(event: AuditEvent, names: Names) -> Iterator[Change]:
         field = _field(event.source, column)
         # Of the tables of links that Django makes, the names of fields are in Django's own catalogue.
         label = _(str(field.verbose_name)) if field is not None else column.replace("_", " ")
-        yield Change(label[:1].upper() + label[1:], _value(field, before, names), _value(field, after, names))
+        yield Change(
+            label[:1].upper() + label[1:],
+            _value(field, before, names),
+            _value(field, after, names),
+            is_data=field is None or not (field.choices or field.get_internal_type() in _WORDED),
+        )
 
 
 def _says_something(value: Any) -> bool:
@@ -179,8 +187,8 @@ def _details(detail: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         label = str(DETAILS.get(name, name.replace("_", " ")))
         if isinstance(value, (list, tuple)):
-            yield label, ", ".join(str(part) for part in value)
+            yield label, ", ".join(_value(None, part, {}) for part in value)
         elif isinstance(value, dict):
-            yield label, ", ".join(f"{key}={part}" for key, part in value.items())
+            yield label, ", ".join(f"{key}={_value(None, part, {})}" for key, part in value.items())
         else:
             yield label, _value(None, value, {})

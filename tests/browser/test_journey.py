@@ -163,7 +163,7 @@ def test_settings_of_a_selection(page: Page) -> None:
     wait_until_machines_have_them(page)
     page.goto(app)
     expect(page.locator("dl.essentials")).to_contain_text("Off")
-    page.locator("main").get_by_role("link", name="Activity").click()
+    page.locator('a[href*="/virtual-machines/"][href$="/activity/"]').click()
     expect(page.locator("tbody tr", has_text="Hotpatch: On → Off")).to_have_count(1)
     expect(page.locator("tbody tr", has_text="Settings").filter(has_text="admin").first).to_be_visible()
 
