@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Tag(models.TextChoices):
-    """Every act that is kept. The value is stored for good: a tag may be added, never renamed."""
+    """Every kind of act that is kept. Stored events hold the value, so a tag may be added but never renamed."""
 
     # machine: a change of one machine, or an operation that was requested for it
     ASSESSMENT_REQUEST = "machine:assessment:request", _("Assessment requested")

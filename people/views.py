@@ -34,7 +34,7 @@ def account(request: PortalRequest) -> HttpResponse:
 @login_not_required
 @require_POST
 def set_preferences(request: PortalRequest) -> HttpResponse:
-    """Keep what was sent (all of it, or one field from a menu) and go back. What is no choice changes nothing."""
+    """Keep what was sent (all of it, or one field from a menu) and go back. A value that is not offered changes nothing."""
     target = request.POST.get("next", "/")
     if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
         target = "/"

@@ -1,4 +1,4 @@
-"""Which colour and icon a value of a status wears; the word comes from its choices. Colour is never alone."""
+"""The colour and the icon of a status value; its word comes from its choices. Colour is never alone."""
 
 from __future__ import annotations
 

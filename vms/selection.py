@@ -163,7 +163,7 @@ class AskedSelection:
 
     @property
     def is_nothing_ticked(self) -> bool:
-        """Whether nothing is wrong but that nobody has said which machines."""
+        """Whether the only thing missing is a choice of machines."""
         return [problem.kind for problem in self.problems] == [P.NOTHING_TICKED]
 
     @property
