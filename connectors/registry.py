@@ -118,6 +118,11 @@ def simulated_kinds() -> list[str]:
     return [kind.name for kind in KINDS.values() if kind.traits.is_simulated]
 
 
+def is_everything_simulated() -> bool:
+    """Whether no kind speaks to anything real. A connection of a kind that is not known reaches nothing at all."""
+    return all(kind.traits.is_simulated for kind in KINDS.values())
+
+
 def catalogue_date_of(config: object) -> date | None:
     """The day up to which releases count behind a connection of this configuration; None: today.
 

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from audit.tags import Tag
 from audit.triggers import kept, kept_links
+from connectors.protocol import AssessmentSource
 from patching import terms
 from patching.lifecycle import IN_FLIGHT, TERMINAL
 from patching.terms import Audience, Channel, OperationState, ProductLine, RebootBehavior, ReleaseType, Verification
@@ -347,6 +348,10 @@ class VmUpdateState(models.Model):
     # Whether the machine says that hotpatches work on it (Azure: not ActionRequired).
     is_ready_for_hotpatches = models.BooleanField(default=True, db_default=True)
     last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
+    # Who made that assessment: an operation of this portal, or somebody else from whom it was taken over.
+    assessment_source = models.CharField(
+        max_length=20, default=AssessmentSource.PORTAL.value, db_default=AssessmentSource.PORTAL.value
+    )
     os_build = models.CharField(_("OS build"), max_length=20, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
     # After a run that fell silent nobody knows what is installed: no installation until an assessment has answered.

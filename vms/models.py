@@ -48,6 +48,7 @@ from patching.terms import (
 from vms import import_models  # noqa: F401 (the tables of the importer belong to this app)
 from vms.choices import (
     ASSESSMENT_MODES,
+    GRADES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
     PATCH_MODES,
@@ -198,6 +199,14 @@ class Connection(models.Model):
     def grade(self) -> Grade | None:
         """How real it is; None where nobody knows its kind."""
         return KINDS[self.kind].grade if self.kind in KINDS else None
+
+    @property
+    def grade_words(self) -> str:
+        """How real it is, in words, with the day of the report where there is one; empty where nobody knows its kind."""
+        if self.grade is None:
+            return ""
+        words, day = str(dict(GRADES)[self.grade.value]), KINDS[self.kind].qualified_on
+        return f"{words} ({day:%Y-%m-%d})" if day and self.grade is Grade.QUALIFIED else words
 
     @property
     def trouble(self) -> Trouble | None:

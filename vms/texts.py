@@ -110,8 +110,6 @@ CONFIG_FIELDS: dict[str, tuple[Text, Text]] = {
 CAPABILITIES: dict[Capability, Text] = {
     Capability.SETTINGS: _("change patch settings"),
     Capability.UNINSTALL: _("uninstall updates (roll back)"),
-    Capability.RESTART: _("restart machines"),
-    Capability.CANCEL: _("stop a run"),
     Capability.INSTALLED_UPDATES: _("list installed updates"),
 }
 CONFIG_PROBLEMS: dict[Wrong, Text] = {

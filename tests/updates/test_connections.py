@@ -342,7 +342,7 @@ def test_the_page_says_what_its_connector_can_do(admin: Client, connection: Conn
     shown = text_of(admin.get(address("connection", connection)))
     assert re.search(r"Simulator Simulated", shown)
     assert "uninstall updates (roll back)" in shown
-    assert "not: stop a run" in shown
+    assert "list installed updates" in shown
 
 
 def test_the_admin_site_has_the_fields_of_the_kind(connection: Connection) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from django.db import connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
 from connectors.protocol import (
     BucketNews,
@@ -28,7 +28,7 @@ from connectors.protocol import (
 )
 from db.arrays import array
 from patching.codes import ErrorCode, EventCode
-from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
+from patching.lifecycle import LONGEST_WAIT, MAX_START_ATTEMPTS, Step, next_step, retry_delay
 from patching.terms import OperationKind, OperationState
 from updates.engine import record
 from updates.engine.budget import WHOLE, tell
@@ -47,8 +47,11 @@ log = structlog.get_logger(__name__)
 S = OperationState
 A = TypeVar("A")
 Look = tuple[ClaimedRow, Observation | ConnectorError]
+Seen = Sequence[tuple[ClaimedRow, Observation]]
 # What the connector left in the queue although there was time is asked again after this long.
 DECLINED = timedelta(seconds=2)
+UNREADABLE = ConnectorError(ErrorCode.CONNECTOR_GARBAGE, is_retryable=True)
+NEVER_ARRIVED = ConnectorError(ErrorCode.CONNECTOR_UNREACHABLE)
 
 _READ = f"SELECT {COLUMNS} FROM {SOURCE} WHERE o.id = ANY(%s::uuid[]) AND o.next_step_at IS NOT NULL"  # noqa: S608 (ours)
 
@@ -95,6 +98,7 @@ class Work:
         self.connector = connector
         self.catalogue = catalogue
         self._sent: set[UUID] = set()  # drawn by the connector under this claim
+        self._unreadable: set[UUID] = set()  # answered in a way that nobody can read or keep
         self._seconds: defaultdict[str, float] = defaultdict(float)  # spent in calls, by call
         self._counts: Counter[str] = Counter()  # operations that they were for
 
@@ -169,7 +173,12 @@ class Work:
                 requests.rest(self._tell_budgets(answers))
                 if is_recovery:
                     answers = self._counted(answers)
-                prompt = record.record_starts(answers, now=self.claim.present, leased_until=self.claim.leased_until)
+                prompt = record.record_starts(
+                    answers,
+                    now=self.claim.present,
+                    leased_until=self.claim.leased_until,
+                    can_find=Capability.FIND_BY_REQUEST in self.connector.capabilities and not is_recovery,
+                )
                 self._look_at_once(prompt)
         finally:
             self._sent.update(requests.drawn)
@@ -268,22 +277,41 @@ class Work:
         self._send(fresh, is_recovery=True)
 
     def _find(self, rows: Sequence[ClaimedRow]) -> None:
-        """Found in `starting`, and the connector would start it a second time: ask whether the first start arrived."""
+        """Found in `starting`, and the connector would start it a second time: ask whether the first start arrived.
+
+        What is not answered stays in doubt until its deadline. What never arrives, however often it is sent, ends.
+        """
         for chunk in self._in_time(rows):
-            asked = [row.start_request() for row in chunk]
-            ask = partial(self.connector.find, asked, now=self.claim.present)
-            answers = self._called("find", len(chunk), ask)
-            pairs = [(row, answer) for row, answer in zip(chunk, answers, strict=True) if answer is not None]
-            never_sent = [row for row, answer in zip(chunk, answers, strict=True) if answer is None]
+            pairs = self._found_all_or_each(chunk)
+            told = {row.pk for row, _answer in pairs}
+            never_sent = [row for row, answer in pairs if answer is None]
             record.requeue(
-                [(row, timedelta(0)) for row in never_sent],
+                [(row, timedelta(0)) for row in never_sent if row.attempts < MAX_START_ATTEMPTS],
                 "",
                 now=self.claim.present,
                 leased_until=self.claim.leased_until,
             )
-            good = [(row, answer) for row, answer in pairs if _is_start_outcome(answer)]
+            record.fail(
+                [(row, NEVER_ARRIVED) for row in never_sent if row.attempts >= MAX_START_ATTEMPTS],
+                now=self.claim.present,
+                leased_until=self.claim.leased_until,
+            )
+            good = [(row, answer) for row, answer in pairs if answer is not None]
+            good += [(row, UNREADABLE) for row in chunk if row.pk not in told]
             prompt = record.record_starts(good, now=self.claim.present, leased_until=self.claim.leased_until)
             self._look_at_once(prompt)
+
+    def _found_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[tuple[ClaimedRow, StartOutcome | None]]:
+        """What `find` says of all of them; if the connector chokes on one, of each alone. What cannot be read is left out."""
+        asked = [row.start_request() for row in rows]
+        try:
+            answers = self._called("find", len(rows), partial(self.connector.find, asked, now=self.claim.present))
+            pairs = list(zip(rows, answers, strict=True))
+        except Exception:
+            log.exception("find_failed", connection_id=self.claim.connection_id, count=len(rows))
+            each = rows if len(rows) > 1 and not self.claim.is_over else ()
+            return [pair for row in each for pair in self._found_all_or_each([row])]
+        return [(row, answer) for row, answer in pairs if answer is None or _is_start_outcome(answer)]
 
     def _give_up(self, rows: Sequence[ClaimedRow], code: str) -> None:
         record.give_up(rows, code, now=self.claim.present, leased_until=self.claim.leased_until)
@@ -300,8 +328,10 @@ class Work:
             looks = self._look_all_or_each(chunk)
             ends = [(row, answer) for row, answer in looks if _is_end(answer)]
             self._record_looks(ends)
-            ended = {row.pk for row, _answer in ends}
-            self._give_up([row for row in chunk if row.pk not in ended], ErrorCode.CONNECTOR_SILENT)
+            ended = {row.pk for row, _answer in ends} - self._unreadable
+            left = [row for row in chunk if row.pk not in ended]
+            self._give_up([row for row in left if row.pk in self._unreadable], ErrorCode.CONNECTOR_GARBAGE)
+            self._give_up([row for row in left if row.pk not in self._unreadable], ErrorCode.CONNECTOR_SILENT)
 
     def _look_at_once(self, rows: Sequence[ClaimedRow]) -> None:
         """Look at what has just been started, under the same claim; without time for it the next look will tell."""
@@ -346,6 +376,7 @@ class Work:
         ]
         if len(good) < len(pairs):
             log.error("looks_refused", connection_id=self.claim.connection_id, count=len(pairs) - len(good))
+        self._unreadable.update({row.pk for row, _answer in pairs} - {row.pk for row, _answer in good})
         return good
 
     def _record_looks(self, looks: Sequence[Look]) -> None:
@@ -359,15 +390,34 @@ class Work:
             if isinstance(answer, Observation):
                 (ended[row.kind] if answer.is_final else running).append((row, answer))
             elif answer.is_retryable:
-                later[row.state, retry_delay(row.attempts, answer.retry_after)].append(row.pk)
+                later[row.state, min(retry_delay(row.attempts, answer.retry_after), LONGEST_WAIT)].append(row.pk)
             else:
                 lost.append((row, answer))
         for (state, delay), pks in later.items():
             record.postpone(pks, state, now + delay)
-        record.follow(running, now=now)
+        self._write_all_or_each(partial(record.follow, now=now), running)
         for kind, ends in ended.items():
-            HANDLERS[kind].finish(ends, catalogue=self.catalogue, now=now)
+            self._write_all_or_each(partial(HANDLERS[kind].finish, catalogue=self.catalogue, now=now), ends)
         record.fail(lost, now=now, leased_until=self.claim.leased_until, is_silent=True)
+
+    def _write_all_or_each(self, write: Callable[[Seen], object], seen: Seen) -> None:
+        """Write all of it; if that fails, each alone. What cannot be written even so is no answer: another look is due.
+
+        `write` is atomic. What is wrong with the database says nothing about an answer.
+        """
+        if not seen:
+            return
+        try:
+            write(seen)
+        except Exception as error:
+            if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, DataError | IntegrityError):
+                raise
+            log.exception("answer_not_kept", connection_id=self.claim.connection_id, count=len(seen))
+            if len(seen) == 1:
+                self._unreadable.add(seen[0][0].pk)
+                return
+            for one in seen:
+                self._write_all_or_each(write, [one])
 
     # --- calls and their time
 
@@ -414,10 +464,11 @@ class Work:
 def _is_start_outcome(answer: object) -> bool:
     """Whether this says what became of a start, in words that can be kept."""
     if isinstance(answer, ConnectorError):
-        return isinstance(answer.code, str) and isinstance(answer.detail, str)
+        return isinstance(answer.detail, str) and isinstance(answer.bucket, str | None)
     return (
         isinstance(answer, Started)
         and isinstance(answer.handle, str)
+        and all(isinstance(one, BucketNews) for one in answer.news)
         and isinstance(answer.look_again_after, int | float)
         and math.isfinite(answer.look_again_after)
     )

@@ -12,7 +12,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, Q
 from django.db.models.functions import JSONObject
 
-from connectors.protocol import Capability
+from connectors.protocol import AssessmentSource, Capability
 from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, Outlook, forecast_reboots
@@ -118,6 +118,7 @@ class VmPicture:
     guard: Guard
     forecast: tuple[MonthForecast, ...]
     last_assessed_at: datetime | None
+    is_assessed_elsewhere: bool  # the last assessment was taken over: no operation of this portal made it
     os_build: str
     error_code: str
     is_awaiting_assessment: bool
@@ -372,6 +373,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         releases=tuple(releases),
         line=line,
         last_assessed_at=last_assessed_at,
+        is_assessed_elsewhere=state is not None and state.assessment_source != AssessmentSource.PORTAL,
         os_build=os_build,
         error_code=state.error_code if state else "",
         is_awaiting_assessment=bool(state and state.is_awaiting_assessment),

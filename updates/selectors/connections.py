@@ -27,8 +27,6 @@ MAX_MISFORTUNES = 100
 TOLD_CAPABILITIES = (
     Capability.SETTINGS,
     Capability.UNINSTALL,
-    Capability.RESTART,
-    Capability.CANCEL,
     Capability.INSTALLED_UPDATES,
 )
 

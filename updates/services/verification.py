@@ -16,7 +16,7 @@ from connectors.protocol import AssessmentResult, InstallationResult
 from db.arrays import array
 from patching.codes import RolloutReason
 from patching.outcome import ExpectedPatch, VerificationResult, verify
-from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
+from patching.terms import InstallationState, Patch, ProductLine, Verification
 from updates.models import Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
@@ -28,20 +28,25 @@ Detail = Mapping[str, Any] | None
 def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue) -> tuple[Verification, Detail]:
     """What the run's own final assessment says of its report; pending where it brought none."""
     final = result.final_assessment
-    if final is None or final.status is RunStatus.FAILED:
+    if final is None or not final.has_found:
         return Verification.PENDING, None
     reported = [o.patch for o in result.patches if o.state is InstallationState.INSTALLED]
     return _words(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
 
 
 def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCatalogue) -> None:
-    """Let these assessments confirm or contradict the installations that still wait for one, in three statements."""
+    """Let these assessments confirm or contradict the installations that still wait for one, in three statements.
+
+    One that was made before an installation ended says nothing about it.
+    """
     by_vm = {item.facts.ref.vm_id: item for item in found}
-    waiting = dict(
-        Operation.objects.ended()
+    waiting = {
+        pk: vm_id
+        for pk, vm_id, finished_at in Operation.objects.ended()
         .filter(vm__any=array(by_vm), verification=Verification.PENDING.value)
-        .values_list("pk", "vm_id")
-    )
+        .values_list("pk", "vm_id", "finished_at")
+        if (made := by_vm[vm_id].result.assessed_at) is None or finished_at is None or made >= finished_at
+    }
     if not waiting:
         return
     reported: dict[UUID, list[Patch]] = defaultdict(list)

@@ -12,6 +12,14 @@ from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
 
 
+class _Connections(forms.ModelChoiceField):
+    """Connections to choose from, each with how real it is."""
+
+    def label_from_instance(self, obj: Connection) -> str:
+        """The name, and the grade where it is known."""
+        return f"{obj.name} · {obj.grade_words}" if obj.grade_words else obj.name
+
+
 class ImportForm(forms.Form):
     """A file, the connection its VMs belong to, and whether to change anything.
 
@@ -29,7 +37,7 @@ class ImportForm(forms.Form):
         widget=forms.FileInput(attrs={"accept": ".json,.jsonl,.ndjson,.txt,application/json"}),
     )
     draft = forms.UUIDField(required=False, widget=forms.HiddenInput)
-    connection = forms.ModelChoiceField(
+    connection = _Connections(
         label=_("Connection"),
         queryset=Connection.objects.order_by("pk"),
         empty_label=None,

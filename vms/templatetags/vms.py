@@ -14,11 +14,11 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from connectors.protocol import Capability
-from connectors.registry import Grade
+from connectors.registry import is_everything_simulated
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings, UpdateStatus
-from ui.templatetags.portal import badge_cell, icon
-from vms.choices import ASSESSMENT_MODES, GRADES, PATCH_MODES, REBOOT_SETTINGS
+from ui.templatetags.portal import badge, badge_cell, icon
+from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
 from vms.import_pages import sync_of
 from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
@@ -42,10 +42,18 @@ def setting_words(name: str, value: Any) -> str:
     return str(_WORDS.get(name, {}).get(text, text))
 
 
-@register.filter
-def grade_words(grade: Grade) -> str:
-    """How real a connector is."""
-    return str(dict(GRADES)[grade.value])
+@register.simple_tag
+def grade(connection: Connection | None) -> SafeString:
+    """A badge: how real what lies behind a connection is, and since when that is proven. Nothing where nobody knows."""
+    if connection is None or connection.grade is None:
+        return SafeString("")
+    return badge("grade", connection.grade.value, connection.grade_words)
+
+
+@register.simple_tag
+def only_simulated() -> bool:
+    """Whether no kind of connector speaks to anything real, so that all that any page shows is simulated."""
+    return is_everything_simulated()
 
 
 @register.filter
