@@ -414,7 +414,7 @@ class Operation(models.Model):
     """One long action on one VM. The id is activity id, ARM operation id and x-ms-request-id in one.
 
     `state` has one writer: `updates.engine.transition.transition`. `next_step_at` is start time, poll cadence, lease
-    and crash recovery at once. `plan` and `progress` are JSON of `patching.terms.InstallationPlan` and
+    and crash recovery at once. `payload` is what it carries to the machine (`updates.payloads`), `progress` is JSON of
     `connectors.protocol.Progress`; `verification_detail` lists what was expected and what was found.
     """
 
@@ -434,7 +434,7 @@ class Operation(models.Model):
     bucket = models.CharField(
         max_length=100, blank=True, default="", db_default=""
     )  # the budget besides its connection's
-    plan = models.JSONField(null=True, blank=True)
+    payload = models.JSONField(null=True, blank=True)
     handle = models.TextField(blank=True)
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,

@@ -115,8 +115,8 @@ def test_what_is_held_back_is_in_no_plan_until_the_hold_is_lifted(
     run()
     request_installations(vm_ids=[vm.pk], plan=EVERYTHING, requested_by=operator)
     installation = Operation.objects.get(kind="installation", state="queued")
-    assert installation.plan is not None
-    assert installation.plan["kb_numbers_to_exclude"] == ["5087424"]
+    assert installation.payload is not None
+    assert installation.payload["kb_numbers_to_exclude"] == ["5087424"]
     run()
     assert "KB5087424" not in hotfixes(vm)
     client.force_login(operator)

@@ -17,12 +17,13 @@ from django.utils import timezone
 
 from connectors.protocol import Capability
 from connectors.registry import KINDS
-from patching.terms import Classification, InstallationPlan, OperationKind, PatchSettings, RebootSetting
+from patching.terms import Classification, InstallationPlan, OperationKind, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.world import make_due
 from updates.engine.claim import claim_due
 from updates.engine.sweep import sweep
 from updates.models import Operation, OperationEvent
+from updates.payloads import decode
 from updates.services.operations import (
     Verdict,
     cancel_operations,
@@ -109,7 +110,7 @@ def test_a_second_change_while_one_waits_is_what_it_sends(owner: User, chief: Us
     assert outcome.verdict is Judged.CHANGED
     assert outcome.before.reboot_setting is RebootSetting.NEVER, "it changes what the machine shall have"
     (operation,) = operations(vm)
-    assert PatchSettings.from_json(operation.plan) == outcome.after
+    assert decode(OperationKind.SETTINGS, operation.payload) == outcome.after
     assert operation.requested_by == chief
     assert OperationEvent.objects.filter(operation=operation, code="settings.replaced").exists()
     (again,) = change(chief, HOTPATCH_OFF, vm)

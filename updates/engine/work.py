@@ -129,6 +129,8 @@ class Work:
                 log.exception("operation_step_failed", operation_id=str(row.pk))
 
     def _step(self, rows: Sequence[ClaimedRow]) -> None:
+        self._fail_unreadable([row for row in rows if row.problem])
+        rows = [row for row in rows if not row.problem]
         facts = load_vm_facts({row.vm_id for row in rows}, self.catalogue)
         batches: dict[Step, list[ClaimedRow]] = defaultdict(list)
         for row in rows:
@@ -150,6 +152,20 @@ class Work:
         self._observe(batches[Step.OBSERVE])
         self._observe_last(batches[Step.OBSERVE_LAST])
         self._send([row for row in starts if row.lane != Lane.INTERACTIVE])
+
+    def _fail_unreadable(self, rows: Sequence[ClaimedRow]) -> None:
+        """End what nobody can tell how to do or how to look at. What has begun may have changed its machine already."""
+        for is_begun in (False, True):
+            record.fail(
+                [
+                    (row, ConnectorError(ErrorCode.PAYLOAD_UNREADABLE, row.problem))
+                    for row in rows
+                    if row.is_unsent is not is_begun
+                ],
+                now=self.claim.present,
+                leased_until=self.claim.leased_until,
+                is_silent=is_begun,
+            )
 
     # --- starting
 

@@ -25,13 +25,14 @@ from patching.terms import (
     InstallationPlan,
     OperationKind,
     OperationState,
+    PatchSettings,
     UpdateStatus,
 )
 from updates.engine.budget import WHOLE, add_buckets, reserve
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
 from updates.models import Lane, Operation, VmUpdateState
-from updates.plans import plan_from_json, plan_to_json
+from updates.payloads import Payload, encode, fields_of
 from updates.selectors.work import work_on
 from updates.services.acts import note_cancelled, note_requests
 from vms.models import Connection, VirtualMachine
@@ -85,7 +86,7 @@ def request_assessments(
     return _request(
         kind=OperationKind.ASSESSMENT,
         vm_ids=vm_ids,
-        plan=None,
+        payload=None,
         requested_by=requested_by,
         is_bulk=is_bulk,
         operation_id=None,
@@ -118,10 +119,10 @@ def request_installations(
         work = work_on(vm_ids, plan, now=database_now())
         idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
     refused = [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle]
-    return refused + request_with_plan(
+    return refused + request_with_payload(
         kind=OperationKind.INSTALLATION,
         vm_ids=[pk for pk in vm_ids if pk not in idle],
-        plan=plan_to_json(plan),
+        payload=plan,
         requested_by=requested_by,
         operation_id=operation_id,
         is_bulk=is_bulk,
@@ -143,13 +144,13 @@ WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
 INSERT INTO updates_operation (
-    id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, requested_by_id, created_at, next_step_at,
+    id, vm_id, connection_id, kind, state, lane, is_bulk, payload, handle, requested_by_id, created_at, next_step_at,
     started_at, deadline_at, attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded,
     installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
     build_after
 )
 SELECT COALESCE(%(id)s::uuid, (%(id_begins)s || substr(gen_random_uuid()::text, 16))::uuid),
-    m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+    m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(payload)s::jsonb, '', %(user)s,
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
     %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
@@ -165,25 +166,25 @@ RETURNING vm_id, id, connection_id, created_at::text
 # What is held back on a VM since a rollback joins the exclusions of its plan, for good and visibly.
 _HOLD_BACK = """
 UPDATE updates_operation o
-SET plan = jsonb_set(o.plan, '{kb_numbers_to_exclude}', (o.plan -> 'kb_numbers_to_exclude') || h.kbs)
+SET payload = jsonb_set(o.payload, '{kb_numbers_to_exclude}', (o.payload -> 'kb_numbers_to_exclude') || h.kbs)
 FROM (SELECT vm_id, jsonb_agg(kb_number ORDER BY kb_number) AS kbs FROM updates_kbhold GROUP BY vm_id) h
 WHERE o.id = ANY(%s::uuid[]) AND h.vm_id = o.vm_id
-RETURNING o.id, o.plan::text
+RETURNING o.id, o.payload::text
 """
 
 
 @transaction.atomic
-def request_with_plan(
+def request_with_payload(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    plan: Mapping[str, Any],
+    payload: Payload,
     requested_by: User | None,
     operation_id: UUID | None = None,
     is_bulk: bool = False,
     begin_on: Collection[int] = (),
 ) -> list[RequestOutcome]:
-    """Ask for operations with this plan; admitted as installations are. Other arguments as in `request_installations`."""
+    """Ask for operations that carry this; admitted as installations are. Other arguments as in `request_installations`."""
     if operation_id is not None:
         if len(set(vm_ids)) != 1:
             raise ValueError("operation_id names the operation of exactly one VM")
@@ -193,7 +194,7 @@ def request_with_plan(
     return _request(
         kind=kind,
         vm_ids=vm_ids,
-        plan=plan,
+        payload=payload,
         requested_by=requested_by,
         is_bulk=is_bulk,
         operation_id=operation_id,
@@ -205,7 +206,7 @@ def _request(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    plan: Mapping[str, Any] | None,
+    payload: Payload | None,
     requested_by: User | None,
     is_bulk: bool,
     operation_id: UUID | None,
@@ -252,13 +253,13 @@ def _request(
             free[connection_id].append(vm_id)
     now = database_now() if free else None
     begun = _with_room(free, now) if now else set()
-    new = _New(kind, plan, requested_by, is_bulk)
+    new = _New(kind, payload, requested_by, is_bulk)
     for begins_at in {now, None}:
         wanted = [vm_id for vm_id in accepted if (vm_id in begun) is (begins_at is not None)]
         for row in new.insert(wanted, operation_id, begins_at=begins_at):
             outcomes[row.vm_id] = RequestOutcome(row.vm_id, Verdict.ACCEPTED, row.pk, begun=row if begins_at else None)
     if requested_by is not None and not is_bulk:
-        note_requests(kind=kind, vm_ids=accepted, plan=plan, requested_by=requested_by)
+        note_requests(kind=kind, vm_ids=accepted, plan=fields_of(kind, payload), requested_by=requested_by)
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
 
 
@@ -345,7 +346,7 @@ class _New:
     """What the new operations of one request have in common."""
 
     kind: OperationKind
-    plan: Mapping[str, Any] | None
+    payload: Payload | None
     requested_by: User | None
     is_bulk: bool
 
@@ -359,7 +360,7 @@ class _New:
         if not vm_ids:
             return []
         kind, is_begun = self.kind, begins_at is not None
-        plan = json.dumps(self.plan) if self.plan else None
+        payload = json.dumps(encode(kind, self.payload)) if self.payload else None
         lane = Lane.BULK if self.is_bulk else Lane.INTERACTIVE
         with connection.cursor() as cursor:
             cursor.execute(
@@ -372,7 +373,7 @@ class _New:
                     "state": (S.STARTING if is_begun else S.QUEUED).value,
                     "lane": lane,
                     "is_bulk": self.is_bulk,
-                    "plan": plan,
+                    "payload": payload,
                     "user": self.requested_by.pk if self.requested_by else None,
                     "lease": settings.OPERATION_LEASE_SECONDS if is_begun else 0,
                     "started_at": begins_at,
@@ -383,13 +384,18 @@ class _New:
             rows = cursor.fetchall()
         _name_buckets({pk: (vm_id, connection_id) for vm_id, pk, connection_id, _at in rows})
         with connection.cursor() as cursor:
-            own_plans: dict[UUID, str] = {}
+            own_payloads: dict[UUID, str] = {}
             if kind is OperationKind.INSTALLATION:
                 cursor.execute(_HOLD_BACK, [array(row[1] for row in rows)])
-                own_plans = dict(cursor.fetchall())
+                own_payloads = dict(cursor.fetchall())
         made = [
             ClaimedRow.begun(
-                pk, vm_id, connection_id, kind, payload=own_plans.get(pk, plan), created_at=datetime.fromisoformat(at)
+                pk,
+                vm_id,
+                connection_id,
+                kind,
+                payload=own_payloads.get(pk, payload),
+                created_at=datetime.fromisoformat(at),
             )
             for vm_id, pk, connection_id, at in rows
         ]
@@ -404,26 +410,24 @@ class _New:
     @property
     def _longest(self) -> timedelta | None:
         """How long it may take, where it has a plan for an installation; nothing else is begun at once."""
-        is_installation = self.kind is OperationKind.INSTALLATION
-        return plan_from_json(self.plan).maximum_duration if self.plan and is_installation else None
+        return self.payload.maximum_duration if isinstance(self.payload, InstallationPlan) else None
 
 
 _CARRY = """
-UPDATE updates_operation o SET plan = %s::jsonb, requested_by_id = %s
-WHERE o.id = ANY(%s::uuid[]) AND o.kind = 'settings' AND o.state = 'queued' RETURNING o.id
+UPDATE updates_operation o SET payload = %s::jsonb, requested_by_id = %s
+WHERE o.id = ANY(%s::uuid[]) AND o.kind = %s AND o.state = %s RETURNING o.id
 """
 
 
-def carry_settings(
-    *, operation_ids: Collection[UUID], settings: Mapping[str, Any], requested_by: User | None
-) -> set[UUID]:
+def carry_settings(*, operation_ids: Collection[UUID], settings: PatchSettings, requested_by: User | None) -> set[UUID]:
     """Let queued settings operations carry these settings instead; those that are still queued. Call it in a transaction.
 
     Whoever asked last is who changes the machine; the timeline has both.
     """
     with connection.cursor() as cursor:
-        by = requested_by.pk if requested_by else None
-        cursor.execute(_CARRY, [json.dumps(settings), by, array(operation_ids)])
+        by, kind = requested_by.pk if requested_by else None, OperationKind.SETTINGS
+        carried_by = json.dumps(encode(kind, settings))
+        cursor.execute(_CARRY, [carried_by, by, array(operation_ids), kind.value, S.QUEUED.value])
         carried = {row[0] for row in cursor.fetchall()}
     who = {"by": requested_by.get_username()} if requested_by else {}
     now = database_now()

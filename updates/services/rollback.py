@@ -16,9 +16,8 @@ from connectors.registry import kinds_with
 from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import OperationKind
 from updates.models import KbHold
-from updates.plans import order_to_json
 from updates.selectors.rollback import rollback_orders
-from updates.services.operations import RequestOutcome, Verdict, request_with_plan
+from updates.services.operations import RequestOutcome, Verdict, request_with_payload
 from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
@@ -33,10 +32,10 @@ def request_rollback(*, vm_id: int, order: RollbackOrder, requested_by: User, op
     """
     if not VirtualMachine.objects.filter(pk=vm_id, connection__kind__in=kinds_with(Capability.UNINSTALL)).exists():
         return RequestOutcome(vm_id, Verdict.REFUSED, None, RollbackRefusal.NOT_SUPPORTED.value)
-    outcomes = request_with_plan(
+    outcomes = request_with_payload(
         kind=OperationKind.ROLLBACK,
         vm_ids=[vm_id],
-        plan=order_to_json(order),
+        payload=order,
         requested_by=requested_by,
         operation_id=operation_id,
     )
@@ -58,10 +57,10 @@ def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> 
     for vm_id, order in orders.items():
         alike[order].append(vm_id)
     for order, ids in alike.items():  # a fleet stands at few places
-        outcomes += request_with_plan(
+        outcomes += request_with_payload(
             kind=OperationKind.ROLLBACK,
             vm_ids=ids,
-            plan=order_to_json(order),
+            payload=order,
             requested_by=requested_by,
             is_bulk=True,
         )

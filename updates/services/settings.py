@@ -17,7 +17,7 @@ from connectors.protocol import Capability
 from connectors.registry import kinds_with
 from patching.codes import ErrorCode
 from patching.terms import OperationKind, PatchSettings
-from updates.services.operations import RequestOutcome, carry_settings, request_with_plan
+from updates.services.operations import RequestOutcome, carry_settings, request_with_payload
 from updates.services.operations import Verdict as Answer
 from vms.models import VirtualMachine
 from vms.selection import VmSelection
@@ -115,14 +115,13 @@ def _carry(wanted: Mapping[int, PatchSettings], requested_by: User) -> dict[int,
 def _ask(
     settings: PatchSettings, vm_ids: Collection[int], requested_by: User, *, is_bulk: bool
 ) -> Sequence[RequestOutcome]:
-    plan = settings.as_json
-    answers = request_with_plan(
-        kind=OperationKind.SETTINGS, vm_ids=vm_ids, plan=plan, requested_by=requested_by, is_bulk=is_bulk
+    answers = request_with_payload(
+        kind=OperationKind.SETTINGS, vm_ids=vm_ids, payload=settings, requested_by=requested_by, is_bulk=is_bulk
     )
     waiting: set[UUID] = {a.operation_id for a in answers if a.verdict is Answer.JOINED and a.operation_id is not None}
     if not waiting:
         return answers
-    carried = carry_settings(operation_ids=waiting, settings=plan, requested_by=requested_by)
+    carried = carry_settings(operation_ids=waiting, settings=settings, requested_by=requested_by)
     # One that a worker has begun meanwhile runs with the settings before: these would come too late.
     return [
         replace(a, verdict=Answer.REFUSED, code=ErrorCode.CONFLICT_INSTALLATION_OPEN)
