@@ -37,6 +37,7 @@ from vms.models import Connection, VirtualMachine
 
 IN_FLIGHT_STATES = sorted(state.value for state in IN_FLIGHT)
 _TERMINAL = sorted(state.value for state in TERMINAL)
+WELL_ENDED_STATES = [OperationState.SUCCEEDED.value, OperationState.COMPLETED_WITH_WARNINGS.value]
 
 
 # What a correction of a patch is kept of.
@@ -519,8 +520,7 @@ class Operation(models.Model):
     @property
     def is_contradicted(self) -> bool:
         """Whether it reported success, and a later look found otherwise: neither a success nor a failure."""
-        reported = self.state in {OperationState.SUCCEEDED, OperationState.COMPLETED_WITH_WARNINGS}
-        return reported and self.verification == Verification.CONTRADICTED
+        return self.state in WELL_ENDED_STATES and self.verification == Verification.CONTRADICTED
 
 
 class PatchResult(models.Model):
@@ -876,10 +876,10 @@ class Rollout(models.Model):
                     "finished_at",
                 ),
                 moves={
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'paused'": Tag.ROLLOUT_PAUSE,
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'running'": Tag.ROLLOUT_RESUME,
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'ended'": Tag.ROLLOUT_END,
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'finished'": Tag.ROLLOUT_FINISH,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.PAUSED.value}'": Tag.ROLLOUT_PAUSE,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.RUNNING.value}'": Tag.ROLLOUT_RESUME,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.ENDED.value}'": Tag.ROLLOUT_END,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.FINISHED.value}'": Tag.ROLLOUT_FINISH,
                     "was->>'forgiven' <> is_now->>'forgiven'": Tag.ROLLOUT_FORGIVE,
                 },
                 keys={

@@ -325,13 +325,13 @@ WITH places AS MATERIALIZED (
         WHERE id = ANY(%(groups)s::bigint[]) OR subscription_id = ANY(%(subscriptions)s::bigint[])
     ) AS groups
 )
-SELECT 'connection', c.id, c.name FROM vms_connection c
+SELECT true, c.id, c.name FROM vms_connection c
 WHERE %(everything)s OR EXISTS (
     SELECT FROM vms_virtualmachine v
     WHERE v.connection_id = c.id AND v.resource_group_id = ANY((SELECT groups FROM places)::bigint[])
 ) OR EXISTS (SELECT FROM vms_virtualmachine v WHERE v.connection_id = c.id AND v.id = ANY(%(vms)s::bigint[]))
 UNION ALL
-SELECT 'subscription', id, name FROM vms_subscription
+SELECT false, id, name FROM vms_subscription
 WHERE %(everything)s OR id = ANY(%(subscriptions)s::bigint[]) OR id IN (
     SELECT subscription_id FROM vms_resourcegroup
     WHERE id = ANY(%(groups)s::bigint[])
@@ -354,8 +354,8 @@ def filter_options(grants: Grants) -> FilterOptions:
         cursor.execute(_OFFERED, places)
         rows = sorted(cursor.fetchall(), key=lambda row: (row[2].lower(), row[1]))
     return FilterOptions(
-        connections=tuple((str(pk), name) for kind, pk, name in rows if kind == "connection"),
-        subscriptions=tuple((str(pk), name) for kind, pk, name in rows if kind == "subscription"),
+        connections=tuple((str(pk), name) for is_connection, pk, name in rows if is_connection),
+        subscriptions=tuple((str(pk), name) for is_connection, pk, name in rows if not is_connection),
     )
 
 

@@ -228,7 +228,10 @@ def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
     cancelled = 0
     while True:
         queued = BulkOutcome.objects.filter(
-            request_id=request_id, verdict="accepted", operation__state=OperationState.QUEUED.value, vm__in=mine
+            request_id=request_id,
+            verdict=Verdict.ACCEPTED.value,
+            operation__state=OperationState.QUEUED.value,
+            vm__in=mine,
         )
         ids = list(queued.values_list("operation_id", flat=True)[:BLOCK])
         done = cancel_operations(operation_ids=ids, requested_by=requested_by, is_bulk=True) if ids else set()
@@ -264,8 +267,8 @@ _SURPLUS = """
 SELECT o.id FROM (
     SELECT id, state, row_number() OVER (PARTITION BY vm_id ORDER BY created_at DESC) AS place
     FROM updates_operation
-    WHERE kind = 'assessment' AND finished_at IS NOT NULL AND vm_id %% 24 = %s
-) o WHERE o.place > %s AND o.state <> 'failed' LIMIT %s
+    WHERE kind = %s AND finished_at IS NOT NULL AND vm_id %% 24 = %s
+) o WHERE o.place > %s AND o.state <> %s LIMIT %s
 """
 
 
@@ -275,7 +278,8 @@ def prune_assessments(*, slice_of_day: int, keep: int = 3, seconds: float = 20.0
     removed = 0
     while time.monotonic() < ends_at:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_SURPLUS, [slice_of_day % 24, keep, batch])
+            kind, failed = OperationKind.ASSESSMENT.value, OperationState.FAILED.value
+            cursor.execute(_SURPLUS, [kind, slice_of_day % 24, keep, failed, batch])
             ids = [row[0] for row in cursor.fetchall()]
             removed += _remove(ids)
         if len(ids) < batch:

@@ -17,7 +17,7 @@ from db.arrays import array
 from patching.codes import RolloutReason
 from patching.outcome import ExpectedPatch, VerificationResult, verify
 from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
-from updates.models import Operation, PatchResult
+from updates.models import WELL_ENDED_STATES, MemberState, Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
 from updates.services.assessments import Found
@@ -116,13 +116,22 @@ def _write(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
             ],
         )
         contradicted = array(row[0] for row in ordered if row[1] is Verification.CONTRADICTED)
-        cursor.execute(_IN_ROLLOUTS, [RolloutReason.CONTRADICTED, contradicted])
+        cursor.execute(
+            _IN_ROLLOUTS,
+            {
+                "failed": MemberState.FAILED.value,
+                "contradicted": RolloutReason.CONTRADICTED,
+                "operations": contradicted,
+                "counted_well": [MemberState.STARTED.value, MemberState.SUCCEEDED.value],
+                "ended_well": WELL_ENDED_STATES,
+            },
+        )
 
 
 # A run that is contradicted counts against its rollout, also where the look came after the end of the run.
 _IN_ROLLOUTS = """
-UPDATE updates_rolloutmember m SET status = 'failed', code = %s, probe_due_at = NULL
+UPDATE updates_rolloutmember m SET status = %(failed)s, code = %(contradicted)s, probe_due_at = NULL
 FROM updates_operation o
-WHERE m.operation_id = ANY(%s::uuid[]) AND o.id = m.operation_id AND m.status IN ('started', 'succeeded')
-  AND o.state IN ('succeeded', 'completed_with_warnings')
+WHERE m.operation_id = ANY(%(operations)s::uuid[]) AND o.id = m.operation_id AND m.status = ANY(%(counted_well)s)
+  AND o.state = ANY(%(ended_well)s)
 """
