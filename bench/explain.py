@@ -13,7 +13,9 @@ from django.db import connection
 from vms.models import VirtualMachine, Grants
 from vms.selectors import fetch_bounded, search_by_name, page_sql, Cursor
 from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
-from updates.services import engine
+from patching.terms import OperationState
+from updates.engine import claim
+from updates.services.operations import database_now
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
 groups = VirtualMachine.objects.visible_to(User.objects.get(username="50 groups"))
 singles = VirtualMachine.objects.visible_to(User.objects.get(username="20 VMs"))
@@ -41,7 +43,10 @@ queries = {
         for name, (vms, order, place) in lists.items()
     },
     **{name: query.query.sql_with_params() for name, query in rows.items()},
-    "engine, claim": (engine._DUE, {"lanes": [0, 1, 2], "kinds": [], "startable": [1, 2], "in_flight": IN_FLIGHT_STATES, "limit": engine.CLAIM_SIZE}),
+    "engine, claim": (claim._QUEUED, {
+        "connections": [1, 2], "buckets": ["", ""], "limits": [claim.CLAIM_SIZE] * 2, "priorities": [0, 1, 2],
+        "queued": OperationState.QUEUED.value, "in_flight": IN_FLIGHT_STATES, "now": database_now(),
+    }),
 }
 found = {}
 with connection.cursor() as cursor:

@@ -186,7 +186,7 @@ print("RESULT " + json.dumps({"cookies": cookies, "vm": vm.pk, "name": vm.name, 
 # What lies behind every machine: an assessment, and on every tenth an installation with what became of each patch.
 _OPERATION = """
 INSERT INTO updates_operation (
-    id, vm_id, connection_id, kind, state, lane, is_bulk, payload, handle, created_at, started_at, finished_at, attempts,
+    id, vm_id, connection_id, kind, state, priority, is_bulk, payload, handle, created_at, started_at, finished_at, attempts,
     error_code, error_detail, reboot_status, is_maintenance_window_exceeded, installed_count, failed_count,
     pending_count, excluded_count, not_selected_count, verification, build_before, build_after
 )

@@ -403,7 +403,7 @@ class OperationQuerySet(models.QuerySet["Operation"]):
         return self.filter(state__in=_TERMINAL)
 
 
-class Lane(models.IntegerChoices):
+class Priority(models.IntegerChoices):
     """Whose turn it is: interactive first, then looks at what is in flight, then bulk starts."""
 
     INTERACTIVE = 0
@@ -430,7 +430,7 @@ class Operation(models.Model):
     connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="+", db_index=False)
     kind = models.CharField(_("kind"), max_length=20, choices=OPERATION_KINDS)
     state = models.CharField(_("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value)
-    lane = models.PositiveSmallIntegerField(choices=Lane, default=Lane.INTERACTIVE)
+    priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.INTERACTIVE)
     is_bulk = models.BooleanField(default=False)
     bucket = models.CharField(
         max_length=100, blank=True, default="", db_default=""
@@ -473,14 +473,14 @@ class Operation(models.Model):
         verbose_name = _("operation")
         verbose_name_plural = _("operations")
         indexes = [
-            # A claim takes a share of each connection and of each budget that is not dry, in the order of the lanes.
+            # A claim takes a share of each connection and of each budget that is not dry, in the order of priority.
             models.Index(
-                fields=["connection", "bucket", "lane", "next_step_at"],
+                fields=["connection", "bucket", "priority", "next_step_at"],
                 condition=Q(state=OperationState.QUEUED.value),
                 name="updates_operation_queued",
             ),
             models.Index(
-                fields=["connection", "lane", "next_step_at"],
+                fields=["connection", "priority", "next_step_at"],
                 condition=Q(state__in=IN_FLIGHT_STATES),
                 name="updates_operation_in_flight",
             ),

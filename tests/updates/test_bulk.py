@@ -32,10 +32,10 @@ from updates.models import (
     BulkRequest,
     InstalledPatch,
     KbHold,
-    Lane,
     Operation,
     OperationEvent,
     PatchResult,
+    Priority,
     VmUpdateState,
 )
 from updates.services import bulk
@@ -222,7 +222,7 @@ def test_what_begins_spends_the_tokens_of_its_connection(operator: User, resourc
 
 def test_nothing_begins_before_what_waits_for_its_turn(operator: User, resource_group: ResourceGroup) -> None:
     vms = fleet(resource_group, 3)
-    OperationFactory(vm=vms[0], lane=Lane.BULK, is_bulk=True, next_step_at=timezone.now())
+    OperationFactory(vm=vms[0], priority=Priority.BULK, is_bulk=True, next_step_at=timezone.now())
     ask(operator)
     assert not begun()
     assert set(Operation.objects.values_list("state", flat=True)) == {"queued"}

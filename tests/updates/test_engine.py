@@ -45,12 +45,12 @@ from updates.engine.sweep import sweep
 from updates.engine.transition import Change, IllegalTransitionError, transition
 from updates.models import (
     Bucket,
-    Lane,
     Operation,
     OperationEvent,
     Patch,
     PatchResult,
     PatchSet,
+    Priority,
     VmUpdateState,
 )
 from updates.selectors.vm_facts import load_vm_facts
@@ -78,8 +78,8 @@ def install(*vms, plan=PLAN, **fields) -> list:
     return request_installations(vm_ids=[vm.pk for vm in vms], plan=plan, requested_by=None, **fields)
 
 
-def claimed(*, lanes=(0, 1, 2), **fields) -> list:
-    return [row for claim in claim_due(lanes=lanes, **fields) for row in claim.rows]
+def claimed(*, priorities=(0, 1, 2), **fields) -> list:
+    return [row for claim in claim_due(priorities=priorities, **fields) for row in claim.rows]
 
 
 def state_of(operation_id) -> str:
@@ -142,7 +142,7 @@ def test_every_vm_of_a_bulk_request_gets_its_own_answer_in_a_fixed_number_of_que
         many_outcomes = assess(*many, is_bulk=True)
     assert Counter(o.verdict for o in few_outcomes) == {Verdict.ACCEPTED: 1, Verdict.REFUSED: 1}
     assert Counter(o.verdict for o in many_outcomes) == {Verdict.ACCEPTED: 199, Verdict.REFUSED: 1}
-    assert set(Operation.objects.filter(kind="assessment").values_list("lane", flat=True)) == {Lane.BULK}
+    assert set(Operation.objects.filter(kind="assessment").values_list("priority", flat=True)) == {Priority.BULK}
 
 
 @pytest.mark.django_db
@@ -281,7 +281,7 @@ def test_interactive_comes_first_then_looks_then_bulk_starts():
     order = [o.vm_id for o in claimed()]
     assert order == [click.pk, look.pk, bulk.pk]
     make_due()
-    assert bulk.pk not in {o.vm_id for o in claimed(lanes=[Lane.INTERACTIVE, Lane.LOOK])}
+    assert bulk.pk not in {o.vm_id for o in claimed(priorities=[Priority.INTERACTIVE, Priority.LOOK])}
 
 
 @pytest.mark.django_db
@@ -393,7 +393,7 @@ def test_a_start_nobody_can_vouch_for_is_never_sent_again():
     run(connector)
     assert state_of(outcome.operation_id) == S.STARTING
     make_due()
-    run(connector, lanes=[Lane.INTERACTIVE])
+    run(connector, priorities=[Priority.INTERACTIVE])
     row = Operation.objects.get(pk=outcome.operation_id)
     assert (row.state, row.error_code) == (S.FAILED, "start.unconfirmed")
     assert connector.starts[outcome.operation_id] == 1

@@ -154,7 +154,7 @@ def test_the_claim_reads_what_was_asked() -> None:
     (vm,) = make_vms()
     plan = replace(PLAN, max_patch_publish_date=None)
     request_installations(vm_ids=[vm.pk], plan=plan, requested_by=None)
-    ((row,),) = [claim.rows for claim in claim_due(lanes=(0, 1, 2))]
+    ((row,),) = [claim.rows for claim in claim_due(priorities=(0, 1, 2))]
     assert (row.plan, row.rollback, row.settings, row.problem) == (plan, None, None, "")
 
 

@@ -133,7 +133,7 @@ def test_a_change_back_while_one_waits_leaves_the_machine_as_it_was(owner: User,
 def test_a_change_while_another_is_sent_is_refused_and_changes_nothing(owner: User, vm: VirtualMachine) -> None:
     change(owner, NEVER, vm)
     make_due()
-    claim_due(lanes=[0, 1, 2])
+    claim_due(priorities=[0, 1, 2])
     (outcome,) = change(owner, HOTPATCH_OFF, vm)
     assert (outcome.verdict, outcome.refusal) == (Judged.REFUSED, Refusal.OPERATION_OPEN)
     vm.refresh_from_db()
@@ -157,7 +157,7 @@ def test_it_conflicts_and_waits_as_an_installation_does(owner: User, vm: Virtual
 def test_a_killed_worker_sends_it_again_and_it_ends_once(owner: User, vm: VirtualMachine) -> None:
     change(owner, NEVER, vm)
     make_due()
-    claim_due(lanes=[0, 1, 2])  # and the worker dies
+    claim_due(priorities=[0, 1, 2])  # and the worker dies
     (operation,) = operations(vm)
     assert operation.state == "starting"
     settle()

@@ -19,7 +19,7 @@ from patching.terms import OperationKind, OperationState, Verification
 from updates.engine.budget import WHOLE
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
-from updates.models import IN_FLIGHT_STATES, Lane, Operation
+from updates.models import IN_FLIGHT_STATES, Operation, Priority
 from updates.services.assessments import ensure_patches, record_failures, record_silence
 from updates.services.operations import request_assessments
 
@@ -62,7 +62,7 @@ def started_change(row: ClaimedRow, handle: str, next_step_at: datetime | None) 
         event=row.event(EventCode.STARTED),
         handle=clean(handle),
         next_step_at=next_step_at,
-        lane=Lane.LOOK if row.is_bulk else Lane.INTERACTIVE,
+        priority=Priority.LOOK if row.is_bulk else Priority.INTERACTIVE,
         attempts=0,
     )
 

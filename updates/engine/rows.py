@@ -12,12 +12,12 @@ from uuid import UUID
 from connectors.protocol import ObserveRequest, StartRequest
 from patching.rollback import RollbackOrder
 from patching.terms import InstallationPlan, OperationKind, OperationState, PatchSettings
-from updates.models import Lane
+from updates.models import Priority
 from updates.payloads import Payload, read
 from updates.selectors.vm_facts import VmFacts
 
 # What a step needs of a row. Cast to text: `json.loads` and `fromisoformat` in bulk beat the driver's loaders.
-COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.payload::text, o.handle, o.bucket, o.created_at::text,
+COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.priority, o.is_bulk, o.payload::text, o.handle, o.bucket, o.created_at::text,
     o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text, s.os_build"""
 SOURCE = "updates_operation o LEFT JOIN updates_vmupdatestate s ON s.vm_id = o.vm_id"
 
@@ -35,7 +35,7 @@ class ClaimedRow:
     connection_id: int
     kind: OperationKind
     state: OperationState
-    lane: int
+    priority: int
     is_bulk: bool
     payload: Payload | None
     handle: str
@@ -69,7 +69,7 @@ class ClaimedRow:
             connection_id=connection_id,
             kind=kind,
             state=OperationState.STARTING,
-            lane=Lane.BULK,
+            priority=Priority.BULK,
             is_bulk=True,
             payload=kept.payload,
             problem=kept.problem,
@@ -93,7 +93,7 @@ class ClaimedRow:
             connection_id,
             kind,
             state,
-            lane,
+            priority,
             is_bulk,
             payload,
             handle,
@@ -112,7 +112,7 @@ class ClaimedRow:
             connection_id=connection_id,
             kind=OperationKind(kind),
             state=OperationState(state),
-            lane=lane,
+            priority=priority,
             is_bulk=is_bulk,
             payload=kept.payload,
             problem=kept.problem,

@@ -38,7 +38,7 @@ from updates.engine.pace import keep_pace
 from updates.engine.rows import COLUMNS, SOURCE, ClaimedRow
 from updates.engine.telemetry import Called, count_call
 from updates.engine.transition import transition, write_events
-from updates.models import Lane
+from updates.models import Priority
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import load_vm_facts
 
@@ -145,13 +145,13 @@ class Work:
             batches[step].append(replace(row, facts=facts[row.vm_id]))
         # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
         starts = [row for row in batches[Step.START] if row.is_unsent]
-        self._send([row for row in starts if row.lane == Lane.INTERACTIVE])
+        self._send([row for row in starts if row.priority == Priority.INTERACTIVE])
         self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], ErrorCode.START_UNCONFIRMED)
         self._find(batches[Step.RECOVER_BY_FIND])
         self._resend(batches[Step.RECOVER_BY_RESEND])
         self._observe(batches[Step.OBSERVE])
         self._observe_last(batches[Step.OBSERVE_LAST])
-        self._send([row for row in starts if row.lane != Lane.INTERACTIVE])
+        self._send([row for row in starts if row.priority != Priority.INTERACTIVE])
 
     def _fail_unreadable(self, rows: Sequence[ClaimedRow]) -> None:
         """End what nobody can tell how to do or how to look at. What has begun may have changed its machine already."""

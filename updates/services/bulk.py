@@ -20,7 +20,7 @@ from patching.codes import ErrorCode
 from patching.terms import InstallationPlan, OperationKind, OperationState
 from updates.engine.budget import available
 from updates.engine.rows import ClaimedRow
-from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
+from updates.models import BulkBlock, BulkOutcome, BulkRequest, Operation, Priority
 from updates.plans import plan_from_json, plan_to_json
 from updates.services.acts import note_bulk
 from updates.services.operations import (
@@ -178,7 +178,7 @@ _NOT_AT_ONCE = """
 SELECT c.id FROM vms_connection c LEFT JOIN updates_connectionpace p ON p.connection_id = c.id
 WHERE COALESCE(p.start_seconds, 0) > 0 OR EXISTS (
     SELECT 1 FROM updates_operation o
-    WHERE o.connection_id = c.id AND o.state = %s AND o.lane = %s AND o.next_step_at <= %s)
+    WHERE o.connection_id = c.id AND o.state = %s AND o.priority = %s AND o.next_step_at <= %s)
 """
 
 
@@ -186,7 +186,7 @@ def _free_connections(kinds: Sequence[str], is_quick: Callable[[int], bool]) -> 
     """Where something may begin at once: on quick connections with room, unless earlier bulk work waits there."""
     now = database_now()
     with connection.cursor() as cursor:
-        cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Lane.BULK.value, now])
+        cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Priority.BULK.value, now])
         not_at_once = {pk for (pk,) in cursor.fetchall()}
     rooms = available(now, kinds=kinds)
     return [pk for pk, room in rooms.items() if room.whole > 0 and pk not in not_at_once and is_quick(pk)]

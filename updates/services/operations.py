@@ -31,7 +31,7 @@ from patching.terms import (
 from updates.engine.budget import WHOLE, add_buckets, reserve
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
-from updates.models import Lane, Operation, VmUpdateState
+from updates.models import Operation, Priority, VmUpdateState
 from updates.payloads import Payload, encode, fields_of
 from updates.selectors.work import work_on
 from updates.services.acts import note_cancelled, note_requests
@@ -144,13 +144,13 @@ WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
 INSERT INTO updates_operation (
-    id, vm_id, connection_id, kind, state, lane, is_bulk, payload, handle, requested_by_id, created_at, next_step_at,
+    id, vm_id, connection_id, kind, state, priority, is_bulk, payload, handle, requested_by_id, created_at, next_step_at,
     started_at, deadline_at, attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded,
     installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
     build_after
 )
 SELECT COALESCE(%(id)s::uuid, (%(id_begins)s || substr(gen_random_uuid()::text, 16))::uuid),
-    m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(payload)s::jsonb, '', %(user)s,
+    m.id, m.connection_id, %(kind)s, %(state)s, %(priority)s, %(is_bulk)s, %(payload)s::jsonb, '', %(user)s,
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
     %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
@@ -361,7 +361,7 @@ class _New:
             return []
         kind, is_begun = self.kind, begins_at is not None
         payload = json.dumps(encode(kind, self.payload)) if self.payload else None
-        lane = Lane.BULK if self.is_bulk else Lane.INTERACTIVE
+        priority = Priority.BULK if self.is_bulk else Priority.INTERACTIVE
         with connection.cursor() as cursor:
             cursor.execute(
                 _INSERT,
@@ -371,7 +371,7 @@ class _New:
                     "vms": array(vm_ids),
                     "kind": kind.value,
                     "state": (S.STARTING if is_begun else S.QUEUED).value,
-                    "lane": lane,
+                    "priority": priority,
                     "is_bulk": self.is_bulk,
                     "payload": payload,
                     "user": self.requested_by.pk if self.requested_by else None,
