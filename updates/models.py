@@ -407,7 +407,7 @@ class Priority(models.IntegerChoices):
     """Whose turn it is: interactive first, then looks at what is in flight, then bulk starts."""
 
     INTERACTIVE = 0
-    LOOK = 1
+    OBSERVE = 1
     BULK = 2
 
 

@@ -33,7 +33,7 @@ QUEUES = {"interactive": "interactive", "all": "bulk"}
 @shared_task(name="updates.tasks.sweep")
 def sweep(lanes: str = "interactive") -> None:
     """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything, and hands out what waits."""
-    beat()
+    touch_heartbeat()
     sweep_operations(priorities=LANES[lanes], kinds=settings.WORKER_KINDS, is_waiting=False)
 
 
@@ -60,7 +60,7 @@ def prune() -> None:
     log.info("history_pruned", removed=removed)
 
 
-def beat() -> None:
+def touch_heartbeat() -> None:
     """Tell the supervisor that Celery delivered a sweep to this worker."""
     if settings.WORKER_HEARTBEAT_FILE:
         Path(settings.WORKER_HEARTBEAT_FILE).touch()

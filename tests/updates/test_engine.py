@@ -281,7 +281,7 @@ def test_interactive_comes_first_then_looks_then_bulk_starts():
     order = [o.vm_id for o in claimed()]
     assert order == [click.pk, look.pk, bulk.pk]
     make_due()
-    assert bulk.pk not in {o.vm_id for o in claimed(priorities=[Priority.INTERACTIVE, Priority.LOOK])}
+    assert bulk.pk not in {o.vm_id for o in claimed(priorities=[Priority.INTERACTIVE, Priority.OBSERVE])}
 
 
 @pytest.mark.django_db

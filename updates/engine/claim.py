@@ -234,8 +234,8 @@ def claim_due(
         for pk, one in due.items()
         for bucket, room in one.room.open_buckets()
     }
-    looks = {(pk, WHOLE): one.limit(share, one.pace.look_seconds) for pk, one in due.items()}
-    rows = _lock(_IN_FLIGHT, looks, fixed)
+    observes = {(pk, WHOLE): one.limit(share, one.pace.look_seconds) for pk, one in due.items()}
+    rows = _lock(_IN_FLIGHT, observes, fixed)
     for connection_id, queued in _lock(_QUEUED, starts, fixed).items():
         rows[connection_id] += queued
     chosen = {pk: due[pk].affordable(sorted(own, key=_turn), share) for pk, own in rows.items()}

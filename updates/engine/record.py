@@ -62,7 +62,7 @@ def started_change(row: ClaimedRow, handle: str, next_step_at: datetime | None) 
         event=row.event(EventCode.STARTED),
         handle=clean(handle),
         next_step_at=next_step_at,
-        priority=Priority.LOOK if row.is_bulk else Priority.INTERACTIVE,
+        priority=Priority.OBSERVE if row.is_bulk else Priority.INTERACTIVE,
         attempts=0,
     )
 
@@ -239,7 +239,7 @@ def give_up(rows: Sequence[ClaimedRow], code: str, *, now: datetime, leased_unti
             request_assessments(vm_ids=doubtful, requested_by=None)
 
 
-# --- looks at what still runs ------------------------------------------------------------------------------------
+# --- what still runs ---------------------------------------------------------------------------------------------
 
 
 def follow(pairs: Sequence[tuple[ClaimedRow, Observation]], *, now: datetime) -> None:

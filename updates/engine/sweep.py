@@ -22,8 +22,8 @@ from vms.models import Connection
 
 log = structlog.get_logger(__name__)
 
-INTERACTIVE_PRIORITIES = (Priority.INTERACTIVE, Priority.LOOK)
-ALL_PRIORITIES = (Priority.INTERACTIVE, Priority.LOOK, Priority.BULK)
+INTERACTIVE_PRIORITIES = (Priority.INTERACTIVE, Priority.OBSERVE)
+ALL_PRIORITIES = (Priority.INTERACTIVE, Priority.OBSERVE, Priority.BULK)
 TURN_SECONDS = 1.0  # how long to wait for another worker to finish its block of a bulk request
 # A claim that takes longer than this is worked on beside the sweep, so that no other connection waits for it.
 SLOW_SECONDS = 1.0

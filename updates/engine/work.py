@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 S = OperationState
 A = TypeVar("A")
-Look = tuple[ClaimedRow, Observation | ConnectorError]
+Observed = tuple[ClaimedRow, Observation | ConnectorError]
 # What the connector left in the queue although there was time is asked again after this long.
 DECLINED = timedelta(seconds=2)
 
@@ -186,7 +186,7 @@ class Work:
                 if is_recovery:
                     answers = self._counted(answers)
                 prompt = record.record_starts(answers, now=self.claim.present, leased_until=self.claim.leased_until)
-                self._look_at_once(prompt)
+                self._observe_at_once(prompt)
         finally:
             self._sent.update(requests.drawn)
         never_drawn = requests.close()
@@ -299,7 +299,7 @@ class Work:
             )
             good = [(row, answer) for row, answer in pairs if _is_start_outcome(answer)]
             prompt = record.record_starts(good, now=self.claim.present, leased_until=self.claim.leased_until)
-            self._look_at_once(prompt)
+            self._observe_at_once(prompt)
 
     def _give_up(self, rows: Sequence[ClaimedRow], code: str) -> None:
         record.give_up(rows, code, now=self.claim.present, leased_until=self.claim.leased_until)
@@ -308,70 +308,70 @@ class Work:
 
     def _observe(self, rows: Sequence[ClaimedRow]) -> None:
         for chunk in self._in_time(rows):
-            self._record_looks(self._look_all_or_each(chunk))
+            self._record_observed(self._observe_all_or_each(chunk))
 
     def _observe_last(self, rows: Sequence[ClaimedRow]) -> None:
-        """Look once more at what is past its deadline (the portal may have been stopped); what has no end is silent."""
+        """Observe once more what is past its deadline (the portal may have been stopped); what has no end is silent."""
         for chunk in self._in_time(rows):
-            looks = self._look_all_or_each(chunk)
-            ends = [(row, answer) for row, answer in looks if _is_end(answer)]
-            self._record_looks(ends)
+            observed = self._observe_all_or_each(chunk)
+            ends = [(row, answer) for row, answer in observed if _is_end(answer)]
+            self._record_observed(ends)
             ended = {row.pk for row, _answer in ends}
             self._give_up([row for row in chunk if row.pk not in ended], ErrorCode.CONNECTOR_SILENT)
 
-    def _look_at_once(self, rows: Sequence[ClaimedRow]) -> None:
-        """Look at what has just been started, under the same claim; without time for it the next look will tell."""
+    def _observe_at_once(self, rows: Sequence[ClaimedRow]) -> None:
+        """Observe what has just been started, under the same claim; without time for it the next observation will tell."""
         if not rows:
             return
-        looks = [] if self.claim.is_over else self._look_all_or_each(rows)
-        ended = {row.pk for row, answer in looks if isinstance(answer, Observation) and answer.is_final}
+        observed = [] if self.claim.is_over else self._observe_all_or_each(rows)
+        ended = {row.pk for row, answer in observed if isinstance(answer, Observation) and answer.is_final}
         running = [row for row in rows if row.kind is OperationKind.ASSESSMENT and row.pk not in ended]
         now = self.claim.present
         # They stay claimed until what was seen is written.
         transition(changes=[record.started_change(row, row.handle, None) for row in running], now=now)
         under_way = {row.pk: row.in_progress() for row in running}
-        self._record_looks([(under_way.get(row.pk, row), answer) for row, answer in looks])
-        seen = {row.pk for row, _answer in looks}
+        self._record_observed([(under_way.get(row.pk, row), answer) for row, answer in observed])
+        seen = {row.pk for row, _answer in observed}
         if unseen := [row.pk for row in rows if row.pk not in seen]:
-            record.postpone(unseen, S.IN_PROGRESS, now + (retry_delay(1) if looks else timedelta(0)))
+            record.postpone(unseen, S.IN_PROGRESS, now + (retry_delay(1) if observed else timedelta(0)))
 
-    def _look_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[Look]:
-        """A look at all of them; if the connector chokes on one, at each alone. What cannot be read is left out."""
+    def _observe_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[Observed]:
+        """Observe all of them; if the connector chokes on one, at each alone. What cannot be read is left out."""
         try:
-            return self._look(rows)
+            return self._ask_observe(rows)
         except Exception:
-            log.exception("look_failed", connection_id=self.claim.connection_id, count=len(rows))
-        looks: list[Look] = []
+            log.exception("observe_failed", connection_id=self.claim.connection_id, count=len(rows))
+        observed: list[Observed] = []
         for row in rows if len(rows) > 1 else ():
             if self.claim.is_over:
                 break
             try:
-                looks += self._look([row])
+                observed += self._ask_observe([row])
             except Exception:
-                log.exception("look_failed", operation_id=str(row.pk))
-        return looks
+                log.exception("observe_failed", operation_id=str(row.pk))
+        return observed
 
-    def _look(self, rows: Sequence[ClaimedRow]) -> list[Look]:
+    def _ask_observe(self, rows: Sequence[ClaimedRow]) -> list[Observed]:
         asked = [row.observe_request() for row in rows]
         answers = self._called("observe", len(rows), partial(self.connector.observe, asked, now=self.claim.present))
         pairs = list(zip(rows, answers, strict=True))
-        good: list[Look] = [
+        good: list[Observed] = [
             (row, answer)
             for row, answer in pairs
             if isinstance(answer, ConnectorError) or (isinstance(answer, Observation) and is_answer(row, answer))
         ]
         if len(good) < len(pairs):
-            log.error("looks_refused", connection_id=self.claim.connection_id, count=len(pairs) - len(good))
+            log.error("observations_refused", connection_id=self.claim.connection_id, count=len(pairs) - len(good))
         return good
 
-    def _record_looks(self, looks: Sequence[Look]) -> None:
+    def _record_observed(self, observed: Sequence[Observed]) -> None:
         now = self.claim.present
         running: list[tuple[ClaimedRow, Observation]] = []
         ended: dict[OperationKind, list[tuple[ClaimedRow, Observation]]] = defaultdict(list)
         later: dict[tuple[OperationState, timedelta], list[UUID]] = defaultdict(list)
         lost: list[tuple[ClaimedRow, ConnectorError]] = []
-        self._tell_budgets(looks)
-        for row, answer in looks:
+        self._tell_budgets(observed)
+        for row, answer in observed:
             if isinstance(answer, Observation):
                 (ended[row.kind] if answer.is_final else running).append((row, answer))
             elif answer.is_retryable:

@@ -18,6 +18,11 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RenameField("operation", "plan", "payload"),
         migrations.RenameField("operation", "lane", "priority"),
+        migrations.AlterField(
+            "operation",
+            "priority",
+            models.PositiveSmallIntegerField(choices=[(0, "Interactive"), (1, "Observe"), (2, "Bulk")], default=0),
+        ),
         # PostgreSQL renames the column in its indexes by itself: none is built again.
         migrations.SeparateDatabaseAndState(
             state_operations=[

@@ -26,7 +26,7 @@ from vms.services.summaries import VmSummary, record_summaries
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AssessmentFound:
     """What one assessment found on one VM.
 
     Where an installation ended with it: `installation_id`, and the catalogue keys of what that run installed.
@@ -49,7 +49,7 @@ class Found:
 
 
 @transaction.atomic
-def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, now: datetime) -> None:
+def record_assessments(*, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue, now: datetime) -> None:
     """Write what successful assessments found. A fixed number of statements; unchanged rows are not rewritten."""
     if not found:
         return
@@ -267,7 +267,7 @@ _INSTALLED = {
 }
 
 
-def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
+def _record_installed(found: Sequence[AssessmentFound], pks: Mapping[str, int]) -> None:
     """Write the difference between what was recorded as installed and what is; nothing where nothing changed."""
     new: list[tuple[int, int, str, datetime, UUID | None]] = []
     gone: list[tuple[int, int]] = []
@@ -314,7 +314,7 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             )
 
 
-def _summary(item: Found, urgent: int, judge: Judge, now: datetime) -> VmSummary:
+def _summary(item: AssessmentFound, urgent: int, judge: Judge, now: datetime) -> VmSummary:
     """What lists show of a VM after this assessment, by the rules.
 
     `urgent`: how many critical and security updates it lacks.

@@ -23,7 +23,7 @@ from db.arrays import array
 from db.locks import Lock, hold
 from patching.codes import ErrorCode, RolloutReason
 from patching.recurrence import time_to_blackout, zone_of
-from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
+from patching.rollout import Machine, RegionLane, WaveResult, groups_of, may_start, must_pause, plan_rings
 from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting, Verification
 from updates.models import (
     WELL_ENDED_STATES,
@@ -147,7 +147,7 @@ def create_rollout(
     return rollout
 
 
-def _lane_rows(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
+def _lane_rows(lanes: Iterable[RegionLane]) -> list[dict[str, Any]]:
     """The lanes as the rollout keeps them: their waves are numbered one after the other."""
     rows, first = [], 0
     for lane in lanes:

@@ -20,7 +20,7 @@ from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Ver
 from updates.models import WELL_ENDED_STATES, MemberState, Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
-from updates.services.assessments import Found
+from updates.services.assessments import AssessmentFound
 
 Detail = Mapping[str, Any] | None
 
@@ -34,7 +34,7 @@ def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue
     return _words(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
 
 
-def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCatalogue) -> None:
+def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue) -> None:
     """Let these assessments confirm or contradict the installations that still wait for one, in three statements."""
     by_vm = {item.facts.ref.vm_id: item for item in found}
     waiting = dict(

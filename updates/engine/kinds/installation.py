@@ -16,7 +16,7 @@ from updates.engine.record import clean, record_results
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition
 from updates.selectors.catalogue import LoadedCatalogue
-from updates.services.assessments import Found, record_assessments
+from updates.services.assessments import AssessmentFound, record_assessments
 from updates.services.operations import request_assessments
 from updates.services.verification import conclude
 
@@ -40,7 +40,7 @@ def finish(ends: Ends, *, catalogue: LoadedCatalogue, now: datetime) -> None:
     record_results([(row.pk, result.patches) for row, result in won])
     record_assessments(
         found=[
-            Found(row.vm, final, row.pk, _installed(result))
+            AssessmentFound(row.vm, final, row.pk, _installed(result))
             for row, result in won
             if (final := result.final_assessment) is not None and final.status is not RunStatus.FAILED
         ],
