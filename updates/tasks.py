@@ -34,7 +34,7 @@ QUEUES = {"interactive": "interactive", "all": "bulk"}
 def sweep(lanes: str = "interactive") -> None:
     """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything, and hands out what waits."""
     touch_heartbeat()
-    sweep_operations(priorities=LANES[lanes], kinds=settings.WORKER_KINDS, is_waiting=False)
+    sweep_operations(priorities=LANES[lanes], connection_kinds=settings.WORKER_KINDS, is_waiting=False)
 
 
 @shared_task(name="updates.tasks.schedule")

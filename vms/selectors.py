@@ -577,10 +577,12 @@ def _rows_beyond(
 def _beyond(columns: tuple[str, ...], values: tuple[str | int, ...]) -> GreaterThan | LessThan:
     """`(a, b) > (x, y)`, or `<` where the columns descend: one index range, however many ties."""
     comparison = LessThan if columns[0].startswith("-") else GreaterThan
-    return comparison(_row(*(F(name.lstrip("-")) for name in columns)), _row(*(Value(value) for value in values)))
+    return comparison(
+        _tuple_of(*(F(name.lstrip("-")) for name in columns)), _tuple_of(*(Value(value) for value in values))
+    )
 
 
-def _row(*expressions: F | Value) -> Func:
+def _tuple_of(*expressions: F | Value) -> Func:
     return Func(*expressions, template="(%(expressions)s)", output_field=TextField())
 
 

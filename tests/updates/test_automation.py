@@ -63,7 +63,7 @@ from updates.services.rollouts import (
     pause_rollout,
     resume_rollout,
 )
-from updates.services.verification import _write
+from updates.services.verification import _write_verifications
 from updates.templatetags.updates import recurrence_words
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
@@ -767,7 +767,7 @@ def test_a_look_after_the_end_of_a_run_counts_against_its_rollout(
     advance(rollout, NOON + timedelta(minutes=5))
     assert rollout.members.get().status == "succeeded"
     run = Operation.objects.get(vm=vm)
-    _write([(run.pk, Verification.CONTRADICTED, None)])
+    _write_verifications([(run.pk, Verification.CONTRADICTED, None)])
     member = rollout.members.get()
     assert (member.status, member.code) == ("failed", "run.contradicted")
 

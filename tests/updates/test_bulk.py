@@ -233,15 +233,15 @@ def test_nothing_begins_on_a_paused_connection_or_on_one_of_another_kind(
 ) -> None:
     fleet(resource_group, 2)
     ask(operator)
-    assert not begun(kinds=["azure"])
+    assert not begun(connection_kinds=["azure"])
     Operation.objects.all().delete()
     Connection.objects.update(paused_until=timezone.now() + timedelta(minutes=1))
     ask(operator)
-    assert not begun(kinds=["simulator"])
+    assert not begun(connection_kinds=["simulator"])
     Operation.objects.all().delete()
     Connection.objects.update(paused_until=None)
     ask(operator)
-    assert len(begun(kinds=["simulator"])) == 2
+    assert len(begun(connection_kinds=["simulator"])) == 2
 
 
 def test_a_queued_assessment_makes_room_for_an_installation_that_is_queued(

@@ -23,7 +23,7 @@ from tests.factories import ConnectionFactory, VirtualMachineFactory
 from updates.engine.sweep import sweep
 from updates.models import InstalledPatch, KbHold, Operation, Rollout, RolloutSource, VmUpdateState
 from updates.selectors.blade import load_picture
-from updates.services.operations import Verdict, request_assessments, request_installations
+from updates.services.operations import RequestVerdict, request_assessments, request_installations
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import ResourceGroup, VirtualMachine
@@ -84,7 +84,7 @@ def test_a_hotpatch_goes_and_its_baseline_stays(operator: User, vm: VirtualMachi
     refused = request_rollback(
         vm_id=vm.pk, order=order_of(operator, vm), requested_by=operator, operation_id=uuid.uuid4()
     )
-    assert refused.verdict is Verdict.REFUSED
+    assert refused.verdict is RequestVerdict.REFUSED
     run()
     operation = Operation.objects.get(pk=pk)
     assert (operation.state, operation.verification, operation.reboot_status) == ("succeeded", "confirmed", "Completed")

@@ -167,7 +167,7 @@ def run(connector: ScriptedConnector, *, priorities: Sequence[int] = ALL_PRIORIT
 def hand_out() -> int:
     """Answer all waiting bulk requests as a worker for other kinds of connections does: everything is queued."""
     count = 0
-    while (block := hand_out_block(kinds=["none"])) is not None:
+    while (block := hand_out_block(connection_kinds=["none"])) is not None:
         count += block.count
     return count
 

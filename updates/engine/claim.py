@@ -162,7 +162,7 @@ class _Due:
 _DUE_CONNECTIONS = """
 SELECT c.id, p.start_seconds, p.look_seconds
 FROM vms_connection c LEFT JOIN updates_connectionpace p ON p.connection_id = c.id
-WHERE (%(kinds)s::text[] = '{}' OR c.kind = ANY(%(kinds)s)) AND c.id <> ALL(%(skipped)s::bigint[])
+WHERE (%(connection_kinds)s::text[] = '{}' OR c.kind = ANY(%(connection_kinds)s)) AND c.id <> ALL(%(skipped)s::bigint[])
   AND (EXISTS (
         SELECT 1 FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)
         AND o.priority = ANY(%(priorities)s) AND o.next_step_at <= %(now)s
@@ -203,7 +203,7 @@ _LEASE = "UPDATE updates_operation SET next_step_at = %s WHERE id = ANY(%s::uuid
 def claim_due(
     *,
     priorities: Sequence[int],
-    kinds: Sequence[str] = (),
+    connection_kinds: Sequence[str] = (),
     limit: int = CLAIM_SIZE,
     traits_of: TraitsOf = plain_traits,
     skipped: Collection[int] = (),
@@ -225,7 +225,7 @@ def claim_due(
         "queued": S.QUEUED.value,
         "now": now,
     }
-    due = _due_connections(fixed, kinds, skipped, traits_of, at_most)
+    due = _due_connections(fixed, connection_kinds, skipped, traits_of, at_most)
     if not due:
         return []
     share = max(1, limit // len(due))
@@ -259,17 +259,17 @@ def _turn(row: ClaimedRow) -> tuple[int, datetime, UUID]:
 
 def _due_connections(
     fixed: dict[str, Any],
-    kinds: Sequence[str],
+    connection_kinds: Sequence[str],
     skipped: Collection[int],
     traits_of: TraitsOf,
     at_most: float | None,
 ) -> dict[int, _Due]:
     now: datetime = fixed["now"]
-    rooms = available(now, kinds=kinds)
+    rooms = available(now, connection_kinds=connection_kinds)
     open_buckets = [(pk, bucket) for pk, room in rooms.items() for bucket, _count in room.open_buckets()]
     with connection.cursor() as cursor:
         more: dict[str, Any] = {
-            "kinds": list(kinds),
+            "connection_kinds": list(connection_kinds),
             "skipped": list(skipped),
             "startable": [pk for pk, _bucket in open_buckets],
             "buckets": [bucket for _pk, bucket in open_buckets],

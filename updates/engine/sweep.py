@@ -43,7 +43,7 @@ def connector_of(row: Connection, catalogue: LoadedCatalogue) -> Connector:
 def sweep(
     *,
     priorities: Sequence[int] = ALL_PRIORITIES,
-    kinds: Sequence[str] = (),
+    connection_kinds: Sequence[str] = (),
     seconds: float | None = None,
     connector_factory: ConnectorFactory = connector_of,
     is_waiting: bool = True,
@@ -52,7 +52,7 @@ def sweep(
     """Work on due operations until none are left or the time is over; returns how many steps were made.
 
     With `Priority.BULK` among `priorities`, waiting bulk requests are handed out as well, a block in turn with what is due.
-    `kinds`: only those behind connections of these kinds; none named: all. `seconds`: OPERATION_SWEEP_SECONDS if not said.
+    `connection_kinds`: only those behind connections of these kinds; none named: all. `seconds`: OPERATION_SWEEP_SECONDS if not said.
     `is_waiting`: return when the slow connections that this sweep took up are done; else they go on in their threads.
     `beside`: the slow connections of this process, if they are not the usual ones.
     """
@@ -65,7 +65,9 @@ def sweep(
     while time.monotonic() < ends_at and not STOPPING.is_set():
         block = None
         if Priority.BULK in priorities:
-            block = hand_out_block(kinds=kinds, wait_seconds=wait_seconds, is_quick=connectors.is_quick)
+            block = hand_out_block(
+                connection_kinds=connection_kinds, wait_seconds=wait_seconds, is_quick=connectors.is_quick
+            )
         if block is not None and block.begun:
             begun = claims_of(
                 block.begun, now=block.begun[0].created_at, claimed_at=block.claimed_at, traits_of=connectors.traits_of
@@ -74,7 +76,7 @@ def sweep(
         busy = slow.busy()
         claims = claim_due(
             priorities=priorities,
-            kinds=kinds,
+            connection_kinds=connection_kinds,
             traits_of=connectors.traits_of,
             skipped=busy,
             at_most=SLOW_SECONDS if len(busy) >= SLOW_CONNECTIONS else None,

@@ -25,7 +25,7 @@ from updates.plans import plan_from_json, plan_to_json
 from updates.services.acts import note_bulk
 from updates.services.operations import (
     RequestOutcome,
-    Verdict,
+    RequestVerdict,
     cancel_operations,
     database_now,
     request_assessments,
@@ -112,7 +112,7 @@ def _any(_connection_id: int) -> bool:
 
 
 def hand_out_block(
-    *, kinds: Sequence[str] = (), wait_seconds: float = 0.0, is_quick: Callable[[int], bool] = _any
+    *, connection_kinds: Sequence[str] = (), wait_seconds: float = 0.0, is_quick: Callable[[int], bool] = _any
 ) -> Block | None:
     """Answer the next block of the oldest request; None: no request waits, or another worker has it for longer than that.
 
@@ -121,7 +121,7 @@ def hand_out_block(
     that a whole block is started in no time: whoever called sends them now.
     """
     try:
-        return _hand_out_block(kinds, wait_seconds, is_quick)
+        return _hand_out_block(connection_kinds, wait_seconds, is_quick)
     except OperationalError as error:
         if isinstance(error.__cause__, LockNotAvailable):
             return None
@@ -129,7 +129,9 @@ def hand_out_block(
 
 
 @transaction.atomic
-def _hand_out_block(kinds: Sequence[str], wait_seconds: float, is_quick: Callable[[int], bool]) -> Block | None:
+def _hand_out_block(
+    connection_kinds: Sequence[str], wait_seconds: float, is_quick: Callable[[int], bool]
+) -> Block | None:
     waiting = BulkRequest.objects.filter(is_handed_out=False).order_by("created_at").select_related("requested_by")
     if not wait_seconds:
         row = waiting.select_for_update(skip_locked=True, of=("self",)).first()
@@ -147,7 +149,7 @@ def _hand_out_block(kinds: Sequence[str], wait_seconds: float, is_quick: Callabl
             block = BulkBlock.objects.filter(request=row, number=row.cursor).first()
             ids = block.vm_ids if block else []
             allowed, refused = _judge(row.requested_by, ids)
-            outcomes = [*_ask(row, allowed, begin_on=_free_connections(kinds, is_quick)), *refused]
+            outcomes = [*_ask(row, allowed, begin_on=_free_connections(connection_kinds, is_quick)), *refused]
             _keep(row, outcomes)
     except OperationalError:
         raise  # the database's trouble, not the request's: the block is tried again
@@ -170,7 +172,7 @@ def _judge(user: User | None, vm_ids: Sequence[int]) -> tuple[list[int], list[Re
     there = VirtualMachine.objects.filter(pk__any=array(vm_ids)).order_by()
     mine = set(there.visible_to(user, Role.OPERATOR).values_list("pk", flat=True)) if user is not None else set[int]()
     others = sorted(set(there.values_list("pk", flat=True)) - mine)
-    return sorted(mine), [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.ROLE_MISSING) for pk in others]
+    return sorted(mine), [RequestOutcome(pk, RequestVerdict.REFUSED, None, ErrorCode.ROLE_MISSING) for pk in others]
 
 
 # Connections whose starts were measured to take long, and those on which bulk work already waits for its turn.
@@ -182,13 +184,13 @@ WHERE COALESCE(p.start_seconds, 0) > 0 OR EXISTS (
 """
 
 
-def _free_connections(kinds: Sequence[str], is_quick: Callable[[int], bool]) -> Collection[int]:
+def _free_connections(connection_kinds: Sequence[str], is_quick: Callable[[int], bool]) -> Collection[int]:
     """Where something may begin at once: on quick connections with room, unless earlier bulk work waits there."""
     now = database_now()
     with connection.cursor() as cursor:
         cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Priority.BULK.value, now])
         not_at_once = {pk for (pk,) in cursor.fetchall()}
-    rooms = available(now, kinds=kinds)
+    rooms = available(now, connection_kinds=connection_kinds)
     return [pk for pk, room in rooms.items() if room.whole > 0 and pk not in not_at_once and is_quick(pk)]
 
 
@@ -229,7 +231,7 @@ def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
     while True:
         queued = BulkOutcome.objects.filter(
             request_id=request_id,
-            verdict=Verdict.ACCEPTED.value,
+            verdict=RequestVerdict.ACCEPTED.value,
             operation__state=OperationState.QUEUED.value,
             vm__in=mine,
         )

@@ -51,7 +51,7 @@ class PlanError(ValueError):
         self.problems = tuple(problems)
 
 
-class Verdict(StrEnum):
+class RequestVerdict(StrEnum):
     """What became of a request for one VM."""
 
     ACCEPTED = "accepted"
@@ -64,7 +64,7 @@ class RequestOutcome:
     """The answer for one VM. `operation_id` is the operation that answers the request, or that stands in its way."""
 
     vm_id: int
-    verdict: Verdict
+    verdict: RequestVerdict
     operation_id: UUID | None = None
     code: str = ""
     begun: ClaimedRow | None = None
@@ -118,7 +118,9 @@ def request_installations(
     if refuse_idle:
         work = work_on(vm_ids, plan, now=database_now())
         idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
-    refused = [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle]
+    refused = [
+        RequestOutcome(pk, RequestVerdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle
+    ]
     return refused + request_with_payload(
         kind=OperationKind.INSTALLATION,
         vm_ids=[pk for pk in vm_ids if pk not in idle],
@@ -133,8 +135,8 @@ def request_installations(
 def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
     """The answer to a second click. An id that belongs to another VM is a tampered form and gets no look inside."""
     if Operation.objects.filter(pk=operation_id, vm_id=vm_id).exists():
-        return RequestOutcome(vm_id, Verdict.JOINED, operation_id)
-    return RequestOutcome(vm_id, Verdict.REFUSED, None, ErrorCode.REQUEST_ID_TAKEN)
+        return RequestOutcome(vm_id, RequestVerdict.JOINED, operation_id)
+    return RequestOutcome(vm_id, RequestVerdict.REFUSED, None, ErrorCode.REQUEST_ID_TAKEN)
 
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
@@ -233,14 +235,16 @@ def _request(
             verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
         if verdict is Admission.CONFLICT:
             blocker = next(row[0] for row in here if row[1].changes_the_machine)
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN)
+            outcomes[vm_id] = RequestOutcome(
+                vm_id, RequestVerdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN
+            )
         elif vm_id in refused:
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
+            outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.REFUSED, None, refused[vm_id])
         elif verdict is Admission.JOIN:
             # A running one answers sooner than a queued one. Settings join queued settings alone.
             same = [row for row in here if row[1] is kind]
             joined = min(same, key=lambda row: row[2] is S.QUEUED)[0]
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.JOINED, joined)
+            outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.JOINED, joined)
         else:
             if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
                 to_cancel.extend(row[0] for row in here if row[2] is S.QUEUED)
@@ -257,7 +261,9 @@ def _request(
     for begins_at in {now, None}:
         wanted = [vm_id for vm_id in accepted if (vm_id in begun) is (begins_at is not None)]
         for row in new.insert(wanted, operation_id, begins_at=begins_at):
-            outcomes[row.vm_id] = RequestOutcome(row.vm_id, Verdict.ACCEPTED, row.pk, begun=row if begins_at else None)
+            outcomes[row.vm_id] = RequestOutcome(
+                row.vm_id, RequestVerdict.ACCEPTED, row.pk, begun=row if begins_at else None
+            )
     if requested_by is not None and not is_bulk:
         note_requests(kind=kind, vm_ids=accepted, plan=fields_of(kind, payload), requested_by=requested_by)
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
@@ -320,8 +326,8 @@ def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
     if not naming or not operations:
         return
     ids = {connection_id for _vm, connection_id in operations.values()}
-    kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
-    mine = {pk: own for pk, own in operations.items() if own[1] in kinds}
+    connection_kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
+    mine = {pk: own for pk, own in operations.items() if own[1] in connection_kinds}
     vms = VirtualMachine.objects.filter(pk__any=array(vm_id for vm_id, _connection in mine.values()))
     places = {
         vm_id: Place(str(subscription), location.lower())
@@ -329,13 +335,13 @@ def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
             "pk", "resource_group__subscription__subscription_id", "location"
         )
     }
-    names = {pk: naming[kinds[own[1]]].name_of(places[own[0]])[:100] for pk, own in mine.items()}
+    names = {pk: naming[connection_kinds[own[1]]].name_of(places[own[0]])[:100] for pk, own in mine.items()}
     found: dict[int, set[str]] = defaultdict(set)
     for pk, name in names.items():
         found[operations[pk][1]].add(name)
     now = database_now()
     for connection_id, buckets in sorted(found.items()):
-        limits = naming[kinds[connection_id]]
+        limits = naming[connection_kinds[connection_id]]
         add_buckets(connection_id, sorted(buckets), now, per_minute=limits.per_minute, burst=limits.burst)
     with connection.cursor() as cursor:
         cursor.execute(_NAME_BUCKETS, [list(names), list(names.values())])

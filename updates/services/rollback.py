@@ -17,7 +17,7 @@ from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import OperationKind
 from updates.models import KbHold
 from updates.selectors.rollback import rollback_orders
-from updates.services.operations import RequestOutcome, Verdict, request_with_payload
+from updates.services.operations import RequestOutcome, RequestVerdict, request_with_payload
 from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def request_rollback(*, vm_id: int, order: RollbackOrder, requested_by: User, op
     The second click with the same `operation_id` finds what the first one made.
     """
     if not VirtualMachine.objects.filter(pk=vm_id, connection__kind__in=kinds_with(Capability.UNINSTALL)).exists():
-        return RequestOutcome(vm_id, Verdict.REFUSED, None, RollbackRefusal.NOT_SUPPORTED.value)
+        return RequestOutcome(vm_id, RequestVerdict.REFUSED, None, RollbackRefusal.NOT_SUPPORTED.value)
     outcomes = request_with_payload(
         kind=OperationKind.ROLLBACK,
         vm_ids=[vm_id],
@@ -49,7 +49,7 @@ def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> 
     plans = rollback_orders(vm_ids, now=timezone.now())
     orders = {vm_id: plan for vm_id, plan in plans.items() if isinstance(plan, RollbackOrder)}
     outcomes = [
-        RequestOutcome(vm_id, Verdict.REFUSED, None, plan.value)
+        RequestOutcome(vm_id, RequestVerdict.REFUSED, None, plan.value)
         for vm_id, plan in plans.items()
         if isinstance(plan, RollbackRefusal)
     ]
@@ -74,7 +74,7 @@ def _hold(outcomes: Collection[RequestOutcome], orders: Mapping[int, RollbackOrd
             [
                 KbHold(vm_id=o.vm_id, kb_number=kb, operation_id=o.operation_id, created_by=requested_by)
                 for o in outcomes
-                if o.verdict is Verdict.ACCEPTED
+                if o.verdict is RequestVerdict.ACCEPTED
                 for kb in orders[o.vm_id].uninstall_kbs
             ],
             ignore_conflicts=True,

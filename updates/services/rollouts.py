@@ -39,7 +39,7 @@ from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import blackouts_of, times_off_peak
 from updates.selectors.rollouts import proven_kbs
 from updates.services.health import judge_before
-from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
+from updates.services.operations import RequestOutcome, RequestVerdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -469,8 +469,10 @@ def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
 
 
 def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
-    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not Verdict.REFUSED}
-    _settle(rollout, {o.vm_id: o.code for o in outcomes if o.verdict is Verdict.REFUSED and o.code not in _PASSING})
+    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not RequestVerdict.REFUSED}
+    _settle(
+        rollout, {o.vm_id: o.code for o in outcomes if o.verdict is RequestVerdict.REFUSED and o.code not in _PASSING}
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             """

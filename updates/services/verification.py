@@ -31,7 +31,7 @@ def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue
     if final is None or final.status is RunStatus.FAILED:
         return Verification.PENDING, None
     reported = [o.patch for o in result.patches if o.state is InstallationState.INSTALLED]
-    return _words(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
+    return _as_kept(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
 
 
 def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue) -> None:
@@ -51,10 +51,10 @@ def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue:
     for row in rows:
         met = replace(row.patch.facts, update_id=row.update_id, version=row.version)
         reported[row.operation_id].append(met)
-    _write(
+    _write_verifications(
         (
             pk,
-            *_words(
+            *_as_kept(
                 _compare(
                     reported[pk],
                     by_vm[vm_id].result,
@@ -89,7 +89,7 @@ def _build(patch: Patch, line: ProductLine | None, catalogue: Catalogue) -> str:
     return release.build if release else ""
 
 
-def _words(result: VerificationResult) -> tuple[Verification, Detail]:
+def _as_kept(result: VerificationResult) -> tuple[Verification, Detail]:
     if result.verification is not Verification.CONTRADICTED:
         return result.verification, None
     return result.verification, {
@@ -100,7 +100,7 @@ def _words(result: VerificationResult) -> tuple[Verification, Detail]:
     }
 
 
-def _write(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
+def _write_verifications(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
     ordered = sorted(rows, key=lambda row: row[0])
     with connection.cursor() as cursor:
         cursor.execute(

@@ -279,7 +279,7 @@ def _step(claim: _Claim) -> bool:
         elif locked.phase == ImportPhase.READING:
             _plan(locked)
         else:
-            _write(locked)
+            _write_block(locked)
         _keep(locked)
     return locked.finished_at is None
 
@@ -450,7 +450,7 @@ WHERE kept.document <> excluded.document OR kept.is_listed < excluded.is_listed
 """
 
 
-def _write(job: ImportJob) -> None:
+def _write_block(job: ImportJob) -> None:
     """Write the next block, or in a dry run say what would become of it."""
     is_dry_run = job.phase == ImportPhase.TRYING.value
     turn, number = job.cursor["turn"], job.cursor["number"]
