@@ -76,7 +76,7 @@ def _others() -> dict[str, tuple[str, Any]]:
     }
     connections = list(Connection.objects.order_by("pk").values_list("pk", flat=True))
     claimed = {
-        "lanes": [0, 1, 2],
+        "priorities": [0, 1, 2],
         "in_flight": list(IN_FLIGHT_STATES),
         "queued": OperationState.QUEUED.value,
         "now": database_now(),

@@ -67,6 +67,9 @@ class ErrorCode(StrEnum):
     CONNECTOR_SILENT = "connector.silent", Fault.MACHINE, False
     START_UNCONFIRMED = "start.unconfirmed", Fault.CONNECTION, False
 
+    # What the engine finds in its own record
+    PAYLOAD_UNREADABLE = "payload.unreadable", Fault.PORTAL, False
+
     # Why a request is refused
     VM_AWAITING_ASSESSMENT = "vm.awaiting_assessment", Fault.MACHINE, False
     CONFLICT_INSTALLATION_OPEN = "conflict.installation_open", Fault.PERSON, True

@@ -49,7 +49,7 @@ def phases_of(regions: Iterable[str], *, pairs: Pairs) -> list[list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class RegionLane:
     """The waves of one region (and one clock), which go one after the other; lanes of a phase go side by side."""
 
     phase: int
@@ -57,7 +57,7 @@ class Lane:
     ring: int = 0
 
 
-def plan_lanes(machines: Sequence[Machine], *, pairs: Pairs) -> list[Lane]:
+def plan_lanes(machines: Sequence[Machine], *, pairs: Pairs) -> list[RegionLane]:
     """The lanes in the order of their phases: every VM in exactly one wave, no wave empty.
 
     Machines of one region whose clocks differ go in lanes of their own: none waits for another's night.
@@ -72,23 +72,23 @@ def plan_lanes(machines: Sequence[Machine], *, pairs: Pairs) -> list[Lane]:
             waves: list[list[int]] = []
             for zone in range(1 + max(turn.values())):
                 waves.extend(_batches([m for m in here if turn[m.region, m.zone] == zone], sizes))
-            lanes.append(Lane(number, tuple(map(tuple, waves))))
+            lanes.append(RegionLane(number, tuple(map(tuple, waves))))
     return lanes
 
 
-def plan_rings(rings: Sequence[Sequence[Machine]], *, is_availability_first: bool, pairs: Pairs) -> list[Lane]:
+def plan_rings(rings: Sequence[Sequence[Machine]], *, is_availability_first: bool, pairs: Pairs) -> list[RegionLane]:
     """The lanes of rings that go one after the other: the phases of a ring come after those of the ring before.
 
     Without availability first each ring is one wave. A ring without machines has no lanes.
     """
-    lanes: list[Lane] = []
+    lanes: list[RegionLane] = []
     for number, machines in enumerate(rings):
         if is_availability_first:
             own = plan_lanes(machines, pairs=pairs)
         else:
-            own = [Lane(0, (tuple(machine.vm_id for machine in machines),))] if machines else []
+            own = [RegionLane(0, (tuple(machine.vm_id for machine in machines),))] if machines else []
         base = 1 + max((lane.phase for lane in lanes), default=-1)
-        lanes += [Lane(base + lane.phase, lane.waves, number) for lane in own]
+        lanes += [RegionLane(base + lane.phase, lane.waves, number) for lane in own]
     return lanes
 
 

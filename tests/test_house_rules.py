@@ -99,6 +99,95 @@ def test_the_check_for_other_writers_finds_them() -> None:
         assert writes_state(ast.parse(code)), code
 
 
+# --- SQL -----------------------------------------------------------------------------------------------------------
+
+ENUMS = {"Enum", "StrEnum", "TextChoices"}
+# A quoted word that stands for a value: compared, listed, chosen, set. The key of a JSON document and the name of a setting are none.
+VALUE = re.compile(r"""(?:=|<>|!=|\bIN\s*\(|\bTHEN|\bELSE|\bSELECT|\bVALUES\s*\(|\bLIKE|\[|,)\s*'([^'%\s]+)'""")
+CALL = re.compile(r"\b(?:set_config|current_setting|jsonb_build_object|concat_ws|jsonb_set|jsonb_path_\w+)\([^()]*\)")
+SQL = re.compile(r"\b(?:SELECT|UPDATE|INSERT INTO|DELETE FROM|WHERE|CASE|SET|AND|OR|NOT|IN)\b|->>|<>")
+
+
+def values_of_enums() -> set[str]:
+    """The texts that the enums of the portal stand for, as they are written in its code."""
+    found = set()
+    for _name, tree in sources(*TABLES_AND_TERMS):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split(".")[-1] in ENUMS for base in node.bases):
+                for line in (line for line in node.body if isinstance(line, ast.Assign)):
+                    first = line.value.elts[0] if isinstance(line.value, ast.Tuple) and line.value.elts else line.value
+                    if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value:
+                        found.add(first.value)
+    return found
+
+
+def docstrings(tree: ast.Module) -> set[int]:
+    """The nodes that are docstrings: text for people."""
+    return {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.body and isinstance(node.body[0], ast.Expr)
+    }
+
+
+def enum_values_in_sql(tree: ast.Module, values: set[str]) -> list[tuple[int, str]]:
+    """Where a statement has the value of an enum as a literal, and which: a renamed value would break it silently."""
+    texts = docstrings(tree)
+    found = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in texts
+            and SQL.search(node.value)
+        ):
+            sql = CALL.sub(lambda call: re.sub(r"[^\n]", " ", call[0]), node.value)
+            found += [
+                (node.lineno + sql[: match.start(1)].count("\n"), match[1])
+                for match in VALUE.finditer(sql)
+                if match[1] in values
+            ]
+    return found
+
+
+# The rooms that have tables, and those below them whose enums are stored.
+ROOMS_WITH_TABLES = ("db", "audit", "vms", "updates", "people", "demo", "simulation")
+TABLES_AND_TERMS = ("patching", "connectors", "audit", "vms", "updates", "people")
+
+
+def test_values_of_enums_are_parameters_of_sql_and_never_literals() -> None:
+    values = values_of_enums()
+    assert {"queued", "Critical", "AutomaticByPlatform", "paused", "waiting"} <= values
+    offenders = [
+        f"{name}:{line}: '{value}'"
+        for name, tree in sources(*ROOMS_WITH_TABLES)
+        for line, value in enum_values_in_sql(tree, values)
+    ]
+    assert offenders == []
+
+
+@pytest.mark.parametrize(
+    ("code", "planted"),
+    [
+        ("Q = \"SELECT 1 FROM updates_operation o WHERE o.state = 'queued'\"", ["queued"]),
+        ("Q = \"WHERE o.state NOT IN ('succeeded', 'failed')\"", ["succeeded", "failed"]),
+        ("Q = \"UPDATE t SET status = CASE WHEN a THEN 'skipped' ELSE 'failed' END\"", ["skipped", "failed"]),
+        ("Q = \"SELECT %s, r.wave, 'waiting', '' FROM r\"", ["waiting"]),
+        ("Q = f\"SELECT 1 FROM {table} WHERE kind <> 'assessment'\"", ["assessment"]),
+        ("Q = \"it->>'status' = 'paused'\"", ["paused"]),
+        ("Q = \"WHERE o.state = ANY(ARRAY['queued'])\"", ["queued"]),
+        ("Q = \"WHERE o.state = %(queued)s AND detail->>'failed' <> ''\"", []),
+        ("Q = \"SELECT set_config('x', 'failed', true)\"", []),
+        ("Q = \"SELECT jsonb_build_object('failed', count(*))\"", []),
+        ("def f():\n    \"SELECT what is = 'queued' in words.\"", []),
+    ],
+)
+def test_the_check_for_values_of_enums_in_sql_finds_them(code: str, planted: list[str]) -> None:
+    values = {"queued", "succeeded", "failed", "skipped", "waiting", "assessment", "paused"}
+    assert [value for _line, value in enum_values_in_sql(ast.parse(code), values)] == planted
+
+
 # --- rooms -------------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ def plan_from_json(document: Mapping[str, Any]) -> InstallationPlan:
         classifications=frozenset(Classification(name) for name in document["classifications"]),
         kb_numbers_to_include=tuple(document["kb_numbers_to_include"]),
         kb_numbers_to_exclude=tuple(document["kb_numbers_to_exclude"]),
-        exclude_kbs_requiring_reboot=document["exclude_kbs_requiring_reboot"],
+        exclude_kbs_requiring_reboot=bool(document["exclude_kbs_requiring_reboot"]),
         max_patch_publish_date=date.fromisoformat(published) if published else None,
         patch_name_masks_to_include=tuple(document["patch_name_masks_to_include"]),
         patch_name_masks_to_exclude=tuple(document["patch_name_masks_to_exclude"]),
@@ -57,7 +57,7 @@ def order_from_json(document: Mapping[str, Any]) -> RollbackOrder:
     """The order that `order_to_json` wrote."""
     return RollbackOrder(
         uninstall_kbs=tuple(document["uninstall_kbs"]),
-        target_kb=document["target_kb"],
-        target_build=document["target_build"],
-        must_install_target=document["must_install_target"],
+        target_kb=str(document["target_kb"]),
+        target_build=str(document["target_build"]),
+        must_install_target=bool(document["must_install_target"]),
     )

@@ -121,6 +121,11 @@ ERRORS: dict[ErrorCode, ErrorText] = {
             "It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."
         ),
     ),
+    ErrorCode.PAYLOAD_UNREADABLE: ErrorText(
+        _("The portal cannot read what this operation was to do."),
+        _("The technical detail says why. It was kept by another version of the portal, or changed by hand."),
+        _("Ask for it again."),
+    ),
     ErrorCode.CONNECTOR_UNREACHABLE: ErrorText(
         _("The machine could not be reached."),
         _("Check that it is running and on the network."),

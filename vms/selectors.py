@@ -325,13 +325,13 @@ WITH places AS MATERIALIZED (
         WHERE id = ANY(%(groups)s::bigint[]) OR subscription_id = ANY(%(subscriptions)s::bigint[])
     ) AS groups
 )
-SELECT 'connection', c.id, c.name FROM vms_connection c
+SELECT true, c.id, c.name FROM vms_connection c
 WHERE %(everything)s OR EXISTS (
     SELECT FROM vms_virtualmachine v
     WHERE v.connection_id = c.id AND v.resource_group_id = ANY((SELECT groups FROM places)::bigint[])
 ) OR EXISTS (SELECT FROM vms_virtualmachine v WHERE v.connection_id = c.id AND v.id = ANY(%(vms)s::bigint[]))
 UNION ALL
-SELECT 'subscription', id, name FROM vms_subscription
+SELECT false, id, name FROM vms_subscription
 WHERE %(everything)s OR id = ANY(%(subscriptions)s::bigint[]) OR id IN (
     SELECT subscription_id FROM vms_resourcegroup
     WHERE id = ANY(%(groups)s::bigint[])
@@ -354,8 +354,8 @@ def filter_options(grants: Grants) -> FilterOptions:
         cursor.execute(_OFFERED, places)
         rows = sorted(cursor.fetchall(), key=lambda row: (row[2].lower(), row[1]))
     return FilterOptions(
-        connections=tuple((str(pk), name) for kind, pk, name in rows if kind == "connection"),
-        subscriptions=tuple((str(pk), name) for kind, pk, name in rows if kind == "subscription"),
+        connections=tuple((str(pk), name) for is_connection, pk, name in rows if is_connection),
+        subscriptions=tuple((str(pk), name) for is_connection, pk, name in rows if not is_connection),
     )
 
 
@@ -577,10 +577,12 @@ def _rows_beyond(
 def _beyond(columns: tuple[str, ...], values: tuple[str | int, ...]) -> GreaterThan | LessThan:
     """`(a, b) > (x, y)`, or `<` where the columns descend: one index range, however many ties."""
     comparison = LessThan if columns[0].startswith("-") else GreaterThan
-    return comparison(_row(*(F(name.lstrip("-")) for name in columns)), _row(*(Value(value) for value in values)))
+    return comparison(
+        _tuple_of(*(F(name.lstrip("-")) for name in columns)), _tuple_of(*(Value(value) for value in values))
+    )
 
 
-def _row(*expressions: F | Value) -> Func:
+def _tuple_of(*expressions: F | Value) -> Func:
     return Func(*expressions, template="(%(expressions)s)", output_field=TextField())
 
 

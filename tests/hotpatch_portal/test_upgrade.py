@@ -158,3 +158,37 @@ def test_preferences_and_the_permissions_on_them_move_with_their_room(old: Migra
     assert (moved.app_label, moved.model) == ("people", "preferences")
     given = apps.get_model("auth.User").objects.get(pk=person.pk).user_permissions.get()
     assert (given.pk, given.content_type_id) == (permission.pk, kind.pk)
+
+
+def columns_of(index: str) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum", [index]
+        )
+        return [name for (name,) in cursor.fetchall()]
+
+
+def test_what_operations_carry_gets_its_version_and_loses_it_again(old: MigrationExecutor) -> None:
+    """Back and forth: an installation keeps its plan, an assessment keeps nothing."""
+    before, after = [("updates", "0025_names_of_columns")], [("updates", "0026_operation_payload_and_priority")]
+    old.migrate(before)
+    apps = MigrationExecutor(connection).loader.project_state(before).apps
+    site = apps.get_model("vms.Connection").objects.create(name="Lab", kind="simulator")
+    subscription = apps.get_model("vms.Subscription").objects.create(subscription_id=uuid.uuid4(), name="S")
+    group = apps.get_model("vms.ResourceGroup").objects.create(subscription=subscription, name="rg")
+    vm = apps.get_model("vms.VirtualMachine").objects.create(
+        arm_id="/subscriptions/s/vm", name="vm", connection=site, resource_group=group
+    )
+    plan = {"classifications": ["Security"], "kb_numbers_to_exclude": ["5084071"]}
+    model = apps.get_model("updates.Operation")
+    for kind, carried in (("installation", plan), ("assessment", None)):
+        model.objects.create(vm=vm, connection=site, kind=kind, plan=carried, lane=2, created_at=NOW, next_step_at=NOW)
+    MigrationExecutor(connection).migrate(after)
+    model = MigrationExecutor(connection).loader.project_state(after).apps.get_model("updates.Operation")
+    assert dict(model.objects.values_list("kind", "payload")) == {"installation": {"v": 1, **plan}, "assessment": None}
+    assert set(model.objects.values_list("priority", flat=True)) == {2}
+    assert columns_of("updates_operation_queued") == ["connection_id", "bucket", "priority", "next_step_at"]
+    MigrationExecutor(connection).migrate(before)
+    model = MigrationExecutor(connection).loader.project_state(before).apps.get_model("updates.Operation")
+    assert dict(model.objects.values_list("kind", "plan")) == {"installation": plan, "assessment": None}
+    assert set(model.objects.values_list("lane", flat=True)) == {2}

@@ -42,7 +42,7 @@ from updates.engine.sweep import sweep
 from updates.models import Bucket, InstalledPatch, Operation, VmUpdateState
 from updates.selectors.catalogue import load_catalogue
 from updates.selectors.vm_facts import load_vm_facts
-from updates.services.assessments import Found, record_assessments
+from updates.services.assessments import AssessmentFound, record_assessments
 from updates.services.operations import request_assessments, request_installations
 from vms.models import Connection, VirtualMachine
 
@@ -264,13 +264,13 @@ def test_a_list_in_pieces_adds_up_and_is_not_called_complete(lab) -> None:
 # --- assessments that others made --------------------------------------------------------------------------------
 
 
-def taken_over(vm: VirtualMachine, **fields: Any) -> list[Found]:
+def taken_over(vm: VirtualMachine, **fields: Any) -> list[AssessmentFound]:
     catalogue = load_catalogue()
     facts = load_vm_facts([vm.pk], catalogue)[vm.pk]
     result = AssessmentResult(
         RunStatus.SUCCEEDED, (DOT_NET,), is_reboot_pending=False, source=AssessmentSource.ELSEWHERE, **fields
     )
-    return record_assessments(found=[Found(facts, result)], catalogue=catalogue, now=timezone.now())
+    return record_assessments(found=[AssessmentFound(facts, result)], catalogue=catalogue, now=timezone.now())
 
 
 def test_an_assessment_made_elsewhere_keeps_its_own_time_and_says_whose_it_is() -> None:

@@ -243,7 +243,7 @@ def test_the_plan_of_a_run_tells_all_that_was_confirmed(page: Client, make_vm: C
     vm = make_vm("26100.6899", date(2025, 10, 24), name="hr-001", ws2025=True)
     assess(page, vm)
     run = install(page, vm, max_patch_publish_date="2025-10-31")
-    Operation.objects.filter(pk=run.pk).update(plan=run.plan | {"guard_overrides": ["5070881"]})
+    Operation.objects.filter(pk=run.pk).update(payload=run.payload | {"guard_overrides": ["5070881"]})
     shown = text_of(page.get(reverse("updates:operation", args=[run.pk])))
     assert "Published on or before 2025-10-31" in shown
     assert "Allowed although they take it off the hotpatch track KB5070881" in shown

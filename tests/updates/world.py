@@ -42,7 +42,7 @@ from patching.terms import (
     RebootStatus,
     RunStatus,
 )
-from updates.engine.sweep import ALL_LANES, sweep
+from updates.engine.sweep import ALL_PRIORITIES, sweep
 from updates.models import Operation
 from updates.services.bulk import hand_out_block
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
@@ -159,15 +159,15 @@ class ScriptedConnector:
         return [self.on_find(request) for request in requests]
 
 
-def run(connector: ScriptedConnector, *, lanes: Sequence[int] = ALL_LANES, seconds: float = 10) -> int:
+def run(connector: ScriptedConnector, *, priorities: Sequence[int] = ALL_PRIORITIES, seconds: float = 10) -> int:
     """One sweep with the test's connector behind every connection."""
-    return sweep(lanes=lanes, seconds=seconds, connector_factory=lambda _row, _catalogue: connector)
+    return sweep(priorities=priorities, seconds=seconds, connector_factory=lambda _row, _catalogue: connector)
 
 
 def hand_out() -> int:
     """Answer all waiting bulk requests as a worker for other kinds of connections does: everything is queued."""
     count = 0
-    while (block := hand_out_block(kinds=["none"])) is not None:
+    while (block := hand_out_block(connection_kinds=["none"])) is not None:
         count += block.count
     return count
 

@@ -19,7 +19,7 @@ from patching.terms import OperationKind, OperationState, RunStatus, Verificatio
 from updates.engine.budget import WHOLE
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
-from updates.models import IN_FLIGHT_STATES, Lane, Operation
+from updates.models import IN_FLIGHT_STATES, Operation, Priority
 from updates.services.assessments import ensure_patches, record_failures, record_silence
 from updates.services.operations import request_assessments
 
@@ -76,7 +76,7 @@ def started_change(row: ClaimedRow, handle: str, next_step_at: datetime | None) 
         event=row.event(EventCode.STARTED),
         handle=clean(handle),
         next_step_at=next_step_at,
-        lane=Lane.LOOK if row.is_bulk else Lane.INTERACTIVE,
+        priority=Priority.OBSERVE if row.is_bulk else Priority.INTERACTIVE,
         attempts=0,
     )
 
@@ -261,7 +261,7 @@ def give_up(rows: Sequence[ClaimedRow], code: str, *, now: datetime, leased_unti
             request_assessments(vm_ids=doubtful, requested_by=None)
 
 
-# --- looks at what still runs ------------------------------------------------------------------------------------
+# --- what still runs ---------------------------------------------------------------------------------------------
 
 
 def follow(pairs: Sequence[tuple[ClaimedRow, Observation]], *, now: datetime) -> None:

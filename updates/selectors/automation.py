@@ -19,7 +19,9 @@ from patching.recurrence import Blackout, Schedule, Window, parse_hours, parse_r
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     LCU_TYPES,
+    AssessmentMode,
     HotpatchTrack,
+    OperationKind,
     Verification,
 )
 from updates.models import (
@@ -235,17 +237,23 @@ SELECT v.id FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_
 WHERE s.last_assessed_at IS NULL AND {vm}
 ORDER BY v.id LIMIT %(limit)s
 """
-_DUE_VM = """v.assessment_mode = 'AutomaticByPlatform' AND v.provision_vm_agent AND v.power_state IN ('running', 'unknown')
+_DUE_VM = """v.assessment_mode = %(by_platform)s AND v.provision_vm_agent AND v.power_state = ANY(%(maybe_running)s)
   AND NOT EXISTS (
     SELECT 1 FROM updates_operation o
     WHERE o.vm_id = v.id AND o.created_at > %(before)s
-      AND (o.kind = 'assessment' OR o.finished_at IS NULL))"""
+      AND (o.kind = %(assessment)s OR o.finished_at IS NULL))"""
 
 
 def vms_due_for_assessment(now: datetime, *, limit: int, with_never: bool) -> list[int]:
     """Up to `limit` VMs whose periodic assessment is due. `with_never`: also those that never had one."""
     found: list[int] = []
-    parameters: dict[str, datetime | int] = {"before": now - ASSESSMENT_PERIOD, "limit": limit}
+    parameters: dict[str, datetime | int | str | list[str]] = {
+        "before": now - ASSESSMENT_PERIOD,
+        "limit": limit,
+        "by_platform": AssessmentMode.AUTOMATIC_BY_PLATFORM.value,
+        "maybe_running": [PowerState.RUNNING.value, PowerState.UNKNOWN.value],
+        "assessment": OperationKind.ASSESSMENT.value,
+    }
     with connection.cursor() as cursor:
         for query in (_DUE_ASSESSED, *([_DUE_NEVER] if with_never else [])):
             cursor.execute(query.format(vm=_DUE_VM), parameters)
@@ -341,8 +349,8 @@ def kbs_lacking(vm_ids: Iterable[int]) -> tuple[str, ...]:
             ) s
             JOIN updates_patchsetmember m ON m.patch_set_id = s.patch_set_id
             JOIN updates_patch p ON p.id = m.patch_id
-            WHERE p.classification IN ('Critical', 'Security') AND p.kb_number <> '' ORDER BY 1
+            WHERE p.classification = ANY(%s) AND p.kb_number <> '' ORDER BY 1
             """,
-            [list(vm_ids)],
+            [list(vm_ids), _CRITICAL_AND_SECURITY],
         )
         return tuple(row[0] for row in cursor.fetchall())

@@ -33,7 +33,7 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
-from updates.plans import plan_from_json
+from updates.payloads import readable
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.decisions import waiting_on
 from updates.selectors.installed import is_listed_by_get_hotfix
@@ -220,7 +220,8 @@ class VmPicture:
         found = next(
             (o for o in self.operations if str(o.pk) == operation_id and o.kind == OperationKind.INSTALLATION), None
         )
-        return plan_from_json(found.plan) if found is not None and found.plan else None
+        payload = readable(found.kind, found.payload) if found is not None else None
+        return payload if isinstance(payload, terms.InstallationPlan) else None
 
     @property
     def way_back_kbs(self) -> tuple[str, ...]:

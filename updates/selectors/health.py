@@ -9,6 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from patching.orchestrator import Patcher
+from patching.terms import OperationKind, OperationState
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
 from updates.selectors.decisions import find_news
 from vms.models import COUNTED, Connection, VirtualMachine
@@ -35,7 +36,7 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         SELECT o.id::text FROM updates_operation o
         LEFT JOIN vms_connection c ON c.id = o.connection_id
         WHERE o.next_step_at < clock_timestamp() - interval '10 minutes'
-          AND (o.state <> 'queued' OR c.paused_until IS NULL OR c.paused_until <= clock_timestamp())
+          AND (o.state <> %(queued)s OR c.paused_until IS NULL OR c.paused_until <= clock_timestamp())
         """,
         "Operations have been due for more than ten minutes and no worker has taken them.",
         "Is a worker running? A connection that is full or out of starts per minute keeps its queue waiting, too.",
@@ -55,7 +56,7 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         SELECT s.vm_id::text FROM updates_vmupdatestate s
         WHERE s.is_awaiting_assessment AND NOT EXISTS (
             SELECT 1 FROM updates_operation o
-            WHERE o.vm_id = s.vm_id AND o.kind = 'assessment' AND o.next_step_at IS NOT NULL)
+            WHERE o.vm_id = s.vm_id AND o.kind = %(assessment)s AND o.next_step_at IS NOT NULL)
         """,
         "Machines take no installation until an assessment has answered, and none is queued.",
         "Press “Assess now” on them.",
@@ -127,12 +128,14 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
     ),
 )
 
+_VALUES = {"queued": OperationState.QUEUED.value, "assessment": OperationKind.ASSESSMENT.value}
+
 
 def find_trouble() -> Iterator[Finding]:
     """Every kind of trouble that is there."""
     for code, query, meaning, advice in _CHECKS:
         with connection.cursor() as cursor:
-            cursor.execute(f"{query} LIMIT {MOST}")
+            cursor.execute(f"{query} LIMIT {MOST}", _VALUES)
             rows = [str(row[0]) for row in cursor.fetchall()]
         if rows:
             yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)

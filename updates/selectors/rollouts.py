@@ -13,6 +13,7 @@ from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
+from patching.terms import InstallationState, Verification
 from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
 from updates.selectors.waits import StartWait, start_wait
 from vms.choices import Role
@@ -144,8 +145,9 @@ SELECT p.kb_number FROM updates_patchresult r JOIN runs ON runs.id = r.operation
 JOIN updates_patch p ON p.id = r.patch_id
 WHERE p.kb_number <> ''
 GROUP BY p.kb_number
-HAVING bool_or(r.state = 'Installed' AND runs.verification <> 'contradicted')
-    AND NOT bool_or(r.state = 'Failed') AND NOT bool_or(r.state = 'Installed' AND runs.verification = 'contradicted')
+HAVING bool_or(r.state = %(installed)s AND runs.verification <> %(contradicted)s)
+    AND NOT bool_or(r.state = %(failed)s)
+    AND NOT bool_or(r.state = %(installed)s AND runs.verification = %(contradicted)s)
 ORDER BY 1
 """
 
@@ -153,5 +155,10 @@ ORDER BY 1
 def proven_kbs(rollout_id: UUID, *, before_wave: int) -> list[str]:
     """The KBs that earlier waves installed, that failed nowhere in them and that no later look contradicted (one query)."""
     with connection.cursor() as cursor:
-        cursor.execute(_PROVEN, {"rollout": rollout_id, "wave": before_wave})
+        values = {
+            "installed": InstallationState.INSTALLED.value,
+            "failed": InstallationState.FAILED.value,
+            "contradicted": Verification.CONTRADICTED.value,
+        }
+        cursor.execute(_PROVEN, {"rollout": rollout_id, "wave": before_wave, **values})
         return [row[0] for row in cursor.fetchall()]

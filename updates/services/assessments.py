@@ -28,7 +28,7 @@ from vms.services.summaries import VmSummary, record_summaries
 
 
 @dataclass(frozen=True)
-class Found:
+class AssessmentFound:
     """What one assessment found on one VM.
 
     Where an installation ended with it: `installation_id`, and what that run reported as installed.
@@ -76,7 +76,9 @@ class Found:
 
 
 @transaction.atomic
-def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, now: datetime) -> list[Found]:
+def record_assessments(
+    *, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue, now: datetime
+) -> list[AssessmentFound]:
     """Write what successful assessments found, and return those that were taken over.
 
     One that was made elsewhere and is older than what is known of its VM changes nothing. A fixed number of statements;
@@ -125,7 +127,7 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
     return list(found)
 
 
-def record_reports(*, reports: Sequence[Found]) -> None:
+def record_reports(*, reports: Sequence[AssessmentFound]) -> None:
     """Keep what runs reported as installed on VMs whose connector lists no installed updates; nothing that is listed moves."""
     reports = [item for item in reports if Capability.INSTALLED_UPDATES not in item.facts.capabilities]
     pks = ensure_patches(update.patch for item in reports for update in item.reported)
@@ -355,7 +357,7 @@ def _insert_installed(new: Sequence[tuple[int, int, str, datetime, UUID | None]]
         )
 
 
-def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
+def _record_installed(found: Sequence[AssessmentFound], pks: Mapping[str, int]) -> None:
     """Write the difference between what was recorded as installed and what is; nothing where nothing changed."""
     new: list[tuple[int, int, str, datetime, UUID | None]] = []
     gone: list[tuple[int, int]] = []
@@ -397,7 +399,7 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             )
 
 
-def _summary(item: Found, urgent: int, judge: Judge, now: datetime) -> VmSummary:
+def _summary(item: AssessmentFound, urgent: int, judge: Judge, now: datetime) -> VmSummary:
     """What lists show of a VM after this assessment, by the rules.
 
     `urgent`: how many critical and security updates it lacks.

@@ -23,9 +23,10 @@ from db.arrays import array
 from db.locks import Lock, hold
 from patching.codes import ErrorCode, RolloutReason
 from patching.recurrence import time_to_blackout, zone_of
-from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
-from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
+from patching.rollout import Machine, RegionLane, WaveResult, groups_of, may_start, must_pause, plan_rings
+from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting, Verification
 from updates.models import (
+    WELL_ENDED_STATES,
     MaintenanceConfiguration,
     MemberState,
     Operation,
@@ -38,7 +39,7 @@ from updates.plans import plan_from_json, plan_to_json
 from updates.selectors.automation import blackouts_of, times_off_peak
 from updates.selectors.rollouts import proven_kbs
 from updates.services.health import judge_before
-from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
+from updates.services.operations import RequestOutcome, RequestVerdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -133,11 +134,12 @@ def create_rollout(
         cursor.execute(
             """
             INSERT INTO updates_rolloutmember (rollout_id, vm_id, wave, status, code)
-            SELECT %s, r.vm_id, r.wave, 'waiting', '' FROM unnest(%s::bigint[], %s::int[]) AS r(vm_id, wave)
+            SELECT %s, r.vm_id, r.wave, %s, '' FROM unnest(%s::bigint[], %s::int[]) AS r(vm_id, wave)
             JOIN vms_virtualmachine v ON v.id = r.vm_id
             """,
             [
                 rollout.pk,
+                MemberState.WAITING.value,
                 [vm for wave in waves for vm in wave],
                 [number for number, wave in enumerate(waves) for _vm in wave],
             ],
@@ -145,7 +147,7 @@ def create_rollout(
     return rollout
 
 
-def _lane_rows(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
+def _lane_rows(lanes: Iterable[RegionLane]) -> list[dict[str, Any]]:
     """The lanes as the rollout keeps them: their waves are numbered one after the other."""
     rows, first = [], 0
     for lane in lanes:
@@ -211,18 +213,18 @@ def advance_rollouts(*, now: datetime) -> int:
 # What ended well on a machine with a health probe stays started until the probe answers (updates.services.health).
 _SYNC = """
 UPDATE updates_rolloutmember m
-SET status = CASE WHEN o.state = 'cancelled' THEN 'skipped'
-                 WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN 'failed'
-                 WHEN o.verification = 'contradicted' THEN 'failed'
-                 WHEN v.health_probe = '' THEN 'succeeded' ELSE m.status END,
-    code = CASE WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN o.error_code
-                WHEN o.verification = 'contradicted' THEN %(contradicted)s
-                WHEN v.health_probe <> '' THEN %(probe_waiting)s ELSE o.error_code END,
-    probe_due_at = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
-                             AND o.verification <> 'contradicted'
+SET status = CASE WHEN o.state = %(cancelled)s THEN %(skipped)s
+                 WHEN o.state <> ALL(%(ended_well)s) THEN %(failed)s
+                 WHEN o.verification = %(contradicted)s THEN %(failed)s
+                 WHEN v.health_probe = '' THEN %(succeeded)s ELSE m.status END,
+    code = CASE WHEN o.state <> ALL(%(ended_well)s) THEN o.error_code
+                WHEN o.verification = %(contradicted)s THEN %(contradicted_code)s
+                WHEN v.health_probe <> '' THEN %(probe_waiting_code)s ELSE o.error_code END,
+    probe_due_at = CASE WHEN o.state = ANY(%(ended_well)s) AND v.health_probe <> ''
+                             AND o.verification <> %(contradicted)s
                         THEN %(now)s::timestamptz END
 FROM updates_operation o JOIN vms_virtualmachine v ON v.id = o.vm_id
-WHERE m.rollout_id = %(rollout)s AND m.status = 'started' AND m.probe_due_at IS NULL
+WHERE m.rollout_id = %(rollout)s AND m.status = %(started)s AND m.probe_due_at IS NULL
   AND o.id = m.operation_id AND o.finished_at IS NOT NULL
 """
 
@@ -242,8 +244,15 @@ def _advance(pk: UUID, now: datetime) -> bool:
             {
                 "now": now,
                 "rollout": pk,
-                "contradicted": RolloutReason.CONTRADICTED,
-                "probe_waiting": RolloutReason.PROBE_WAITING,
+                "cancelled": OperationState.CANCELLED.value,
+                "ended_well": WELL_ENDED_STATES,
+                "contradicted": Verification.CONTRADICTED.value,
+                "contradicted_code": RolloutReason.CONTRADICTED,
+                "probe_waiting_code": RolloutReason.PROBE_WAITING,
+                "started": MemberState.STARTED.value,
+                "succeeded": MemberState.SUCCEEDED.value,
+                "failed": MemberState.FAILED.value,
+                "skipped": MemberState.SKIPPED.value,
             },
         )
     members = RolloutMember.objects.filter(rollout=rollout)
@@ -460,17 +469,19 @@ def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
 
 
 def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
-    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not Verdict.REFUSED}
-    _settle(rollout, {o.vm_id: o.code for o in outcomes if o.verdict is Verdict.REFUSED and o.code not in _PASSING})
+    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not RequestVerdict.REFUSED}
+    _settle(
+        rollout, {o.vm_id: o.code for o in outcomes if o.verdict is RequestVerdict.REFUSED and o.code not in _PASSING}
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             """
             UPDATE updates_rolloutmember m
-            SET status = 'started', code = '', operation_id = r.operation_id, probe_due_at = NULL
+            SET status = %s, code = '', operation_id = r.operation_id, probe_due_at = NULL
             FROM unnest(%s::bigint[], %s::uuid[]) AS r(vm_id, operation_id)
             WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
             """,
-            [list(going), list(going.values()), rollout.pk],
+            [MemberState.STARTED.value, list(going), list(going.values()), rollout.pk],
         )
     return len(going)
 

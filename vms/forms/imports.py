@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -12,7 +12,13 @@ from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
 
 
-class _Connections(forms.ModelChoiceField):
+if TYPE_CHECKING:
+    ConnectionChoice = forms.ModelChoiceField[Connection]
+else:
+    ConnectionChoice = forms.ModelChoiceField
+
+
+class _Connections(ConnectionChoice):
     """Connections to choose from, each with how real it is."""
 
     def label_from_instance(self, obj: Connection) -> str:

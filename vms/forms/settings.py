@@ -15,7 +15,7 @@ from vms.forms.confirm import CountForm
 from vms.models import VirtualMachine
 from vms.selection import AskedSelection
 from vms.selectors import MAX_SELECTED
-from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
+from vms.services.settings import SettingsChange, SettingsOutcome, SettingsVerdict, judge_change, selected_vms
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -147,4 +147,4 @@ class SettingsWizard:
     @property
     def counts(self) -> dict[str, int]:
         """How many are changed, unchanged and refused."""
-        return {verdict.value: sum(o.verdict is verdict for o in self.outcomes) for verdict in Verdict}
+        return {verdict.value: sum(o.verdict is verdict for o in self.outcomes) for verdict in SettingsVerdict}

@@ -158,7 +158,7 @@ UPDATE vms_importjob SET lease = %(lease)s, next_step_at = clock_timestamp() + %
 WHERE id = (
     SELECT id FROM vms_importjob
     WHERE next_step_at <= clock_timestamp() AND (id = %(only)s OR %(only)s::uuid IS NULL)
-        AND (size <= %(most_bytes)s AND source = 'file' OR %(most_bytes)s::bigint IS NULL)
+        AND (size <= %(most_bytes)s AND source = %(file)s OR %(most_bytes)s::bigint IS NULL)
     ORDER BY next_step_at LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 RETURNING id
@@ -180,7 +180,13 @@ def work_on_imports(*, seconds: float, most_bytes: int | None = None, only: UUID
     while time.monotonic() < ends_at:
         lease = uuid4()
         with database.cursor() as cursor:
-            parameters: dict[str, Any] = {"lease": lease, "length": LEASE, "only": only, "most_bytes": most_bytes}
+            parameters: dict[str, Any] = {
+                "lease": lease,
+                "length": LEASE,
+                "only": only,
+                "most_bytes": most_bytes,
+                "file": ImportSource.FILE.value,
+            }
             cursor.execute(_CLAIM, parameters)
             claimed = cursor.fetchone()
         if claimed is None:
@@ -273,7 +279,7 @@ def _step(claim: _Claim) -> bool:
         elif locked.phase == ImportPhase.READING:
             _plan(locked)
         else:
-            _write(locked)
+            _write_block(locked)
         _keep(locked)
     return locked.finished_at is None
 
@@ -444,7 +450,7 @@ WHERE kept.document <> excluded.document OR kept.is_listed < excluded.is_listed
 """
 
 
-def _write(job: ImportJob) -> None:
+def _write_block(job: ImportJob) -> None:
     """Write the next block, or in a dry run say what would become of it."""
     is_dry_run = job.phase == ImportPhase.TRYING.value
     turn, number = job.cursor["turn"], job.cursor["number"]
@@ -575,6 +581,7 @@ def begin_due_syncs(*, now: datetime) -> int:
 
 # --- clearing away ---------------------------------------------------------------------------------------------------
 
+_BEFORE_READING_ENDS = [ImportPhase.RECEIVING.value, ImportPhase.READING.value]
 _PRUNE = {
     "rows": f"""
 DELETE FROM vms_importrow WHERE id IN (
@@ -583,7 +590,7 @@ DELETE FROM vms_importrow WHERE id IN (
     "pieces": """
 DELETE FROM vms_importpiece WHERE id IN (
     SELECT piece.id FROM vms_importpiece piece JOIN vms_importjob job ON job.id = piece.job_id
-    WHERE job.phase NOT IN ('receiving', 'reading') OR (job.cursor ? 'is_read') LIMIT 100)""",
+    WHERE job.phase <> ALL(%(before_reading_ends)s) OR (job.cursor ? 'is_read') LIMIT 100)""",
 }
 
 
@@ -607,7 +614,7 @@ def prune_imports(*, now: datetime, seconds: float = 5.0, keep_days: int | None 
     for statement in _PRUNE.values():
         while time.monotonic() < ends_at:
             with database.cursor() as cursor:
-                cursor.execute(statement)
+                cursor.execute(statement, {"before_reading_ends": _BEFORE_READING_ENDS})
                 count = cursor.rowcount
             removed += count
             if not count:

@@ -84,7 +84,7 @@ _TICK = '<td><input type="checkbox" name="vm" value="%s" aria-label="%s">'
 def vm_rows(vms: Sequence[ListedVm], may_tick: bool) -> SafeString:
     """The rows of the list, with a box to tick where the reader may act."""
     labels = [_(label) for label in ("Critical and Security", "Other", "Hotpatch status")]
-    return mark_safe("".join([_row(vm, labels, may_tick=may_tick) for vm in vms]))  # noqa: S308 (each value is escaped)
+    return mark_safe("".join([_html_of(vm, labels, may_tick=may_tick) for vm in vms]))  # noqa: S308 (each value is escaped)
 
 
 def _unlike_wanted() -> SafeString:
@@ -92,7 +92,7 @@ def _unlike_wanted() -> SafeString:
     return format_html('<span class="reason">{}{}</span>', icon("sliders-horizontal"), _("Settings not as wanted"))
 
 
-def _row(vm: ListedVm, labels: Sequence[str], *, may_tick: bool) -> str:
+def _html_of(vm: ListedVm, labels: Sequence[str], *, may_tick: bool) -> str:
     critical_label, other_label, hotpatch_label = labels
     name, is_unknown = escape(vm.name), vm.update_status == UpdateStatus.NO_UPDATES_DATA
     return _ROW % (

@@ -15,7 +15,7 @@ from updates.engine.record import clean, code_of
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition
 from updates.selectors.catalogue import LoadedCatalogue
-from updates.services.assessments import Found, record_assessments, record_failures
+from updates.services.assessments import AssessmentFound, record_assessments, record_failures
 from updates.services.verification import verify_earlier_installations
 
 S = OperationState
@@ -58,7 +58,7 @@ def keep_found(
     results: list[tuple[ClaimedRow, AssessmentResult]], *, catalogue: LoadedCatalogue, now: datetime
 ) -> None:
     """Write what assessments found, or why they failed; each verifies the installations before it."""
-    good = [Found(row.vm, result) for row, result in results if result.has_found]
+    good = [AssessmentFound(row.vm, result) for row, result in results if result.has_found]
     taken = record_assessments(found=good, catalogue=catalogue, now=now)
     record_failures(
         errors={

@@ -16,7 +16,7 @@ from updates.engine.record import clean, code_of, record_results
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition
 from updates.selectors.catalogue import LoadedCatalogue
-from updates.services.assessments import Found, record_assessments, record_reports, record_silence
+from updates.services.assessments import AssessmentFound, record_assessments, record_reports, record_silence
 from updates.services.operations import request_assessments
 from updates.services.verification import conclude
 
@@ -41,7 +41,7 @@ def finish(ends: Ends, *, catalogue: LoadedCatalogue, now: datetime) -> None:
     winners = transition(changes=[_ended(row, result, catalogue) for row, result in results], now=now)
     won = [(row, result) for row, result in results if row.pk in winners]
     record_results([(row.pk, result.patches) for row, result in won])
-    found = [Found(row.vm, _last_look(result), row.pk, _installed(result, now)) for row, result in won]
+    found = [AssessmentFound(row.vm, _last_look(result), row.pk, _installed(result, now)) for row, result in won]
     record_assessments(found=[item for item in found if item.result.has_found], catalogue=catalogue, now=now)
     unseen = [item for item in found if not item.result.has_found]
     record_reports(reports=unseen)
