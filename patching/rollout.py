@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 # The partners of a region by its name; a region that is not named stands alone.
 Pairs = Mapping[str, Collection[str]]
@@ -185,6 +187,137 @@ class _Going:
         if machine.zone and self.zones.get(machine.region, set()) - {"", machine.zone}:
             return False
         return all(self.taken.get(group, 0) < _limit(group, sizes.get(group, 1)) for group in groups_of(machine))
+
+
+# --- where a rollout is ------------------------------------------------------------------------------------------
+
+
+class ProgressError(ValueError):
+    """What is kept of a rollout cannot be read; `entry` names the value."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__(f"no progress: {entry}")
+        self.entry = entry
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """Where a rollout is in one lane: its waves are `first` to `last`, it is in `wave`, beyond the last it is over.
+
+    `ended_at`: when every machine of `wave` had ended, while the rollout still looks whether they stay well.
+    """
+
+    phase: int
+    first: int
+    last: int
+    wave: int
+    ended_at: datetime | None = None
+    ring: int = 0
+
+    @classmethod
+    def from_json(cls, document: object) -> LaneState:
+        """The state that `as_json` kept. Raises ProgressError if it is none."""
+        if not isinstance(document, Mapping):
+            raise ProgressError(str(document))
+        state = cls(
+            phase=_number(document, "phase"),
+            first=_number(document, "first"),
+            last=_number(document, "last"),
+            wave=_number(document, "wave"),
+            ended_at=_instant_or_none(document.get("ended_at")),
+            ring=_number({"ring": 0} | dict(document), "ring"),  # lanes of before there were rings have none
+        )
+        if not 0 <= state.first <= state.wave <= state.last + 1:
+            raise ProgressError("wave")
+        return state
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The state as it is kept."""
+        return asdict(self) | {"ended_at": self.ended_at.isoformat() if self.ended_at else None}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its last wave has ended and stayed well."""
+        return self.wave > self.last
+
+    def after(self, open_waves: Collection[int], *, soak: timedelta, now: datetime) -> LaneState:
+        """Where it is once it has gone on to its first wave that is not over, or still soaks."""
+        state = self
+        while not state.is_over and state.wave not in open_waves:
+            ended_at = state.ended_at or now
+            if now < ended_at + soak:
+                return replace(state, ended_at=ended_at)
+            state = replace(state, wave=state.wave + 1, ended_at=None)
+        return state
+
+
+def _number(document: Mapping[str, Any], name: str) -> int:
+    value = document.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ProgressError(name)
+    return value
+
+
+def _instant_or_none(value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ProgressError("ended_at")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a rollout is: in its lanes, in order; the names of its rings; the KBs that may go on to the next ring.
+
+    `rings` is empty where there are none; the last is "" for machines of no ring. `proven` None: nothing has to be.
+    """
+
+    lanes: tuple[LaneState, ...] = ()
+    rings: tuple[str, ...] = ()
+    proven: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_json(cls, lanes: object, rings: object, proven: object) -> Progress:
+        """What a rollout's three columns say. Raises ProgressError naming what cannot be read."""
+        if not isinstance(lanes, list):
+            raise ProgressError("lanes")
+        return cls(
+            lanes=tuple(map(LaneState.from_json, lanes)),
+            rings=_names("rings", rings),
+            proven=None if proven is None else _names("proven", proven),
+        )
+
+    @property
+    def lanes_json(self) -> list[dict[str, Any]]:
+        """The lanes as they are kept."""
+        return [lane.as_json for lane in self.lanes]
+
+    @property
+    def here(self) -> tuple[LaneState, ...]:
+        """The lanes that have their turn: those of the first phase that is not over."""
+        ahead = [lane for lane in self.lanes if not lane.is_over]
+        phase = min((lane.phase for lane in ahead), default=0)
+        return tuple(lane for lane in ahead if lane.phase == phase)
+
+    def after(self, open_waves: Collection[int], *, soak: timedelta, now: datetime) -> Progress:
+        """Where it is once every lane has gone on as far as it may."""
+        return replace(self, lanes=tuple(lane.after(open_waves, soak=soak, now=now) for lane in self.lanes))
+
+    def first_wave_of(self, ring: int) -> int:
+        """The first wave of a ring, which has lanes."""
+        return min(lane.first for lane in self.lanes if lane.ring == ring)
+
+
+def _names(entry: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ProgressError(entry)
+    return tuple(value)
 
 
 # --- gates -------------------------------------------------------------------------------------------------------

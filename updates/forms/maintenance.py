@@ -14,20 +14,24 @@ from patching.recurrence import (
     BlackoutError,
     Recurrence,
     RecurrenceError,
+    blackouts_to_json,
     check_possible,
     parse_blackouts,
     parse_recurrence,
     windows_name,
     windows_zones,
 )
+from patching.scope import SCOPE_NAMES, Scope
 from patching.terms import (
     InstallationPlan,
 )
 from ui.dates import DayField
 from updates.forms.plan import PlanFields, and_more, classifications_at_first, fields_of_plan
 from updates.models import MaintenanceConfiguration
-from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.automation import SCOPE_NAMES, names_of_machines, scope_filter, unknown_in_scope
+from updates.plans import plan_to_json
+from updates.selectors.automation import names_of_machines
+from updates.selectors.maintenance import UnreadableError, read_configuration
+from updates.selectors.scopes import scope_filter, unknown_in_scope
 from updates.texts import (
     BLACKOUT_PROBLEMS,
     RECURRENCE_PROBLEMS,
@@ -54,14 +58,15 @@ _MAINTENANCE_FIELDS = (
 
 
 def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
-    """What the form shows of a configuration that is there."""
-    return {
-        **{name: getattr(row, name) for name in _MAINTENANCE_FIELDS},
-        **row.scope,
-        "blackouts": "\n".join(f"{first} to {last}" for first, last in row.blackouts),
-        "machines": lambda: "\n".join(names_of_machines(row)),  # read where the form is shown
-        **fields_of_plan(plan_from_json(row.plan)),
-    }
+    """What the form shows of a configuration that is there; of one that cannot be read, only what its columns say."""
+    found = {name: getattr(row, name) for name in _MAINTENANCE_FIELDS if name != "blackouts"}
+    found["machines"] = lambda: "\n".join(names_of_machines(row))  # read where the form is shown
+    try:
+        content = read_configuration(row)
+    except UnreadableError:
+        return found
+    blackouts = "\n".join(f"{period.first} to {period.last}" for period in content.schedule.blackouts)
+    return found | {"blackouts": blackouts} | content.scope.as_json | fields_of_plan(content.plan)
 
 
 def _of_new() -> dict[str, Any]:
@@ -216,7 +221,7 @@ class MaintenanceForm(PlanFields):
         except BlackoutError as error:
             words = str(BLACKOUT_PROBLEMS[error.problem]) % {"entry": error.entry[:60]}
             raise forms.ValidationError(words) from None
-        return [[period.first.isoformat(), period.last.isoformat()] for period in found]
+        return blackouts_to_json(found)
 
     def _check_days(self) -> None:
         """The last day is not before the first, and the recurrence has a day from the first on."""
@@ -259,11 +264,11 @@ class MaintenanceForm(PlanFields):
         return self.plan_of(minutes=self.cleaned_data["duration_minutes"])
 
     @property
-    def scope(self) -> dict[str, Any]:
-        """The dynamic scope."""
-        fields = self.cleaned_data
-        found = {name: str(fields[name]) for name in SCOPE_NAMES if fields.get(name) and name != "subscription"}
-        return found | ({"subscription": fields["subscription"].pk} if fields.get("subscription") else {})
+    def scope(self) -> Scope:
+        """The dynamic scope that valid fields say."""
+        subscription = self.cleaned_data["subscription"]
+        texts = {name: self.cleaned_data[name] for name in SCOPE_NAMES if name != "subscription"}
+        return Scope(subscription=subscription.pk if subscription else None, **texts)
 
     @property
     def configuration(self) -> MaintenanceConfiguration:
@@ -272,5 +277,5 @@ class MaintenanceForm(PlanFields):
         row = copy(self.instance) if self.instance else MaintenanceConfiguration()
         for name in _MAINTENANCE_FIELDS:
             setattr(row, name, fields[name])
-        row.plan, row.scope = plan_to_json(self.plan), self.scope
+        row.plan, row.scope = plan_to_json(self.plan), self.scope.as_json
         return row

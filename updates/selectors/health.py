@@ -9,8 +9,10 @@ from django.db import connection
 from django.utils import timezone
 
 from patching.orchestrator import Patcher
+from updates.models import MaintenanceConfiguration
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
 from updates.selectors.decisions import find_news
+from updates.selectors.maintenance import troubles_of
 from vms.models import COUNTED, Connection, VirtualMachine
 
 SHOWN, MOST = 5, 1_000
@@ -156,6 +158,7 @@ def find_trouble() -> Iterator[Finding]:
             "Nobody knows the clock of these machines, so no off-peak hours ever come for them: they are not patched.",
             "Set their time zone, or a region that vms/data/regions.json has.",
         )
+    yield from _unreadable_configurations()
     yield from _news()
     names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
     if names:
@@ -190,4 +193,20 @@ def _news() -> Iterator[Finding]:
             tuple(f"KB{row[1]} ({row[0]}): {row[5]} machines" for row in news["waiting"][:SHOWN]),
             "Updates are held back on machines until a person says what they are.",
             "Decide on the page “Decisions” (/decisions/), once for all machines.",
+        )
+
+
+def _unreadable_configurations() -> Iterator[Finding]:
+    """Maintenance configurations with a kept value that cannot be read."""
+    rows = [(row.name, troubles_of(row)) for row in MaintenanceConfiguration.objects.order_by("name")]
+    found = [
+        f"{name}: {', '.join(f'{one.label}: {one.words}' for one in troubles)}" for name, troubles in rows if troubles
+    ]
+    if found:
+        yield Finding(
+            "configuration_unreadable",
+            len(found),
+            tuple(found[:SHOWN]),
+            "Maintenance configurations have values that cannot be read: no window of theirs opens.",
+            "Open the configuration's page, correct it and save it.",
         )
