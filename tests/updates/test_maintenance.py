@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from patching.terms import Classification, InstallationPlan, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from updates.forms.maintenance import MaintenanceForm
 from updates.models import MaintenanceConfiguration, Operation, Rollout
 from updates.plans import PlanError, plan_from_json, plan_to_json
 from updates.selectors.health import find_trouble
@@ -108,6 +109,25 @@ def test_what_cannot_be_read_shuts_one_configuration_and_no_other(
     setattr(row, column, getattr(other, column))
     change_configuration(configuration=row, now=NOON)
     assert row.next_run_at == OPENS
+
+
+@pytest.mark.parametrize(("column", "value", "_said"), UNREADABLE)
+def test_a_form_keeps_what_can_be_read_and_chooses_nothing_by_itself(
+    resource_group: ResourceGroup, column: str, value: object, _said: str
+) -> None:
+    """Whoever corrects one value does not lose another, and does not save a blackout away unseen."""
+    fields = {"scope": {"location": "Japan East"}, "blackouts": [["2026-12-24", "2027-01-06"]], "plan": PLAN}
+    row = configure(machine(resource_group), **(fields | {column: value}))
+    form = MaintenanceForm(instance=row)
+    shown = {name: form[name].value() for name in ("location", "blackouts", "classifications", "time_zone")}
+    assert shown["location"] == (None if column == "scope" else "Japan East")
+    assert shown["classifications"] == (None if column == "plan" else ["Security"])
+    if column == "blackouts":
+        assert shown["blackouts"] == json.dumps(value)
+    else:
+        assert shown["blackouts"] == "2026-12-24 to 2027-01-06"
+    is_chosen = "selected>" in str(form["time_zone"])
+    assert is_chosen is (column != "time_zone"), "no other zone is chosen in its place"
 
 
 @pytest.mark.parametrize(("column", "value", "said"), UNREADABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
@@ -30,7 +31,7 @@ from updates.forms.plan import PlanFields, and_more, classifications_at_first, f
 from updates.models import MaintenanceConfiguration
 from updates.plans import plan_to_json
 from updates.selectors.automation import names_of_machines
-from updates.selectors.maintenance import UnreadableError, read_configuration
+from updates.selectors.maintenance import read_columns
 from updates.selectors.scopes import scope_filter, unknown_in_scope
 from updates.texts import (
     BLACKOUT_PROBLEMS,
@@ -58,15 +59,22 @@ _MAINTENANCE_FIELDS = (
 
 
 def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
-    """What the form shows of a configuration that is there; of one that cannot be read, only what its columns say."""
-    found = {name: getattr(row, name) for name in _MAINTENANCE_FIELDS if name != "blackouts"}
+    """What the form shows of a configuration that is there.
+
+    What cannot be read is left empty; blackouts are shown as they are kept: saved unseen, they would be gone.
+    """
+    found = {name: getattr(row, name) for name in _MAINTENANCE_FIELDS}
     found["machines"] = lambda: "\n".join(names_of_machines(row))  # read where the form is shown
-    try:
-        content = read_configuration(row)
-    except UnreadableError:
-        return found
-    blackouts = "\n".join(f"{period.first} to {period.last}" for period in content.schedule.blackouts)
-    return found | {"blackouts": blackouts} | content.scope.as_json | fields_of_plan(content.plan)
+    values, _troubles = read_columns(row)
+    if (blackouts := values.get("blackouts")) is not None:
+        found["blackouts"] = "\n".join(f"{period.first} to {period.last}" for period in blackouts)
+    else:
+        found["blackouts"] = json.dumps(row.blackouts, ensure_ascii=False)
+    if scope := values.get("scope"):
+        found |= scope.as_json
+    if plan := values.get("plan"):
+        found |= fields_of_plan(plan)
+    return found
 
 
 def _of_new() -> dict[str, Any]:
@@ -109,7 +117,9 @@ class MaintenanceForm(PlanFields):
     name = forms.CharField(label=_("Name"), max_length=100)
     starts_on = DayField(label=_("First day"))
     starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
-    time_zone = forms.ChoiceField(label=_("Time zone"), choices=[(name, name) for name in windows_zones()])
+    time_zone = forms.ChoiceField(
+        label=_("Time zone"), choices=[("", "–"), *((name, name) for name in windows_zones())]
+    )
     duration_minutes = forms.IntegerField(
         label=_("Duration (in minutes)"), min_value=90, max_value=235, initial=120, help_text=_("90 to 235.")
     )

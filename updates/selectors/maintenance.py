@@ -95,15 +95,9 @@ class Content:
 
 def read_configuration(row: MaintenanceConfiguration) -> Content:
     """What this configuration says. Raises UnreadableError naming every value that cannot be read."""
-    found: dict[str, Any] = {}
-    troubles = []
-    for column, read in _READERS.items():
-        try:
-            found[column] = read(getattr(row, column))
-        except (BlackoutError, PlanError, RecurrenceError, ScopeError, ZoneError) as error:
-            troubles.append(Trouble(column, error))
+    found, troubles = read_columns(row)
     if troubles:
-        raise UnreadableError(tuple(troubles))
+        raise UnreadableError(troubles)
     schedule = Schedule(
         recurrence=found["recur_every"],
         start=datetime.combine(row.starts_on, row.starts_at),
@@ -117,11 +111,19 @@ def read_configuration(row: MaintenanceConfiguration) -> Content:
 
 def troubles_of(row: MaintenanceConfiguration) -> tuple[Trouble, ...]:
     """The values of a configuration that cannot be read; none: all can."""
-    try:
-        read_configuration(row)
-    except UnreadableError as error:
-        return error.troubles
-    return ()
+    return read_columns(row)[1]
+
+
+def read_columns(row: MaintenanceConfiguration) -> tuple[dict[str, Any], tuple[Trouble, ...]]:
+    """The values that can be read, by their columns, and what is wrong with the others."""
+    found: dict[str, Any] = {}
+    troubles = []
+    for column, read in _READERS.items():
+        try:
+            found[column] = read(getattr(row, column))
+        except (BlackoutError, PlanError, RecurrenceError, ScopeError, ZoneError) as error:
+            troubles.append(Trouble(column, error))
+    return found, tuple(troubles)
 
 
 def _zone(name: str) -> ZoneInfo:
