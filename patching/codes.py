@@ -108,6 +108,8 @@ class RolloutReason(StrEnum):
     ENDED_BY_PERSON = "rollout.ended_by_person"
     OFF_PEAK = "rollout.off_peak"
     BLACKOUT = "rollout.blackout"
+    CONFIGURATION_UNREADABLE = "rollout.configuration_unreadable"
+    UNREADABLE = "rollout.unreadable"
     BESIDE_OTHERS = "rollout.beside_others"
     SOAKING = "rollout.soaking"
     CATCHING_UP = "rollout.catching_up"

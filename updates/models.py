@@ -726,6 +726,7 @@ class MaintenanceConfiguration(models.Model):
     `starts_on` and `starts_at` are the wall clock of `time_zone` (a Windows id). `scope` narrows the dynamic members by
     names of the list's filters and `tag_name`/`tag_value`; empty: static members only. `next_run_at` is what the
     scheduler waits for. For `catch_up_hours` after a window machines that were off in it are updated once they run.
+    `updates.selectors.maintenance` reads what is kept as JSON.
     """
 
     name = models.CharField(_("name"), max_length=100, unique=True)
@@ -831,8 +832,7 @@ class Rollout(models.Model):
     wave_count = models.PositiveIntegerField(default=0)
     # When it was made; machines may be removed since.
     vm_count = models.PositiveIntegerField(_("machines"), default=0, db_default=0)
-    # Its waves in order, split among lanes that go side by side: phase, first and last wave of each, where it is, and
-    # when that wave ended.
+    # Its waves in order, split among lanes that go side by side: a `patching.rollout.LaneState` each.
     lanes = models.JSONField(default=list)
     # Rings are groups of machines in an order that a person chose, by name. Only what was installed without trouble in
     # the rings before reaches the next one: `proven`, none in the first.

@@ -432,6 +432,23 @@ def test_a_second_question_finds_the_first_and_the_next_day_asks_again(simulator
     assert begin_due_syncs(now=now + timedelta(days=1)) == 0, "never asked for: waits for a person"
 
 
+def test_however_many_are_due_they_are_asked_in_three_statements(listing: Listing) -> None:
+    now = timezone.now()
+    rows = [ConnectionFactory() for _ in range(25)]
+    open_question = sync_inventory(connection=rows[0], door=ImportDoor.PAGE)
+    for row in rows[1:]:
+        InventorySync.objects.create(connection=row, next_at=now - timedelta(minutes=1))
+    InventorySync.objects.filter(connection=rows[0]).update(next_at=now - timedelta(minutes=1))
+    InventorySync.objects.filter(connection=rows[1]).update(next_at=now + timedelta(minutes=1))
+    with CaptureQueriesContext(database) as queries:
+        assert begin_due_syncs(now=now) == 23
+    assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 3
+    asked = InventorySync.objects.filter(job__door=ImportDoor.SCHEDULE.value, job__phase="reading")
+    assert set(asked.values_list("connection_id", "next_at")) == {(row.pk, now + timedelta(days=1)) for row in rows[2:]}
+    assert InventorySync.objects.get(connection=rows[0]).job == open_question
+    assert begin_due_syncs(now=now + timedelta(days=2)) == 1, "only the one that was not due then"
+
+
 def test_the_simulator_lists_the_same_machines_every_time() -> None:
     first = discovered(seed=7, size=2_500, cursor="")
     last = discovered(seed=7, size=2_500, cursor="2000")

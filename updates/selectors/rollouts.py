@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,8 +14,10 @@ from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
-from patching.terms import InstallationState, Verification
+from patching.rollout import Progress, ProgressError
+from patching.terms import Classification, InstallationPlan, InstallationState, Verification
 from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
+from updates.plans import PlanError, plan_from_json
 from updates.selectors.waits import StartWait, start_wait
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine
@@ -58,12 +61,19 @@ class RolloutPage:
     members: tuple[RolloutMember, ...]
     state: str
     may_move: bool
+    plan: InstallationPlan | None  # None: it rolls back, or what is kept of it cannot be read
+    progress: Progress | None  # None: what is kept of it cannot be read
     start_wait: StartWait | None  # what budgets still make the last of what is queued wait
 
     @property
     def counts(self) -> dict[str, int]:
         """How many machines are in each state."""
         return {state.value: sum(wave.counts.get(state.value, 0) for wave in self.waves) for state in MemberState}
+
+    @property
+    def classifications(self) -> list[Classification]:
+        """The classes that it installs."""
+        return [name for name in Classification if self.plan and name in self.plan.classifications]
 
     @property
     def is_open(self) -> bool:
@@ -133,7 +143,18 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
     if any(wave.counts.get(MemberState.STARTED.value) for wave in waves):
         mine = Operation.objects.filter(pk__in=rows.filter(status=MemberState.STARTED.value).values("operation_id"))
         wait = start_wait(mine, now=timezone.now())
-    return RolloutPage(rollout, waves, tuple(members), state, may_move, wait)
+    plan, progress = _kept(rollout)
+    return RolloutPage(rollout, waves, tuple(members), state, may_move, plan, progress, wait)
+
+
+def _kept(rollout: Rollout) -> tuple[InstallationPlan | None, Progress | None]:
+    """What it installs and where it is; None: it rolls back, or what is kept cannot be read."""
+    plan = progress = None
+    with suppress(PlanError):
+        plan = plan_from_json(rollout.plan)
+    with suppress(ProgressError):
+        progress = Progress.from_json(rollout.lanes, rollout.rings, rollout.proven)
+    return plan, progress
 
 
 _PROVEN = """

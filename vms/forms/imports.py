@@ -11,7 +11,6 @@ from vms.models import Connection
 from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
 
-
 if TYPE_CHECKING:
     ConnectionChoice = forms.ModelChoiceField[Connection]
 else:

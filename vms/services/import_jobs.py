@@ -549,34 +549,53 @@ def _mark_gone(job: ImportJob) -> int:
 # --- syncing a connection --------------------------------------------------------------------------------------------
 
 
+SYNC_EVERY = timedelta(days=1)
+
+
 @transaction.atomic
 def sync_inventory(*, connection: Connection, door: ImportDoor, requested_by: User | None = None) -> ImportJob:
     """Ask a connection for its machines; what is under way already is the answer to a second question."""
     sync, _is_new = InventorySync.objects.select_for_update().get_or_create(connection=connection)
     if sync.job is not None and sync.job.finished_at is None:
         return sync.job
-    sync.job = ImportJob.objects.create(
-        source=ImportSource.DISCOVERY.value,
-        door=door.value,
-        connection=connection,
-        requested_by=requested_by,
-        phase=ImportPhase.READING.value,
-        next_step_at=Now(),
-    )
-    sync.next_at = timezone.now() + timedelta(days=1)
+    sync.job = _question(connection.pk, door, requested_by)
+    sync.job.save(force_insert=True)
+    sync.next_at = timezone.now() + SYNC_EVERY
     sync.save(update_fields=["job", "next_at"])
     return sync.job
 
 
-MOST_SYNCS = 20  # that begin in one go
-
-
+@transaction.atomic
 def begin_due_syncs(*, now: datetime) -> int:
-    """Ask the connections that were not asked for a day; how many. One that was never synced waits for a person."""
-    due = InventorySync.objects.filter(next_at__lte=now).select_related("connection").order_by("next_at")[:MOST_SYNCS]
+    """Ask the connections that were not asked for a day; how many (three statements, however many they are).
+
+    One that was never synced waits for a person; one whose last question is still open is not asked again.
+    """
+    is_open = Exists(
+        ImportJob.objects.filter(
+            connection=OuterRef("connection"), source=ImportSource.DISCOVERY.value, finished_at__isnull=True
+        )
+    )
+    # What somebody else holds is being asked at this moment.
+    due = list(InventorySync.objects.select_for_update(skip_locked=True).filter(~is_open, next_at__lte=now))
     for sync in due:
-        sync_inventory(connection=sync.connection, door=ImportDoor.SCHEDULE)
+        sync.job = _question(sync.connection_id, ImportDoor.SCHEDULE, None)
+        sync.next_at = now + SYNC_EVERY
+    ImportJob.objects.bulk_create(sync.job for sync in due if sync.job)
+    InventorySync.objects.bulk_update(due, ["job", "next_at"])
     return len(due)
+
+
+def _question(connection_id: int, door: ImportDoor, requested_by: User | None) -> ImportJob:
+    """A job, not yet kept, that asks a connection for its machines."""
+    return ImportJob(
+        source=ImportSource.DISCOVERY.value,
+        door=door.value,
+        connection_id=connection_id,
+        requested_by=requested_by,
+        phase=ImportPhase.READING.value,
+        next_step_at=Now(),
+    )
 
 
 # --- clearing away ---------------------------------------------------------------------------------------------------
