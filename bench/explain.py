@@ -11,14 +11,14 @@ import json
 from django.contrib.auth.models import User
 from django.db import connection
 from vms.models import VirtualMachine, Grants
-from vms.selectors import fetch_bounded, search_by_name, page_sql, Cursor
+from vms.selectors import fetch_bounded, search_by_name, page_sql, Cursor, ORDERS
 from updates.models import IN_FLIGHT_STATES, InstalledPatch, Operation, VmUpdateState
 from updates.services import engine
 everything = VirtualMachine.objects.visible_to(User.objects.get(username="everything"))
 groups = VirtualMachine.objects.visible_to(User.objects.get(username="50 groups"))
 singles = VirtualMachine.objects.visible_to(User.objects.get(username="20 VMs"))
 vm = VirtualMachine.objects.order_by("pk")[5]
-place = Cursor.at(VirtualMachine.objects.order_by("name")[500], "name", is_backward=False)
+place = Cursor.at(VirtualMachine.objects.order_by("name")[500], ORDERS["name"], is_backward=False)
 lists = {
     "list, first page": (everything, "name", None),
     "list, deep page": (everything, "name", place),
@@ -37,7 +37,7 @@ rows = {
 }
 queries = {
     **{
-        name: page_sql(vms.order_by(), order, place, is_search="matches" in name)
+        name: page_sql(vms.order_by(), ORDERS[order], place, is_search="matches" in name)
         for name, (vms, order, place) in lists.items()
     },
     **{name: query.query.sql_with_params() for name, query in rows.items()},

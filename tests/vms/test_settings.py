@@ -17,9 +17,9 @@ from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.patching.tables import flag, matches, rows, words
 from updates.services.settings import change_settings
+from vms.forms.settings import MAX_SELECTED
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
 from vms.selection import VmSelection
-from vms.selectors import MAX_SELECTED
 from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict
 
 pytestmark = pytest.mark.django_db

@@ -14,13 +14,13 @@ from vms.choices import ASSESSMENT_MODES, REBOOT_SETTINGS, Role
 from vms.forms.confirm import CountForm
 from vms.models import VirtualMachine
 from vms.selection import AskedSelection
-from vms.selectors import MAX_SELECTED
 from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 
+MAX_SELECTED = 1_000  # machines whose settings are changed at once, each with its row in the review
 KEEP = ("", _("Keep as it is"))
 CUSTOMER_MANAGED = "CustomerManaged"
 ORCHESTRATIONS = [
