@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connection
+from django.db.models import Model, QuerySet
 from psycopg.errors import QueryCanceled
 
 
@@ -40,3 +42,12 @@ def fetch_bounded(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         if isinstance(error.__cause__, QueryCanceled):
             raise ListTooSlowError from error
         raise
+
+
+def count_up_to(rows: QuerySet[Model, Model], most: int) -> int:
+    """How many rows there are, `most` where there are more. Raises `ListTooSlowError`."""
+    try:
+        sql, params = rows.order_by().values("pk")[:most].query.sql_with_params()
+    except EmptyResultSet:
+        return 0
+    return len(fetch_bounded(sql, params))

@@ -48,9 +48,10 @@ def vm_list(request: PortalRequest) -> HttpResponse:
     order = order if order in ORDERS else DEFAULT_ORDER
     try:
         page = vm_page(filters.qs, words=filters.words, order=order, cursor=request.GET.get("cursor", ""))
+        gone = filters.count_gone()
     except ListTooSlowError:
-        page = None
-    context = {"filters": filters, "page": page, "order": order}
+        page, gone = None, 0
+    context = {"filters": filters, "page": page, "order": order, "gone": gone}
     return render_page(request, "vms/list.html", context, partials={"vm-table"})
 
 

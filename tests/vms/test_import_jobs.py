@@ -383,6 +383,8 @@ def test_what_is_listed_no_more_is_marked_and_kept_and_comes_back(simulator: Con
     assert sync(simulator).job.gone_count == 1
     gone = VirtualMachine.objects.get(name="one")
     assert gone.gone_at is not None
+    kept = FactsEvent.objects.filter(pgh_obj=gone).latest("pgh_id")
+    assert (kept.pgh_label, kept.gone_at) == ("changed", None), "its history says when it went"
     by_hand.refresh_from_db()
     assert by_hand.gone_at is None, "it was never listed"
     assert sync(simulator).job.gone_count == 0

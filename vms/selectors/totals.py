@@ -17,7 +17,7 @@ COUNTED_WORDS = ("update_status", "hotpatch_status", "hotpatch_track")
 
 
 def word_totals(user: User | AnonymousUser) -> dict[str, Counter[str]]:
-    """How many VMs the user sees with each word, by the name of the word: exact, and read from the counters.
+    """How many VMs that are not gone the user sees with each word, by the name of the word: exact, and read from the counters.
 
     Two or three queries. Single VMs that the user was granted by themselves are counted one by one.
     """
@@ -34,7 +34,7 @@ def word_totals(user: User | AnonymousUser) -> dict[str, Counter[str]]:
         for name, word in zip(COUNTED_WORDS, words, strict=True):
             found[name][word] += machines
     if single:
-        others = VirtualMachine.objects.filter(pk__any=array(sorted(single)))
+        others = VirtualMachine.objects.filter(pk__any=array(sorted(single)), gone_at=None)
         if grants.group_ids or grants.subscription_ids:
             others = others.exclude(groups)
         for row in others.order_by().values_list(*COUNTED_WORDS):
