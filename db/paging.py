@@ -224,13 +224,15 @@ def rows_beyond(
     Raises `ListTooSlowError`.
     """
     columns = order.towards(place)
+    keys = {f"key_{number}": F(name) for number, name in enumerate(order.names)}
     heads = [
-        beyond(part, order=order, place=place, limit=limit).values_list(*order.names)[:limit]
+        beyond(part, order=order, place=place, limit=limit).annotate(**keys).values_list(*keys)[:limit]
         for part in among or (rows,)
     ]
-    query = heads[0].union(*heads[1:]).order_by(*columns)[:limit] if len(heads) > 1 else heads[0]
+    merged = [f"-{key}" if column.startswith("-") else key for key, column in zip(keys, columns, strict=True)]
+    query = heads[0].union(*heads[1:]).order_by(*merged)[:limit] if len(heads) > 1 else heads[0]
     try:
-        keys = {row[-1] for row in fetch_bounded(*query.query.sql_with_params())}
+        found = [row[-1] for row in fetch_bounded(*query.query.sql_with_params())]
     except EmptyResultSet:
         return []
-    return list(rows.filter(pk__in=keys).order_by(*columns))
+    return list(rows.filter(pk__in=found).order_by(*columns))

@@ -181,7 +181,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     @property
     def shows_gone(self) -> bool:
         """Whether the machines are asked for that are gone, and no others."""
-        return self.form.is_bound and self.form.cleaned_data.get("gone") == "yes"
+        return bool(self.form.is_bound and self.form.cleaned_data.get("gone") == "yes")
 
     def filter_queryset(self, queryset: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
         """The VMs that every filter leaves; of those that are gone none, or no others."""

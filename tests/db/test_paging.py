@@ -76,13 +76,14 @@ def test_a_page_is_two_queries_with_what_its_rows_join(
         assert [row.vm.name for row in page_of(rows, order=order, size=4, cursor=cursor).rows] == ["a"] * 4
 
 
-def test_the_heads_of_parts_are_merged(operations: list[Operation]) -> None:
+@pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.name)
+def test_the_heads_of_parts_are_merged(operations: list[Operation], order: Order) -> None:
     """Parts may overlap: a row that is in two of them comes once."""
     first, second, third = VirtualMachine.objects.order_by("pk")
     rows = Operation.objects.all()
     parts = [rows.filter(vm=first), rows.filter(vm__in=[first, second])]
-    meant = rows.filter(Q(vm=first) | Q(vm=second)).order_by(*ORDERS[0].columns)
-    assert [row for page in walk(rows, ORDERS[0], among=parts) for row in page.rows] == list(meant)
+    meant = rows.filter(Q(vm=first) | Q(vm=second)).order_by(*order.columns)
+    assert [row for page in walk(rows, order, among=parts) for row in page.rows] == list(meant)
     assert not meant.filter(vm=third).exists()
 
 

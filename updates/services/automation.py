@@ -220,7 +220,7 @@ def configuration_preview(
     *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] | None = None
 ) -> Preview:
     """The next 12 windows (those that a blackout keeps shut included) and the machines it means now. `vm_ids`: its static members, of one that is not kept yet."""
-    everybody = VirtualMachine.objects.order_by("name")
+    everybody = VirtualMachine.objects.filter(gone_at=None).order_by("name")  # the others are left out of every run
     vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
     schedule = schedule_of(configuration)
     early = schedule.early_months(after=now)
