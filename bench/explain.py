@@ -35,13 +35,13 @@ def _lists() -> dict[str, tuple[str, Any]]:
     from django.contrib.auth.models import User
 
     from vms.models import VirtualMachine
-    from vms.selectors import Cursor, page_sql, search_by_name
+    from vms.selectors import ORDERS, Cursor, page_sql, search_by_name
 
     everything, groups, singles = (
         VirtualMachine.objects.visible_to(User.objects.get(username=name))
         for name in ("everything", "50 groups", "20 VMs")
     )
-    place = Cursor.at(VirtualMachine.objects.order_by("name")[500], "name", is_backward=False)
+    place = Cursor.at(VirtualMachine.objects.order_by("name")[500], ORDERS["name"], is_backward=False)
     lists = {
         "list, first page": (everything, "name", None),
         "list, deep page": (everything, "name", place),
@@ -54,7 +54,7 @@ def _lists() -> dict[str, tuple[str, Any]]:
         "list, matches of we in 50 resource groups": (search_by_name(groups, "we"), "name", None),
     }
     return {
-        name: page_sql(vms.order_by(), order, place, is_search="matches" in name)
+        name: page_sql(vms.order_by(), ORDERS[order], place, is_search="matches" in name)
         for name, (vms, order, place) in lists.items()
     }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from connectors.configuration import ConfigurationError, FieldProblem, FieldType, day_of, fields_of, read
 from connectors.protocol import Capability, ConnectorError, Orchestrator, Traits
-from connectors.secrets import SecretMissingError, read_secret
+from connectors.secrets import SecretMissingError, read_secret, variable_of
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from patching.codes import ErrorCode
 from patching.recurrence import FIRST_DAY, LAST_DAY
@@ -154,7 +154,7 @@ class TroubleCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why no connector can be made. `detail` is the kind, the command to run, the secret's sentence or the error."""
+    """Why no connector can be made. `detail` is the kind, the command to run, the secret's name or the error."""
 
     code: TroubleCode
     detail: str = ""
@@ -168,6 +168,8 @@ class Trouble:
             return f"Its configuration is not understood: {'; '.join(map(str, self.problems))}."
         if self.code is TroubleCode.EXTRA_MISSING:
             return f"What this kind needs is not installed: run {self.detail}."
+        if self.code is TroubleCode.SECRET_MISSING:
+            return str(SecretMissingError(self.detail, variable_of(self.detail)))
         return self.detail
 
 
@@ -205,7 +207,7 @@ def checked(kind: str, config: object) -> Any:
             try:
                 read_secret(name)
             except SecretMissingError as error:
-                raise UnusableError(Trouble(TroubleCode.SECRET_MISSING, str(error))) from None
+                raise UnusableError(Trouble(TroubleCode.SECRET_MISSING, error.name)) from None
     return conf
 
 

@@ -71,6 +71,7 @@ class ErrorCode(StrEnum):
     PAYLOAD_UNREADABLE = "payload.unreadable", Fault.PORTAL, False
 
     # Why a request is refused
+    VM_GONE = "vm.gone", Fault.MACHINE, False
     VM_AWAITING_ASSESSMENT = "vm.awaiting_assessment", Fault.MACHINE, False
     CONFLICT_INSTALLATION_OPEN = "conflict.installation_open", Fault.PERSON, True
     PLAN_NOTHING_TO_DO = "plan.nothing_to_do", Fault.PERSON, False

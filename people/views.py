@@ -14,13 +14,13 @@ from django.views.decorators.http import require_GET, require_POST
 
 from audit.context import acting
 from audit.tags import Door
+from db.bounded import ListTooSlowError
 from people.forms import ActivityForm, PreferencesForm
 from people.models import Preferences
 from people.selectors.activity import activity_csv, activity_page
 from people.services import carry, end_sessions, note_export, save_preferences, sessions_of
 from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
-from vms.selectors import ListTooSlowError
 
 
 @require_GET

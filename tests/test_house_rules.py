@@ -345,14 +345,28 @@ def test_templates_keep_to_the_house(path: Path) -> None:
         assert "{% csrf_token %}" in form, "a form without its token"
 
 
-# Templates are the top floor (docs/adr/0011-templates-are-the-top-floor.md): they name pages of every app, by its name.
-LINKS = {
+# Templates are the top floor (docs/adr/0011-templates-are-the-top-floor.md): they name pages of every app, by its name. Every
+# folder says whose pages it links and which folders it takes parts from; "" is what stands beside the folders.
+LINKS: dict[str, set[str]] = {
+    "": {"", "admin", "updates", "vms"},
     "account": {""},
     "admin": {"admin"},
+    "allauth": set(),
+    "parts": {"", "admin", "updates", "vms"},
+    "people": {""},
     "updates": {"", "updates", "vms"},
     "vms": {"", "admin", "updates", "vms"},
 }
-PARTS_OF = {"account": {"account"}, "admin": {"admin"}, "updates": {"updates", "vms", "parts"}, "vms": {"vms", "parts"}}
+PARTS_OF: dict[str, set[str]] = {
+    "": {"parts"},
+    "account": {"account"},
+    "admin": {"admin"},
+    "allauth": set(),
+    "parts": {"parts", "updates"},
+    "people": {"parts"},
+    "updates": {"updates", "vms", "parts"},
+    "vms": {"vms", "parts"},
+}
 
 
 def folder_of(path: Path) -> str:
@@ -377,11 +391,25 @@ def test_templates_link_pages_that_exist_and_take_parts_from_below(path: Path) -
     linked = re.findall(r"""{% url ["']([^"']+)["']""", text)
     assert [name for name in linked if not exists(name)] == []
     folder = folder_of(path)
-    if folder in LINKS:
-        assert {name.rpartition(":")[0] for name in linked} - LINKS[folder] == set()
-    included = set(re.findall(r"""{% include ["']([^"'/]+)/""", text))
-    if folder in PARTS_OF:
-        assert included - PARTS_OF[folder] == set()
+    assert {name.rpartition(":")[0] for name in linked} - LINKS[folder] == set()
+    assert set(re.findall(r"""{% (?:include|extends) ["']([^"'/]+)/""", text)) - PARTS_OF[folder] == set()
+
+
+def test_every_folder_of_templates_says_what_it_links() -> None:
+    assert {folder_of(path) for path in templates()} == LINKS.keys() == PARTS_OF.keys()
+
+
+def test_only_what_makes_a_page_names_one_of_a_floor_above() -> None:
+    """Views and template tags do as templates do; anywhere else a name would hide an import that points up."""
+    above = {"vms": ("updates",), "audit": ("vms", "updates"), "ui": ("vms", "updates")}
+    named = [
+        (name, found)
+        for floor, spaces in above.items()
+        for name, _tree in sources(floor)
+        if "/views" not in name and "/templatetags/" not in name
+        for found in re.findall(rf"""["'](?:{"|".join(spaces)}):[a-z-]+["']""", (ROOT / name).read_text())
+    ]
+    assert named == []
 
 
 def css_without_comments(name: str) -> str:

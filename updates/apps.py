@@ -11,8 +11,10 @@ class UpdatesConfig(AppConfig):
     verbose_name = _("Updates")
 
     def ready(self) -> None:
-        """Follow what happens to machines on the floor below."""
+        """Follow what happens to machines on the floor below; let pages show our words."""
+        from updates.badges import register_badges
         from updates.services.replacement import forget_replaced_machines
         from vms.services.replacement import follow_replacements
 
         follow_replacements(forget_replaced_machines)
+        register_badges()

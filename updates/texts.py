@@ -170,6 +170,10 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("This operating system is not supported."),
         _("Hotpatch Portal knows Windows Server 2022 and 2025 by their image or their OS build."),
     ),
+    ErrorCode.VM_GONE: ErrorText(
+        _("The machine is gone: its connection lists it no more, so the portal starts nothing on it by itself."),
+        _("If it still exists, sync the inventory of its connection; the next list that names it brings it back."),
+    ),
     ErrorCode.VM_AWAITING_ASSESSMENT: ErrorText(
         _("The last installation stopped answering, so it is not known what is installed."),
         _("Assess the machine first; installations are possible again when it has answered."),

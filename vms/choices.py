@@ -151,6 +151,8 @@ HOTPATCH_TRACKS = [
     (HotpatchTrack.NEWER_THAN_CATALOGUE.value, _("Newer than the catalog")),
     (HotpatchTrack.UNKNOWN.value, _("Unknown")),
 ]
+# Whether the connection of a machine still lists it.
+GONE_STATES = [("no", _("Not shown")), ("yes", _("Only these"))]
 SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [
     (Patcher.NOBODY.value, _("Nobody")),

@@ -468,16 +468,21 @@ def _counting(name: str, operation: pgtrigger.Operation, rows: str, **tables: st
     )
 
 
+# Machines that are gone count nowhere.
 COUNTING = (
-    _counting("words_added", pgtrigger.Insert, "SELECT KEYS, 1 AS machines FROM added", new="added"),
+    _counting(
+        "words_added", pgtrigger.Insert, "SELECT KEYS, 1 AS machines FROM added WHERE gone_at IS NULL", new="added"
+    ),
     _counting(
         "words_moved",
         pgtrigger.Update,
-        "SELECT KEYS, 1 AS machines FROM added UNION ALL SELECT KEYS, -1 FROM gone",
+        "SELECT KEYS, 1 AS machines FROM added WHERE gone_at IS NULL UNION ALL SELECT KEYS, -1 FROM gone WHERE gone_at IS NULL",
         old="gone",
         new="added",
     ),
-    _counting("words_removed", pgtrigger.Delete, "SELECT KEYS, -1 AS machines FROM gone", old="gone"),
+    _counting(
+        "words_removed", pgtrigger.Delete, "SELECT KEYS, -1 AS machines FROM gone WHERE gone_at IS NULL", old="gone"
+    ),
 )
 
 
@@ -627,7 +632,7 @@ class VirtualMachine(models.Model):
                 fields=["resource_group", "name", "id"],
                 include=[
                     *("connection", "location", "power_state", "patcher"),
-                    *("update_status", "hotpatch_status", "hotpatch_track"),
+                    *("update_status", "hotpatch_status", "hotpatch_track", "gone_at"),
                 ],
                 name="vms_vm_group_name",
             ),
@@ -654,6 +659,13 @@ class VirtualMachine(models.Model):
                 fields=["connection", "name"], condition=Q(tags__has_tag="simulate"), name="vms_vm_misfortune"
             ),
             models.Index(fields=["id"], condition=Q(are_words_due=True), name="vms_vm_words_due"),
+            # the machines that are gone, which are few
+            models.Index(
+                fields=["name", "id"],
+                include=["resource_group", "connection"],
+                condition=Q(gone_at__isnull=False),
+                name="vms_vm_gone",
+            ),
         ]
         triggers = [
             pgtrigger.Trigger(
@@ -737,7 +749,7 @@ class VirtualMachine(models.Model):
 
 
 class WordCount(models.Model):
-    """How many VMs of a place have these words: totals, and lines that triggers have added since (`is_total` false).
+    """How many VMs of a place, without those that are gone, have these words: totals, and lines that triggers have added since (`is_total` false).
 
     The sum over all lines is always exact; `vms.services.counters` folds the lines into the totals.
     """
@@ -807,6 +819,7 @@ FACT_FIELDS = (
     "scale_set_orchestration",
     "time_zone",
     "health_probe",
+    "gone_at",
 )
 _FactsEvent: Any = pghistory.create_event_model(
     VirtualMachine,

@@ -16,10 +16,10 @@ from django.core.exceptions import EmptyResultSet
 from django.http import QueryDict
 
 from db.arrays import array
+from db.bounded import ListTooSlowError, fetch_bounded
 from vms.choices import HOTPATCH_TRACKS, UPDATE_STATUSES, Role, SelectionProblem
 from vms.filters import Problem, VmFilter
 from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
-from vms.selectors import ListTooSlowError, fetch_bounded
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

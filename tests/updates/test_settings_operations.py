@@ -24,6 +24,7 @@ from updates.engine.claim import claim_due
 from updates.engine.sweep import sweep
 from updates.models import Operation, OperationEvent
 from updates.payloads import decode
+from updates.selectors.activity import load_activity
 from updates.services.operations import (
     RequestVerdict,
     cancel_operations,
@@ -93,6 +94,20 @@ def test_a_change_ends_at_the_machine_and_not_before(owner: User, vm: VirtualMac
     assert codes[0] == "operation.requested"
     assert codes[-1] == "operation.finished"
     assert SettingsEvent.objects.filter(pgh_obj=vm).count() == 1
+
+
+def test_what_changes_at_a_machine_is_told_of_the_person_who_asked(
+    owner: User, chief: User, vm: VirtualMachine
+) -> None:
+    other = VirtualMachineFactory(resource_group=vm.resource_group, connection=vm.connection)
+    change(owner, HOTPATCH_OFF, vm)
+    change(chief, NEVER, other)
+    settle()
+    nobody = replace(vm.patch_settings, reboot_setting=RebootSetting.ALWAYS)
+    record_settings(reported={other.pk: nobody})
+    for row, people in ((vm, ["owner"]), (other, ["", "chief"])):
+        row.refresh_from_db()
+        assert [entry.by for entry in load_activity(row) if entry.kind == "settings"] == people, row.name
 
 
 def test_a_stopped_machine_takes_its_settings_too(owner: User, vm: VirtualMachine) -> None:

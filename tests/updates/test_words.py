@@ -94,7 +94,7 @@ def counted() -> Counter[tuple[object, ...]]:
 
 
 def recounted() -> Counter[tuple[object, ...]]:
-    return Counter(VirtualMachine.objects.values_list(*COUNTED))
+    return Counter(VirtualMachine.objects.filter(gone_at=None).values_list(*COUNTED))
 
 
 # --- what makes words due ----------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from audit.models import AuditEvent
+from audit.tags import Tag
 from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm
 from connectors.simulator.inventory import discovered, document
 from tests.factories import ConnectionFactory, VirtualMachineFactory
@@ -239,7 +241,10 @@ def test_another_persons_dry_run_is_not_mine_to_take_over(simulator: Connection,
     newer = queue_file(fleet(3), simulator, by=chief, is_dry_run=True)
     work()
     assert take_over(job_id=job.pk, requested_by=chief, connection=simulator, is_dry_run=False) is None, "replaced"
-    assert take_over(job_id=newer.pk, requested_by=chief, connection=simulator, is_dry_run=False) is not None
+    for _ in range(2):
+        assert take_over(job_id=newer.pk, requested_by=chief, connection=simulator, is_dry_run=False) is not None
+    taken = AuditEvent.objects.get(tag=Tag.INVENTORY_TAKE_OVER.value)
+    assert (taken.person, taken.object_id) == ("chief", str(newer.pk)), "once, however often it is started"
     work()
     assert VirtualMachine.objects.count() == 3
 
@@ -383,6 +388,8 @@ def test_what_is_listed_no_more_is_marked_and_kept_and_comes_back(simulator: Con
     assert sync(simulator).job.gone_count == 1
     gone = VirtualMachine.objects.get(name="one")
     assert gone.gone_at is not None
+    kept = FactsEvent.objects.filter(pgh_obj=gone).latest("pgh_id")
+    assert (kept.pgh_label, kept.gone_at) == ("changed", None), "its history says when it went"
     by_hand.refresh_from_db()
     assert by_hand.gone_at is None, "it was never listed"
     assert sync(simulator).job.gone_count == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.patching.tables import flag, matches, rows, words
 from updates.services.settings import change_settings
+from vms.forms.settings import MAX_SELECTED
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
 from vms.selection import VmSelection
-from vms.selectors import MAX_SELECTED
 from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, SettingsVerdict
 
 pytestmark = pytest.mark.django_db
@@ -320,6 +321,23 @@ def test_the_form_says_what_the_machines_have_now(client: Client, owner: User, r
     assert "Now: Customer Managed Schedules (2), Azure Managed - Safe Deployment (1)." in several
     assert "Now: Off (2), On (1)." in several
     assert "Now: Reboot if required." in several
+
+
+def test_where_a_machine_reports_something_else_a_change_starts_from_what_is_wanted(
+    client: Client, owner: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    as_wanted = text_of(client.get(URL, {"vm": vm.pk}))
+    assert "starts from what is wanted" not in as_wanted
+    wanted = replace(vm.patch_settings, enable_hotpatching=False)
+    VirtualMachine.objects.filter(pk=vm.pk).update(desired_settings=wanted.as_json)
+    shown = text_of(client.get(URL, {"vm": vm.pk}))
+    assert "1 machine reports other settings than wanted. A change starts from what is wanted." in shown
+    assert "Wanted: Off. Reported: On." in shown
+    assert "Now: Reboot if required." in shown, "where both agree it is said once"
+    post(client, "apply", vm, reboot_setting="Never")
+    vm.refresh_from_db()
+    assert (vm.desired.enable_hotpatching, vm.desired.reboot_setting) == (False, "Never")
 
 
 def test_a_form_that_changes_nothing_or_something_unknown_is_refused(

@@ -38,7 +38,7 @@ from updates.engine.pace import keep_pace
 from updates.engine.rows import COLUMNS, SOURCE, ClaimedRow
 from updates.engine.telemetry import Called, count_call
 from updates.engine.transition import transition, write_events
-from updates.models import Priority
+from updates.models import Operation, Priority
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import load_vm_facts
 
@@ -148,7 +148,7 @@ class Work:
             )
             batches[step].append(replace(row, facts=facts[row.vm_id]))
         # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
-        starts = [row for row in batches[Step.START] if row.is_unsent]
+        starts = self._not_gone([row for row in batches[Step.START] if row.is_unsent])
         self._send([row for row in starts if row.priority == Priority.INTERACTIVE])
         self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], ErrorCode.START_UNCONFIRMED)
         self._find(batches[Step.RECOVER_BY_FIND])
@@ -172,6 +172,20 @@ class Work:
             )
 
     # --- starting
+
+    def _not_gone(self, rows: list[ClaimedRow]) -> list[ClaimedRow]:
+        """End what no person asked for on machines that are gone since it was queued; the rest may be started."""
+        gone = {row.pk: row for row in rows if row.facts is not None and row.facts.is_gone}
+        if not gone:
+            return rows
+        own = set(
+            Operation.objects.filter(pk__any=array(gone), requested_by=None).order_by().values_list("pk", flat=True)
+        )
+        refusal = ConnectorError(ErrorCode.VM_GONE)
+        record.fail(
+            [(gone[pk], refusal) for pk in sorted(own)], now=self.claim.present, leased_until=self.claim.leased_until
+        )
+        return [row for row in rows if row.pk not in own]
 
     def _send(self, rows: Sequence[ClaimedRow], *, is_recovery: bool = False) -> None:
         """Let the connector draw starts as long as there is time, and record each answer before it may send more.

@@ -145,7 +145,7 @@ SELECT v.id FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_
 WHERE s.last_assessed_at IS NULL AND {vm}
 ORDER BY v.id LIMIT %(limit)s
 """
-_DUE_VM = """v.assessment_mode = %(by_platform)s AND v.provision_vm_agent AND v.power_state = ANY(%(maybe_running)s)
+_DUE_VM = """v.gone_at IS NULL AND v.assessment_mode = %(by_platform)s AND v.provision_vm_agent AND v.power_state = ANY(%(maybe_running)s)
   AND NOT EXISTS (
     SELECT 1 FROM updates_operation o
     WHERE o.vm_id = v.id AND o.created_at > %(before)s
@@ -177,7 +177,7 @@ NEXT_TRY_AFTER = timedelta(hours=8)
 def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     """VMs of a connection that automatic guest patching takes on now.
 
-    Eligible, running, with a clock that is known, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
+    Not gone, eligible, running, with a clock that is known, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
     already, and not given up on (within 30 days five runs failed, or reported what a later look contradicted).
     """
     waiting = RolloutMember.objects.filter(
@@ -186,6 +186,7 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     )
     vms: VirtualMachineQuerySet = VirtualMachine.objects.filter(
         _lacking(),
+        gone_at=None,
         connection_id=connection_id,
         connection__is_patching_automatically=True,
         power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],

@@ -54,6 +54,7 @@ class VmFacts:
     catalogue_date: date | None
     last_assessed_at: datetime | None
     patch_set_id: int | None
+    is_gone: bool  # its connection lists it no more
     is_list_complete: bool
     judged_again: Callable[[str], Eligibility]  # by the build that is found
 
@@ -105,6 +106,7 @@ _OWN = (
     KeyTextTransform("catalogue_date", "connection__config"),
     "update_state__patch_set_id",
     "update_state__is_list_complete",
+    "gone_at",
 )
 # As text what Python reads faster than the driver does, and the tags of many VMs once.
 _AS_TEXT = (Cast("tags", TextField()), Cast("update_state__last_assessed_at", TextField()))
@@ -144,6 +146,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             day,
             set_id,
             is_complete,
+            gone_at,
             tagged,
             assessed_at,
         ) = own
@@ -176,6 +179,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             last_assessed_at=datetime.fromisoformat(assessed_at) if assessed_at else None,
             patch_set_id=set_id,
             is_list_complete=bool(is_complete),
+            is_gone=gone_at is not None,
             judged_again=judges[judged],
         )
     return found

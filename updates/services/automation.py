@@ -237,7 +237,7 @@ def configuration_preview(
 
     `vm_ids`: its static members, of one that is not kept yet. Raises UnreadableError.
     """
-    everybody = VirtualMachine.objects.order_by("name")
+    everybody = VirtualMachine.objects.filter(gone_at=None).order_by("name")  # the others are left out of every run
     vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
     schedule = read_configuration(configuration).schedule
     early = schedule.early_months(after=now)

@@ -79,6 +79,7 @@ def request_assessments(
 ) -> list[RequestOutcome]:
     """Ask for an assessment of every VM; each gets its own answer (docs/rules.md, admission).
 
+    Where no person asks, machines that are gone are refused: the portal starts nothing on them by itself.
     A queued or running assessment is joined; an open installation is a conflict. VMs that do not exist get no answer.
     `begin_on`: connections on which VMs that have nothing open are begun instead of queued, as far as there is room;
     the caller sends what its outcomes call `begun`, once the transaction has committed.
@@ -141,7 +142,7 @@ def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
 _LOCK_VMS = """
-SELECT id, update_status, connection_id FROM vms_virtualmachine
+SELECT id, update_status, connection_id, gone_at IS NOT NULL FROM vms_virtualmachine
 WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
@@ -218,12 +219,14 @@ def _request(
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_VMS, [array(ids)])
         rows = cursor.fetchall()
-    statuses = {vm_id: status for vm_id, status, _connection in rows}
+    statuses = {vm_id: status for vm_id, status, _connection, _is_gone in rows}
     if operation_id is not None and Operation.objects.filter(pk=operation_id).exists():
         # The first click committed while this one waited for the VM.
         return [_repeated(operation_id, vm_id) for vm_id in statuses]
     open_operations = _open_operations(ids)
-    refused = _refusals(kind, statuses)
+    refused = dict(_refusals(kind, statuses))
+    if requested_by is None:
+        refused |= {vm_id: ErrorCode.VM_GONE for vm_id, _status, _connection, is_gone in rows if is_gone}
     outcomes: dict[int, RequestOutcome] = {}
     accepted: list[int] = []
     to_cancel: list[UUID] = []
@@ -252,7 +255,7 @@ def _request(
     if to_cancel:
         _cancel(to_cancel, detail={"by": "installation"})
     free: dict[int, list[int]] = defaultdict(list)
-    for vm_id, _status, connection_id in rows:
+    for vm_id, _status, connection_id, _is_gone in rows:
         if connection_id in begin_on and vm_id not in outcomes and vm_id not in open_operations:
             free[connection_id].append(vm_id)
     now = database_now() if free else None

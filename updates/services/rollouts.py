@@ -424,6 +424,9 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
             allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
         _settle(rollout, {vm: RolloutReason.ROLE_MISSING for vm, _p, _r in rows if vm not in allowed})
         rows = [row for row in rows if row[0] in allowed]
+    gone = set(waiting.filter(vm__gone_at__isnull=False).order_by().values_list("vm_id", flat=True))
+    _settle(rollout, dict.fromkeys(sorted(gone), ErrorCode.VM_GONE))
+    rows = [row for row in rows if row[0] not in gone]
     off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
     may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
     _settle(

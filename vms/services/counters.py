@@ -43,5 +43,5 @@ def recount_words() -> None:
         cursor.execute("DELETE FROM vms_wordcount")
         cursor.execute(
             f"INSERT INTO vms_wordcount ({_KEYS}, machines, is_total) "  # noqa: S608 (ours)
-            f"SELECT {_KEYS}, count(*), true FROM vms_virtualmachine GROUP BY {_KEYS}"
+            f"SELECT {_KEYS}, count(*), true FROM vms_virtualmachine WHERE gone_at IS NULL GROUP BY {_KEYS}"
         )

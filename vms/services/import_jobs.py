@@ -133,17 +133,23 @@ def take_over(*, job_id: UUID, requested_by: User, connection: Connection, is_dr
     job.save()
     job.answers.all().delete()
     ImportJob.objects.filter(pk=job.pk).update(next_step_at=Now())
+    if not is_dry_run:
+        record(acts=[_asked(Tag.INVENTORY_TAKE_OVER, job)], by=requested_by)
     return job
 
 
 _ON_ITS_WAY = frozenset({ImportPhase.READING, ImportPhase.TRYING, ImportPhase.WRITING, ImportPhase.SUCCEEDED})
 
 
-def cancel_import(*, job_id: UUID) -> bool:
+@transaction.atomic
+def cancel_import(*, job_id: UUID, cancelled_by: User | None = None) -> bool:
     """End an import of which nothing was taken over yet; whether that was so."""
     cancelled = ImportJob.objects.filter(pk=job_id, phase__in=BEFORE_WRITING).update(
         phase=ImportPhase.CANCELLED.value, **_OVER
     )
+    if cancelled:
+        job = ImportJob.objects.select_related("connection").get(pk=job_id)
+        record(acts=[_asked(Tag.INVENTORY_CANCEL, job)], by=cancelled_by)
     return bool(cancelled)
 
 
@@ -485,6 +491,12 @@ def _write_block(job: ImportJob) -> None:
     job.cursor = {"turn": turn, "number": rows[-1].number}
 
 
+def _asked(tag: Tag, job: ImportJob) -> Act:
+    """What the record keeps of something that a person asked of an import or a sync."""
+    name = job.connection.name if job.connection is not None else ""
+    return Act(tag, object_id=str(job.pk), object_name=name, detail={"file": job.file_name})
+
+
 def _act(job: ImportJob) -> Act:
     """What the record keeps of an import or a sync that is over."""
     name = job.connection.name if job.connection is not None else ""
@@ -562,6 +574,8 @@ def sync_inventory(*, connection: Connection, door: ImportDoor, requested_by: Us
     sync.job.save(force_insert=True)
     sync.next_at = timezone.now() + SYNC_EVERY
     sync.save(update_fields=["job", "next_at"])
+    if door is not ImportDoor.SCHEDULE:
+        record(acts=[_asked(Tag.INVENTORY_SYNC, sync.job)], by=requested_by)
     return sync.job
 
 

@@ -13,7 +13,7 @@ _IN_FLIGHT = ["in_progress", "rebooting", "starting"]
 class Migration(migrations.Migration):
     """What an operation carries has a version, and a name that is true of every kind; whose turn it is is its priority."""
 
-    dependencies = [("updates", "0025_names_of_columns")]
+    dependencies = [("updates", "0026_assessment_source")]
 
     operations = [
         migrations.RenameField("operation", "plan", "payload"),
