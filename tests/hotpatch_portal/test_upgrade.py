@@ -170,7 +170,7 @@ def columns_of(index: str) -> list[str]:
 
 def test_what_operations_carry_gets_its_version_and_loses_it_again(old: MigrationExecutor) -> None:
     """Back and forth: an installation keeps its plan, an assessment keeps nothing."""
-    before, after = [("updates", "0025_names_of_columns")], [("updates", "0026_operation_payload_and_priority")]
+    before, after = [("updates", "0026_assessment_source")], [("updates", "0027_operation_payload_and_priority")]
     old.migrate(before)
     apps = MigrationExecutor(connection).loader.project_state(before).apps
     site = apps.get_model("vms.Connection").objects.create(name="Lab", kind="simulator")
