@@ -101,7 +101,11 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         label=_("Power state"), choices=POWER_STATES, empty_label=_("All"), widget=QuickSelect
     )
     gone = django_filters.ChoiceFilter(
-        label=_("Gone machines"), choices=GONE_STATES, empty_label=None, widget=QuickSelect, method="that_are_gone"
+        label=_("Gone machines"),
+        choices=GONE_STATES,
+        empty_label=_("Not shown"),
+        widget=QuickSelect,
+        method="that_are_gone",
     )
 
     class Meta:
@@ -229,6 +233,9 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 @cache
 def _form_class() -> type[forms.Form]:
     fields = {name: each.field for name, each in deepcopy(VmFilter.base_filters).items()}
+    # An address may say "no"; the form leaves it out, and the address short.
+    gone = fields["gone"]
+    gone.widget.choices = [(value, label) for value, label in gone.choices if value != "no"]
     return type("VmFilterForm", (forms.Form,), fields)
 
 

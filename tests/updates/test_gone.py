@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -56,6 +57,8 @@ def test_the_list_leaves_them_out_and_says_how_many(client: Client, reader: User
     answer = client.get(URL)
     assert answer.context["gone"] == 2, "of those that the reader may see"
     assert "2 machines that match are gone and not shown." in answer.content.decode()
+    select = answer.content.decode().partition('name="gone"')[2].partition("</select>")[0]
+    assert re.findall(r'value="(\w*)"', select) == ["", "yes"], "what is so anyway makes no address longer"
     assert names("?gone=yes", client) == ["b", "c"]
     answer = client.get(f"{URL}?gone=yes")
     assert answer.context["gone"] == 0
