@@ -22,7 +22,7 @@ from tests.factories import (
     UserFactory,
     VirtualMachineFactory,
 )
-from tests.updates.test_words import assessed
+from tests.updates.world import assessed
 from updates.models import Patch, PatchSet, PatchSetMember, Release, VmUpdateState
 from updates.selectors.health import find_trouble
 from updates.services.catalogue import import_catalogue

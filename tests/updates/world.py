@@ -42,8 +42,10 @@ from patching.terms import (
     RebootStatus,
     RunStatus,
 )
+from tests.factories import VmUpdateStateFactory
 from updates.engine.sweep import ALL_LANES, sweep
-from updates.models import Operation
+from updates.models import InstalledPatch, Operation
+from updates.models import Patch as PatchRow
 from updates.services.bulk import hand_out_block
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 
@@ -193,3 +195,12 @@ def make_due(operations: Iterable[Operation] | None = None) -> None:
     if operations is not None:
         rows = rows.filter(pk__in=[operation.pk for operation in operations])
     rows.update(next_step_at="2000-01-01T00:00:00Z")
+
+
+def assessed(vm: VirtualMachine, at: datetime, build: str, *kbs: str) -> VirtualMachine:
+    """Record what an assessment at that time would have found."""
+    VmUpdateStateFactory(vm=vm, last_assessed_at=at, os_build=build, is_list_complete=True)
+    line = "ws2022" if build.startswith("20348") else "ws2025"
+    for patch in PatchRow.objects.filter(product_line=line, kb_number__in=kbs):
+        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=at)
+    return vm

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
 from tests.vms.importing import work
-from tests.vms.test_inventory_files import az_row, edited
+from tests.vms.inventory import az_row, edited
 from vms import selectors
 from vms.import_models import ImportJob
 from vms.models import Connection, ResourceGroup, VirtualMachine
