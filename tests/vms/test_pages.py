@@ -19,6 +19,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.vms.importing import work
 from tests.vms.inventory import az_row, edited
 from vms import selectors
@@ -28,10 +29,6 @@ from vms.models import Connection, ResourceGroup, VirtualMachine
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).parent / "data"
 LIST = "/virtual-machines/"
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
 @pytest.fixture
