@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -409,16 +410,30 @@ def names_of_tests(tree: ast.Module) -> list[str]:
     return [name for name, _function, _is_method in functions(tree) if name.rpartition(".")[2].startswith("test_")]
 
 
+TESTS_BY_HAND = "tests/browser/screenshots.py"  # `make screenshots`
+
+
 def test_tests_stand_in_files_that_are_collected() -> None:
-    by_hand = "tests/browser/screenshots.py"  # `make screenshots`
     lost = [
         f"{name}:{words}"
         for name, tree in sources("tests")
-        if not Path(name).name.startswith("test_") and name != by_hand
+        if not Path(name).name.startswith("test_") and name != TESTS_BY_HAND
         for words in names_of_tests(tree)
     ]
     assert lost == []
     assert names_of_tests(ast.parse("class Some:\n    def test_it(self): ...\ndef test_that(): ...\ndef other(): ..."))
+
+
+def test_types_are_checked_of_all_that_tests_stand_on() -> None:
+    """Strictly, by `make types`: a file of tests proves itself when it runs, one that many use must be right before."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["modules"]
+    shared = {
+        name.removesuffix(".py").replace("/", ".")
+        for name, _tree in sources("tests")
+        if not Path(name).name.startswith(("test_", "__init__")) and name != TESTS_BY_HAND
+    }
+    assert shared - set(listed) == set()
+    assert {name for name in listed if name.startswith("tests.")} - shared == set()
 
 
 # --- templates and styles ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, FilePayload, Page, expect
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Stack
@@ -77,7 +77,7 @@ def addresses(page: Page) -> dict[str, str]:
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
     page.goto("/virtual-machines/import/")
-    file = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
+    file: FilePayload = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
     page.locator("input[type=file]").set_input_files(file)
     page.get_by_role("checkbox", name="Dry run").check()
     page.get_by_role("button", name="Import", exact=True).click()

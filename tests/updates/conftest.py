@@ -30,8 +30,8 @@ def make_vm(resource_group: ResourceGroup) -> Callable[..., VirtualMachine]:
     """A VM of our group behind a simulator that is done at once."""
 
     def make(build: str = "20348.5020", day: date | None = date(2026, 5, 20), **fields: object) -> VirtualMachine:
-        row = ConnectionFactory(catalogue_date=day, clock_factor=1e9)
-        vm: VirtualMachine = VirtualMachineFactory(resource_group=resource_group, connection=row, **fields)
+        row = ConnectionFactory.create(catalogue_date=day, clock_factor=1e9)
+        vm: VirtualMachine = VirtualMachineFactory.create(resource_group=resource_group, connection=row, **fields)
         if build:
             VmUpdateState.objects.create(vm=vm, os_build=build)
         return vm

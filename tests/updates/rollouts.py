@@ -20,7 +20,7 @@ NIGHT = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)  # 22:30 in Tokyo
 
 
 def fleet(group: ResourceGroup, count: int, **facts: Any) -> list[VirtualMachine]:
-    row = facts.pop("connection", None) or ConnectionFactory()
+    row = facts.pop("connection", None) or ConnectionFactory.create()
     values = {
         "patch_mode": "AutomaticByPlatform",
         "assessment_mode": "AutomaticByPlatform",
@@ -28,7 +28,7 @@ def fleet(group: ResourceGroup, count: int, **facts: Any) -> list[VirtualMachine
         "location": "japaneast",
         "power_state": "running",
     } | facts
-    return [VirtualMachineFactory(resource_group=group, connection=row, **values) for _ in range(count)]
+    return [VirtualMachineFactory.create(resource_group=group, connection=row, **values) for _ in range(count)]
 
 
 def make(vms: list[VirtualMachine], user: User | None = None, **options: Any) -> Rollout:
