@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher
-from patching.terms import Classification, InstallationPlan, Verification
-from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from patching.terms import Verification
+from tests.factories import OperationFactory, PatchFactory, VirtualMachineFactory
+from tests.forms import text_of
+from tests.updates.rollouts import NIGHT, NOON, PLAN, advance, fleet, make
 from updates.forms.maintenance import MaintenanceForm
 from updates.models import (
     KbHold,
@@ -70,43 +72,12 @@ from vms.selection import VmSelection
 from vms.selectors import patcher_of
 
 pytestmark = pytest.mark.django_db
-PLAN = InstallationPlan(classifications=frozenset({Classification.SECURITY}))
-NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)  # in Tokyo
-NIGHT = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)  # 22:30 in Tokyo
-
-
-def fleet(group: ResourceGroup, count: int, **facts: Any) -> list[VirtualMachine]:
-    row = facts.pop("connection", None) or ConnectionFactory()
-    values = {
-        "patch_mode": "AutomaticByPlatform",
-        "assessment_mode": "AutomaticByPlatform",
-        "time_zone": "Tokyo Standard Time",
-        "location": "japaneast",
-        "power_state": "running",
-    } | facts
-    return [VirtualMachineFactory(resource_group=group, connection=row, **values) for _ in range(count)]
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 def end_operations(state: str = "succeeded", *, now: datetime = NIGHT, **which: Any) -> None:
     Operation.objects.open().filter(**which).update(
         state=state, finished_at=now, next_step_at=None, error_code="0x80070643" if state == "failed" else ""
     )
-
-
-def make(vms: list[VirtualMachine], user: User | None = None, **options: Any) -> Rollout:
-    what = RolloutPlan(name="Test", source=RolloutSource.ON_DEMAND, plan=PLAN, **options)
-    return create_rollout(what=what, selection=VmSelection.of([vm.pk for vm in vms]), now=NOON, created_by=user)
-
-
-def advance(rollout: Rollout, now: datetime = NOON) -> Rollout:
-    Rollout.objects.filter(pk=rollout.pk, next_step_at__isnull=False).update(next_step_at=now)
-    advance_rollouts(now=now)
-    rollout.refresh_from_db()
-    return rollout
 
 
 # --- periodic assessment -----------------------------------------------------------------------------------------

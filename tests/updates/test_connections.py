@@ -20,6 +20,7 @@ from connectors.registry import KINDS, Kind, UnusableError
 from connectors.secrets import SecretName
 from patching.rollback import RollbackOrder
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.updates.world import ScriptedConnector, make_due, run
 from updates.engine.sweep import sweep
 from updates.models import Operation, VmUpdateState
@@ -31,10 +32,6 @@ from vms.models import Connection, VirtualMachine
 from vms.services.connections import save_connection
 
 pytestmark = pytest.mark.django_db
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture

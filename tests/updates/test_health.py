@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from django.urls import reverse
 
 from connectors.probe import ProbeFailure, ProbeResult
 from patching.terms import OperationKind
-from tests.connectors.test_probe import Server, closed_port, saying
+from tests.connectors.listeners import Server, closed_port, saying
 from tests.factories import OperationFactory
-from tests.updates.test_automation import NIGHT, advance, fleet, make, text_of
+from tests.forms import text_of
+from tests.updates.rollouts import NIGHT, NOON, advance, fleet, make
 from updates.models import Operation, Rollout, RolloutMember
 from updates.services import health, rollouts
 from updates.services.automation import tick
@@ -28,7 +29,6 @@ from updates.tasks import rollouts as rollouts_task
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
-NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from connectors.protocol import Capability
 from connectors.registry import KINDS
 from patching.terms import Classification, InstallationPlan, OperationKind, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.updates.world import make_due
 from updates.engine.claim import claim_due
 from updates.engine.sweep import sweep
@@ -40,10 +40,6 @@ pytestmark = pytest.mark.django_db
 NEVER = SettingsChange(reboot_setting=RebootSetting.NEVER)
 ALWAYS = SettingsChange(reboot_setting=RebootSetting.ALWAYS)
 HOTPATCH_OFF = SettingsChange(enable_hotpatching=False)
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture

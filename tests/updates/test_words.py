@@ -29,13 +29,10 @@ from tests.factories import (
     ResourceGroupFactory,
     UserFactory,
     VirtualMachineFactory,
-    VmUpdateStateFactory,
 )
-from tests.updates.world import in_threads
+from tests.updates.world import assessed, in_threads
 from updates.engine.sweep import sweep
 from updates.models import (
-    InstalledPatch,
-    Patch,
     PatchSet,
     PatchSetMember,
     Release,
@@ -70,15 +67,6 @@ def _catalogue(db: None) -> None:
 def boss(db: None) -> User:
     """Sees everything."""
     return UserFactory(is_superuser=True)
-
-
-def assessed(vm: VirtualMachine, at: datetime, build: str, *kbs: str) -> VirtualMachine:
-    """Record what an assessment at that time would have found."""
-    VmUpdateStateFactory(vm=vm, last_assessed_at=at, os_build=build, is_list_complete=True)
-    line = "ws2022" if build.startswith("20348") else "ws2025"
-    for patch in Patch.objects.filter(product_line=line, kb_number__in=kbs):
-        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=at)
-    return vm
 
 
 def words_of(vm: VirtualMachine) -> tuple[str, ...]:

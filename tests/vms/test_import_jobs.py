@@ -24,7 +24,7 @@ from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm
 from connectors.simulator.inventory import discovered, document
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.vms.importing import ImportFailedError, Report, import_file, queue_file, work
-from tests.vms.test_inventory_files import az_row, edited
+from tests.vms.inventory import az_row, edited
 from vms.choices import ImportDoor
 from vms.import_models import ImportAnswer, ImportJob, ImportPiece, ImportRow, InventorySync, MachineDocument
 from vms.import_pages import ImportPage

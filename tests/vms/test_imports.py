@@ -19,7 +19,7 @@ from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from tests.patching.tables import rows
 from tests.vms.importing import ImportFailedError, Report, import_file
-from tests.vms.test_inventory_files import ARM_SAMPLE, AZ_ROW, AZ_SAMPLE, DATA, SCALE_SET, az_row, edited
+from tests.vms.inventory import ARM_SAMPLE, AZ_ROW, AZ_SAMPLE, DATA, SCALE_SET, az_row, edited
 from updates.models import InstalledPatch, KbHold, Operation, VmUpdateState
 from updates.services.operations import RequestVerdict, request_installations
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine

@@ -16,6 +16,7 @@ from django.urls import reverse
 
 from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.patching.tables import flag, matches, rows, words
 from updates.services.settings import change_settings
 from vms.forms.settings import MAX_SELECTED
@@ -26,10 +27,6 @@ from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Sett
 pytestmark = pytest.mark.django_db
 MANUAL = SettingsChange(patch_mode=PatchMode.MANUAL, bypass_platform_safety_checks=False)
 HOTPATCH_OFF = SettingsChange(enable_hotpatching=False)
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture

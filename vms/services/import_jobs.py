@@ -347,7 +347,7 @@ def _next_block(claim: _Claim, job: ImportJob) -> _Block | None:
         assert job.connection is not None
         page = discovered_page(connection=job.connection, cursor=job.cursor.get("page", ""), first=job.row_count + 1)
         return _Block(page.rows, {"page": page.next_cursor}, is_last=not page.next_cursor)
-    reader = claim.reader = claim.reader or InventoryReader(_pieces_of(job), job.cursor)
+    reader = claim.reader = claim.reader or InventoryReader(_pieces_of(job), state=job.cursor)
     rows = reader.read(READ_BLOCK)
     state = reader.state()
     return _Block(rows, state, state["byte"], reader.is_over, reader.has_more_pages, reader.passed_over)
