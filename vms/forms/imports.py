@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -11,8 +11,13 @@ from vms.models import Connection
 from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
 
+if TYPE_CHECKING:
+    _ChoiceOfConnection = forms.ModelChoiceField[Connection]
+else:
+    _ChoiceOfConnection = forms.ModelChoiceField  # Django's class takes no parameter at run time
 
-class _Connections(forms.ModelChoiceField):
+
+class _Connections(_ChoiceOfConnection):
     """Connections to choose from, each with how real it is."""
 
     def label_from_instance(self, obj: Connection) -> str:
