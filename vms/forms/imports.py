@@ -12,12 +12,12 @@ from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
 
 if TYPE_CHECKING:
-    ConnectionChoice = forms.ModelChoiceField[Connection]
+    _ChoiceOfConnection = forms.ModelChoiceField[Connection]
 else:
-    ConnectionChoice = forms.ModelChoiceField
+    _ChoiceOfConnection = forms.ModelChoiceField  # Django's class takes no parameter at run time
 
 
-class _Connections(ConnectionChoice):
+class _Connections(_ChoiceOfConnection):
     """Connections to choose from, each with how real it is."""
 
     def label_from_instance(self, obj: Connection) -> str:
