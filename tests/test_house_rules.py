@@ -299,8 +299,9 @@ def css_without_comments(name: str) -> str:
     return re.sub(r"/\*.*?\*/", "", (ROOT / "static/css" / name).read_text(), flags=re.DOTALL)
 
 
-def test_the_stylesheet_uses_tokens_only() -> None:
-    style, tokens = css_without_comments("portal.css"), css_without_comments("tokens.css")
+@pytest.mark.parametrize("name", ["portal.css", "pictures.css"])
+def test_the_stylesheet_uses_tokens_only(name: str) -> None:
+    style, tokens = css_without_comments(name), css_without_comments("tokens.css")
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgba?\(|hsla?\(", style), "a colour outside the tokens"
     used = set(re.findall(r"var\((--[A-Za-z0-9]+)\)", style))
     defined = set(re.findall(r"(--[A-Za-z0-9]+):", tokens))
