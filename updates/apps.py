@@ -11,8 +11,13 @@ class UpdatesConfig(AppConfig):
     verbose_name = _("Updates")
 
     def ready(self) -> None:
-        """Follow what happens to machines on the floor below."""
+        """Follow what happens to machines on the floor below, and answer what its filters ask."""
+        from updates.selectors.fleet import vms_lacking
+        from updates.selectors.fleet_trouble import vms_in_trouble
         from updates.services.replacement import forget_replaced_machines
+        from vms.filters import tell_filter
         from vms.services.replacement import follow_replacements
 
         follow_replacements(forget_replaced_machines)
+        tell_filter("lacks", vms_lacking)
+        tell_filter("trouble", vms_in_trouble)

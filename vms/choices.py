@@ -56,6 +56,13 @@ class Scope(StrEnum):
     VM = "vm"
 
 
+class Condition(StrEnum):
+    """What the list can be narrowed to that is more than one word of a machine."""
+
+    ON_TRACK = "on_track"
+    LACKS_CRITICAL = "lacks_critical"
+
+
 class SelectionProblem(StrEnum):
     """Why a selection of machines means nothing (docs/rules.md, selection of machines)."""
 
@@ -150,6 +157,10 @@ HOTPATCH_TRACKS = [
     (HotpatchTrack.NOT_ON_TRAIN.value, _("Not on the train")),
     (HotpatchTrack.NEWER_THAN_CATALOGUE.value, _("Newer than the catalog")),
     (HotpatchTrack.UNKNOWN.value, _("Unknown")),
+]
+CONDITIONS = [
+    (Condition.ON_TRACK.value, _("On the hotpatch track")),
+    (Condition.LACKS_CRITICAL.value, _("Lacks Critical or Security updates")),
 ]
 SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [

@@ -36,7 +36,7 @@ from vms.selection import NOTHING, VmSelection
 pytestmark = pytest.mark.django_db
 BULK, SETTINGS = "/bulk/", "/virtual-machines/settings/"
 PLAN = InstallationPlan(classifications=CRITICAL_AND_SECURITY)
-TEXTS = {"q", "resource_group", "location"}
+TEXTS = {"q", "resource_group", "location", "tag"}
 START = {
     "request_id": "",
     "classifications": ["Security"],
@@ -112,7 +112,7 @@ def doors(name: str, value: str, ticked: int) -> list[tuple[str, str, dict[str, 
     return found
 
 
-@given(data=st.data(), name=st.sampled_from([*FILTER_NAMES, "tag", "hotpatchtrack", "vms", "Location"]))
+@given(data=st.data(), name=st.sampled_from([*FILTER_NAMES, "tags", "hotpatchtrack", "vms", "Location"]))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_bad_value_starts_nothing_at_any_door(
     client: Client, three: list[VirtualMachine], data: st.DataObject, name: str
