@@ -123,6 +123,8 @@ def addresses(page: Page) -> dict[str, str]:
         "decisions": "/decisions/",
         "edit": f"{vm}edit/",
         "remove": f"{vm}remove/",
+        "home": "/",
+        "home-part": "/?product_line=ws2022",
         "connections": "/connections/",
         "connection": connection,
         "connection-create": "/connections/create/",
@@ -136,7 +138,6 @@ def addresses(page: Page) -> dict[str, str]:
 
 # What has an address and is no page of somebody who is signed in.
 NO_PAGES = {
-    "home",  # leads to the list
     *("healthz", "readyz", "metrics"),  # a word, or numbers
     *("vms:vm-export", "vms:import-answers", "activity-export"),  # files
     "updates:ended",  # a part: the toasts

@@ -42,7 +42,7 @@ from updates.selectors.fleet import (
 )
 from updates.selectors.fleet_days import KEPT, load_days, standings_now
 from updates.selectors.fleet_forecast import MONTHS, forecast_fleet
-from updates.selectors.fleet_trouble import load_trouble
+from updates.selectors.fleet_trouble import load_runs
 from updates.services.catalogue import import_catalogue
 from updates.services.fleet import KEEP_DAYS, forget_snapshots, take_snapshot
 from updates.services.words import refresh_words
@@ -215,7 +215,7 @@ def check_numbers(user: User, scope: FleetScope) -> None:
     for number in Patch.objects.filter(kb_number__startswith="900").values_list("kb_number", flat=True):
         assert lacked.get(number, 0) == len(listed(user, scope, lacks=number))
     vms = VirtualMachine.objects.filter(pk__in=listed(user, scope))
-    trouble = load_trouble(vms, NOW)
+    trouble = load_runs(vms, NOW)[0]
     assert trouble.failed == len(listed(user, scope, trouble="failed"))
     assert trouble.contradicted == len(listed(user, scope, trouble="contradicted"))
     for reason in trouble.reasons:
@@ -229,7 +229,7 @@ def test_what_went_wrong_is_told_for_a_week_and_assessments_are_not_in_it() -> N
     PatchResult.objects.create(operation=run, patch=patch, state="Failed", error_code="0x80070643")
     OperationFactory(vm=other, installation=True, failed=True, created_at=NOW - timedelta(days=8))
     OperationFactory(vm=other, failed=True, created_at=NOW - timedelta(days=1))
-    (reason,) = load_trouble(None, NOW).reasons
+    (reason,) = load_runs(None, NOW)[0].reasons
     assert (reason.code, reason.kb_number, reason.machines) == ("0x80070643", "5122871", 1)
     assert reason.trouble == "failed:5122871:0x80070643"
 

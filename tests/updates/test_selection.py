@@ -138,7 +138,7 @@ def _quoted(text: str) -> str:
     [
         ("connection=9999&all=1", "9999"),
         ("hotpatch_track=ontrack&all=1", "ontrack"),
-        ("tag=x&all=1", "tag"),
+        ("tags=x&all=1", "tags"),
         ("vm=abc", "abc"),
         ("vm=0", "0"),
         (f"location={'x' * 61}&all=1", "x" * 60),
@@ -156,7 +156,7 @@ def test_the_error_names_the_value(client: Client, three: list[VirtualMachine], 
 
 
 def test_the_list_and_the_export_say_what_they_ignore(client: Client, three: list[VirtualMachine]) -> None:
-    for query in ("connection=9999", "tag=9999", "q=%20%20", "power_state=9999"):
+    for query in ("connection=9999", "tags=9999", "q=%20%20", "power_state=9999"):
         shown = client.get(f"/virtual-machines/?{query}").content.decode()
         assert shown.count("The list ignores part of its address.") == 1
         assert "field-error" not in shown

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, F, FilteredRelation, Q, QuerySet, Value
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
+from django.db.models import F, FilteredRelation, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, NullIf
 from django.utils import timezone
 
@@ -43,6 +45,9 @@ class Trouble:
     reasons: tuple[Reason, ...]
 
 
+NO_TROUBLE = Trouble(0, 0, ())
+
+
 def _lately(now: datetime) -> QuerySet[Operation]:
     """The runs that ended within a week and failed or were contradicted."""
     return (
@@ -53,30 +58,46 @@ def _lately(now: datetime) -> QuerySet[Operation]:
 
 
 def _by_reason(runs: QuerySet[Operation]) -> QuerySet[Operation]:
-    """Failed runs with the code and KB of each update that failed in them, else with the code of the run."""
-    return runs.filter(state=OperationState.FAILED.value).annotate(
+    """Each run with the code and KB of each update that failed in it, else with the code of the run."""
+    return runs.annotate(
         told=FilteredRelation("results", condition=Q(results__state=InstallationState.FAILED.value)),
         code=Coalesce(NullIf(F("told__error_code"), Value("")), F("error_code")),
         kb=Coalesce(F("told__patch__kb_number"), Value("")),
     )
 
 
-def load_trouble(vms: VirtualMachineQuerySet | None, now: datetime) -> Trouble:
-    """What went wrong with these machines, None: with all (two queries)."""
-    runs = _lately(now)
+# What failed and what was contradicted in all, then each reason, then what machines work on.
+_RUNS = """
+WITH runs(vm_id, state, verification, code, kb) AS MATERIALIZED ({lately})
+SELECT 'all', '', '', count(DISTINCT vm_id) FILTER (WHERE state = %s),
+    count(DISTINCT vm_id) FILTER (WHERE verification = %s) FROM runs
+UNION ALL SELECT 'reason', code, kb, count(DISTINCT vm_id), 0 FROM runs WHERE state = %s GROUP BY code, kb
+UNION ALL SELECT 'in_flight', kind, '', count(*), 0 FROM ({in_flight}) open(kind) GROUP BY kind
+"""
+
+
+def load_runs(vms: VirtualMachineQuerySet | None, now: datetime) -> tuple[Trouble, dict[str, int]]:
+    """What went wrong with these machines (None: all), and how many operations they work on, by kind (one query)."""
+    lately, in_flight = _by_reason(_lately(now)), Operation.objects.in_flight().order_by()
     if vms is not None:
-        runs = runs.filter(vm__in=vms.order_by().values("pk"))
-    machines = runs.aggregate(
-        failed=Count("vm", distinct=True, filter=Q(state=OperationState.FAILED.value)),
-        contradicted=Count("vm", distinct=True, filter=Q(verification=Verification.CONTRADICTED.value)),
-    )
-    if not machines["failed"]:
-        return Trouble(0, machines["contradicted"], ())
-    rows = _by_reason(runs).values_list("code", "kb").annotate(machines=Count("vm", distinct=True))
-    reasons = sorted(
-        (Reason(*row) for row in rows), key=lambda reason: (-reason.machines, reason.code, reason.kb_number)
-    )
-    return Trouble(machines["failed"], machines["contradicted"], tuple(reasons))
+        mine = vms.order_by().values("pk")
+        lately, in_flight = lately.filter(vm__in=mine), in_flight.filter(vm__in=mine)
+    runs = lately.values_list("vm_id", "state", "verification", "code", "kb")
+    try:
+        parts = {"lately": runs, "in_flight": in_flight.values_list("kind")}
+        compiled = {name: rows.query.sql_with_params() for name, rows in parts.items()}
+    except EmptyResultSet:
+        return NO_TROUBLE, {}
+    sql = _RUNS.format(**{name: text for name, (text, _parameters) in compiled.items()})
+    failed = OperationState.FAILED.value
+    said = [failed, Verification.CONTRADICTED.value, failed]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*compiled["lately"][1], *said, *compiled["in_flight"][1]])
+        rows = cursor.fetchall()
+    reasons = [Reason(code, kb, machines) for what, code, kb, machines, _none in rows if what == "reason"]
+    reasons.sort(key=lambda reason: (-reason.machines, reason.code, reason.kb_number))
+    ((machines, contradicted),) = ((row[3], row[4]) for row in rows if row[0] == "all")
+    return Trouble(machines, contradicted, tuple(reasons)), {row[1]: row[3] for row in rows if row[0] == "in_flight"}
 
 
 def vms_in_trouble(vms: VirtualMachineQuerySet, asked: str) -> VirtualMachineQuerySet:
@@ -87,7 +108,7 @@ def vms_in_trouble(vms: VirtualMachineQuerySet, asked: str) -> VirtualMachineQue
         runs = runs.filter(verification=Verification.CONTRADICTED.value)
     elif reason:
         kb_number, code = reason
-        runs = _by_reason(runs).filter(code=code, kb=kb_number)
+        runs = _by_reason(runs).filter(state=OperationState.FAILED.value, code=code, kb=kb_number)
     else:
         runs = runs.filter(state=OperationState.FAILED.value)
     return vms.filter(pk__in=runs.values("vm"))
