@@ -235,7 +235,7 @@ def _needs(
     """What needs a person, the most urgent first. Decisions and rollouts are of the whole fleet and stand there only."""
     tracks = counts.by("hotpatch_track")
     found = [
-        Need(NeedName.ROLLOUT, running.failed, running.rollout.get_absolute_url(), rollout=running.rollout)
+        Need(NeedName.ROLLOUT, 1, running.rollout.get_absolute_url(), rollout=running.rollout)
         for running in rollouts
         if running.rollout.status == RolloutState.PAUSED
     ]
@@ -261,7 +261,7 @@ def _needs(
             (NeedName.REBOOT, HotpatchTrack.WAITS_FOR_REBOOT),
         )
     ]
-    return [need for need in found if need.count or need.rollout]
+    return [need for need in found if need.count]
 
 
 def _most_missing(pending: Pending, scope: FleetScope) -> tuple[tuple[Patch, int, str], ...]:
