@@ -2,13 +2,13 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from django.views.generic import RedirectView
 
 from hotpatch_portal import outside
+from updates.views.overview import overview
 
 urlpatterns = [
-    # / (the fleet's overview comes later; until then home is the list)
-    path("", RedirectView.as_view(pattern_name="vms:vm-list"), name="home"),
+    # / (the overview of the fleet)
+    path("", overview, name="home"),
     # /healthz, /readyz, /metrics
     *outside.urlpatterns,
     # /tour/ (of the demo)

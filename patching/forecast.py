@@ -121,8 +121,34 @@ def forecast_reboots(
 
     `reboot_setting` None: not known. What the guard leaves out brings no reboot.
     """
-    month = as_of.astimezone(PACIFIC).date().replace(day=1)
     known = timetable(releases, line, as_of) if line else None
+    return forecast_on(
+        known,
+        verdict,
+        available,
+        is_reboot_pending=is_reboot_pending,
+        as_of=as_of,
+        months=months,
+        reboot_setting=reboot_setting,
+        patcher=patcher,
+        guard=guard,
+    )
+
+
+def forecast_on(
+    known: Timetable | None,
+    verdict: TrackVerdict,
+    available: Sequence[Patch],
+    *,
+    is_reboot_pending: bool,
+    as_of: datetime,
+    months: int,
+    reboot_setting: RebootSetting | None,
+    patcher: Patcher,
+    guard: Guard,
+) -> tuple[MonthForecast, ...]:
+    """`forecast_reboots` by a timetable that was made once for many VMs; None: the VM has no product line."""
+    month = as_of.astimezone(PACIFIC).date().replace(day=1)
     machine = _Machine(known, verdict, reboot_setting, patcher, this_month=month, now=as_of)
     found = [_this_month(machine, available, guard, is_reboot_pending=is_reboot_pending)]
     for _ in range(months - 1):

@@ -80,7 +80,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     **{(method, "healthz"): dict.fromkeys(WHO, 200) for method in ("get", "head")},
     **{(method, "readyz"): dict.fromkeys(WHO, 503) for method in ("get", "head")},
     **{(method, "metrics"): dict.fromkeys(WHO, 404) for method in ("get", "head")},
-    ("get", "home"): dict.fromkeys(WHO, 302),
+    ("get", "home"): SIGNED_IN,
     ("get", "tour"): SIGNED_IN,
     # without a demo there is nothing to reset (tests/demo/test_tour.py has one)
     ("post", "demo-reset"): dict.fromkeys(WHO, 404) | {"anonymous": 302},
@@ -178,7 +178,7 @@ BUTTONS = {
     "updates:connection": {"name": ""},
     "updates:rollback": {"go": "start"},
 }
-LIBRARY = {"home", "account_login", "account_logout", "account_change_password", "account_set_password"}
+LIBRARY = {"account_login", "account_logout", "account_change_password", "account_set_password"}
 
 
 def maintenance() -> MaintenanceConfiguration:

@@ -666,8 +666,9 @@ def undefined_tokens(style: str, tokens: str) -> set[str]:
     return set(re.findall(r"var\((--[A-Za-z0-9-]+)", style)) - set(re.findall(r"(--[A-Za-z0-9-]+):", tokens))
 
 
-def test_the_stylesheet_takes_its_colours_from_tokens_that_exist() -> None:
-    style, tokens = css_without_comments("portal.css"), css_without_comments("tokens.css")
+@pytest.mark.parametrize("name", ["portal.css", "pictures.css"])
+def test_the_stylesheet_takes_its_colours_from_tokens_that_exist(name: str) -> None:
+    style, tokens = css_without_comments(name), css_without_comments("tokens.css")
     assert colours_of_its_own(style) == []
     assert undefined_tokens(style, tokens + style) == set()
     for rule in (

@@ -11,10 +11,15 @@ class UpdatesConfig(AppConfig):
     verbose_name = _("Updates")
 
     def ready(self) -> None:
-        """Follow what happens to machines on the floor below; let pages show our words."""
+        """Follow what happens to machines on the floor below, answer what its filters ask, let pages show our words."""
         from updates.badges import register_badges
+        from updates.selectors.fleet import vms_lacking
+        from updates.selectors.fleet_trouble import vms_in_trouble
         from updates.services.replacement import forget_replaced_machines
+        from vms.filters import tell_filter
         from vms.services.replacement import follow_replacements
 
         follow_replacements(forget_replaced_machines)
         register_badges()
+        tell_filter("lacks", vms_lacking)
+        tell_filter("trouble", vms_in_trouble)

@@ -34,7 +34,7 @@ from updates.choices import (
     VERIFICATIONS,
 )
 from vms.choices import PRODUCT_LINES
-from vms.models import Connection, VirtualMachine
+from vms.models import Connection, ResourceGroup, VirtualMachine
 
 IN_FLIGHT_STATES = sorted(state.value for state in IN_FLIGHT)
 _TERMINAL = sorted(state.value for state in TERMINAL)
@@ -496,6 +496,14 @@ class Operation(models.Model):
                 fields=["vm"],
                 condition=Q(verification=Verification.PENDING.value),
                 name="updates_operation_unverified",
+            ),
+            # what went wrong with a machine lately, assessments aside: they only look, and are made again by themselves
+            models.Index(
+                fields=["-finished_at"],
+                include=["vm", "error_code"],
+                condition=~Q(kind=terms.OperationKind.ASSESSMENT.value)
+                & (Q(state=OperationState.FAILED.value) | Q(verification=Verification.CONTRADICTED.value)),
+                name="updates_operation_trouble",
             ),
         ]
         constraints = [
@@ -1033,3 +1041,42 @@ class WorkerHeartbeat(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class FleetSnapshot(models.Model):
+    """What was counted of a place on a day; written by `updates.services.fleet`.
+
+    There is a row for each resource group, connection and product line, and of the whole fleet (no group) one for each
+    connection and product line. Every machine is in one of the columns from `up_to_date` to `no_data`. `critical_late` are those of `critical` that
+    have lacked it for more than a week since it was published.
+    """
+
+    day = models.DateField()
+    resource_group = models.ForeignKey(
+        ResourceGroup, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
+    )
+    connection = models.ForeignKey(
+        Connection, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
+    )
+    product_line = models.CharField(max_length=20, blank=True)
+    up_to_date = models.PositiveIntegerField()
+    other = models.PositiveIntegerField()
+    critical = models.PositiveIntegerField()
+    no_data = models.PositiveIntegerField()
+    critical_late = models.PositiveIntegerField()
+    on_track = models.PositiveIntegerField()
+
+    class Meta:
+        verbose_name = _("snapshot of the fleet")
+        verbose_name_plural = _("snapshots of the fleet")
+        indexes = [models.Index(fields=["day"], name="updates_snapshot_day")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["resource_group", "day", "connection", "product_line"],
+                nulls_distinct=False,
+                name="updates_snapshot_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.resource_group_id or ''}"

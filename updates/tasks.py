@@ -17,6 +17,7 @@ from updates.engine.sweep import ALL_PRIORITIES, INTERACTIVE_PRIORITIES
 from updates.engine.sweep import sweep as sweep_operations
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
+from updates.services.fleet import forget_snapshots
 from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
@@ -56,6 +57,7 @@ def prune() -> None:
     removed = prune_operations(keep_days=settings.KEEP_HISTORY_DAYS)
     removed += prune_assessments(slice_of_day=timezone.now().hour)
     removed += forget_workers(now=database_now())
+    removed += forget_snapshots(today=timezone.now().date())
     removed += prune_events(before=timezone.now() - timedelta(days=settings.KEEP_ACTIVITY_DAYS))
     log.info("history_pruned", removed=removed)
 

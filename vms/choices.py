@@ -56,6 +56,13 @@ class Scope(StrEnum):
     VM = "vm"
 
 
+class Condition(StrEnum):
+    """What the list can be narrowed to that is more than one word of a machine."""
+
+    ON_TRACK = "on_track"
+    LACKS_CRITICAL = "lacks_critical"
+
+
 class SelectionProblem(StrEnum):
     """Why a selection of machines means nothing (docs/rules.md, selection of machines)."""
 
@@ -153,6 +160,10 @@ HOTPATCH_TRACKS = [
 ]
 # Whether the connection of a machine still lists it.
 GONE_STATES = [("no", _("Not shown")), ("yes", _("Only these"))]
+CONDITIONS = [
+    (Condition.ON_TRACK.value, _("On the hotpatch track")),
+    (Condition.LACKS_CRITICAL.value, _("Lacks Critical or Security updates")),
+]
 SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [
     (Patcher.NOBODY.value, _("Nobody")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -10,29 +10,44 @@ from typing import TYPE_CHECKING, Any
 
 import django_filters
 from django import forms
-from django.core.validators import ProhibitNullCharactersValidator
+from django.core.validators import ProhibitNullCharactersValidator, RegexValidator
 from django.utils.translation import gettext_lazy as _
 
 from db.bounded import count_up_to
+from patching.terms import ON_TRACK_WORDS, Classification
 from ui.widgets import QuickSelect
 from vms.choices import (
+    CONDITIONS,
     GONE_STATES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
     PATCHERS,
     POWER_STATES,
+    PRODUCT_LINES,
     SETTINGS_STATES,
     UPDATE_STATUSES,
+    Condition,
     Role,
     SelectionProblem,
 )
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
 from vms.selectors import MAX_COUNT, FilterOptions, filter_options, search_by_name
+from vms.tags import HasTag
 from vms.texts import SELECTION_PROBLEMS, Text
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
+
+
+# What floors above know of machines, by the name of the filter: they say which of the machines have it.
+Narrowing = Callable[[VirtualMachineQuerySet, str], VirtualMachineQuerySet]
+_told: dict[str, Narrowing] = {}
+
+
+def tell_filter(name: str, narrowing: Narrowing) -> None:
+    """Let `narrowing` say what the filter of this name leaves. Once a process, for each filter that asks above."""
+    _told[name] = narrowing
 
 
 LIST_PARAMETERS = frozenset({"sort", "cursor"})  # what the list's address holds beside its filters
@@ -60,6 +75,11 @@ class Problem:
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+# A class of updates, or a KB; what went wrong within a week, with the KB (or none) and the code of the reason.
+_LACKS = rf"^({'|'.join(Classification)}|(KB)?\d{{4,10}})$"
+_TROUBLE = r"^(failed(:(\d{4,10})?:.+)?|contradicted)$"
 
 
 class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter ships no types
@@ -106,6 +126,21 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         empty_label=_("Not shown"),
         widget=QuickSelect,
         method="that_are_gone",
+    )
+    product_line = django_filters.ChoiceFilter(
+        label=_("Product line"), choices=PRODUCT_LINES, empty_label=_("All"), widget=QuickSelect
+    )
+    tag = django_filters.CharFilter(
+        label=_("Tag"), method="with_tag", max_length=200, validators=[RegexValidator(r"^\s*[^=\s]")]
+    )
+    condition = django_filters.ChoiceFilter(
+        label=_("Condition"), choices=CONDITIONS, empty_label=_("All"), widget=QuickSelect, method="in_condition"
+    )
+    lacks = django_filters.CharFilter(
+        label=_("Lacks"), method="as_told", max_length=40, validators=[RegexValidator(_LACKS)]
+    )
+    trouble = django_filters.CharFilter(
+        label=_("Trouble"), method="as_told", max_length=100, validators=[RegexValidator(_TROUBLE)]
     )
 
     class Meta:
@@ -224,6 +259,21 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     def in_settings_state(self, queryset: VirtualMachineQuerySet, _name: str, _value: str) -> VirtualMachineQuerySet:
         """VMs that report other settings than they shall have."""
         return queryset.filter(desired_settings__isnull=False)
+
+    def with_tag(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
+        """VMs with a tag of this name, or with name=value: names without case, values with it, as Azure compares them."""
+        name, _sign, text = value.partition("=")
+        return queryset.filter(HasTag(name.strip(), text.strip()))
+
+    def in_condition(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
+        """VMs that several words put together."""
+        if value == Condition.ON_TRACK:
+            return queryset.filter(hotpatch_track__in=sorted(ON_TRACK_WORDS))
+        return queryset.filter(critical_and_security_count__gt=0)
+
+    def as_told(self, queryset: VirtualMachineQuerySet, name: str, value: str) -> VirtualMachineQuerySet:
+        """VMs of which a floor above says that they have it."""
+        return _told[name](queryset, value)
 
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""

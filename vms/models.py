@@ -445,7 +445,11 @@ JUDGED_FIELDS = (
 COUNTED = (
     *("resource_group_id", "connection_id", "product_line"),
     *("update_status", "hotpatch_status", "hotpatch_track"),
+    *("lacks_critical", "is_reboot_pending", "patcher", "reboot_setting", "patch_set"),
 )
+COUNTED_IN_FLEET = tuple(name for name in COUNTED if name != "resource_group_id")
+# The same as what a query selects of VMs.
+COUNTED_OF_VM = ", ".join(COUNTED).replace("lacks_critical", "critical_and_security_count > 0 AS lacks_critical")
 
 
 def _counting(name: str, operation: pgtrigger.Operation, rows: str, **tables: str) -> pgtrigger.Trigger:
@@ -462,7 +466,7 @@ def _counting(name: str, operation: pgtrigger.Operation, rows: str, **tables: st
         referencing=pgtrigger.Referencing(**tables),  # type: ignore[no-untyped-call]  # it alone has no types there
         func=(
             f"INSERT INTO vms_wordcount ({keys}, machines, is_total) "  # noqa: S608 (ours)
-            f"SELECT {keys}, sum(machines), false FROM ({rows.replace('KEYS', keys)}) changed "
+            f"SELECT {keys}, sum(machines), false FROM ({rows.replace('KEYS', COUNTED_OF_VM)}) changed "
             f"GROUP BY {keys} HAVING sum(machines) <> 0; RETURN NULL;"
         ),
     )
@@ -612,6 +616,8 @@ class VirtualMachine(models.Model):
     product_line = models.CharField(
         _("product line"), max_length=20, choices=PRODUCT_LINES, blank=True, default="", db_default=""
     )
+    # What the machine lacks, as the floor above numbers it; 0: nobody has looked yet.
+    patch_set = models.BigIntegerField(default=0, db_default=0, editable=False)
     # What the words rest on was changed: the floor above judges this VM again within a minute. Set by a trigger.
     are_words_due = models.BooleanField(default=False, db_default=False)
     # Whether an enabled maintenance configuration means this VM: told by the floor above, which knows them.
@@ -631,7 +637,7 @@ class VirtualMachine(models.Model):
             models.Index(
                 fields=["resource_group", "name", "id"],
                 include=[
-                    *("connection", "location", "power_state", "patcher"),
+                    *("connection", "location", "power_state", "patcher", "product_line"),
                     *("update_status", "hotpatch_status", "hotpatch_track", "gone_at"),
                 ],
                 name="vms_vm_group_name",
@@ -748,23 +754,37 @@ class VirtualMachine(models.Model):
         )
 
 
-class WordCount(models.Model):
-    """How many VMs of a place, without those that are gone, have these words: totals, and lines that triggers have added since (`is_total` false).
+class Counted(models.Model):
+    """Words that machines share, and how many machines have them; machines that are gone are not counted."""
 
-    The sum over all lines is always exact; `vms.services.counters` folds the lines into the totals.
-    """
-
-    resource_group = models.ForeignKey(
-        ResourceGroup, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
-    )
     connection = models.ForeignKey(
-        Connection, on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+        Connection, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
     )
     product_line = models.CharField(max_length=20, choices=PRODUCT_LINES, blank=True)
     update_status = models.CharField(max_length=30, choices=UPDATE_STATUSES)
     hotpatch_status = models.CharField(max_length=30, choices=HOTPATCH_STATUSES)
     hotpatch_track = models.CharField(max_length=40, choices=HOTPATCH_TRACKS)
+    lacks_critical = models.BooleanField()  # a Critical or Security update
+    is_reboot_pending = models.BooleanField()
+    patcher = models.CharField(max_length=30, choices=PATCHERS)
+    reboot_setting = models.CharField(max_length=20, choices=REBOOT_SETTINGS)
+    patch_set = models.BigIntegerField()
     machines = models.IntegerField()
+
+    class Meta:
+        abstract = True
+
+
+class WordCount(Counted):
+    """How many VMs of a place have these words: totals, and lines that triggers have added since (`is_total` false).
+
+    The sum over all lines is always exact; `vms.services.counters` folds the lines into the totals.
+    """
+
+    # A place that is gone leaves lines whose sum is nothing: they are folded like all others.
+    resource_group = models.ForeignKey(
+        ResourceGroup, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
+    )
     is_total = models.BooleanField()
 
     class Meta:
@@ -781,6 +801,26 @@ class WordCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.resource_group_id}/{self.connection_id}: {self.machines}"
+
+
+class FleetCount(Counted):
+    """The totals of `WordCount` without their groups: what holds of the whole fleet costs the same at any size.
+
+    With the lines that are not folded yet the sum is exact.
+    """
+
+    class Meta:
+        verbose_name = _("counter of the fleet")
+        verbose_name_plural = _("counters of the fleet")
+        constraints = [
+            models.UniqueConstraint(
+                fields=[name.removesuffix("_id") for name in COUNTED_IN_FLEET],
+                name="vms_fleetcount_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.connection_id}: {self.machines}"
 
 
 _SettingsEvent: Any = pghistory.create_event_model(

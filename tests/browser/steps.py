@@ -120,6 +120,8 @@ def addresses(page: Page) -> dict[str, str]:
         "decisions": "/decisions/",
         "edit": f"{vm}edit/",
         "remove": f"{vm}remove/",
+        "home": "/",
+        "home-part": "/?product_line=ws2022",
         "connections": "/connections/",
         "connection": connection,
         "connection-create": "/connections/create/",

@@ -36,7 +36,6 @@ QUOTED = "tbody .title, code, .mono, details, [lang=en], input, select[name=conn
 
 # What has an address and is no page of somebody who is signed in.
 NO_PAGES = {
-    "home",  # leads to the list
     *("healthz", "readyz", "metrics"),  # a word, or numbers
     *("vms:vm-export", "vms:import-answers", "activity-export"),  # files
     "updates:ended",  # a part: the toasts

@@ -36,7 +36,7 @@ from vms.selection import NOTHING, VmSelection
 pytestmark = pytest.mark.django_db
 BULK, SETTINGS = "/bulk/", "/virtual-machines/settings/"
 PLAN = InstallationPlan(classifications=CRITICAL_AND_SECURITY)
-TEXTS = {"q", "resource_group", "location"}
+TEXTS = {"q", "resource_group", "location", "tag"}
 START = {
     "request_id": "",
     "classifications": ["Security"],
@@ -112,7 +112,7 @@ def doors(name: str, value: str, ticked: int) -> list[tuple[str, str, dict[str, 
     return found
 
 
-@given(data=st.data(), name=st.sampled_from([*FILTER_NAMES, "tag", "hotpatchtrack", "vms", "Location"]))
+@given(data=st.data(), name=st.sampled_from([*FILTER_NAMES, "tags", "hotpatchtrack", "vms", "Location"]))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_bad_value_starts_nothing_at_any_door(
     client: Client, three: list[VirtualMachine], data: st.DataObject, name: str
@@ -138,7 +138,7 @@ def _quoted(text: str) -> str:
     [
         ("connection=9999&all=1", "9999"),
         ("hotpatch_track=ontrack&all=1", "ontrack"),
-        ("tag=x&all=1", "tag"),
+        ("tags=x&all=1", "tags"),
         ("vm=abc", "abc"),
         ("vm=0", "0"),
         (f"location={'x' * 61}&all=1", "x" * 60),
@@ -156,7 +156,7 @@ def test_the_error_names_the_value(client: Client, three: list[VirtualMachine], 
 
 
 def test_the_list_and_the_export_say_what_they_ignore(client: Client, three: list[VirtualMachine]) -> None:
-    for query in ("connection=9999", "tag=9999", "q=%20%20", "power_state=9999"):
+    for query in ("connection=9999", "tags=9999", "q=%20%20", "power_state=9999"):
         shown = client.get(f"/virtual-machines/?{query}").content.decode()
         assert shown.count("The list ignores part of its address.") == 1
         assert "field-error" not in shown

@@ -16,6 +16,7 @@ import pytest
 import time_machine
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.db.models import Q
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -48,7 +49,15 @@ from updates.services.catalogue import import_catalogue
 from updates.services.operations import request_assessments
 from updates.services.words import BLOCK, refresh_words
 from vms.filters import VmFilter
-from vms.models import COUNTED, ImageCatalogEntry, ResourceGroup, VirtualMachine, WordCount
+from vms.models import (
+    COUNTED,
+    COUNTED_IN_FLEET,
+    FleetCount,
+    ImageCatalogEntry,
+    ResourceGroup,
+    VirtualMachine,
+    WordCount,
+)
 from vms.selectors import csv_lines, vm_page, word_totals
 from vms.services.counters import fold_counters, recount_words
 
@@ -78,11 +87,17 @@ def counted() -> Counter[tuple[object, ...]]:
     found: Counter[tuple[object, ...]] = Counter()
     for *key, machines in WordCount.objects.values_list(*COUNTED, "machines"):
         found[tuple(key)] += machines
+    totals: Counter[tuple[object, ...]] = Counter()
+    for *key, machines in WordCount.objects.filter(is_total=True).values_list(*COUNTED_IN_FLEET, "machines"):
+        totals[tuple(key)] += machines
+    fleet = {tuple(key): machines for *key, machines in FleetCount.objects.values_list(*COUNTED_IN_FLEET, "machines")}
+    assert +totals == +Counter(fleet)
     return +found
 
 
 def recounted() -> Counter[tuple[object, ...]]:
-    return Counter(VirtualMachine.objects.filter(gone_at=None).values_list(*COUNTED))
+    machines = VirtualMachine.objects.filter(gone_at=None).annotate(lacks_critical=Q(critical_and_security_count__gt=0))
+    return Counter(machines.values_list(*COUNTED))
 
 
 # --- what makes words due ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from updates.models import MaintenanceConfiguration
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
 from updates.selectors.decisions import find_news
 from updates.selectors.maintenance import troubles_of
-from vms.models import COUNTED, Connection, VirtualMachine
+from vms.models import COUNTED, COUNTED_IN_FLEET, COUNTED_OF_VM, Connection, VirtualMachine
 
 SHOWN, MOST = 5, 1_000
 
@@ -70,8 +70,8 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         SELECT v.name FROM updates_vmupdatestate s
         JOIN updates_patchset p ON p.id = s.patch_set_id
         JOIN vms_virtualmachine v ON v.id = s.vm_id
-        WHERE (v.critical_and_security_count, v.other_count)
-            IS DISTINCT FROM (p.critical_and_security_count, p.other_count)
+        WHERE (v.critical_and_security_count, v.other_count, v.patch_set)
+            IS DISTINCT FROM (p.critical_and_security_count, p.other_count, p.id)
         """,
         "What lists show differs from what the last assessment found.",
         "Assess these machines again; please report it, since it should never happen.",
@@ -82,13 +82,20 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         WITH counted AS (
             SELECT KEYS, sum(machines) AS machines FROM vms_wordcount GROUP BY KEYS HAVING sum(machines) <> 0
         ), machines AS (
-            SELECT KEYS, count(*) AS machines FROM vms_virtualmachine GROUP BY KEYS
+            SELECT KEYS, count(*) AS machines FROM (SELECT OF_VM FROM vms_virtualmachine WHERE gone_at IS NULL) machine GROUP BY KEYS
         )
         SELECT concat_ws(' ', g.name, hotpatch_track, update_status, counted.machines, '/', machines.machines)
         FROM counted FULL JOIN machines USING (KEYS)
         LEFT JOIN vms_resourcegroup g ON g.id = resource_group_id
         WHERE counted.machines IS DISTINCT FROM machines.machines
-        """.replace("KEYS", ", ".join(COUNTED)),
+        UNION ALL
+        SELECT concat_ws(' ', hotpatch_track, update_status, fleet.machines, '/', places.machines)
+        FROM (SELECT FLEET, sum(machines) AS machines FROM vms_wordcount WHERE is_total GROUP BY FLEET) places
+        FULL JOIN vms_fleetcount fleet USING (FLEET)
+        WHERE coalesce(places.machines, 0) <> coalesce(fleet.machines, 0)
+        """.replace("KEYS", ", ".join(COUNTED))
+        .replace("OF_VM", COUNTED_OF_VM)
+        .replace("FLEET", ", ".join(COUNTED_IN_FLEET)),
         "Counters say another number of machines than there are.",
         "Run “manage.py refresh_words --recount”; please report it, since it should never happen.",
     ),

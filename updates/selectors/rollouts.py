@@ -98,13 +98,14 @@ class RolloutPage:
         return 100 * sum(wave.ended for wave in self.waves) // max(1, total)
 
 
-def rollouts_of(user: User, role: Role = Role.READER) -> QuerySet[Rollout]:
+def rollouts_of(user: User, role: Role = Role.READER, *, grants: Grants | None = None) -> QuerySet[Rollout]:
     """The rollouts that the user may see now, or with a stronger role act on (docs/rules.md, selection of machines).
 
-    Owners of everything: all. Others: those they made, while they hold the role on at least one of the machines.
+    Owners of everything: all. Others: those they made, while they hold the role on at least one of the machines. `grants`:
+    the user's, where they were just read.
     """
     rows = Rollout.objects.select_related("created_by", "configuration").order_by("-created_at")
-    grants = Grants.of(user)
+    grants = Grants.of(user) if grants is None else grants
     if grants.at_least(Role.OWNER).are_of_everything:
         return rows
     vms = VirtualMachine.objects.order_by().granted_by(grants, role).values("pk")

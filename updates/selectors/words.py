@@ -144,6 +144,7 @@ class StoredWords(NamedTuple):
     critical_and_security_count: int
     other_count: int
     is_reboot_pending: bool
+    patch_set: int
 
 
 # First what many VMs share, so that equal rows are judged once; KBs as the ids of their patches, which one index holds.
@@ -155,7 +156,7 @@ SELECT v.image_publisher, v.image_offer, v.image_sku, v.image_version, v.image_r
     s.last_assessed_at < %(stale)s, v.critical_and_security_count + v.other_count > 0,
     array_to_string(ARRAY(SELECT i.patch_id FROM updates_installedpatch i WHERE i.vm_id = v.id ORDER BY 1), ','),
     v.product_line, v.update_status, v.hotpatch_status, v.hotpatch_track,
-    v.id, v.critical_and_security_count, v.other_count
+    v.id, v.critical_and_security_count, v.other_count, coalesce(s.patch_set_id, 0), v.patch_set
 FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_id = v.id
 WHERE v.id = ANY(%(ids)s::bigint[])
 """
@@ -182,15 +183,15 @@ class Reading:
             facts, words = row[:_FACTS], row[_FACTS:_STORED]
             if (right := judged.get(facts)) is None:
                 right = judged[facts] = self._judge(facts)
-            if (right.product_line or "", *right[1:]) != words:
-                vm_id, urgent, other = row[_STORED:]
+            vm_id, urgent, other, lacks, shown = row[_STORED:]
+            if (right.product_line or "", *right[1:], lacks) != (*words, shown):
                 stored = Words(
                     ProductLine(words[0]) if words[0] else None,
                     UpdateStatus(words[1]),
                     HotpatchStatus(words[2]),
                     HotpatchTrack(words[3]),
                 )
-                found.append(StoredWords(vm_id, stored, right, urgent, other, facts[12]))
+                found.append(StoredWords(vm_id, stored, right, urgent, other, facts[12], lacks))
         return found
 
     def _judge(self, facts: tuple[Any, ...]) -> Words:

@@ -116,7 +116,12 @@ def record_assessments(
     _record_installed(found, pks)
     urgent = {key: sum(p.classification in CRITICAL_AND_SECURITY for p in offer) for key, offer in offers.items()}
     judge = Judge(catalogue.facts.releases)
-    record_summaries(summaries=[_summary(item, urgent[id(item.result.available)], judge, now) for item in found])
+    record_summaries(
+        summaries=[
+            _summary(item, urgent[id(item.result.available)], sets[_keys(item.result.available)], judge, now)
+            for item in found
+        ]
+    )
     record_settings(
         reported={
             item.facts.ref.vm_id: item.result.settings
@@ -399,10 +404,10 @@ def _record_installed(found: Sequence[AssessmentFound], pks: Mapping[str, int]) 
             )
 
 
-def _summary(item: AssessmentFound, urgent: int, judge: Judge, now: datetime) -> VmSummary:
+def _summary(item: AssessmentFound, urgent: int, patch_set: int, judge: Judge, now: datetime) -> VmSummary:
     """What lists show of a VM after this assessment, by the rules.
 
-    `urgent`: how many critical and security updates it lacks.
+    `urgent`: how many critical and security updates it lacks; `patch_set`: the number of all that it lacks.
     """
     facts = item.facts
     other = len(item.result.available) - urgent
@@ -431,4 +436,5 @@ def _summary(item: AssessmentFound, urgent: int, judge: Judge, now: datetime) ->
         hotpatch_status=words.hotpatch_status,
         hotpatch_track=words.hotpatch_track,
         product_line=words.product_line,
+        patch_set=patch_set,
     )

@@ -29,6 +29,7 @@ from updates.selectors.automation import (
 )
 from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
 from updates.selectors.scopes import scope_lines
+from updates.services.fleet import take_snapshot
 from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
@@ -51,6 +52,7 @@ SMALLEST_TICK = 50
 def tick(*, now: datetime, minutes: int = 1) -> None:
     """Everything that is due at this minute. `minutes`: how long it has been since the tick before."""
     refresh_words(now=now)
+    take_snapshot(now=now)
     request_due_assessments(now=now, minutes=minutes)
     if now.minute % 10 == 0:
         follow_schedules()

@@ -185,6 +185,7 @@ class _Work:
                     is_reboot_pending=row.is_reboot_pending,
                     hotpatch_status=row.judged.hotpatch_status,
                     hotpatch_track=row.judged.hotpatch_track,
+                    patch_set=row.patch_set,
                 )
                 for row in found
             ]

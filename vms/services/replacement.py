@@ -35,7 +35,7 @@ def forget_machine(vm: VirtualMachine, *, now: datetime) -> None:
 def machines_replaced(*, vm_ids: Collection[int]) -> None:
     """After the facts of the new machines were saved: reset their counts, and let the floors above forget the old ones."""
     VirtualMachine.objects.filter(pk__in=vm_ids).update(
-        critical_and_security_count=0, other_count=0, is_reboot_pending=False, desired_settings=None
+        critical_and_security_count=0, other_count=0, patch_set=0, is_reboot_pending=False, desired_settings=None
     )
     for follower in _followers:
         follower(vm_ids)

@@ -41,6 +41,7 @@ class VmSummary:
     hotpatch_status: HotpatchStatus
     hotpatch_track: HotpatchTrack
     product_line: ProductLine | None
+    patch_set: int  # what it lacks; 0: nobody has looked yet
 
     @property
     def line(self) -> str:
@@ -57,6 +58,7 @@ _SUMMARY = {
     "hotpatch_status": "text",
     "hotpatch_track": "text",
     "line": "text",
+    "patch_set": "bigint",
 }
 # The rows are locked in the order of their ids, so that two writers with the same VMs wait instead of deadlocking.
 _RECORD = """
@@ -64,10 +66,10 @@ WITH changed AS (
     SELECT vm.id, new.*
     FROM {rows} AS new JOIN vms_virtualmachine vm ON vm.id = new.vm_id
     WHERE vm.id = ANY(%s::bigint[]) AND (vm.update_status, vm.critical_and_security_count, vm.other_count,
-           vm.is_reboot_pending, vm.hotpatch_status, vm.hotpatch_track, vm.product_line)
+           vm.is_reboot_pending, vm.hotpatch_status, vm.hotpatch_track, vm.product_line, vm.patch_set)
         IS DISTINCT FROM
           (new.update_status, new.critical_and_security_count, new.other_count,
-           new.is_reboot_pending, new.hotpatch_status, new.hotpatch_track, new.line)
+           new.is_reboot_pending, new.hotpatch_status, new.hotpatch_track, new.line, new.patch_set)
     ORDER BY vm.id
     FOR NO KEY UPDATE OF vm
 )
@@ -78,7 +80,8 @@ SET update_status = changed.update_status,
     is_reboot_pending = changed.is_reboot_pending,
     hotpatch_status = changed.hotpatch_status,
     hotpatch_track = changed.hotpatch_track,
-    product_line = changed.line
+    product_line = changed.line,
+    patch_set = changed.patch_set
 FROM changed
 WHERE vm.id = changed.id
 """

@@ -1,0 +1,363 @@
+"""The fleet in numbers: every number is that of the machines it leads to, for every reader and every scope."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from patching.forecast import Outlook
+from patching.terms import Classification, HotpatchTrack, UpdateStatus
+from tests.factories import (
+    ConnectionFactory,
+    OperationFactory,
+    PatchFactory,
+    ResourceGroupFactory,
+    RoleAssignmentFactory,
+    SubscriptionFactory,
+    UserFactory,
+    VirtualMachineFactory,
+    VmUpdateStateFactory,
+)
+from updates.models import FleetSnapshot, Operation, Patch, PatchResult, PatchSet, PatchSetMember
+from updates.selectors.blade import load_picture
+from updates.selectors.fleet import (
+    EVERYWHERE,
+    FleetCounts,
+    FleetScope,
+    Pending,
+    Place,
+    count_fleet,
+    load_pending,
+    moments_of_connections,
+    place_of,
+)
+from updates.selectors.fleet_days import KEPT, load_days, standings_now
+from updates.selectors.fleet_forecast import MONTHS, forecast_fleet
+from updates.selectors.fleet_trouble import load_runs
+from updates.services.catalogue import import_catalogue
+from updates.services.fleet import KEEP_DAYS, forget_snapshots, take_snapshot
+from updates.services.words import refresh_words
+from vms.choices import Scope
+from vms.filters import VmFilter
+from vms.models import Grants, ResourceGroup, VirtualMachine
+from vms.services.counters import fold_counters
+
+pytestmark = pytest.mark.django_db
+DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
+NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
+TODAY = NOW.date()
+
+
+def make_sets(own: random.Random) -> list[PatchSet]:
+    """Nine combinations of updates of every kind, the empty one among them."""
+    patches = [
+        PatchFactory(
+            product_line=own.choice(("ws2022", "ws2025", "")),
+            classification=own.choice(list(Classification)).value if number else "Critical",
+            published_on=own.choice((date(2026, 5, 13), date(2026, 5, 18), None)) if number else date(2026, 5, 1),
+            reboot_behavior=own.choice(("NeverReboots", "AlwaysRequiresReboot", "CanRequestReboot")),
+        )
+        for number in range(7)
+    ]
+    found = []
+    for number in range(9):
+        some = own.sample(patches, own.randint(1, 4)) if number else []
+        urgent = sum(patch.classification in {"Critical", "Security"} for patch in some)
+        row = PatchSet.objects.create(
+            digest=bytes([number]) * 32, critical_and_security_count=urgent, other_count=len(some) - urgent
+        )
+        PatchSetMember.objects.bulk_create(PatchSetMember(patch_set=row, patch=patch) for patch in some)
+        found.append(row)
+    return found
+
+
+def make_fleet(seed: int, *, count: int = 60) -> list[VirtualMachine]:
+    """Machines of every look in groups of two subscriptions, some of them in trouble; two groups have one name."""
+    own = random.Random(seed)
+    import_catalogue(data=(DATA / "hotpatch_releases.json").read_bytes())
+    sites = [ConnectionFactory(catalogue_date=None), ConnectionFactory(catalogue_date=TODAY), ConnectionFactory()]
+    subscriptions = [SubscriptionFactory(), SubscriptionFactory()]
+    groups = [
+        ResourceGroupFactory(subscription=subscriptions[number % 2], name=f"rg-{number if number > 1 else 'same'}")
+        for number in range(6)
+    ]
+    sets = make_sets(own)
+    vms = []
+    for _ in range(count):
+        looks = own.choice(({}, {}, {"ws2025": True}, {"desktop": True}, {"custom_image": True}))
+        vm = VirtualMachineFactory(
+            connection=own.choice(sites),
+            resource_group=own.choice(groups),
+            is_reboot_pending=own.random() < 0.2,
+            reboot_setting=own.choice(("IfRequired", "Never", "Always")),
+            patcher=own.choice(("nobody", "guest_os", "portal_automatically")),
+            tags=own.choice(({}, {"Env": "prod"}, {"env": "test"})),
+            **looks,
+        )
+        vms.append(vm)
+        if own.random() < 0.85:
+            lacks = own.choice(sets)
+            VirtualMachine.objects.filter(pk=vm.pk).update(
+                critical_and_security_count=lacks.critical_and_security_count, other_count=lacks.other_count
+            )
+            VmUpdateStateFactory(
+                vm=vm,
+                patch_set=lacks,
+                last_assessed_at=NOW - timedelta(days=own.choice((0, 1, 6, 9))),
+                os_build=own.choice(("20348.5020", "20348.5074", "20348.4830", "20348.5139", "26100.32690")),
+                is_list_complete=own.random() < 0.8,
+            )
+        if own.random() < 0.3:
+            break_something(own, vm)
+    refresh_words(now=NOW)
+    return vms
+
+
+def break_something(own: random.Random, vm: VirtualMachine) -> None:
+    """A run of this machine that failed, with or without an update of its own, or was contradicted; some long ago."""
+    at = NOW - timedelta(days=own.choice((1, 3, 6, 8)))
+    kind = own.choice(("installation", "installation", "rollback", "assessment"))
+    if own.random() < 0.3:
+        OperationFactory(vm=vm, kind=kind, succeeded=True, created_at=at, verification="contradicted")
+        return
+    run: Operation = OperationFactory(vm=vm, kind=kind, failed=True, created_at=at)
+    for patch in own.sample(list(Patch.objects.filter(kb_number__startswith="900")), own.randint(0, 2)):
+        code = own.choice(("0x80070643", "odd:code", ""))
+        PatchResult.objects.create(operation=run, patch=patch, state="Failed", error_code=code)
+
+
+def readers(own: random.Random) -> dict[str, User]:
+    """Owner of everything, of a subscription, of one group and of some; of single machines, with and without a group."""
+    groups, vms = list(ResourceGroup.objects.all()), list(VirtualMachine.objects.all())
+    found = {
+        name: UserFactory() for name in ("everything", "subscription", "group", "groups", "machines", "both", "none")
+    }
+    RoleAssignmentFactory(user=found["everything"], scope=Scope.EVERYTHING)
+    RoleAssignmentFactory(
+        user=found["subscription"], scope=Scope.SUBSCRIPTION, subscription=own.choice(groups).subscription
+    )
+    for name, count in (("group", 1), ("groups", 4), ("both", 2)):
+        for group in own.sample(groups, count):
+            RoleAssignmentFactory(user=found[name], scope=Scope.RESOURCE_GROUP, resource_group=group)
+    for name in ("machines", "both"):
+        for vm in own.sample(vms, 20):
+            RoleAssignmentFactory(user=found[name], scope=Scope.VM, vm=vm)
+    return found
+
+
+def scopes(own: random.Random) -> list[FleetScope]:
+    """The whole, and narrowed by each name and by two."""
+    vm = own.choice(list(VirtualMachine.objects.select_related("resource_group")))
+    group = vm.resource_group
+    return [
+        EVERYWHERE,
+        FleetScope(connection=vm.connection_id),
+        FleetScope(subscription=group.subscription_id),
+        FleetScope(resource_group="RG-same"),
+        FleetScope(product_line="ws2025"),
+        FleetScope(tag="ENV"),
+        FleetScope(tag="env=prod", connection=vm.connection_id),
+        FleetScope(subscription=group.subscription_id, resource_group=group.name, product_line="ws2022"),
+    ]
+
+
+def listed(user: User, scope: FleetScope, **narrower: str) -> set[int]:
+    """The machines that the list shows at the address of a number."""
+    asked = scope.address | narrower
+    filters = VmFilter.of(user, asked)
+    # Who sees nothing of a connection is not offered it, and a filter that is not offered narrows nothing.
+    if {problem.name for problem in filters.problems()} & {"connection", "subscription"}:
+        return set()
+    assert not filters.problems(), filters.problems()
+    return set(filters.found.values_list("pk", flat=True))
+
+
+def looked_at(user: User, scope: FleetScope) -> tuple[Place, FleetCounts, Pending]:
+    place = place_of(Grants.of(user), scope)
+    counts = count_fleet(place, scope)
+    return place, counts, load_pending(counts)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_number_is_that_of_the_machines_it_leads_to(seed: int) -> None:
+    own = random.Random(seed)
+    make_fleet(seed)
+    people = readers(own)
+    if own.random() < 0.5:
+        fold_counters()
+    with time_machine.travel(NOW, tick=False):
+        for user in people.values():
+            for scope in own.sample(scopes(own), 4):
+                check_numbers(user, scope)
+
+
+def check_numbers(user: User, scope: FleetScope) -> None:
+    _place, counts, pending = looked_at(user, scope)
+    assert counts.machines == len(listed(user, scope))
+    for status in UpdateStatus:
+        assert counts.of("update_status", status) == len(listed(user, scope, update_status=status))
+    for track in HotpatchTrack:
+        assert counts.of("hotpatch_track", track) == len(listed(user, scope, hotpatch_track=track))
+    assert counts.on_track == len(listed(user, scope, condition="on_track"))
+    assert counts.of("lacks_critical", True) == len(listed(user, scope, condition="lacks_critical"))
+    for name in Classification:
+        assert dict(pending.by_classification).get(name, 0) == len(listed(user, scope, lacks=name.value))
+    lacked = {update.patch.kb_number: update.machines for update in pending.updates if update.machines}
+    for number in Patch.objects.filter(kb_number__startswith="900").values_list("kb_number", flat=True):
+        assert lacked.get(number, 0) == len(listed(user, scope, lacks=number))
+    vms = VirtualMachine.objects.filter(pk__in=listed(user, scope))
+    trouble = load_runs(vms, NOW)[0]
+    assert trouble.failed == len(listed(user, scope, trouble="failed"))
+    assert trouble.contradicted == len(listed(user, scope, trouble="contradicted"))
+    for reason in trouble.reasons:
+        assert reason.machines == len(listed(user, scope, trouble=reason.trouble)) > 0
+
+
+def test_what_went_wrong_is_told_for_a_week_and_assessments_are_not_in_it() -> None:
+    vm, other = VirtualMachineFactory(), VirtualMachineFactory()
+    patch = PatchFactory(kb_number="5122871")
+    run = OperationFactory(vm=vm, installation=True, failed=True, created_at=NOW - timedelta(days=6))
+    PatchResult.objects.create(operation=run, patch=patch, state="Failed", error_code="0x80070643")
+    OperationFactory(vm=other, installation=True, failed=True, created_at=NOW - timedelta(days=8))
+    OperationFactory(vm=other, failed=True, created_at=NOW - timedelta(days=1))
+    (reason,) = load_runs(None, NOW)[0].reasons
+    assert (reason.code, reason.kb_number, reason.machines) == ("0x80070643", "5122871", 1)
+    assert reason.trouble == "failed:5122871:0x80070643"
+
+
+# --- days --------------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_says_of_each_place_what_was_counted_there() -> None:
+    make_fleet(5)
+    people = readers(random.Random(5))
+    assert take_snapshot(now=NOW)
+    assert not take_snapshot(now=NOW + timedelta(hours=3))
+    tomorrow = NOW + timedelta(days=1)
+    compared = 0
+    for user in people.values():
+        for scope in scopes(random.Random(6)):
+            place, counts, pending = looked_at(user, scope)
+            now = standings_now(counts, pending, moments_of_connections(NOW), NOW)
+            later = standings_now(counts, pending, moments_of_connections(tomorrow), tomorrow)
+            assert now.machines == counts.machines
+            assert now.critical_late <= now.critical
+            days = load_days(place, scope, later)
+            if place.is_of_groups and counts.machines:
+                assert days == (now, later)
+                compared += 1
+            elif not place.is_of_groups:
+                assert days == (later,)
+    assert compared > 10
+    with_late = FleetSnapshot.objects.filter(resource_group=None, critical_late__gt=0)
+    assert with_late.exists()
+
+
+def test_snapshots_are_kept_for_more_than_a_year() -> None:
+    VirtualMachineFactory()
+    for days in (0, KEEP_DAYS, KEEP_DAYS + 1):
+        take_snapshot(now=NOW - timedelta(days=days))
+    assert forget_snapshots(today=TODAY) == 2
+    assert sorted(set(FleetSnapshot.objects.values_list("day", flat=True))) == [
+        TODAY - timedelta(days=KEEP_DAYS),
+        TODAY,
+    ]
+
+
+def test_a_picture_shows_thirty_days_and_leaves_out_those_of_which_nothing_was_kept() -> None:
+    VirtualMachineFactory()
+    for days in (40, 30, 29, 3):
+        take_snapshot(now=NOW - timedelta(days=days))
+    user = UserFactory(is_superuser=True)
+    place, counts, pending = looked_at(user, EVERYWHERE)
+    days = load_days(place, EVERYWHERE, standings_now(counts, pending, moments_of_connections(NOW), NOW))
+    assert [(TODAY - row.day).days for row in days] == [29, 3, 0]
+    assert {row.machines for row in days} == {1}
+    assert all(isinstance(getattr(days[0], name), int) for name in KEPT)
+
+
+# --- the months ahead --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_the_forecast_of_the_fleet_is_the_sum_of_its_machines(seed: int) -> None:
+    vms = make_fleet(seed, count=40)
+    VirtualMachine.objects.update(connection=vms[0].connection)
+    refresh_words(now=NOW)
+    boss = UserFactory(is_superuser=True)
+    expected: dict[date, Counter[Outlook]] = {}
+    for vm in vms:
+        picture = load_picture(boss, vm.pk, now=NOW)
+        VirtualMachine.objects.filter(pk=vm.pk).update(patcher=picture.patcher.patcher.value)
+        for month in picture.forecast[:MONTHS]:
+            expected.setdefault(month.month, Counter())[month.outlook] += 1
+    _place, counts, pending = looked_at(boss, EVERYWHERE)
+    forecast = forecast_fleet(counts, pending, moments_of_connections(NOW), now=NOW)
+    assert forecast.others == 0
+    for month in forecast.months:
+        found = {
+            Outlook.WILL: month.will,
+            Outlook.MAY: month.may,
+            Outlook.WILL_NOT: month.will_not,
+            Outlook.NOT_KNOWN: month.not_known,
+        }
+        assert found == {outlook: expected[month.month][outlook] for outlook in found}
+    assert [month.month for month in forecast.months] == sorted(expected)
+    assert forecast.next_baseline == date(2026, 7, 14)
+    assert forecast.months[0].is_past
+
+
+def test_machines_that_live_in_another_month_are_told_apart() -> None:
+    VirtualMachineFactory.create_batch(2, connection=ConnectionFactory(catalogue_date=TODAY))
+    VirtualMachineFactory(connection=ConnectionFactory(catalogue_date=date(2024, 8, 14)))
+    _place, counts, pending = looked_at(UserFactory(is_superuser=True), EVERYWHERE)
+    forecast = forecast_fleet(counts, pending, moments_of_connections(NOW), now=NOW)
+    assert (forecast.others, forecast.months[0].month) == (1, date(2026, 5, 1))
+
+
+def test_an_empty_fleet_has_numbers_too() -> None:
+    _place, counts, pending = looked_at(UserFactory(is_superuser=True), EVERYWHERE)
+    assert (counts.machines, pending.updates, pending.by_classification) == (0, (), ())
+    assert forecast_fleet(counts, pending, {}, now=NOW).others == 0
+    assert not take_snapshot(now=NOW)
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------
+
+
+def reads(look: Callable[[], object]) -> list[str]:
+    """The tables that the plans of what is read go through from end to end, and those that are asked at all."""
+    with CaptureQueriesContext(connection) as queries:
+        look()
+    return [query["sql"] for query in queries if "vms_virtualmachine" in query["sql"]]
+
+
+def test_who_has_whole_groups_is_counted_without_a_machine_being_read() -> None:
+    make_fleet(7, count=20)
+    people = readers(random.Random(7))
+    for name in ("everything", "subscription", "group", "groups"):
+        for scope in (EVERYWHERE, FleetScope(resource_group="rg-same"), FleetScope(product_line="ws2022")):
+            assert not reads(lambda user=people[name], scope=scope: looked_at(user, scope))  # type: ignore[misc]
+
+
+def test_single_machines_are_found_by_their_ids() -> None:
+    make_fleet(8, count=20)
+    people = readers(random.Random(8))
+    with CaptureQueriesContext(connection) as queries:
+        looked_at(people["machines"], EVERYWHERE)
+    (sql,) = (query["sql"] for query in queries if "vms_virtualmachine" in query["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("EXPLAIN " + sql.rpartition("true); ")[2])
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "vms_virtualmachine_pkey" in plan
+    assert "Seq Scan on vms_virtualmachine" not in plan

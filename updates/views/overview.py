@@ -1,0 +1,29 @@
+"""The overview of the fleet, the portal's home."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+from ui.http import PortalRequest
+from ui.pages import in_a_tidy_address, render_page
+from updates.overview_pictures import pictures_of
+from updates.selectors.overview import SCOPE_NAMES, load_overview
+from vms.filters import VmFilter
+from vms.selectors import ListTooSlowError
+
+
+@require_GET
+@in_a_tidy_address
+def overview(request: PortalRequest) -> HttpResponse:
+    """What needs a person, where the machines stand, what is coming and what runs; the scope is in the address."""
+    asked = {name: request.GET[name] for name in SCOPE_NAMES if name in request.GET}
+    filters = VmFilter.of(request.user, asked)
+    context = {"filters": filters, "page": None, "pictures": None}
+    try:
+        page = load_overview(request.user, filters, now=timezone.now())
+    except ListTooSlowError:
+        return render_page(request, "updates/overview_fleet.html", context)
+    context |= {"page": page, "pictures": pictures_of(page)}
+    return render_page(request, "updates/overview_fleet.html", context)
