@@ -236,6 +236,7 @@ def judge(connection: int, deeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "sent again to a machine that knows the request": again if is_known_again else 0,
         "ended: start.unconfirmed": len(unconfirmed),
         "of these the machine had received": len(unconfirmed & received.keys()),
+        "of these no call had begun": len(unconfirmed - {deed["request"] for deed in mine}),
         **{f"ended: {state}": count for state, count in sorted(Counter(s for s, _c, _a in ended.values()).items())},
         "doubled": 0 if is_known_again else again,
         "disowned": len(disowned),
