@@ -13,6 +13,6 @@ def _storage(how: str) -> str:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("vms", "0019_imports_as_jobs")]
+    dependencies = [("vms", "0020_gone_machines")]
 
     operations = [migrations.RunSQL(_storage("MAIN"), _storage("EXTENDED"))]
