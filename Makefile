@@ -86,7 +86,7 @@ messages: $(VENV)/.dev gettext ## bring new texts into the Japanese catalogue
 	@$(BIN)/python manage.py check_translations --write || true
 
 bench: $(VENV)/.dev ## measure pages, operations and faults (some hours; docs/performance.md)
-	@$(BIN)/python -m bench.pages && $(BIN)/python -m bench.operations && $(BIN)/python -m bench.faults
+	@$(BIN)/python -m bench.pages && $(BIN)/python -m bench.operations && $(BIN)/python -m bench.faults && $(BIN)/python -m bench.starts
 
 screenshots: $(VENV)/.dev browser ## every page, en/ja x light/dark x wide/narrow, into screenshots/
 	@$(BIN)/python manage.py compile_translations

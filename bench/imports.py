@@ -1,8 +1,9 @@
 """`python -m bench.imports --rows 1000000 --discover 100000`: an inventory of so many machines, and what it costs.
 
 The file is uploaded as a browser does, the bulk worker is killed twice (once while the file is read, once while machines are
-written), and the private memory (USS) of every process of the portal is looked at once a second. At the end every machine is
-compared with its row, and its history says how often it was written. Then a simulator that lists machines by itself is synced.
+written, where no machine may be half), the job's page is read all the time for how far it is, and the private memory (USS) of
+every process of the portal is looked at once a second. At the end every machine is compared with its row, and its history says
+how often it was written. Then a simulator that lists machines by itself is synced.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -30,6 +32,7 @@ from bench.machine import OUT, ROOT, children, free_port, manage, process, save,
 from bench.operations import workers
 from bench.pages import wait_for
 
+MOST_MB = 250.0  # private memory of one process
 SIZES = ("Standard_D2s_v5", "Standard_D4s_v5", "Standard_E8s_v5")
 PREPARE = """
 import json
@@ -193,17 +196,56 @@ def killable(environment: dict[str, str], *command: str) -> Iterator[subprocess.
 STATE = "SELECT phase, row_count, done_count, error_code, counts FROM vms_importjob ORDER BY created_at DESC LIMIT 1"
 
 
-def follow(database: psycopg.Connection[Any], *, until: Any) -> tuple[Any, ...]:
-    """Look at the newest job until this holds for it, or it is over."""
+def follow(database: psycopg.Connection[Any], *, until: Any, told: Progress | None = None) -> tuple[Any, ...]:
+    """Look at the newest job until this holds for it, or it is over; meanwhile its page is read."""
     shown = 0.0
     while True:
         row = database.execute(STATE).fetchone()
         if row is not None and (until(*row[:3]) or row[0] in {"succeeded", "failed", "stopped", "tried"}):
             return row
-        if time.monotonic() - shown > 20:
+        if told is not None and time.monotonic() - told.read_at > 5:
+            told.read()
+        if time.monotonic() - shown > 60:
             shown = time.monotonic()
-            print("  ", time.strftime("%H:%M:%S"), row and row[:3], flush=True)
+            print("  ", time.strftime("%H:%M:%S"), row and row[:3], told.said[-1:] if told else "", flush=True)
         time.sleep(0.25)
+
+
+class Progress:
+    """What the job's page said of how far it is, as often as it was read; each new sentence is kept once."""
+
+    def __init__(self, port: int, cookie: str, address: str) -> None:
+        self.port, self.cookie, self.address = port, cookie, address
+        self.said: list[str] = []
+        self.seconds: list[float] = []
+        self.read_at = 0.0
+
+    def read(self) -> None:
+        """Read the page once."""
+        self.read_at = began = time.monotonic()
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        client.request("GET", self.address, headers={"Cookie": f"sessionid={self.cookie}", "Accept-Language": "en"})
+        answer = client.getresponse()
+        found = re.search(r'id="import-done">([^<]*)<', answer.read().decode())
+        self.seconds.append(time.monotonic() - began)
+        sentence = f"{answer.status}" if found is None else found[1].strip()
+        if sentence not in self.said[-1:]:
+            self.said.append(sentence)
+
+
+# A machine is written whole: with what was said of it and one line of its history, and its row counts as done.
+HALVES = """
+SELECT count(*) FILTER (WHERE document.vm_id IS NULL OR event.pgh_obj_id IS NULL),
+    count(*) - (SELECT done_count FROM vms_importjob ORDER BY created_at DESC LIMIT 1)
+FROM vms_virtualmachine vm LEFT JOIN vms_machinedocument document ON document.vm_id = vm.id
+LEFT JOIN (SELECT DISTINCT pgh_obj_id FROM vms_factsevent) event ON event.pgh_obj_id = vm.id"""
+
+
+def halves(database: psycopg.Connection[Any]) -> list[str]:
+    """What a killed worker left half: machines that lack a part, and machines whose rows do not count as done."""
+    row = database.execute(HALVES).fetchone()
+    assert row is not None
+    return [] if row == (0, 0) else [f"after the kill {row[0]} machines were half, {row[1]} more than rows done"]
 
 
 def differences(database: psycopg.Connection[Any], rows: int) -> list[str]:
@@ -242,6 +284,7 @@ def main() -> None:
     with ExitStack() as stack:
         environment = stack.enter_context(servers())
         manage(environment, "migrate", "-v", "0")
+        manage(environment, "collectstatic", "--noinput", "-v", "0")
         said = manage(environment, "shell", "-v", "0", "-c", PREPARE.replace("DISCOVER", str(options.discover)))
         known = json.loads(next(line for line in said.splitlines() if line.startswith("RESULT "))[7:])
         path = Path(environment["PORTAL_DIR"]) / "fleet.json"
@@ -261,31 +304,43 @@ def main() -> None:
         stack.callback(bulk_worker.close)
 
         def start_bulk_worker() -> None:
-            bulk_worker.close()
             child = bulk_worker.enter_context(killable(bulk[0], *bulk[1]))
             sampler.trees[child.pid] = "bulk worker"
 
         start_bulk_worker()
         began = time.perf_counter()
-        upload(port, known["cookie"], known["connection"], path)
+        told = Progress(port, known["cookie"], upload(port, known["cookie"], known["connection"], path))
         uploaded = time.perf_counter()
+        wrong: list[str] = []
+        kept: dict[str, int] = {}
         if options.kills:
-            follow(database, until=lambda phase, read, _done: phase == "writing" or read > options.rows * 0.3)
-            print("   the bulk worker is killed while it reads", flush=True)
+            follow(
+                database, until=lambda phase, read, _done: phase == "writing" or read > options.rows * 0.3, told=told
+            )
+            bulk_worker.close()
+            kept["rows read when killed"] = follow(database, until=lambda *_: True)[1]
             start_bulk_worker()
-        follow(database, until=lambda phase, _read, _done: phase == "writing")
+            follow(
+                database, until=lambda phase, read, _done: phase == "writing" or read > options.rows * 0.3, told=told
+            )
+        follow(database, until=lambda phase, _read, _done: phase == "writing", told=told)
         read = time.perf_counter()
         if options.kills > 1:
-            follow(database, until=lambda _phase, _read, done: done > options.rows * 0.3)
-            print("   the bulk worker is killed while it writes", flush=True)
+            follow(database, until=lambda _phase, _read, done: done > options.rows * 0.3, told=told)
+            bulk_worker.close()
+            kept["machines written when killed"] = follow(database, until=lambda *_: True)[2]
+            wrong += halves(database)
             start_bulk_worker()
-        phase, _rows, done, error, counts = follow(database, until=lambda *_: False)
+        phase, _rows, done, error, counts = follow(database, until=lambda *_: False, told=told)
+        told.read()
         ended = time.perf_counter()
-        wrong = differences(database, options.rows)
+        wrong += differences(database, options.rows)
+        imported = dict(sampler.largest)
         discovered: tuple[Any, ...] = ()
         if options.discover:
             asked = time.perf_counter()
             sync(port, known["cookie"], known["lists"])
+            follow(database, until=lambda phase, read, _done: phase != "succeeded" or read != options.rows)
             discovered = (*follow(database, until=lambda *_: False), (time.perf_counter() - asked) / 60)
         sampler.is_over = True
         minutes = {
@@ -300,20 +355,41 @@ def main() -> None:
         ["part", "minutes"],
         list(minutes.items()),
     )
-    table("Largest private memory of a process", ["process", "MB"], sorted(sampler.largest.items()))
+    table(
+        "Largest private memory of a process, MB",
+        ["process", "import", "import and discovery"],
+        [[name, imported.get(name, 0.0), size] for name, size in sorted(sampler.largest.items())],
+    )
+    numbers = [sentence for sentence in told.said if re.search(r"\d", sentence)]
+    print(
+        f"\nits page said {len(told.said)} things in {len(told.seconds)} looks:",
+        *numbers[:: len(numbers) // 5 or 1],
+        sep="\n- ",
+    )
+    print(f"slowest look {max(told.seconds):.2f} s; {kept}")
     print(f"\n{phase} {error} {done:,} rows, {counts}; {len(wrong)} machines differ", *wrong[:5], sep="\n")
     document = {
         "rows": options.rows,
         "mb": size,
         "minutes": minutes,
         "private_mb": sampler.largest,
+        "progress": {"said": len(told.said), "looks": len(told.seconds), "slowest_s": max(told.seconds)},
+        "kept": kept,
         "wrong": wrong[:20],
     }
     if discovered:
         print(f"discovery: {discovered[0]}, {discovered[2]:,} machines in {discovered[-1]:.1f} minutes")
         document["discovered"] = discovered
     save(f"imports-{options.rows}", document)
-    if wrong or phase != "succeeded" or (discovered and discovered[0] != "succeeded"):
+    broken = {
+        "it did not succeed": phase != "succeeded",
+        "machines differ": bool(wrong),
+        "its page did not tell how far it is": len(numbers) < 3,
+        f"a process had more than {MOST_MB} MB": max(sampler.largest.values()) > MOST_MB,
+        "discovery did not succeed": bool(discovered) and discovered[0] != "succeeded",
+    }
+    if any(broken.values()):
+        print("BROKEN: " + ", ".join(name for name, is_so in broken.items() if is_so))
         raise SystemExit(1)
 
 

@@ -69,10 +69,10 @@ def test_a_kind_takes_nothing_of_another(kind: OperationKind) -> None:
     [
         (K.INSTALLATION, {"v": 2}, "version 2"),
         (K.INSTALLATION, {"v": None}, "version None"),
-        (K.INSTALLATION, {"classifications": ["Urgent"]}, "Urgent"),
-        (K.INSTALLATION, {"classifications": None}, "NoneType"),
+        (K.INSTALLATION, {"classifications": ["Urgent"]}, "classifications"),
+        (K.INSTALLATION, {"classifications": None}, "classifications"),
         (K.INSTALLATION, {"maximum_duration_seconds": "90 min"}, "seconds"),
-        (K.INSTALLATION, {"max_patch_publish_date": "2026-13-99"}, "month"),
+        (K.INSTALLATION, {"max_patch_publish_date": "2026-13-99"}, "max_patch_publish_date"),
         (K.INSTALLATION, {"kb_numbers_to_include": "5087424"}, "kb_numbers_to_include"),
         (K.INSTALLATION, {"kb_numbers_to_exclude": [5087424]}, "kb_numbers_to_exclude"),
         (K.INSTALLATION, {"new_field": 1}, "new_field"),

@@ -102,6 +102,32 @@ def test_another_worker_goes_on_where_one_was_killed(simulator: Connection, phas
     assert FactsEvent.objects.filter(pgh_label="added").count() == 9, "each came once"
 
 
+@pytest.mark.parametrize("step", range(1, len(import_jobs._PLAN)))
+def test_judging_the_whole_file_goes_on_at_its_step(simulator: Connection, step: int) -> None:
+    """Each step is a transaction of its own: for a million rows all of them take longer than a task may."""
+    moving = VirtualMachineFactory(connection=simulator, name="old", vm_id=A)
+    rows = [az_row("one", vmId=B), az_row("two", vmId=B), az_row("new", vmId=A)]
+    job = queue_file(json.dumps(rows).encode(), simulator)
+    steps(job, lambda job: job.cursor.get("plan") == step)
+    let_the_lease_end(job)
+    work()
+    job.refresh_from_db()
+    assert (job.phase, job.counts["moved"], job.counts["skipped"], job.counts["created"]) == ("succeeded", 1, 1, 1)
+    moving.refresh_from_db()
+    assert moving.name == "new"
+
+
+def test_postgresql_has_looked_at_the_rows_before_it_compares_them(simulator: Connection) -> None:
+    """It takes rows that have just come for a handful, and compares each of a hundred thousand with each."""
+    job = queue_file(fleet(12), simulator)
+    steps(job, lambda job: job.cursor.get("plan") == 1)
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT most_common_vals::text FROM pg_stats WHERE tablename = 'vms_importrow' AND attname = 'job_id'"
+        )
+        assert str(job.pk) in cursor.fetchone()[0]
+
+
 def test_a_block_is_whole_or_not_at_all(simulator: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     job = queue_file(fleet(4), simulator)
     hand = steps(job, lambda job: job.done_count == 2)

@@ -74,6 +74,23 @@ def test_both_formats_are_the_same_vm_and_a_second_import_changes_nothing(simula
     assert Subscription.objects.count() == ResourceGroup.objects.count() == 1
 
 
+def test_texts_and_empty_values_come_as_they_are(simulator: Connection) -> None:
+    awkward = {'"': "\\", "{a,b}": "NULL", "'": "%s", "%(x)s": '\\"', "日本": "東京\n", "none": ""}
+    rows = [
+        az_row("plain"),
+        az_row("awkward", tags=awkward, licenseType='{"a", NULL}', zones=None, vmId=None),
+        az_row("null", tags={}, licenseType="NULL", zones=["1", "2"]),
+    ]
+    run(simulator, *rows)
+    found = {vm.name: vm for vm in VirtualMachine.objects.all()}
+    assert found["awkward"].tags == awkward
+    assert [found[name].license_type for name in ("awkward", "null")] == ['{"a", NULL}', "NULL"]
+    assert [found[name].zones for name in ("awkward", "null")] == [[], ["1", "2"]]
+    assert (found["awkward"].vm_id, found["null"].vm_id) == (None, UUID(rows[2]["vmId"]))
+    assert {vm.desired_settings for vm in found.values()} == {None}
+    assert outcomes(run(simulator, *rows)) == ["unchanged"] * 3
+
+
 def test_it_names_the_fields_that_changed_and_writes_them(simulator: Connection) -> None:
     import_file(AZ_SAMPLE, simulator)
     row = edited("hardwareProfile.vmSize", "Standard_D8s_v5", az_row(tags={"env": "test", "x": "é'\"\\"}))

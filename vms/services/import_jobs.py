@@ -14,9 +14,10 @@ import json
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -43,7 +44,6 @@ from vms.services.inventory_rows import (
     BadRow,
     InventoryRow,
     RowProblem,
-    VmFacts,
     facts_from_json,
     facts_to_json,
 )
@@ -382,14 +382,22 @@ def _columns(row: InventoryRow) -> tuple[Any, ...]:
     content = row.content
     if isinstance(content, BadRow):
         return None, content.problem.value, content.detail, None, None
-    return content.values.get("vm_id"), "", "", json.dumps(facts_to_json(content)), json.dumps(row.document)
+    return content.values.get("vm_id"), "", "", json.dumps(facts_to_json(content)), row.document
 
 
 # --- what can only be said when all rows are known ---------------------------------------------------------------------
 
+# The rows have just come: PostgreSQL takes them for a handful until it has looked, and would compare each with each.
+_KNOW_THE_ROWS = "ANALYZE vms_importrow (id, job_id, number, turn, arm_id, vm_id, problem)"
+# By numbers first: sorting a million ids takes longer than a task may.
 _TWICE = """
+WITH marks AS MATERIALIZED (
+    SELECT hashtextextended(arm_id, 0) AS mark FROM vms_importrow
+    WHERE job_id = %(job)s AND arm_id <> '' GROUP BY mark HAVING count(*) > 1
+)
 SELECT arm_id, (array_agg(number ORDER BY number))[:10], count(*) OVER () FROM vms_importrow
-WHERE job_id = %s AND arm_id <> '' GROUP BY arm_id HAVING count(*) > 1 ORDER BY min(number) LIMIT 5
+WHERE job_id = %(job)s AND arm_id <> '' AND hashtextextended(arm_id, 0) IN (SELECT mark FROM marks)
+GROUP BY arm_id HAVING count(*) > 1 ORDER BY min(number) LIMIT 5
 """
 # While a connection lists its machines one may move to a later page: what was said last counts.
 _KEEP_LAST = """
@@ -424,23 +432,49 @@ WHERE row.job_id = %(job)s AND row.problem = '' AND vm.vm_id = row.vm_id AND vm.
 
 
 def _plan(job: ImportJob) -> None:
-    """Judge what only the whole file can tell, then go over to writing, or to trying."""
-    parameters: dict[str, Any] = {"job": job.pk, "same": RowProblem.SAME_VM_ID.value}
+    """Take the next step of judging what only the whole file can tell; behind the last one go over to writing, or to trying.
+
+    Each is a transaction of its own: for a million rows one takes some seconds, and a task has less than a minute.
+    """
+    step = job.cursor.get("plan", 0)
+    _PLAN[step](job)
+    if step + 1 < len(_PLAN):
+        job.cursor = {"is_read": True, "plan": step + 1}
+    elif job.finished_at is None:
+        job.phase = (ImportPhase.TRYING if job.is_dry_run else ImportPhase.WRITING).value
+        job.cursor = {"turn": ImportRow.MOVES, "number": 0}
+
+
+def _know_the_rows(_job: ImportJob) -> None:
+    with database.cursor() as cursor:
+        cursor.execute(_KNOW_THE_ROWS)
+
+
+def _judge_ids(job: ImportJob) -> None:
+    """Of rows with one id a connection means the last; a file that has one twice is refused."""
     with database.cursor() as cursor:
         if job.source == ImportSource.DISCOVERY.value:
-            cursor.execute(_KEEP_LAST, parameters)
+            cursor.execute(_KEEP_LAST, {"job": job.pk})
             job.row_count -= cursor.rowcount
-        cursor.execute(_TWICE, [job.pk])
-        twice = cursor.fetchall()
-        if twice:
-            error = ids_that_come_twice({arm_id: rows for arm_id, rows, _count in twice}, count=twice[0][2])
-            job.error_code, job.error_facts = error.problem.value, error.facts
-            _finish(job, ImportPhase.FAILED)
             return
-        for statement in (_FORGET_PLAN, _SAME_VM_ID, _MOVES_FIRST):
-            cursor.execute(statement, parameters)
-    job.phase = (ImportPhase.TRYING if job.is_dry_run else ImportPhase.WRITING).value
-    job.cursor = {"turn": ImportRow.MOVES, "number": 0}
+        cursor.execute(_TWICE, {"job": job.pk})
+        twice = cursor.fetchall()
+    if twice:
+        error = ids_that_come_twice({arm_id: rows for arm_id, rows, _count in twice}, count=twice[0][2])
+        job.error_code, job.error_facts = error.problem.value, error.facts
+        _finish(job, ImportPhase.FAILED)
+
+
+def _carry_out(statement: str, job: ImportJob) -> None:
+    with database.cursor() as cursor:
+        cursor.execute(statement, {"job": job.pk, "same": RowProblem.SAME_VM_ID.value})
+
+
+_PLAN: tuple[Callable[[ImportJob], None], ...] = (
+    _know_the_rows,
+    _judge_ids,
+    *(partial(_carry_out, statement) for statement in (_FORGET_PLAN, _SAME_VM_ID, _MOVES_FIRST)),
+)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -460,7 +494,8 @@ def _write_block(job: ImportJob) -> None:
     """Write the next block, or in a dry run say what would become of it."""
     is_dry_run = job.phase == ImportPhase.TRYING.value
     turn, number = job.cursor["turn"], job.cursor["number"]
-    rows = list(ImportRow.objects.filter(job=job, turn=turn, number__gt=number).order_by("number")[:WRITE_BLOCK])
+    waiting = ImportRow.objects.filter(job=job, turn=turn, number__gt=number).order_by("number")
+    rows = [_inventory_row(*row) for row in waiting.values_list(*_ROW)[:WRITE_BLOCK]]
     if not rows:
         if turn < ImportRow.MACHINES:
             job.cursor = {"turn": turn + 1, "number": 0}
@@ -472,13 +507,12 @@ def _write_block(job: ImportJob) -> None:
                 record(acts=[_act(job)], by=job.requested_by)
         return
     assert job.connection is not None
-    inventory = [_inventory_row(row) for row in rows]
     reports = write_rows(
-        rows=inventory,
+        rows=rows,
         connection=job.connection,
         now=timezone.now(),
         is_dry_run=is_dry_run,
-        moved=_moves_before(job, inventory) if is_dry_run and turn == ImportRow.MACHINES else None,
+        moved=_moves_before(job, rows) if is_dry_run and turn == ImportRow.MACHINES else None,
     )
     if not is_dry_run:
         numbers = [report.number for report in reports if report.outcome is not RowOutcome.SKIPPED]
@@ -504,13 +538,16 @@ def _act(job: ImportJob) -> Act:
     return Act(Tag.INVENTORY_IMPORT, object_name=name, detail={"file": job.file_name} | counts)
 
 
-def _inventory_row(row: ImportRow) -> InventoryRow:
-    content: VmFacts | BadRow
-    if row.problem or row.facts is None:
-        content = BadRow(RowProblem(row.problem), row.detail)
-    else:
-        content = facts_from_json(row.facts)
-    return InventoryRow(row.number, row.arm_id, row.name, content)
+# Not the document: it goes from table to table.
+_ROW = ("number", "arm_id", "name", "problem", "detail", "facts")
+
+
+def _inventory_row(
+    number: int, arm_id: str, name: str, problem: str, detail: str, facts: dict[str, Any] | None
+) -> InventoryRow:
+    if problem or facts is None:
+        return InventoryRow(number, arm_id, name, BadRow(RowProblem(problem), detail))
+    return InventoryRow(number, arm_id, name, facts_from_json(facts))
 
 
 def _moves_before(job: ImportJob, rows: Sequence[InventoryRow]) -> dict[UUID, str]:

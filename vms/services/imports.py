@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection as database
-from django.db.models import Q
+from django.db.models import CharField, Q
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from db.arrays import rowset
 from db.locks import Lock, hold
 from patching.eligibility import CatalogIndex, judge_eligibility
 from patching.terms import Platform, ScaleSetOrchestration
@@ -186,7 +188,7 @@ class _Writer:
             )
         if not self._is_dry_run:
             _save_changes(updated)
-            VirtualMachine.objects.bulk_create(created)
+            _add(created, now=self._now)
             if replaced:
                 machines_replaced(vm_ids=replaced)
         return reports
@@ -358,3 +360,24 @@ def _save_changes(vms: Sequence[VirtualMachine]) -> None:
     rows = [{"id": vm.pk} | {column: getattr(vm, column) for column in _WRITTEN} for vm in vms]
     with database.cursor() as cursor:
         cursor.execute(_UPDATE, [json.dumps(rows, cls=DjangoJSONEncoder)])
+
+
+# Of text PostgreSQL is to refuse what is too long; a cast to the column's own type would cut it.
+_ADDED = {
+    str(field.column): "text" if isinstance(field, CharField) else str(field.cast_db_type(database))
+    for field in VirtualMachine._meta.concrete_fields
+    if not field.primary_key
+}
+_VALUES_ADDED = attrgetter(*_ADDED)
+
+
+def _add(vms: Sequence[VirtualMachine], *, now: datetime) -> None:
+    """One INSERT for any number of machines, in a third of the time of `bulk_create`; the primary keys stay unknown."""
+    if not vms:
+        return
+    for vm in vms:
+        vm.created_at = now
+    rows, parameters = rowset(_ADDED, map(_VALUES_ADDED, vms))
+    columns = ", ".join(_ADDED)
+    with database.cursor() as cursor:
+        cursor.execute(f"INSERT INTO vms_virtualmachine ({columns}) SELECT {columns} FROM {rows} r", parameters)  # noqa: S608 (ours)
