@@ -13,6 +13,6 @@ def _storage(how: str) -> str:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("vms", "0020_gone_machines")]
+    dependencies = [("vms", "0021_fleet_counters")]
 
     operations = [migrations.RunSQL(_storage("MAIN"), _storage("EXTENDED"))]
