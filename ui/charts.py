@@ -118,7 +118,7 @@ class Words:
     is_late: bool
 
 
-def _words(text: str, left: float, right: float) -> Words:
+def words_beside(text: str, left: float, right: float) -> Words:
     """Words about what lies between two places."""
     if left + right > 100:
         return Words(text, "0%", percent(max(right, _LABEL_ROOM)), is_late=True)
@@ -264,7 +264,7 @@ class ColumnChart:
                     parts=parts,
                     top=pixels(top - 6),
                     total=self._total(column),
-                    says=_words(f"{column.name}: {self._says(column)}", place * step, (place + 1) * step),
+                    says=words_beside(f"{column.name}: {self._says(column)}", place * step, (place + 1) * step),
                     is_stop=bool(column.mark) or place % stride == 0 or place == count - 1,
                     is_labelled=count <= MANY or place in {0, count // 2, count - 1},
                     is_for_wide=FEW < count <= MANY and place % 2 == 1,
@@ -566,7 +566,7 @@ class Strip:
                 span,
                 percent(self._x(start)),
                 percent(self._x(end) - self._x(start)),
-                _words(
+                words_beside(
                     f"{lane.label}: {span.label} ({_day(span.start)} – {_day(span.end)})", self._x(start), self._x(end)
                 ),
                 self._x(end) - self._x(start) >= _LABEL_ROOM / 2,
@@ -585,7 +585,7 @@ class Strip:
             DrawnMark(
                 tuple(group),
                 percent(self._x(group[0].at)),
-                _words(f"{lane.label}: {_several(group)}", self._x(group[0].at), self._x(group[0].at)),
+                words_beside(f"{lane.label}: {_several(group)}", self._x(group[0].at), self._x(group[0].at)),
             )
             for group in groups
         )
