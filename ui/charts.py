@@ -294,7 +294,7 @@ class ColumnChart:
             return (), PLOT_HEIGHT
         present = sum(1 for value in values if value)
         height = PLOT_HEIGHT if self.is_share else max(PLOT_HEIGHT * total / self.top, _LEAST_PIXELS * present)
-        parts, bottom = [], PLOT_HEIGHT
+        parts, bottom = [], float(PLOT_HEIGHT)
         for series, length in zip(self.series, shares(values, height, _LEAST_PIXELS), strict=True):
             if length:
                 parts.append(Part(pixels(max(bottom - length, 0)), pixels(length), series.tone))
@@ -407,13 +407,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What happens at an instant."""
+    """What happens at an instant. `real_at`: the time that its words name, where the strip follows another clock."""
 
     at: datetime
     label: str
     shape: Shape
     tone: Tone
     address: str = ""
+    real_at: datetime | None = None
+
+    @property
+    def told(self) -> datetime:
+        """When it happens, in words."""
+        return self.real_at or self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,7 +546,7 @@ class Strip:
         found: list[tuple[Lane, datetime, datetime | None, str]] = []
         for lane in self.lanes:
             found += [(lane, span.start, span.end, span.label) for span, _s, _e in self._clipped(lane)]
-            found += [(lane, mark.at, None, mark.label) for mark in self._inside(lane)]
+            found += [(lane, mark.told, None, mark.label) for mark in self._inside(lane)]
         return tuple(sorted(found, key=lambda row: row[1]))
 
     def _x(self, at: datetime) -> float:
@@ -592,7 +598,7 @@ class Strip:
 
 
 def _several(marks: Sequence[Mark]) -> str:
-    words = [f"{_day(mark.at)} {mark.label}" for mark in marks[:_NAMED]]
+    words = [f"{_day(mark.told)} {mark.label}" for mark in marks[:_NAMED]]
     more = len(marks) - _NAMED
     if more > 0:
         words.append(ngettext("and %(count)s more", "and %(count)s more", more) % {"count": number_words(more)})

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TypeVar
 
 from ui.charts import Words, percent, words_beside
 
 MONTHS_OF_A_QUARTER = 3
 _SLOT = 100 / MONTHS_OF_A_QUARTER
+_DAY_ROOM = 20.0  # percent of a quarter that the day beside a mark needs
 _MARK_ROOM = 3.5  # percent of a quarter between two marks; nearer ones are drawn as one
 # Pixels from the top: where baselines stand, where hotpatches ride, and where what is out of band has room.
 _GROUND, _TRACK = 124, 58
@@ -204,15 +205,19 @@ class Quarter:
         found: list[DrawnMark] = []
         for is_hotpatch in (True, False):
             own = [row for row in self.between if row.is_hotpatch is is_hotpatch]
-            free_from = -100.0
-            for x, group in _grouped(self._placed(own)):
-                is_named = x - free_from >= _SLOT * 0.9
-                free_from = x if is_named else free_from
-                says = words_beside(" ".join(row.says for row in group), x, x)
-                day = group[0].day
+            groups = _grouped(self._placed(own))
+            for (x, group), following in zip_longest(groups, groups[1:]):
+                first = group[0]
                 found.append(
                     DrawnMark(
-                        group[0].y, percent(x), says, group[0].address, day, is_hotpatch, is_named, is_late=x > 80
+                        first.y,
+                        percent(x),
+                        words_beside(" ".join(row.says for row in group), x, x),
+                        first.address,
+                        first.day,
+                        is_hotpatch,
+                        is_named=following is None or following[0] - x >= _DAY_ROOM,
+                        is_late=x > 100 - _DAY_ROOM,
                     )
                 )
         return tuple(found)

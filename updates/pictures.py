@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -11,10 +12,13 @@ from django.utils.translation import ngettext, pgettext
 
 from patching.forecast import Hindrance, Outlook
 from patching.releases import expected_type, next_month, patch_tuesday
-from patching.terms import ReleaseType
-from ui.charts import day_words, number_words
+from patching.terms import HotpatchTrack, ReleaseType
+from ui.charts import Lane, Mark, Shape, Span, Strip, Tone, day_words, month_ticks, number_words
 from ui.train import Between, Certainty, Kind, Opening, Stop, Train
 from updates.selectors.calendar import Calendar, CalendarCell, CalendarRelease, Restarts
+from updates.selectors.machine_year import Done, MachineYear, NextReboot, Stretch
+from updates.texts import CAUSES
+from vms.choices import HOTPATCH_TRACKS
 
 # --- the hotpatch calendar ---------------------------------------------------------------------------------------
 
@@ -198,3 +202,84 @@ def _sample_stop(month: date) -> Stop:
         effect=effect,
         says=f"{day}: {kind_words(kind)}, {effect}.",
     )
+
+
+# --- one machine -------------------------------------------------------------------------------------------------
+
+_TONES = {
+    HotpatchTrack.ON_TRACK: Tone.DONE,
+    HotpatchTrack.ON_TRACK_AS_FAR_AS_KNOWN: Tone.CALM,
+    HotpatchTrack.BASELINE_DUE: Tone.ATTENTION,
+    HotpatchTrack.WAITS_FOR_REBOOT: Tone.ATTENTION,
+    HotpatchTrack.BASELINE_OVERDUE: Tone.FAILED,
+    HotpatchTrack.OFF_TRACK_SINCE_KB: Tone.FAILED,
+    HotpatchTrack.NOT_ON_TRAIN: Tone.QUIET,
+    HotpatchTrack.NEWER_THAN_CATALOGUE: Tone.UNKNOWN,
+    HotpatchTrack.UNKNOWN: Tone.UNKNOWN,
+}
+_TRACK_WORDS = dict(HOTPATCH_TRACKS)
+_MOST_WINDOWS = 60
+
+
+def strip_of(year: MachineYear) -> Strip:
+    """The twelve months of a machine: its track, and what was done and comes as marks."""
+    name = year.picture.vm.name
+    return Strip(
+        name="machine-year",
+        title=_("Twelve months of %(name)s") % {"name": name},
+        description=_("Three months back and nine ahead: hotpatch track, installations, restarts, windows."),
+        start=year.start,
+        end=year.end,
+        lanes=(
+            Lane(_("Track"), tuple(_span(stretch) for stretch in year.stretches)),
+            Lane(
+                _("Installations"),
+                marks=(
+                    *(_done(done, Shape.CIRCLE, Tone.DONE) for done in year.installations),
+                    *(_done(done, Shape.CROSS, Tone.FAILED) for done in year.failures),
+                ),
+            ),
+            Lane(
+                _("Restarts"),
+                marks=(
+                    *(_done(done, Shape.REBOOT, Tone.DONE) for done in year.restarts),
+                    *(_ahead(reboot) for reboot in year.reboots_ahead if reboot.at),
+                ),
+            ),
+            Lane(
+                _("Windows"),
+                marks=tuple(
+                    Mark(year.place(at), window, Shape.SQUARE, Tone.CALM, real_at=at)
+                    for window, at in year.windows[:_MOST_WINDOWS]
+                ),
+            ),
+        ),
+        ticks=month_ticks(year.start, year.end),
+        now=year.today,
+    )
+
+
+def _span(stretch: Stretch) -> Span:
+    word = str(_TRACK_WORDS[stretch.word])
+    tone = _TONES[stretch.word]
+    if not stretch.is_expected:
+        return Span(stretch.start, stretch.end, word, tone)
+    label = pgettext("a hotpatch track that is to come", "%(track)s, as far as foreseen") % {"track": word}
+    return Span(stretch.start, stretch.end, label, Tone.CALM if tone is Tone.DONE else tone)
+
+
+def _done(done: Done, shape: Shape, tone: Tone) -> Mark:
+    kbs = ", ".join(f"KB{number}" for number in done.kb_numbers)
+    label = " ".join(filter(None, (kbs, str(done.operation.get_kind_display()) if done.operation else "")))
+    if tone is Tone.FAILED:
+        label = _("%(what)s failed") % {"what": label}
+    address = reverse("updates:operation", args=[done.operation.pk]) if done.operation else ""
+    return Mark(done.place, label or _("installed"), shape, tone, address, real_at=done.at)
+
+
+def _ahead(reboot: NextReboot) -> Mark:
+    assert reboot.at is not None
+    causes = ", ".join(str(CAUSES[cause]) for cause in reboot.month.causes)
+    is_certain = reboot.month.outlook is Outlook.WILL
+    words = _("restarts: %(why)s") if is_certain else _("may restart: %(why)s")
+    return Mark(reboot.at, words % {"why": causes}, Shape.REBOOT, Tone.PLANNED if is_certain else Tone.CALM)

@@ -138,13 +138,15 @@ def test_a_baseline_restarts_the_machines_on_the_train(chief: User, resource_gro
     assert train.stops[0].effect == "restarts"
 
 
-def test_machines_behind_a_catalogue_date_count_from_that_day_on(chief: User, resource_group: ResourceGroup) -> None:
+def test_machines_behind_a_catalogue_date_are_judged_by_the_catalogue_of_that_day(
+    chief: User, resource_group: ResourceGroup
+) -> None:
     machines(resource_group, 2, day=date(2026, 2, 20))
     calendar = year(chief, 2026)
     assert calendar.has_dated_machines
     assert calendar.machines is not None
-    assert calendar.machines[date(2026, 4, 1)] == {Outlook.WILL: 2}
-    assert date(2026, 1, 1) not in calendar.machines
+    assert calendar.machines[date(2026, 7, 1)] == {Outlook.WILL: 2}
+    assert date(2026, 4, 1) not in calendar.machines
     assert year(chief, 2025).machines == {}
 
 

@@ -142,7 +142,9 @@ class Calendar:
     holes: tuple[date, ...]  # such months of the shown year before that baseline; they matter to no machine any more
     # By month, how many machines of the line that the reader may see restart, or what hinders them; None: too slow to count.
     machines: Mapping[date, Restarts] | None = field(default_factory=dict)
-    has_dated_machines: bool = False  # some are behind a connection with a catalogue date: they count from that day on
+    has_dated_machines: bool = (
+        False  # some are behind a connection with a catalogue date: judged by that day's catalogue
+    )
     windows: Windows | None = None  # None: finding them took too long
 
     @property
@@ -245,9 +247,10 @@ def _machines(grants: Grants, line: ProductLine) -> list[_Alike] | None:
 def _outlooks(
     alike: Iterable[_Alike], releases: Sequence[ReleaseFacts], line: ProductLine, year: int, now: datetime
 ) -> dict[date, Restarts]:
-    """By month of the year, how many machines will, may and will not restart, what hinders them, or of how many nobody knows."""
+    """By month of the year from the present one on, how many machines restart, what hinders them, or of how many nobody knows."""
     found: defaultdict[date, Restarts] = defaultdict(Counter)
     tables: dict[date | None, Timetable] = {}
+    present = now.astimezone(PACIFIC).date().replace(day=1)  # what is over restarts nobody any more
     for row in alike:
         moment = as_of(row.day, now)
         this_month = moment.astimezone(PACIFIC).date().replace(day=1)
@@ -268,7 +271,7 @@ def _outlooks(
             guard=OFF_GUARD,
         )
         for month in forecast:
-            if month.month.year == year:
+            if month.month.year == year and month.month >= present:
                 found[month.month][month.hindrance or month.outlook] += row.machines
     return dict(found)
 
