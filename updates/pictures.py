@@ -10,14 +10,14 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext
 
-from patching.forecast import Hindrance, Outlook
+from patching.forecast import Hindrance, MonthForecast, Outlook
 from patching.releases import expected_type, next_month, patch_tuesday
 from patching.terms import HotpatchTrack, ReleaseType
 from ui.charts import Lane, Mark, Shape, Span, Strip, Tone, day_words, month_ticks, number_words
 from ui.train import Between, Certainty, Kind, Opening, Stop, Train
 from updates.selectors.calendar import Calendar, CalendarCell, CalendarRelease, Restarts
 from updates.selectors.machine_year import Done, MachineYear, NextReboot, Stretch
-from updates.texts import CAUSES
+from updates.texts import CAUSES, HINDRANCES
 from vms.choices import HOTPATCH_TRACKS
 
 # --- the hotpatch calendar ---------------------------------------------------------------------------------------
@@ -144,16 +144,14 @@ def _machine_words(machines: Restarts) -> str:
     if not machines:
         return ""
     counted = {
-        _("%(count)s restart"): machines[Outlook.WILL],
-        _("%(count)s may restart"): machines[Outlook.MAY],
-        _("%(count)s do not restart"): machines[Outlook.WILL_NOT],
-        _("%(count)s are due, and nobody installs it"): machines[Hindrance.NOBODY_PATCHES],
-        _("%(count)s install it and wait for a restart (the reboot setting is Never)"): machines[
-            Hindrance.NEVER_REBOOTS
-        ],
-        _("of %(count)s nobody knows"): machines[Outlook.NOT_KNOWN],
+        _("will restart"): machines[Outlook.WILL],
+        _("may restart"): machines[Outlook.MAY],
+        _("will not restart"): machines[Outlook.WILL_NOT],
+        _("due, and nobody installs it"): machines[Hindrance.NOBODY_PATCHES],
+        _("installed, waits for a restart (the reboot setting is Never)"): machines[Hindrance.NEVER_REBOOTS],
+        _("not known"): machines[Outlook.NOT_KNOWN],
     }
-    found = [words % {"count": number_words(count)} for words, count in counted.items() if count]
+    found = [f"{words} {number_words(count)}" for words, count in counted.items() if count]
     return _("Machines: %(list)s.") % {"list": ", ".join(found)}
 
 
@@ -244,10 +242,11 @@ def strip_of(year: MachineYear) -> Strip:
                 marks=(
                     *(_done(done, Shape.REBOOT, Tone.DONE) for done in year.restarts),
                     *(_ahead(reboot) for reboot in year.reboots_ahead if reboot.at),
+                    *(_hindered(month) for month in year.hindered),
                 ),
             ),
             Lane(
-                _("Windows"),
+                _("Maintenance"),
                 marks=tuple(
                     Mark(year.place(at), window, Shape.SQUARE, Tone.CALM, real_at=at)
                     for window, at in year.windows[:_MOST_WINDOWS]
@@ -283,3 +282,9 @@ def _ahead(reboot: NextReboot) -> Mark:
     is_certain = reboot.month.outlook is Outlook.WILL
     words = _("restarts: %(why)s") if is_certain else _("may restart: %(why)s")
     return Mark(reboot.at, words % {"why": causes}, Shape.REBOOT, Tone.PLANNED if is_certain else Tone.CALM)
+
+
+def _hindered(month: MonthForecast) -> Mark:
+    assert month.hindrance is not None
+    causes = ", ".join(str(CAUSES[cause]) for cause in month.causes)
+    return Mark(patch_tuesday(month.month), f"{causes}: {HINDRANCES[month.hindrance]}", Shape.REBOOT, Tone.QUIET)

@@ -126,6 +126,8 @@ def test_where_nobody_patches_the_next_baseline_stays_due(chief: User, resource_
         (HotpatchTrack.BASELINE_DUE, datetime(2026, 7, 14, 17, tzinfo=UTC)),
     ]
     assert year.next_reboot is None  # it does not restart by itself
+    told = [mark.label for mark in strip_of(year).lanes[2].marks]
+    assert "planned baseline: due, nobody installs it" in told
 
 
 def test_the_next_reboot_is_a_day_with_its_reason(chief: User, client: Client, resource_group: ResourceGroup) -> None:

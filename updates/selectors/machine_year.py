@@ -254,6 +254,13 @@ class MachineYear:
         )
 
     @property
+    def hindered(self) -> tuple[MonthForecast, ...]:
+        """The months to come that would bring a reboot, did nothing hinder it."""
+        if not self.picture.last_assessed_at:
+            return ()
+        return tuple(m for m in self.picture.year_ahead if m.hindrance and patch_tuesday(m.month) > self.today)
+
+    @property
     def next_reboot(self) -> NextReboot | None:
         """The next reboot; None where none is foreseen."""
         return next(iter(self.reboots_ahead), None)
