@@ -111,10 +111,12 @@ Row = TypeVar("Row", Between, Opening)
 
 @dataclass(frozen=True, slots=True)
 class DrawnStop:
-    """A stop and where it is."""
+    """A stop and where it is; `left` and `room` are its month's."""
 
     stop: Stop
     x: str
+    left: str
+    room: str
     says: Words
 
 
@@ -165,7 +167,7 @@ class Quarter:
     def drawn(self) -> tuple[DrawnStop, ...]:
         """The months that bring something."""
         return tuple(
-            DrawnStop(stop, percent(x), words_beside(stop.says, x, x))
+            DrawnStop(stop, percent(x), percent(place * _SLOT), percent(_SLOT), words_beside(stop.says, x, x))
             for place, stop in enumerate(self.stops)
             if stop.kind is not Kind.NOTHING
             for x in [(place + 0.5) * _SLOT]
