@@ -134,6 +134,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:connection-test"): IMPORT,
     ("post", "updates:connection-misfortune"): IMPORT | {"chief": 422, "staff": 422},
     ("get", "updates:calendar"): SIGNED_IN,
+    ("get", "updates:calendar-sample"): SIGNED_IN,
     ("get", "updates:decisions"): SIGNED_IN,
     # a decision holds for every machine: Patch operators of everything, with an answer (tests/updates/test_decisions.py)
     ("post", "updates:decisions"): empty(IMPORT),
@@ -220,6 +221,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:connections",
         "updates:connection-create",
         "updates:calendar",
+        "updates:calendar-sample",
         "updates:decisions",
         "updates:ended",
         "updates:bulk-create",

@@ -118,7 +118,7 @@ class Words:
     is_late: bool
 
 
-def _words(text: str, left: float, right: float) -> Words:
+def words_beside(text: str, left: float, right: float) -> Words:
     """Words about what lies between two places."""
     if left + right > 100:
         return Words(text, "0%", percent(max(right, _LABEL_ROOM)), is_late=True)
@@ -264,7 +264,7 @@ class ColumnChart:
                     parts=parts,
                     top=pixels(top - 6),
                     total=self._total(column),
-                    says=_words(f"{column.name}: {self._says(column)}", place * step, (place + 1) * step),
+                    says=words_beside(f"{column.name}: {self._says(column)}", place * step, (place + 1) * step),
                     is_stop=bool(column.mark) or place % stride == 0 or place == count - 1,
                     is_labelled=count <= MANY or place in {0, count // 2, count - 1},
                     is_for_wide=FEW < count <= MANY and place % 2 == 1,
@@ -294,7 +294,7 @@ class ColumnChart:
             return (), PLOT_HEIGHT
         present = sum(1 for value in values if value)
         height = PLOT_HEIGHT if self.is_share else max(PLOT_HEIGHT * total / self.top, _LEAST_PIXELS * present)
-        parts, bottom = [], PLOT_HEIGHT
+        parts, bottom = [], float(PLOT_HEIGHT)
         for series, length in zip(self.series, shares(values, height, _LEAST_PIXELS), strict=True):
             if length:
                 parts.append(Part(pixels(max(bottom - length, 0)), pixels(length), series.tone))
@@ -407,13 +407,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What happens at an instant."""
+    """What happens at an instant. `real_at`: the time that its words name, where the strip follows another clock."""
 
     at: datetime
     label: str
     shape: Shape
     tone: Tone
     address: str = ""
+    real_at: datetime | None = None
+
+    @property
+    def told(self) -> datetime:
+        """When it happens, in words."""
+        return self.real_at or self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,7 +546,7 @@ class Strip:
         found: list[tuple[Lane, datetime, datetime | None, str]] = []
         for lane in self.lanes:
             found += [(lane, span.start, span.end, span.label) for span, _s, _e in self._clipped(lane)]
-            found += [(lane, mark.at, None, mark.label) for mark in self._inside(lane)]
+            found += [(lane, mark.told, None, mark.label) for mark in self._inside(lane)]
         return tuple(sorted(found, key=lambda row: row[1]))
 
     def _x(self, at: datetime) -> float:
@@ -566,7 +572,7 @@ class Strip:
                 span,
                 percent(self._x(start)),
                 percent(self._x(end) - self._x(start)),
-                _words(
+                words_beside(
                     f"{lane.label}: {span.label} ({_day(span.start)} – {_day(span.end)})", self._x(start), self._x(end)
                 ),
                 self._x(end) - self._x(start) >= _LABEL_ROOM / 2,
@@ -585,14 +591,14 @@ class Strip:
             DrawnMark(
                 tuple(group),
                 percent(self._x(group[0].at)),
-                _words(f"{lane.label}: {_several(group)}", self._x(group[0].at), self._x(group[0].at)),
+                words_beside(f"{lane.label}: {_several(group)}", self._x(group[0].at), self._x(group[0].at)),
             )
             for group in groups
         )
 
 
 def _several(marks: Sequence[Mark]) -> str:
-    words = [f"{_day(mark.at)} {mark.label}" for mark in marks[:_NAMED]]
+    words = [f"{_day(mark.told)} {mark.label}" for mark in marks[:_NAMED]]
     more = len(marks) - _NAMED
     if more > 0:
         words.append(ngettext("and %(count)s more", "and %(count)s more", more) % {"count": number_words(more)})

@@ -46,4 +46,5 @@ urlpatterns = [
     path("decisions/", decision.decisions, name="decisions"),
     # /calendar/
     path("calendar/", calendar.calendar, name="calendar"),
+    path("calendar/sample/", calendar.sample, name="calendar-sample"),
 ]

@@ -117,6 +117,8 @@ def addresses(page: Page) -> dict[str, str]:
         "install-unassessed": f"{other}install/",
         "operation": operation,
         "calendar": "/calendar/?line=ws2025&year=2025",
+        "calendar-now": "/calendar/",
+        "calendar-sample": "/calendar/sample/",
         "decisions": "/decisions/",
         "edit": f"{vm}edit/",
         "remove": f"{vm}remove/",

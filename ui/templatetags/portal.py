@@ -169,6 +169,14 @@ def duration(value: timedelta | float | None) -> str:
 
 
 @register.filter
+def in_days(count: int) -> str:
+    """How long until something, in whole days."""
+    if count < 1:
+        return _("within a day")
+    return ngettext("in %(count)s day", "in %(count)s days", count) % {"count": count}
+
+
+@register.filter
 def minutes_of(count: int) -> str:
     """A number of minutes as a word."""
     return ngettext("%(count)s minute", "%(count)s minutes", count) % {"count": count}

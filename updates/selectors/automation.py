@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Iterator
+from datetime import date, datetime, time, timedelta
 from functools import reduce
+from itertools import islice, takewhile
 from operator import or_
 from typing import Any
 
@@ -34,6 +35,7 @@ from updates.models import (
     RolloutSource,
     RolloutState,
 )
+from updates.selectors.maintenance import open_windows_of
 from updates.selectors.scopes import kept_scope_filter, kept_scope_means
 from vms.choices import PowerState
 from vms.models import VirtualMachine, VirtualMachineQuerySet
@@ -112,18 +114,55 @@ def schedules_as_rows() -> Any:
     return (
         MaintenanceConfiguration.objects.filter(is_enabled=True)
         .order_by("next_run_at", "name")
-        .values(row=JSONObject(name="name", scope="scope", next_run_at="next_run_at", is_static=static))
+        .values(
+            row=JSONObject(
+                name="name",
+                scope="scope",
+                next_run_at="next_run_at",
+                is_static=static,
+                **{field: field for field in _TIMING},
+            )
+        )
     )
+
+
+# What says when the windows of a configuration open.
+_TIMING = ("starts_on", "starts_at", "expires_on", "duration_minutes", "time_zone", "recur_every", "blackouts", "plan")
 
 
 def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:
     """Name and next window of those of `schedule_rows` that mean this VM, whose group must be loaded."""
+    return [
+        (row["name"], datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None)
+        for row in _rows_meaning(vm)
+    ]
+
+
+def openings_meaning(
+    vm: VirtualMachine, *, after: datetime, until: datetime, most: int = 400
+) -> list[tuple[str, datetime]]:
+    """Name and time of the windows between two moments that mean this VM, in order; `most` of each configuration."""
     found = []
-    for row in vm.schedule_rows:  # type: ignore[attr-defined]  # annotated by the caller
-        if row["is_static"] or kept_scope_means(row["scope"], vm):
-            at = datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None
-            found.append((row["name"], at))
-    return found
+    for row in _rows_meaning(vm):
+        configuration = MaintenanceConfiguration(
+            starts_on=date.fromisoformat(row["starts_on"]),
+            starts_at=time.fromisoformat(row["starts_at"]),
+            expires_on=date.fromisoformat(row["expires_on"]) if row["expires_on"] else None,
+            duration_minutes=row["duration_minutes"],
+            time_zone=row["time_zone"],
+            recur_every=row["recur_every"],
+            blackouts=row["blackouts"],
+            plan=row["plan"],
+            scope=row["scope"],
+        )
+        windows = islice(open_windows_of(configuration, after=after), most)
+        found += [(row["name"], w.opens_at) for w in takewhile(lambda window: window.opens_at < until, windows)]
+    return sorted(found, key=lambda opening: opening[1])
+
+
+def _rows_meaning(vm: VirtualMachine) -> Iterator[dict[str, Any]]:
+    rows = vm.schedule_rows  # type: ignore[attr-defined]  # annotated by the caller
+    return (row for row in rows if row["is_static"] or kept_scope_means(row["scope"], vm))
 
 
 def vms_with_stale_patchers() -> VirtualMachineQuerySet:

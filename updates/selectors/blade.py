@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
 
 FORECAST_MONTHS = 6
+YEAR_AHEAD = 10  # months, with the present one
 HISTORY_DAYS = 30
 MAX_HISTORY = 500
 NEWS = timedelta(minutes=2)
@@ -116,7 +117,7 @@ class VmPicture:
     operations: tuple[Operation, ...]
     start_wait: StartWait | None  # what a budget still makes the last of what is queued wait
     guard: Guard
-    forecast: tuple[MonthForecast, ...]
+    year_ahead: tuple[MonthForecast, ...]
     last_assessed_at: datetime | None
     is_assessed_elsewhere: bool  # the last assessment was taken over: no operation of this portal made it
     os_build: str
@@ -227,6 +228,11 @@ class VmPicture:
     def way_back_kbs(self) -> tuple[str, ...]:
         """What brings a machine back on the train, in order."""
         return tuple(release.kb_number for release in self.track.way_back)
+
+    @property
+    def forecast(self) -> tuple[MonthForecast, ...]:
+        """The next months, as far as the table of the Updates page goes."""
+        return self.year_ahead[:FORECAST_MONTHS]
 
     @property
     def next_reboot(self) -> MonthForecast | None:
@@ -359,14 +365,14 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         operations=operations,
         start_wait=start_wait(Operation.objects.filter(vm=vm), now=now) if is_waiting else None,
         guard=guard,
-        forecast=forecast_reboots(
+        year_ahead=forecast_reboots(
             releases,
             line,
             track,
             patches,
             is_reboot_pending=vm.is_reboot_pending,
             as_of=moment,
-            months=FORECAST_MONTHS,
+            months=YEAR_AHEAD,
             reboot_setting=terms.RebootSetting(vm.reboot_setting),
             patcher=patcher.patcher,
             guard=guard,

@@ -6,7 +6,7 @@ doctor tell the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from patching.recurrence import (
     BlackoutError,
     RecurrenceError,
     Schedule,
+    Window,
     blackouts_from_json,
     parse_recurrence,
     zone_of,
@@ -107,6 +108,15 @@ def read_configuration(row: MaintenanceConfiguration) -> Content:
         blackouts=found["blackouts"],
     )
     return Content(schedule, found["plan"], found["scope"])
+
+
+def open_windows_of(row: MaintenanceConfiguration, *, after: datetime) -> Iterator[Window]:
+    """Its windows that open beyond `after`, without those that a blackout keeps shut; none where it cannot be read."""
+    try:
+        schedule = read_configuration(row).schedule
+    except UnreadableError:
+        return iter(())
+    return (window for window in schedule.windows(after=after) if window.is_open)
 
 
 def troubles_of(row: MaintenanceConfiguration) -> tuple[Trouble, ...]:

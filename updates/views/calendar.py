@@ -8,11 +8,18 @@ from django.views.decorators.http import require_GET
 
 from ui.http import PortalRequest
 from ui.pages import render_page
+from updates.pictures import sample_train, train_of
 from updates.selectors.calendar import load_calendar
 
 
 @require_GET
 def calendar(request: PortalRequest) -> HttpResponse:
-    """A year of a product line."""
-    context = {"calendar": load_calendar(request.GET.dict(), timezone.now())}
-    return render_page(request, "updates/calendar.html", context)
+    """A year of a product line: the picture, and the cards below it."""
+    shown = load_calendar(request.user, request.GET.dict(), timezone.now())
+    return render_page(request, "updates/calendar.html", {"calendar": shown, "train": train_of(shown)})
+
+
+@require_GET
+def sample(request: PortalRequest) -> HttpResponse:
+    """A year that never was, to learn the picture from."""
+    return render_page(request, "updates/calendar_sample.html", {"train": sample_train()})

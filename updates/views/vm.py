@@ -18,8 +18,10 @@ from ui.watching import watch
 from updates.filters import history_of
 from updates.forms.install import InstallWizard
 from updates.forms.record import NameForm, RollbackForm
+from updates.pictures import strip_of
 from updates.selectors.activity import load_activity
 from updates.selectors.blade import load_picture
+from updates.selectors.machine_year import MachineYear
 from updates.services.operations import RequestOutcome, RequestVerdict, request_assessments, request_installations
 from updates.services.removal import MachineIsBusyError, preview_removal, remove_vm
 from updates.services.rollback import lift_hold, request_rollback
@@ -33,9 +35,11 @@ TABS = ("recommended", "compliance", "history", "installed")
 
 @require_GET
 def overview(request: PortalRequest, pk: int) -> HttpResponse:
-    """What the VM is, whether it can be hotpatched and why, where it stands, what was done last."""
+    """What the VM is, whether it can be hotpatched and why, its year, what comes next, what was done last."""
     picture = load_picture(request.user, pk, now=timezone.now())
-    return render_page(request, "updates/overview.html", {"vm": picture.vm, "picture": picture})
+    year = MachineYear(picture)
+    context = {"vm": picture.vm, "picture": picture, "year": year, "strip": strip_of(year)}
+    return render_page(request, "updates/overview.html", context)
 
 
 @require_GET
