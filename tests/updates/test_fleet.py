@@ -352,10 +352,13 @@ def test_who_has_whole_groups_is_counted_without_a_machine_being_read() -> None:
 def test_single_machines_are_found_by_their_ids() -> None:
     make_fleet(8, count=20)
     people = readers(random.Random(8))
+    group = ResourceGroupFactory()
+    VirtualMachineFactory.create_batch(200, connection=ConnectionFactory(), resource_group=group)
     with CaptureQueriesContext(connection) as queries:
         looked_at(people["machines"], EVERYWHERE)
     (sql,) = (query["sql"] for query in queries if "vms_virtualmachine" in query["sql"])
     with connection.cursor() as cursor:
+        cursor.execute("ANALYZE vms_virtualmachine, vms_resourcegroup")
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute("EXPLAIN " + sql.rpartition("true); ")[2])
         plan = "\n".join(line for (line,) in cursor.fetchall())

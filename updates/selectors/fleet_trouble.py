@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
@@ -57,7 +58,7 @@ def _lately(now: datetime) -> QuerySet[Operation]:
     )
 
 
-def _by_reason(runs: QuerySet[Operation]) -> QuerySet[Operation]:
+def _by_reason(runs: QuerySet[Operation]) -> Any:  # annotated
     """Each run with the code and KB of each update that failed in it, else with the code of the run."""
     return runs.annotate(
         told=FilteredRelation("results", condition=Q(results__state=InstallationState.FAILED.value)),

@@ -282,8 +282,7 @@ def _rollouts(user: User, grants: Grants) -> tuple[Running, ...]:
     states = members.annotate(count=Count("pk")).values_list(JSONObject(status="status", count="count"))
     rows = rollouts_of(user, grants=grants).filter(status__in=_UNDER_WAY).annotate(states=ArraySubquery(states))
     return tuple(
-        Running(row, {state["status"]: state["count"] for state in row.states})  # type: ignore[attr-defined]  # annotated
-        for row in rows[:MOST_ROLLOUTS]
+        Running(row, {state["status"]: state["count"] for state in row.states}) for row in rows[:MOST_ROLLOUTS]
     )
 
 
