@@ -10,7 +10,8 @@ from django.utils.translation import gettext_lazy as _
 from audit.tags import Door, Tag
 
 # Who, by which door and why follow from the context of the statement (audit.context), unless the writer says it.
-_SIGN = """
+_SIGN = (
+    """
 about := audit_context();
 IF NEW.person_id IS NULL THEN
     NEW.person_id := (about->>'user')::bigint;
@@ -21,18 +22,21 @@ END IF;
 IF NEW.door = '' THEN
     NEW.door := COALESCE(
         about->>'door',
-        CASE WHEN current_setting('application_name') LIKE 'hotpatch-portal%%' THEN 'portal'
-             ELSE 'database' END
+        CASE WHEN current_setting('application_name') LIKE 'hotpatch-portal%%' THEN '{portal}'
+             ELSE '{database}' END
     );
 END IF;
 IF NEW.agent = '' THEN
-    NEW.agent := left(CASE WHEN NEW.door = 'database' THEN session_user ELSE COALESCE(about->>'agent', '') END, 150);
+    NEW.agent := left(CASE WHEN NEW.door = '{database}' THEN session_user ELSE COALESCE(about->>'agent', '') END, 150);
 END IF;
 IF NEW.reason = '' THEN
     NEW.reason := left(COALESCE(about->>'reason', ''), 500);
 END IF;
 RETURN NEW;
 """.replace("%%", "%")
+    .replace("{portal}", Door.PORTAL.value)
+    .replace("{database}", Door.DATABASE.value)
+)
 
 _KEEP = """
 IF TG_OP = 'DELETE' AND current_setting('audit.retention', true) = 'on' THEN

@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Tag(models.TextChoices):
-    """Every act that is kept. The value is stored for good: a tag may be added, never renamed."""
+    """Every kind of act that is kept. Stored events hold the value, so a tag may be added but never renamed."""
 
     # machine: a change of one machine, or an operation that was requested for it
     ASSESSMENT_REQUEST = "machine:assessment:request", _("Assessment requested")
@@ -23,6 +23,9 @@ class Tag(models.TextChoices):
     MISFORTUNE_SET = "machine:misfortune:set", _("Misfortune set")
     # fleet: something that means many machines
     INVENTORY_IMPORT = "fleet:inventory:import", _("Inventory imported")
+    INVENTORY_TAKE_OVER = "fleet:inventory:take_over", _("Checked inventory file taken over")
+    INVENTORY_SYNC = "fleet:inventory:sync", _("Inventory sync requested")
+    INVENTORY_CANCEL = "fleet:inventory:cancel", _("Inventory import cancelled")
     INVENTORY_EXPORT = "fleet:inventory:export", _("List exported")
     BULK_REQUEST = "fleet:bulk:request", _("Bulk request made")
     BULK_CANCEL = "fleet:bulk:cancel", _("Bulk request cancelled")

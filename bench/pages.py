@@ -25,6 +25,8 @@ from typing import Any
 
 from bench.explain import plans
 from bench.machine import OUT, children, cpu_seconds, free_port, manage, process, rss_mb, save, servers, table
+from patching.terms import Classification, InstallationPlan, OperationKind
+from updates.payloads import encode
 
 CONNECTIONS = 8
 
@@ -184,11 +186,11 @@ print("RESULT " + json.dumps({"cookies": cookies, "vm": vm.pk, "name": vm.name, 
 # What lies behind every machine: an assessment, and on every tenth an installation with what became of each patch.
 _OPERATION = """
 INSERT INTO updates_operation (
-    id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, created_at, started_at, finished_at, attempts,
+    id, vm_id, connection_id, kind, state, priority, is_bulk, payload, handle, created_at, started_at, finished_at, attempts,
     error_code, error_detail, reboot_status, is_maintenance_window_exceeded, installed_count, failed_count,
     pending_count, excluded_count, not_selected_count, verification, build_before, build_after
 )
-SELECT gen_random_uuid(), v.id, v.connection_id, '{kind}', 'succeeded', 1, true, {plan}, gen_random_uuid()::text,
+SELECT gen_random_uuid(), v.id, v.connection_id, '{kind}', 'succeeded', 1, true, {payload}, gen_random_uuid()::text,
     t.at, t.at + interval '5 s', t.at + interval '{length}', 0, '', '', '{reboot}', false, {installed}, 0, 0, 0, 0,
     '{verification}', '20348.5020', '20348.5074'
 FROM vms_virtualmachine v, LATERAL (
@@ -196,10 +198,11 @@ FROM vms_virtualmachine v, LATERAL (
 ) t
 WHERE {which}
 """
+PLAN = InstallationPlan(classifications=frozenset({Classification.CRITICAL, Classification.SECURITY}))
 HISTORY = (
     _OPERATION.format(
         kind="assessment",
-        plan="NULL",
+        payload="NULL",
         length="3 min",
         reboot="",
         installed=0,
@@ -209,7 +212,7 @@ HISTORY = (
     ),
     _OPERATION.format(
         kind="installation",
-        plan="""'{"classifications": ["Critical", "Security"]}'::jsonb""",
+        payload=f"'{json.dumps(encode(OperationKind.INSTALLATION, PLAN))}'::jsonb",
         length="25 min",
         reboot="NotNeeded",
         installed=3,

@@ -32,14 +32,15 @@ from patching.terms import (
 
 
 class Capability(StrEnum):
-    """What a connector can do beyond starting and observing."""
+    """What a connector can do beyond starting and observing; each is asked where what needs it is offered.
 
-    CANCEL = "cancel"
+    Stopping a run and restarting a machine are none of them: no operation carries them to a machine.
+    """
+
     FIND_BY_REQUEST = "find_by_request"
     IDEMPOTENT_START = "idempotent_start"
     INSTALLED_UPDATES = "installed_updates"
     UNINSTALL = "uninstall"
-    RESTART = "restart"
     SETTINGS = "settings"
     FINAL_ASSESSMENT = "final_assessment"
 
@@ -49,6 +50,18 @@ class Orchestrator(StrEnum):
 
     PORTAL = "portal"  # nothing behind the connection does
     PLATFORM = "platform"  # what lies behind it does, where its platform can
+
+
+# The longest pause that the other side can ask for, in seconds. One that nobody can read is as if none had been named.
+LONGEST_PAUSE = 86_400.0
+_MOST_REMAINING = 2**31 - 1  # as a counter holds it
+
+
+def pause(seconds: object) -> float | None:
+    """A pause that the other side asked for, as it can be kept: 0 to a day; None where it says nothing that can be read."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        return None
+    return float(min(seconds, LONGEST_PAUSE))
 
 
 # How long a single call may last unless its kind says otherwise.
@@ -124,6 +137,7 @@ class ConnectorError:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", storable_code(self.code))
+        object.__setattr__(self, "retry_after", pause(self.retry_after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +149,18 @@ class BucketNews:
     is_dry: bool = False
     retry_after: float | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "retry_after", pause(self.retry_after))
+        if self.remaining is not None:
+            object.__setattr__(self, "remaining", min(max(0, self.remaining), _MOST_REMAINING))
+
 
 @dataclass(frozen=True, slots=True)
 class VmRef:
-    """A VM as a connector needs to know it. `os_build` empty: not known yet."""
+    """A VM as a connector needs to know it. `os_build` empty: not known yet.
+
+    `subscription` (its id) and `location` say where it is, as budgets do (`Place`); empty: nobody said.
+    """
 
     vm_id: int
     arm_id: str
@@ -152,6 +174,8 @@ class VmRef:
     installed: tuple[InstalledUpdate, ...] = ()
     is_reboot_pending: bool = False
     tags: tuple[tuple[str, str], ...] = ()
+    subscription: str = ""
+    location: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +233,27 @@ class Progress:
     remaining_seconds: float | None = None
 
 
+_GOOD_ENDS = frozenset({RunStatus.SUCCEEDED, RunStatus.COMPLETED_WITH_WARNINGS})
+
+_ENDS = _GOOD_ENDS | {RunStatus.FAILED}
+
+
+class AssessmentSource(StrEnum):
+    """Who made an assessment."""
+
+    PORTAL = "portal"  # an operation of this portal
+    ELSEWHERE = "elsewhere"  # the platform or another tool; the portal only takes it over
+
+
 @dataclass(frozen=True, slots=True)
 class AssessmentResult:
-    """What an assessment found. `installed` None: the connector cannot tell (no INSTALLED_UPDATES).
+    """What an assessment found.
 
-    Updates that share a KB are known by their update ids from here on (patching.identity). `is_ready_for_hotpatches` False:
-    the machine says that hotpatches do not work on it (Azure: ActionRequired, Not ready).
+    `installed`: with INSTALLED_UPDATES everything that is installed. Without it a part of that: it is added to what is known,
+    and what it does not name may be installed all the same. None: nothing is told. Updates that share a KB are known by
+    their update ids from here on (patching.identity). `is_ready_for_hotpatches` False: the machine says that hotpatches do
+    not work on it (Azure: ActionRequired, Not ready). `assessed_at`: when it was made, in any zone; None: just now. One that is
+    older than the last one known changes nothing.
     """
 
     status: RunStatus
@@ -225,9 +264,16 @@ class AssessmentResult:
     error: ConnectorError | None = None
     is_ready_for_hotpatches: bool = True
     settings: PatchSettings | None = None  # None: the connector does not tell them
+    assessed_at: datetime | None = None
+    source: AssessmentSource = AssessmentSource.PORTAL
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "available", identified(self.available))
+
+    @property
+    def has_found(self) -> bool:
+        """Whether it came to an end that tells what is available. A status that nobody can read does not."""
+        return self.status in _GOOD_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +306,11 @@ class InstallationResult:
         if (known := identified(found)) is not found:
             outcomes = tuple(replace(o, patch=patch) for o, patch in zip(self.patches, known, strict=True))
             object.__setattr__(self, "patches", outcomes)
+
+    @property
+    def is_status_known(self) -> bool:
+        """Whether it says how it ended. An end without one leaves open what was done."""
+        return self.status in _ENDS
 
 
 @dataclass(frozen=True, slots=True)

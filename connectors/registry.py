@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from connectors.configuration import ConfigurationError, FieldProblem, FieldType, day_of, fields_of, read
 from connectors.protocol import Capability, ConnectorError, Orchestrator, Traits
-from connectors.secrets import SecretMissingError, read_secret
+from connectors.secrets import SecretMissingError, read_secret, variable_of
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from patching.codes import ErrorCode
 from patching.recurrence import FIRST_DAY, LAST_DAY
@@ -118,6 +118,11 @@ def simulated_kinds() -> list[str]:
     return [kind.name for kind in KINDS.values() if kind.traits.is_simulated]
 
 
+def is_everything_simulated() -> bool:
+    """Whether no kind speaks to anything real. A connection of a kind that is not known reaches nothing at all."""
+    return all(kind.traits.is_simulated for kind in KINDS.values())
+
+
 def catalogue_date_of(config: object) -> date | None:
     """The day up to which releases count behind a connection of this configuration; None: today.
 
@@ -149,7 +154,7 @@ class TroubleCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why no connector can be made. `detail` is the kind, the command to run, the secret's sentence or the error."""
+    """Why no connector can be made. `detail` is the kind, the command to run, the secret's name or the error."""
 
     code: TroubleCode
     detail: str = ""
@@ -163,6 +168,8 @@ class Trouble:
             return f"Its configuration is not understood: {'; '.join(map(str, self.problems))}."
         if self.code is TroubleCode.EXTRA_MISSING:
             return f"What this kind needs is not installed: run {self.detail}."
+        if self.code is TroubleCode.SECRET_MISSING:
+            return str(SecretMissingError(self.detail, variable_of(self.detail)))
         return self.detail
 
 
@@ -200,7 +207,7 @@ def checked(kind: str, config: object) -> Any:
             try:
                 read_secret(name)
             except SecretMissingError as error:
-                raise UnusableError(Trouble(TroubleCode.SECRET_MISSING, str(error))) from None
+                raise UnusableError(Trouble(TroubleCode.SECRET_MISSING, error.name)) from None
     return conf
 
 

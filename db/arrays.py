@@ -15,7 +15,7 @@ _BARE = frozenset({"bigint", "integer", "smallint", "boolean", "uuid"})  # types
 def array(members: Iterable[int | UUID | str]) -> str:
     """PostgreSQL's text of an array of numbers or UUIDs (or of their texts), for `%s::bigint[]` or `%s::uuid[]`.
 
-    A driver would look at each member by itself, which for thousands takes longer than the query.
+    psycopg would adapt each member by itself, which for thousands of members takes longer than the query.
     """
     return "{" + ",".join(map(str, members)) + "}"
 

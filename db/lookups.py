@@ -1,4 +1,4 @@
-"""What `filter()` learns to say: membership in one array, and a key of a JSON object compared without case."""
+"""Lookups for `filter()`: membership in one array, and a key of a JSON object compared without case."""
 
 from __future__ import annotations
 

@@ -67,7 +67,11 @@ class ErrorCode(StrEnum):
     CONNECTOR_SILENT = "connector.silent", Fault.MACHINE, False
     START_UNCONFIRMED = "start.unconfirmed", Fault.CONNECTION, False
 
+    # What the engine finds in its own record
+    PAYLOAD_UNREADABLE = "payload.unreadable", Fault.PORTAL, False
+
     # Why a request is refused
+    VM_GONE = "vm.gone", Fault.MACHINE, False
     VM_AWAITING_ASSESSMENT = "vm.awaiting_assessment", Fault.MACHINE, False
     CONFLICT_INSTALLATION_OPEN = "conflict.installation_open", Fault.PERSON, True
     PLAN_NOTHING_TO_DO = "plan.nothing_to_do", Fault.PERSON, False
@@ -105,6 +109,8 @@ class RolloutReason(StrEnum):
     ENDED_BY_PERSON = "rollout.ended_by_person"
     OFF_PEAK = "rollout.off_peak"
     BLACKOUT = "rollout.blackout"
+    CONFIGURATION_UNREADABLE = "rollout.configuration_unreadable"
+    UNREADABLE = "rollout.unreadable"
     BESIDE_OTHERS = "rollout.beside_others"
     SOAKING = "rollout.soaking"
     CATCHING_UP = "rollout.catching_up"

@@ -61,6 +61,8 @@ def next_step(
 MAX_START_ATTEMPTS = 8
 _BACKOFF_BASE = timedelta(seconds=2)
 _BACKOFF_LIMIT = timedelta(minutes=5)
+# No look at what runs is put off for longer, whatever the other side says: only a look finds a deadline passed.
+LONGEST_WAIT = timedelta(hours=1)
 
 
 def retry_delay(attempts: int, retry_after: float | None = None) -> timedelta:

@@ -126,7 +126,7 @@ def read_networks(texts: Iterable[str]) -> tuple[tuple[Network, ...], tuple[str,
 
 
 def may_reach(address: str, networks: Iterable[Network]) -> bool:
-    """Whether an address lies in one of the networks. An IPv4 address in IPv6 clothes is judged as the one it is."""
+    """Whether an address lies in one of the networks. An IPv4 address that is written as IPv6 is judged as IPv4."""
     found: Address = ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
@@ -161,7 +161,7 @@ class HealthVerdict(StrEnum):
 def judge_answer(*, is_healthy: bool, since_end: timedelta | None) -> HealthVerdict:
     """What follows from an answer that was asked for `since_end` after the operation had ended well; None: before it.
 
-    A machine fails only by an answer from after its time of grace: that nobody asked is nobody's illness.
+    A machine fails only by an answer from after its time of grace: a machine that was not asked has not failed.
     """
     if since_end is None:
         return HealthVerdict.START if is_healthy else HealthVerdict.SKIP

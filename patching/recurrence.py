@@ -250,7 +250,7 @@ def _days_of_month(recurrence: Recurrence, year: int, month: int) -> Iterator[da
 
 
 class BlackoutProblem(StrEnum):
-    """What is wrong with a line that is no blackout period."""
+    """What is wrong with a line, or a kept value, that is no blackout period."""
 
     NOT_A_PERIOD = "not_a_period"
     NO_SUCH_DATE = "no_such_date"
@@ -298,11 +298,37 @@ def parse_blackouts(text: str) -> tuple[Blackout, ...]:
         match = _PERIOD.fullmatch(line.strip())
         if match is None:
             raise BlackoutError(BlackoutProblem.NOT_A_PERIOD, line.strip())
-        first, last = (_day(part) for part in (match[1], match[2] or match[1]))
-        if last < first:
-            raise BlackoutError(BlackoutProblem.NOT_ORDERED, line.strip())
-        found.append(Blackout(first, last))
+        found.append(_period(match[1], match[2] or match[1], line.strip()))
     return tuple(sorted(set(found)))
+
+
+def blackouts_to_json(blackouts: Iterable[Blackout]) -> list[list[str]]:
+    """The periods as they are kept: first and last day of each, in ISO 8601."""
+    return [[period.first.isoformat(), period.last.isoformat()] for period in blackouts]
+
+
+def blackouts_from_json(document: object) -> tuple[Blackout, ...]:
+    """The periods that `blackouts_to_json` kept, sorted. Raises BlackoutError for the first that is none."""
+    if not isinstance(document, list):
+        raise BlackoutError(BlackoutProblem.NOT_A_PERIOD, str(document))
+    found = set()
+    for entry in document:
+        is_pair = isinstance(entry, list) and len(entry) == 2
+        if not is_pair or not all(isinstance(day, str) and _ISO_DAY.fullmatch(day) for day in entry):
+            raise BlackoutError(BlackoutProblem.NOT_A_PERIOD, str(entry))
+        first, last = entry
+        found.add(_period(first, last, f"{first} to {last}"))
+    return tuple(sorted(found))
+
+
+_ISO_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def _period(first: str, last: str, entry: str) -> Blackout:
+    period = Blackout(_day(first), _day(last))
+    if period.last < period.first:
+        raise BlackoutError(BlackoutProblem.NOT_ORDERED, entry)
+    return period
 
 
 def _day(text: str) -> date:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from itertools import islice, takewhile
 
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.outcome import build_order, plain_build
@@ -362,6 +363,6 @@ def _newest_full(known: Timetable, standing: Standing) -> tuple[Release, ...]:
 def _newest_hotpatch(known: Timetable, baseline: Release, have: Release | None) -> tuple[Release, ...]:
     """The newest hotpatch on B that is newer than what is there (hotpatches are cumulative)."""
     order = max(release_order(release) for release in (baseline, have) if release is not None)
-    newer = (release for release in known.out if release_order(release) > order and release.type in HOTPATCH_TYPES)
-    found = _newest([release for release in newer if release.kb_number and comes_through_windows_update(release)])
-    return () if found is None else (found,)
+    newer = takewhile(lambda release: release_order(release) > order, reversed(known.out))
+    hotpatches = (r for r in newer if r.type in HOTPATCH_TYPES and r.kb_number and comes_through_windows_update(r))
+    return tuple(islice(hotpatches, 1))

@@ -14,13 +14,13 @@ from django.views.decorators.http import require_GET, require_POST
 
 from audit.context import acting
 from audit.tags import Door
+from db.bounded import ListTooSlowError
 from people.forms import ActivityForm, PreferencesForm
 from people.models import Preferences
 from people.selectors.activity import activity_csv, activity_page
 from people.services import carry, end_sessions, note_export, save_preferences, sessions_of
 from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
-from vms.selectors import ListTooSlowError
 
 
 @require_GET
@@ -34,7 +34,7 @@ def account(request: PortalRequest) -> HttpResponse:
 @login_not_required
 @require_POST
 def set_preferences(request: PortalRequest) -> HttpResponse:
-    """Keep what was sent (all of it, or one field from a menu) and go back. What is no choice changes nothing."""
+    """Keep what was sent (all of it, or one field from a menu) and go back. A value that is not offered changes nothing."""
     target = request.POST.get("next", "/")
     if not url_has_allowed_host_and_scheme(target, {request.get_host()}, require_https=request.is_secure()):
         target = "/"

@@ -27,7 +27,6 @@ from simulation.train import (
 PATCHED_WITHIN = timedelta(days=30)
 ENOUGH_NIGHTS = 15  # whole nights on, of the 30 days, that make a machine "running"
 QUIET_FROM, QUIET_TO = time(22), time(4)
-SMALL_SET, SET_SHARE = 10, 5  # below ten machines one at a time, else a fifth
 UNFINISHED = timedelta(hours=2)  # how long a machine that never answered counts as at work, where it was told no end
 
 
@@ -36,7 +35,7 @@ class Rule(StrEnum):
 
     PAIRED_REGIONS = "paired regions at the same time"
     ZONES = "two zones of a region at the same time"
-    AVAILABILITY_SET = "too many of an availability set, or two update domains, at the same time"
+    AVAILABILITY_SET = "two machines of an availability set at the same time"
     SUBSCRIPTION = "a whole subscription at the same time"
     GROUP = "a whole anti-affinity group at the same time"
     OFF_PEAK = "work outside off-peak hours"
@@ -59,7 +58,6 @@ class Place:
     line: str
     zone: str = ""
     availability_set: str = ""
-    update_domain: int | None = None
     subscription: str = ""
     group: str = ""
     is_automatic: bool = True
@@ -203,7 +201,7 @@ def _check_side_by_side(places: Sequence[Place], works: Sequence[Work], findings
             value = getattr(place, name)
             going, size = at_work[name, value] if value else set(), sizes[name][value]
             if rule is Rule.AVAILABILITY_SET:
-                is_well = _is_set_well([places[other] for other in going], size)
+                is_well = len(going) <= 1
             else:
                 is_well = size < 2 or len(going) < size
             if not is_well:
@@ -212,16 +210,6 @@ def _check_side_by_side(places: Sequence[Place], works: Sequence[Work], findings
             if others:
                 names = ", ".join(sorted(places[other].name for other in others)[:5])
                 findings.violations.append(Violation(rule, work.begins, f"{place.name} beside {names}"))
-
-
-def _is_set_well(going: Sequence[Place], size: int) -> bool:
-    """Whether these of an availability set may be changed at once. A domain that nobody knows is one of its own."""
-    if len(going) <= 1:
-        return True
-    if size < SMALL_SET or len(going) * SET_SHARE > size:
-        return False
-    domains = {place.update_domain for place in going}
-    return len(domains) == 1 and None not in domains
 
 
 # --- when, and on whom -------------------------------------------------------------------------------------------

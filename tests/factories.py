@@ -6,8 +6,8 @@ import uuid
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import factory
 from django.contrib.auth.models import Group, User
+from factory import declarations as factory
 from factory.django import DjangoModelFactory
 
 from connectors.configuration import day_of, to_json

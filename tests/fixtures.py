@@ -13,12 +13,14 @@ from vms.models import ResourceGroup
 @pytest.fixture
 def resource_group(db: None) -> ResourceGroup:
     """Where the VMs of a test live: reader, operator and owner hold their roles here."""
-    return ResourceGroupFactory(name="rg-ours")
+    return ResourceGroupFactory.create(name="rg-ours")
 
 
 def _member(name: str, role: Role, resource_group: ResourceGroup) -> User:
-    user = UserFactory(username=name)
-    RoleAssignmentFactory(user=user, role=role.value, scope=Scope.RESOURCE_GROUP.value, resource_group=resource_group)
+    user = UserFactory.create(username=name)
+    RoleAssignmentFactory.create(
+        user=user, role=role.value, scope=Scope.RESOURCE_GROUP.value, resource_group=resource_group
+    )
     return user
 
 
@@ -43,22 +45,22 @@ def owner(resource_group: ResourceGroup) -> User:
 @pytest.fixture
 def chief(db: None) -> User:
     """Owner of everything: may also import."""
-    user = UserFactory(username="chief")
-    RoleAssignmentFactory(user=user, role=Role.OWNER.value)
+    user = UserFactory.create(username="chief")
+    RoleAssignmentFactory.create(user=user, role=Role.OWNER.value)
     return user
 
 
 @pytest.fixture
 def outsider(db: None) -> User:
     """Belongs to another group, owns another resource group, and must see nothing of ours."""
-    user = UserFactory(username="outsider")
-    others = GroupFactory(name="others")
+    user = UserFactory.create(username="outsider")
+    others = GroupFactory.create(name="others")
     user.groups.add(others)
-    RoleAssignmentFactory(
+    RoleAssignmentFactory.create(
         group=others,
         role=Role.OWNER.value,
         scope=Scope.RESOURCE_GROUP.value,
-        resource_group=ResourceGroupFactory(name="rg-theirs"),
+        resource_group=ResourceGroupFactory.create(name="rg-theirs"),
     )
     return user
 
@@ -66,4 +68,4 @@ def outsider(db: None) -> User:
 @pytest.fixture
 def staff(db: None) -> User:
     """An administrator."""
-    return UserFactory(username="staff", is_staff=True, is_superuser=True)
+    return UserFactory.create(username="staff", is_staff=True, is_superuser=True)

@@ -1,7 +1,8 @@
-"""What a browser would send of a page's form: its fields as they stand."""
+"""What a reader sees of a page, and what a browser would send of its forms: the fields as they stand."""
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -42,6 +43,11 @@ class _Fields(HTMLParser):
             self.is_inside = False
         if tag == "textarea":
             self.text = None
+
+
+def text_of(response: Any) -> str:
+    """What the page says, without its tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 def fields_of(response: Any, action: str) -> dict[str, list[str]]:

@@ -12,8 +12,8 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
+from tests.doors import DOORS, address
 from tests.factories import OperationFactory, RoleAssignmentFactory, UserFactory, VirtualMachineFactory
-from tests.test_doors import DOORS, address
 from updates.models import Operation
 from vms.choices import Role, Scope
 from vms.models import ResourceGroup, VirtualMachine

@@ -25,8 +25,6 @@ UNREAD = {
     "Meeting": "how an import treats a row; the report words it",
     "HealthVerdict": "what becomes of a rollout's member, which has a code",
     "Frequency": "a word of Azure's expression, which is shown as it stands",
-    "RowProblem": "written in English into the report of a command and of the admin site",
-    "FileProblem": "written in English into the report of a command and of the admin site",
     "KbProblem": "worded with the entry that is refused, in the form's field",
     "RollbackRefusal": "a code of an operation, worded as an error",
     "RunWork": "decides which of three sentences the review has",

@@ -23,8 +23,8 @@ from django.db import transaction
 from django.test import Client
 from django_filters import FilterSet
 
+from tests.doors import ADMIN_DOORS, BUTTONS, DOORS, address, admin_address
 from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, VirtualMachineFactory
-from tests.test_doors import ADMIN_DOORS, BUTTONS, DOORS, address, admin_address
 from ui.http import ServedRequest
 from updates.models import Operation, VmUpdateState
 from updates.services.workers import hear

@@ -28,7 +28,7 @@ def is_secret(path: str) -> bool:
 
 
 class KnownRowSelect(AutocompleteSelect):
-    """Django's, which looks up whatever was sent when it shows a form again: what is no id at all chooses nothing here."""
+    """Django's widget looks up whatever was sent when it shows a form again. Here a value that is not an id selects nothing."""
 
     def optgroups(self, name: str, value: Sequence[str], attrs: Any = None) -> Any:
         """The rows that are chosen."""
@@ -48,7 +48,7 @@ class KnownRows:
     def formfield_for_foreignkey(
         self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
     ) -> ModelChoiceField[Any]:
-        """Django's field, with our widget where it completes what is typed."""
+        """Django's field; with KnownRowSelect where the field completes what is typed."""
         if db_field.name in self.get_autocomplete_fields(request):  # type: ignore[attr-defined]  # of ModelAdmin
             kwargs["widget"] = KnownRowSelect(db_field, self.admin_site, using=kwargs.get("using"))  # type: ignore[attr-defined]  # of ModelAdmin
         field: ModelChoiceField[Any] = super().formfield_for_foreignkey(db_field, request, **kwargs)  # type: ignore[misc]  # of ModelAdmin
@@ -56,7 +56,7 @@ class KnownRows:
 
 
 class DatedChangeList(ChangeList):
-    """Django's, which reads the year of a date hierarchy without asking whether there can be such a year."""
+    """Django's list reads the year of a date hierarchy without checking that it is a possible year; this one checks."""
 
     def get_filters(self, request: HttpRequest) -> Any:
         """The filters of the address; a year that is none is a bad parameter like any other."""

@@ -1,6 +1,6 @@
 """What a reader prefers: language, theme, density and time zone, carried in cookies.
 
-Pages need no query for them, and they hold before anybody has signed in. What a user has chosen is stored elsewhere and
+Pages need no query for them, and they work before sign-in. What a user has chosen is stored elsewhere and
 put into these cookies at sign-in.
 """
 

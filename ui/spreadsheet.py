@@ -1,4 +1,4 @@
-"""CSV that spreadsheets open as it was meant: its letters, and no formulas."""
+"""CSV that spreadsheets open with the right characters and without running formulas."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _AGE_SECONDS = 24 * 60 * 60
 
 
 def watched(request: HttpRequest) -> list[UUID]:
-    """The operations that the reader waits for, the newest last. What is no id is nothing."""
+    """The operations that the reader waits for, the newest last. Values that are not ids are ignored."""
     found = []
     for part in request.COOKIES.get(WATCHING_COOKIE, "")[: MOST * 33].split("."):
         try:

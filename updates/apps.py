@@ -11,7 +11,8 @@ class UpdatesConfig(AppConfig):
     verbose_name = _("Updates")
 
     def ready(self) -> None:
-        """Follow what happens to machines on the floor below, and answer what its filters ask."""
+        """Follow what happens to machines on the floor below, answer what its filters ask, let pages show our words."""
+        from updates.badges import register_badges
         from updates.selectors.fleet import vms_lacking
         from updates.selectors.fleet_trouble import vms_in_trouble
         from updates.services.replacement import forget_replaced_machines
@@ -19,5 +20,6 @@ class UpdatesConfig(AppConfig):
         from vms.services.replacement import follow_replacements
 
         follow_replacements(forget_replaced_machines)
+        register_badges()
         tell_filter("lacks", vms_lacking)
         tell_filter("trouble", vms_in_trouble)

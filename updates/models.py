@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from audit.tags import Tag
 from audit.triggers import kept, kept_links
+from connectors.protocol import AssessmentSource
 from patching import terms
 from patching.lifecycle import IN_FLIGHT, TERMINAL
 from patching.terms import Audience, Channel, OperationState, ProductLine, RebootBehavior, ReleaseType, Verification
@@ -37,6 +38,7 @@ from vms.models import Connection, ResourceGroup, VirtualMachine
 
 IN_FLIGHT_STATES = sorted(state.value for state in IN_FLIGHT)
 _TERMINAL = sorted(state.value for state in TERMINAL)
+WELL_ENDED_STATES = [OperationState.SUCCEEDED.value, OperationState.COMPLETED_WITH_WARNINGS.value]
 
 
 # What a correction of a patch is kept of.
@@ -347,6 +349,10 @@ class VmUpdateState(models.Model):
     # Whether the machine says that hotpatches work on it (Azure: not ActionRequired).
     is_ready_for_hotpatches = models.BooleanField(default=True, db_default=True)
     last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
+    # Who made that assessment: an operation of this portal, or somebody else from whom it was taken over.
+    assessment_source = models.CharField(
+        max_length=20, default=AssessmentSource.PORTAL.value, db_default=AssessmentSource.PORTAL.value
+    )
     os_build = models.CharField(_("OS build"), max_length=20, blank=True)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
     # After a run that fell silent nobody knows what is installed: no installation until an assessment has answered.
@@ -402,11 +408,11 @@ class OperationQuerySet(models.QuerySet["Operation"]):
         return self.filter(state__in=_TERMINAL)
 
 
-class Lane(models.IntegerChoices):
+class Priority(models.IntegerChoices):
     """Whose turn it is: interactive first, then looks at what is in flight, then bulk starts."""
 
     INTERACTIVE = 0
-    LOOK = 1
+    OBSERVE = 1
     BULK = 2
 
 
@@ -414,7 +420,7 @@ class Operation(models.Model):
     """One long action on one VM. The id is activity id, ARM operation id and x-ms-request-id in one.
 
     `state` has one writer: `updates.engine.transition.transition`. `next_step_at` is start time, poll cadence, lease
-    and crash recovery at once. `plan` and `progress` are JSON of `patching.terms.InstallationPlan` and
+    and crash recovery at once. `payload` is what it carries to the machine (`updates.payloads`), `progress` is JSON of
     `connectors.protocol.Progress`; `verification_detail` lists what was expected and what was found.
     """
 
@@ -429,12 +435,12 @@ class Operation(models.Model):
     connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="+", db_index=False)
     kind = models.CharField(_("kind"), max_length=20, choices=OPERATION_KINDS)
     state = models.CharField(_("state"), max_length=30, choices=OPERATION_STATES, default=OperationState.QUEUED.value)
-    lane = models.PositiveSmallIntegerField(choices=Lane, default=Lane.INTERACTIVE)
+    priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.INTERACTIVE)
     is_bulk = models.BooleanField(default=False)
     bucket = models.CharField(
         max_length=100, blank=True, default="", db_default=""
     )  # the budget besides its connection's
-    plan = models.JSONField(null=True, blank=True)
+    payload = models.JSONField(null=True, blank=True)
     handle = models.TextField(blank=True)
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -472,14 +478,14 @@ class Operation(models.Model):
         verbose_name = _("operation")
         verbose_name_plural = _("operations")
         indexes = [
-            # A claim takes a share of each connection and of each budget that is not dry, in the order of the lanes.
+            # A claim takes a share of each connection and of each budget that is not dry, in the order of priority.
             models.Index(
-                fields=["connection", "bucket", "lane", "next_step_at"],
+                fields=["connection", "bucket", "priority", "next_step_at"],
                 condition=Q(state=OperationState.QUEUED.value),
                 name="updates_operation_queued",
             ),
             models.Index(
-                fields=["connection", "lane", "next_step_at"],
+                fields=["connection", "priority", "next_step_at"],
                 condition=Q(state__in=IN_FLIGHT_STATES),
                 name="updates_operation_in_flight",
             ),
@@ -527,8 +533,7 @@ class Operation(models.Model):
     @property
     def is_contradicted(self) -> bool:
         """Whether it reported success, and a later look found otherwise: neither a success nor a failure."""
-        reported = self.state in {OperationState.SUCCEEDED, OperationState.COMPLETED_WITH_WARNINGS}
-        return reported and self.verification == Verification.CONTRADICTED
+        return self.state in WELL_ENDED_STATES and self.verification == Verification.CONTRADICTED
 
 
 class PatchResult(models.Model):
@@ -729,6 +734,7 @@ class MaintenanceConfiguration(models.Model):
     `starts_on` and `starts_at` are the wall clock of `time_zone` (a Windows id). `scope` narrows the dynamic members by
     names of the list's filters and `tag_name`/`tag_value`; empty: static members only. `next_run_at` is what the
     scheduler waits for. For `catch_up_hours` after a window machines that were off in it are updated once they run.
+    `updates.selectors.maintenance` reads what is kept as JSON.
     """
 
     name = models.CharField(_("name"), max_length=100, unique=True)
@@ -834,8 +840,7 @@ class Rollout(models.Model):
     wave_count = models.PositiveIntegerField(default=0)
     # When it was made; machines may be removed since.
     vm_count = models.PositiveIntegerField(_("machines"), default=0, db_default=0)
-    # Its waves in order, split among lanes that go side by side: phase, first and last wave of each, where it is, and
-    # when that wave ended.
+    # Its waves in order, split among lanes that go side by side: a `patching.rollout.LaneState` each.
     lanes = models.JSONField(default=list)
     # Rings are groups of machines in an order that a person chose, by name. Only what was installed without trouble in
     # the rings before reaches the next one: `proven`, none in the first.
@@ -884,10 +889,10 @@ class Rollout(models.Model):
                     "finished_at",
                 ),
                 moves={
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'paused'": Tag.ROLLOUT_PAUSE,
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'running'": Tag.ROLLOUT_RESUME,
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'ended'": Tag.ROLLOUT_END,
-                    "was->>'status' <> is_now->>'status' AND is_now->>'status' = 'finished'": Tag.ROLLOUT_FINISH,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.PAUSED.value}'": Tag.ROLLOUT_PAUSE,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.RUNNING.value}'": Tag.ROLLOUT_RESUME,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.ENDED.value}'": Tag.ROLLOUT_END,
+                    f"was->>'status' <> is_now->>'status' AND is_now->>'status' = '{RolloutState.FINISHED.value}'": Tag.ROLLOUT_FINISH,
                     "was->>'forgiven' <> is_now->>'forgiven'": Tag.ROLLOUT_FORGIVE,
                 },
                 keys={

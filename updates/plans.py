@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, RebootSetting
@@ -26,21 +26,66 @@ def plan_to_json(plan: InstallationPlan) -> dict[str, Any]:
     }
 
 
+T = TypeVar("T")
+
+
+class PlanError(ValueError):
+    """What is kept is no plan; `entry` names the field that cannot be read."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__(f"no plan: {entry}")
+        self.entry = entry
+
+
 def plan_from_json(document: Mapping[str, Any]) -> InstallationPlan:
-    """The plan that `plan_to_json` wrote."""
-    published = document["max_patch_publish_date"]
+    """The plan that `plan_to_json` wrote. Raises PlanError naming the first field that is missing or of another kind."""
+    if not isinstance(document, Mapping):
+        raise PlanError(str(document))
     return InstallationPlan(
-        classifications=frozenset(Classification(name) for name in document["classifications"]),
-        kb_numbers_to_include=tuple(document["kb_numbers_to_include"]),
-        kb_numbers_to_exclude=tuple(document["kb_numbers_to_exclude"]),
-        exclude_kbs_requiring_reboot=document["exclude_kbs_requiring_reboot"],
-        max_patch_publish_date=date.fromisoformat(published) if published else None,
-        patch_name_masks_to_include=tuple(document["patch_name_masks_to_include"]),
-        patch_name_masks_to_exclude=tuple(document["patch_name_masks_to_exclude"]),
-        reboot_setting=RebootSetting(document["reboot_setting"]),
-        maximum_duration=timedelta(seconds=document["maximum_duration_seconds"]),
-        guard_overrides=tuple(document["guard_overrides"]),
+        classifications=_read(document, "classifications", _classifications),
+        kb_numbers_to_include=_read(document, "kb_numbers_to_include", _texts),
+        kb_numbers_to_exclude=_read(document, "kb_numbers_to_exclude", _texts),
+        exclude_kbs_requiring_reboot=_read(document, "exclude_kbs_requiring_reboot", _yes_or_no),
+        max_patch_publish_date=_read(document, "max_patch_publish_date", _day_or_none),
+        patch_name_masks_to_include=_read(document, "patch_name_masks_to_include", _texts),
+        patch_name_masks_to_exclude=_read(document, "patch_name_masks_to_exclude", _texts),
+        reboot_setting=_read(document, "reboot_setting", RebootSetting),
+        maximum_duration=_read(document, "maximum_duration_seconds", _seconds),
+        guard_overrides=_read(document, "guard_overrides", _texts),
     )
+
+
+def _read(document: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:
+    try:
+        return read(document[name])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise PlanError(name) from None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise TypeError(value)
+    return tuple(value)
+
+
+def _classifications(value: Any) -> frozenset[Classification]:
+    return frozenset(Classification(name) for name in _texts(value))
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _day_or_none(value: Any) -> date | None:
+    return None if value is None else date.fromisoformat(value)
+
+
+def _seconds(value: Any) -> timedelta:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(value)
+    return timedelta(seconds=value)
 
 
 def order_to_json(order: RollbackOrder) -> dict[str, Any]:
@@ -57,7 +102,7 @@ def order_from_json(document: Mapping[str, Any]) -> RollbackOrder:
     """The order that `order_to_json` wrote."""
     return RollbackOrder(
         uninstall_kbs=tuple(document["uninstall_kbs"]),
-        target_kb=document["target_kb"],
-        target_build=document["target_build"],
-        must_install_target=document["must_install_target"],
+        target_kb=str(document["target_kb"]),
+        target_build=str(document["target_build"]),
+        must_install_target=bool(document["must_install_target"]),
     )

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from audit.services import prune_events
-from updates.engine.sweep import ALL_LANES, INTERACTIVE_LANES
+from updates.engine.sweep import ALL_PRIORITIES, INTERACTIVE_PRIORITIES
 from updates.engine.sweep import sweep as sweep_operations
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
@@ -26,15 +26,16 @@ from vms.tasks import send_wake_up
 
 log = structlog.get_logger(__name__)
 
-LANES = {"interactive": INTERACTIVE_LANES, "all": ALL_LANES}
+# What a worker takes (WORKER_LANES, docs/scaling.md), as priorities.
+LANES = {"interactive": INTERACTIVE_PRIORITIES, "all": ALL_PRIORITIES}
 QUEUES = {"interactive": "interactive", "all": "bulk"}
 
 
 @shared_task(name="updates.tasks.sweep")
 def sweep(lanes: str = "interactive") -> None:
     """Work on due operations: `interactive` leaves bulk starts alone, `all` takes everything, and hands out what waits."""
-    beat()
-    sweep_operations(lanes=LANES[lanes], kinds=settings.WORKER_KINDS, is_waiting=False)
+    touch_heartbeat()
+    sweep_operations(priorities=LANES[lanes], connection_kinds=settings.WORKER_KINDS, is_waiting=False)
 
 
 @shared_task(name="updates.tasks.schedule")
@@ -61,7 +62,7 @@ def prune() -> None:
     log.info("history_pruned", removed=removed)
 
 
-def beat() -> None:
+def touch_heartbeat() -> None:
     """Tell the supervisor that Celery delivered a sweep to this worker."""
     if settings.WORKER_HEARTBEAT_FILE:
         Path(settings.WORKER_HEARTBEAT_FILE).touch()

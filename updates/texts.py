@@ -23,6 +23,7 @@ from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import BlackoutProblem, Frequency, RecurrenceProblem
 from patching.release_files import FileProblem, RowProblem
+from patching.scope import ScopeProblem
 from patching.selection import HoldReason, PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.track import Contradiction, OffTrainReason
@@ -121,6 +122,11 @@ ERRORS: dict[ErrorCode, ErrorText] = {
             "It is not sent again, so nothing runs twice. An assessment has been queued that finds out what is installed."
         ),
     ),
+    ErrorCode.PAYLOAD_UNREADABLE: ErrorText(
+        _("The portal cannot read what this operation was to do."),
+        _("The technical detail says why. It was kept by another version of the portal, or changed by hand."),
+        _("Ask for it again."),
+    ),
     ErrorCode.CONNECTOR_UNREACHABLE: ErrorText(
         _("The machine could not be reached."),
         _("Check that it is running and on the network."),
@@ -163,6 +169,10 @@ ERRORS: dict[ErrorCode, ErrorText] = {
     ErrorCode.VM_UNSUPPORTED: ErrorText(
         _("This operating system is not supported."),
         _("Hotpatch Portal knows Windows Server 2022 and 2025 by their image or their OS build."),
+    ),
+    ErrorCode.VM_GONE: ErrorText(
+        _("The machine is gone: its connection lists it no more, so the portal starts nothing on it by itself."),
+        _("If it still exists, sync the inventory of its connection; the next list that names it brings it back."),
     ),
     ErrorCode.VM_AWAITING_ASSESSMENT: ErrorText(
         _("The last installation stopped answering, so it is not known what is installed."),
@@ -324,6 +334,10 @@ ROLLOUT_REASONS: dict[str, Text] = {
         _("Waits for off-peak hours (%(hours)s on each machine's own clock) of the machines of this wave.")
     ),
     RolloutReason.BLACKOUT: _("Waits: in a blackout of its configuration nothing starts, nor what would run into one."),
+    RolloutReason.UNREADABLE: _("What is recorded of it cannot be read, so nothing further is started."),
+    RolloutReason.CONFIGURATION_UNREADABLE: _(
+        "Its maintenance configuration cannot be read; nothing is started until it is corrected there."
+    ),
     RolloutReason.BESIDE_OTHERS: _(
         "Waits for machines that must not be changed at the same time: of the paired region, another zone, or one group."
     ),
@@ -375,6 +389,15 @@ BLACKOUT_PROBLEMS: dict[BlackoutProblem, Text] = {
     BlackoutProblem.NOT_ORDERED: _("“%(entry)s” ends before it begins."),
     BlackoutProblem.YEAR_OUT_OF_RANGE: _("“%(entry)s” is outside of the years 2000 to 2100."),
 }
+
+SCOPE_PROBLEMS: dict[ScopeProblem, Text] = {
+    ScopeProblem.NOT_A_SCOPE: _("“%(entry)s” does not describe machines."),
+    ScopeProblem.UNKNOWN_NAME: _("“%(entry)s” is nothing that machines can be chosen by."),
+    ScopeProblem.BAD_VALUE: _("“%(entry)s” cannot be compared."),
+    ScopeProblem.TAG_MISSING: _("The value “%(entry)s” has no tag."),
+}
+PLAN_UNREADABLE = _("“%(entry)s” is missing or cannot be read.")
+ZONE_UNKNOWN = _("“%(entry)s” is no time zone of Windows.")
 
 # What a dynamic scope is made of.
 SCOPE_LABELS: dict[str, Text] = {

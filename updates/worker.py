@@ -42,7 +42,12 @@ def _run() -> None:
     while not _stop.wait(PERIOD_SECONDS):
         try:
             close_old_connections()
-            sweep(lanes=LANES[settings.WORKER_LANES], kinds=settings.WORKER_KINDS, seconds=10, is_waiting=False)
+            sweep(
+                priorities=LANES[settings.WORKER_LANES],
+                connection_kinds=settings.WORKER_KINDS,
+                seconds=10,
+                is_waiting=False,
+            )
             # Imports come by message; with the broker away this timer takes them on.
             work_on_imports(seconds=PERIOD_SECONDS, most_bytes=None if settings.WORKER_LANES == "all" else SMALL_BYTES)
             if time.monotonic() >= tell_at:

@@ -13,5 +13,8 @@ class VmsConfig(AppConfig):
     verbose_name = _("Virtual machines")
 
     def ready(self) -> None:
-        """Queries here and on the floors above ask by arrays."""
+        """Queries here and on the floors above ask by arrays; pages show our words."""
+        from vms.badges import register_badges
+
         register_lookups()
+        register_badges()

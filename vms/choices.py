@@ -158,6 +158,8 @@ HOTPATCH_TRACKS = [
     (HotpatchTrack.NEWER_THAN_CATALOGUE.value, _("Newer than the catalog")),
     (HotpatchTrack.UNKNOWN.value, _("Unknown")),
 ]
+# Whether the connection of a machine still lists it.
+GONE_STATES = [("no", _("Not shown")), ("yes", _("Only these"))]
 CONDITIONS = [
     (Condition.ON_TRACK.value, _("On the hotpatch track")),
     (Condition.LACKS_CRITICAL.value, _("Lacks Critical or Security updates")),

@@ -13,10 +13,12 @@ from django import forms
 from django.core.validators import ProhibitNullCharactersValidator, RegexValidator
 from django.utils.translation import gettext_lazy as _
 
+from db.bounded import count_up_to
 from patching.terms import ON_TRACK_WORDS, Classification
 from ui.widgets import QuickSelect
 from vms.choices import (
     CONDITIONS,
+    GONE_STATES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
     PATCHERS,
@@ -30,7 +32,7 @@ from vms.choices import (
 )
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
-from vms.selectors import FilterOptions, filter_options, search_by_name
+from vms.selectors import MAX_COUNT, FilterOptions, filter_options, search_by_name
 from vms.tags import HasTag
 from vms.texts import SELECTION_PROBLEMS, Text
 
@@ -84,7 +86,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     """Search words and exact filters.
 
     What cannot be read filters nothing: the list says so (`problems`), and what acts takes no machine then
-    (`vms.selection`). Connections and subscriptions are those that the reader may see.
+    (`vms.selection`). Machines that are gone are left out unless they are asked for. Connections and subscriptions are those that the reader may see.
     """
 
     q = django_filters.CharFilter(label=_("Search by name"), method="keep_for_search", max_length=200)
@@ -117,6 +119,13 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     location = django_filters.CharFilter(label=_("Location"), method="in_location", max_length=60)
     power_state = django_filters.ChoiceFilter(
         label=_("Power state"), choices=POWER_STATES, empty_label=_("All"), widget=QuickSelect
+    )
+    gone = django_filters.ChoiceFilter(
+        label=_("Gone machines"),
+        choices=GONE_STATES,
+        empty_label=_("Not shown"),
+        widget=QuickSelect,
+        method="that_are_gone",
     )
     product_line = django_filters.ChoiceFilter(
         label=_("Product line"), choices=PRODUCT_LINES, empty_label=_("All"), widget=QuickSelect
@@ -203,11 +212,37 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     @property
     def is_active(self) -> bool:
-        """Whether anything narrows the list."""
-        return self.form.is_bound and any(self.form.cleaned_data.values())
+        """Whether anything narrows the list further than it is without an address."""
+        return self.form.is_bound and any(
+            value for name, value in self.form.cleaned_data.items() if (name, value) != ("gone", "no")
+        )
+
+    @property
+    def shows_gone(self) -> bool:
+        """Whether the machines are asked for that are gone, and no others."""
+        return bool(self.form.is_bound and self.form.cleaned_data.get("gone") == "yes")
+
+    def filter_queryset(self, queryset: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
+        """The VMs that every filter leaves; of those that are gone none, or no others."""
+        found: VirtualMachineQuerySet = super().filter_queryset(queryset)
+        return found.filter(gone_at__isnull=not self.shows_gone)
+
+    def count_gone(self) -> int:
+        """How many machines that are gone match everything else, up to one more than a list counts; 0 where they are shown.
+
+        One query of an index that has no others. Raises `db.bounded.ListTooSlowError`.
+        """
+        if self.shows_gone:
+            return 0
+        found: VirtualMachineQuerySet = super().filter_queryset(self.queryset.order_by())
+        return count_up_to(search_by_name(found.filter(gone_at__isnull=False), self.words), MAX_COUNT + 1)
 
     def keep_for_search(self, queryset: VirtualMachineQuerySet, _name: str, _value: str) -> VirtualMachineQuerySet:
         """Search is the selector's: it decides how many matches are sorted."""
+        return queryset
+
+    def that_are_gone(self, queryset: VirtualMachineQuerySet, _name: str, _value: str) -> VirtualMachineQuerySet:
+        """`filter_queryset` does it: without an answer, too, the machines that are gone are left out."""
         return queryset
 
     # Group ids instead of joins: each of these filters then reads an index of the list in its order.
@@ -248,6 +283,9 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 @cache
 def _form_class() -> type[forms.Form]:
     fields = {name: each.field for name, each in deepcopy(VmFilter.base_filters).items()}
+    # An address may say "no"; the form leaves it out, and the address short.
+    gone = fields["gone"]
+    gone.widget.choices = [(value, label) for value, label in gone.choices if value != "no"]
     return type("VmFilterForm", (forms.Form,), fields)
 
 

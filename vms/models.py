@@ -48,6 +48,7 @@ from patching.terms import (
 from vms import import_models  # noqa: F401 (the tables of the importer belong to this app)
 from vms.choices import (
     ASSESSMENT_MODES,
+    GRADES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
     PATCH_MODES,
@@ -198,6 +199,14 @@ class Connection(models.Model):
     def grade(self) -> Grade | None:
         """How real it is; None where nobody knows its kind."""
         return KINDS[self.kind].grade if self.kind in KINDS else None
+
+    @property
+    def grade_words(self) -> str:
+        """How real it is, in words, with the day of the report where there is one; empty where nobody knows its kind."""
+        if self.grade is None:
+            return ""
+        words, day = str(dict(GRADES)[self.grade.value]), KINDS[self.kind].qualified_on
+        return f"{words} ({day:%Y-%m-%d})" if day and self.grade is Grade.QUALIFIED else words
 
     @property
     def trouble(self) -> Trouble | None:
@@ -463,16 +472,21 @@ def _counting(name: str, operation: pgtrigger.Operation, rows: str, **tables: st
     )
 
 
+# Machines that are gone count nowhere.
 COUNTING = (
-    _counting("words_added", pgtrigger.Insert, "SELECT KEYS, 1 AS machines FROM added", new="added"),
+    _counting(
+        "words_added", pgtrigger.Insert, "SELECT KEYS, 1 AS machines FROM added WHERE gone_at IS NULL", new="added"
+    ),
     _counting(
         "words_moved",
         pgtrigger.Update,
-        "SELECT KEYS, 1 AS machines FROM added UNION ALL SELECT KEYS, -1 FROM gone",
+        "SELECT KEYS, 1 AS machines FROM added WHERE gone_at IS NULL UNION ALL SELECT KEYS, -1 FROM gone WHERE gone_at IS NULL",
         old="gone",
         new="added",
     ),
-    _counting("words_removed", pgtrigger.Delete, "SELECT KEYS, -1 AS machines FROM gone", old="gone"),
+    _counting(
+        "words_removed", pgtrigger.Delete, "SELECT KEYS, -1 AS machines FROM gone WHERE gone_at IS NULL", old="gone"
+    ),
 )
 
 
@@ -624,7 +638,7 @@ class VirtualMachine(models.Model):
                 fields=["resource_group", "name", "id"],
                 include=[
                     *("connection", "location", "power_state", "patcher", "product_line"),
-                    *("update_status", "hotpatch_status", "hotpatch_track"),
+                    *("update_status", "hotpatch_status", "hotpatch_track", "gone_at"),
                 ],
                 name="vms_vm_group_name",
             ),
@@ -651,6 +665,13 @@ class VirtualMachine(models.Model):
                 fields=["connection", "name"], condition=Q(tags__has_tag="simulate"), name="vms_vm_misfortune"
             ),
             models.Index(fields=["id"], condition=Q(are_words_due=True), name="vms_vm_words_due"),
+            # the machines that are gone, which are few
+            models.Index(
+                fields=["name", "id"],
+                include=["resource_group", "connection"],
+                condition=Q(gone_at__isnull=False),
+                name="vms_vm_gone",
+            ),
         ]
         triggers = [
             pgtrigger.Trigger(
@@ -734,7 +755,7 @@ class VirtualMachine(models.Model):
 
 
 class Counted(models.Model):
-    """Words that machines share, and how many machines have them."""
+    """Words that machines share, and how many machines have them; machines that are gone are not counted."""
 
     connection = models.ForeignKey(
         Connection, on_delete=models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
@@ -838,6 +859,7 @@ FACT_FIELDS = (
     "scale_set_orchestration",
     "time_zone",
     "health_probe",
+    "gone_at",
 )
 _FactsEvent: Any = pghistory.create_event_model(
     VirtualMachine,

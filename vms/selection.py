@@ -16,10 +16,10 @@ from django.core.exceptions import EmptyResultSet
 from django.http import QueryDict
 
 from db.arrays import array
+from db.bounded import ListTooSlowError, fetch_bounded
 from vms.choices import HOTPATCH_TRACKS, UPDATE_STATUSES, Role, SelectionProblem
 from vms.filters import Problem, VmFilter
 from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
-from vms.selectors import ListTooSlowError, fetch_bounded
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -163,7 +163,7 @@ class AskedSelection:
 
     @property
     def is_nothing_ticked(self) -> bool:
-        """Whether nothing is wrong but that nobody has said which machines."""
+        """Whether the only thing missing is a choice of machines."""
         return [problem.kind for problem in self.problems] == [P.NOTHING_TICKED]
 
     @property

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from connectors.configuration import Wrong
 from connectors.protocol import Capability
 from connectors.registry import Trouble, TroubleCode
+from connectors.secrets import variable_of
 from patching.probes import ProbeProblem
 from patching.settings_rules import SettingsProblem
 from vms.choices import SelectionProblem
@@ -110,8 +111,6 @@ CONFIG_FIELDS: dict[str, tuple[Text, Text]] = {
 CAPABILITIES: dict[Capability, Text] = {
     Capability.SETTINGS: _("change patch settings"),
     Capability.UNINSTALL: _("uninstall updates (roll back)"),
-    Capability.RESTART: _("restart machines"),
-    Capability.CANCEL: _("stop a run"),
     Capability.INSTALLED_UPDATES: _("list installed updates"),
 }
 CONFIG_PROBLEMS: dict[Wrong, Text] = {
@@ -129,7 +128,10 @@ CONFIG_PROBLEMS: dict[Wrong, Text] = {
 _TROUBLES: dict[TroubleCode, Text] = {
     TroubleCode.UNKNOWN_KIND: _("This portal has no connector of the kind “%(detail)s”."),
     TroubleCode.EXTRA_MISSING: _("What this kind needs is not installed. Run: %(detail)s"),
-    TroubleCode.SECRET_MISSING: _("A secret is missing. %(detail)s"),
+    TroubleCode.SECRET_MISSING: _(
+        "The secret %(detail)s is missing. Set %(variable)s in the portal's environment, or %(variable)s_FILE to the path of a "
+        "file that holds it."
+    ),
     TroubleCode.BROKEN: _("Its connector cannot be loaded: %(detail)s"),
 }
 
@@ -137,7 +139,7 @@ _TROUBLES: dict[TroubleCode, Text] = {
 def trouble_words(trouble: Trouble) -> list[str]:
     """Why a connection cannot be used, a sentence for each thing to mend."""
     if trouble.code is not TroubleCode.CONFIGURATION:
-        return [str(_TROUBLES[trouble.code]) % {"detail": trouble.detail}]
+        return [str(_TROUBLES[trouble.code]) % {"detail": trouble.detail, "variable": variable_of(trouble.detail)}]
     sentences = []
     for problem in trouble.problems:
         label = capfirst(str(CONFIG_FIELDS.get(problem.field, (problem.field, ""))[0]))

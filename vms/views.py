@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from audit.context import acting
 from audit.tags import Door
+from db.bounded import ListTooSlowError
 from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
@@ -22,7 +23,6 @@ from vms.models import Grants, ImageCatalogEntry, VirtualMachine
 from vms.selectors import (
     DEFAULT_ORDER,
     ORDERS,
-    ListTooSlowError,
     csv_lines,
     eligibility_of,
     may_create_vms,
@@ -48,9 +48,10 @@ def vm_list(request: PortalRequest) -> HttpResponse:
     order = order if order in ORDERS else DEFAULT_ORDER
     try:
         page = vm_page(filters.qs, words=filters.words, order=order, cursor=request.GET.get("cursor", ""))
+        gone = filters.count_gone()
     except ListTooSlowError:
-        page = None
-    context = {"filters": filters, "page": page, "order": order}
+        page, gone = None, 0
+    context = {"filters": filters, "page": page, "order": order, "gone": gone}
     return render_page(request, "vms/list.html", context, partials={"vm-table"})
 
 

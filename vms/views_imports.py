@@ -85,7 +85,7 @@ def import_answers(request: PortalRequest, pk: UUID) -> StreamingHttpResponse:
 def import_cancel(request: PortalRequest, pk: UUID) -> HttpResponse:
     """End an import of which nothing was taken over yet."""
     _for_owners_of_everything(request)
-    if cancel_import(job_id=job_or_404(pk).pk):
+    if cancel_import(job_id=job_or_404(pk).pk, cancelled_by=request.user):
         messages.success(request, _("The import was cancelled. Nothing was changed."))
     else:
         messages.error(request, _("It cannot be cancelled any more: machines have been imported, or it is over."))

@@ -5,7 +5,6 @@ Who may see an event is a table of docs/rules.md (Activity).
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Iterator
@@ -13,26 +12,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import EmptyResultSet
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Lower
 
 from audit.models import AuditEvent
 from audit.selectors import Entry, in_words
 from audit.tags import Tag
+from db.bounded import ListTooSlowError
+from db.paging import Cursor, Order, Page, page_of, rows_beyond
 from ui.spreadsheet import BYTE_ORDER_MARK, harmless
 from vms.choices import Role
 from vms.models import Grants, ResourceGroup, VirtualMachine
-from vms.selectors import ListTooSlowError, fetch_bounded
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-PAGE_SIZE = 50
 EXPORT_BLOCK = 500
 MAX_EXPORTED = 100_000
 MAX_NAMESAKES = 20  # machines of one name whose events an object's name finds
-LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,82 +43,17 @@ class Asked:
     until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place between two events, opaque in addresses; what is not our own text is no place."""
-
-    at: datetime
-    pk: int
-    is_backward: bool = False
-
-    def __str__(self) -> str:
-        text = f"{self.at.isoformat()} {self.pk} {int(self.is_backward)}"
-        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-    @classmethod
-    def parse(cls, text: str) -> Place | None:
-        """The place that an address names, if it is one."""
-        try:
-            at, pk, is_backward = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(" ")
-            found = cls(datetime.fromisoformat(at), int(pk), is_backward == "1")
-        except (ValueError, UnicodeError):
-            return None
-        return found if found.at.tzinfo is not None and 0 < found.pk <= LARGEST_ID else None
-
-    @property
-    def beyond(self) -> Q:
-        """The events on its far side."""
-        if self.is_backward:
-            return Q(at__gte=self.at) & (Q(at__gt=self.at) | Q(pk__gt=self.pk))
-        return Q(at__lte=self.at) & (Q(at__lt=self.at) | Q(pk__lt=self.pk))
+NEWEST_FIRST = Order.of(AuditEvent, "newest", "-at", "-id")
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityPage:
-    """Some events, the newest first, and the places before and after them (empty: there is nothing there)."""
-
-    entries: tuple[Entry, ...]
-    previous: str = ""
-    next: str = ""
-
-
-def activity_page(*, reader: User, asked: Asked, cursor: str = "") -> ActivityPage:
+def activity_page(*, reader: User, asked: Asked, cursor: str = "") -> Page[Entry]:
     """One page of what the reader may see, whose cost grows neither with the page number nor with the number of events.
 
-    Raises `vms.selectors.ListTooSlowError` where the filters together find too little too far back.
+    Raises `db.bounded.ListTooSlowError` where the filters together find too little too far back.
     """
-    place = Place.parse(cursor)
-    rows = _read(_branches(reader, asked), place, PAGE_SIZE + 1)
-    is_backward = place is not None and place.is_backward
-    has_more = len(rows) > PAGE_SIZE
-    rows = rows[:PAGE_SIZE]
-    if is_backward:
-        rows.reverse()
-    has_previous = has_more if is_backward else place is not None
-    has_next = is_backward or has_more
-    return ActivityPage(
-        tuple(in_words(rows)),
-        previous=str(Place(rows[0].at, rows[0].pk, is_backward=True)) if rows and has_previous else "",
-        next=str(Place(rows[-1].at, rows[-1].pk)) if rows and has_next else "",
-    )
-
-
-def _read(branches: list[QuerySet[AuditEvent]], place: Place | None, limit: int) -> list[AuditEvent]:
-    """The first events beyond the place: each branch goes through an index of its own order, and their heads are merged."""
-    is_backward = place is not None and place.is_backward
-    order = ("at", "id") if is_backward else ("-at", "-id")
-    heads = [
-        (branch.filter(place.beyond) if place else branch).order_by(*order).values_list("id", "at")[:limit]
-        for branch in branches
-    ]
-    ids: set[int] = set()
-    first, *others = heads
-    query = first.union(*others).order_by(*order)[:limit] if others else first
-    try:
-        ids = {row[0] for row in fetch_bounded(*query.query.sql_with_params())}
-    except EmptyResultSet:
-        return []
-    return list(AuditEvent.objects.filter(pk__in=ids).order_by(*order))
+    events = AuditEvent.objects.all()
+    page = page_of(events, order=NEWEST_FIRST, cursor=cursor, among=_branches(reader, asked))
+    return Page(tuple(in_words(page.rows)), page.previous, page.next)
 
 
 def _branches(reader: User, asked: Asked) -> list[QuerySet[AuditEvent]]:
@@ -182,11 +114,11 @@ def activity_csv(*, reader: User, asked: Asked) -> Iterator[str]:
     buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(EXPORTED)
-    place, written = None, 0
+    events, place, written = AuditEvent.objects.all(), None, 0
     branches = _branches(reader, asked)
     while written < MAX_EXPORTED:
         try:
-            rows = _read(branches, place, EXPORT_BLOCK)
+            rows = rows_beyond(events, order=NEWEST_FIRST, place=place, limit=EXPORT_BLOCK, among=branches)
         except ListTooSlowError:
             writer.writerow(["# the next rows took too long to find; narrow the list down"])
             yield buffer.getvalue()
@@ -199,7 +131,7 @@ def activity_csv(*, reader: User, asked: Asked) -> Iterator[str]:
         if len(rows) < EXPORT_BLOCK:
             return
         written += len(rows)
-        place = Place(rows[-1].at, rows[-1].pk)
+        place = Cursor.at(rows[-1], NEWEST_FIRST, is_backward=False)
     writer.writerow([f"# the first {MAX_EXPORTED} rows; narrow the list down for the others"])
     yield buffer.getvalue()
 

@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.browser.steps import addresses
+
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_FLAGS = [
     "--disable-gpu",
@@ -193,3 +195,12 @@ def page(new_context: OpenContext) -> Page:
 def page_without_js(new_context: OpenContext) -> Page:
     """A signed-in page without JavaScript."""
     return new_context(java_script_enabled=False).new_page()
+
+
+@pytest.fixture(scope="session")
+def pages(browser: Browser, stack: Stack, signed_in: dict[str, object]) -> dict[str, str]:
+    """One address of each of our page templates, by a name of its own."""
+    context = browser.new_context(base_url=stack.url, storage_state=signed_in)  # type: ignore[arg-type]
+    found = addresses(context.new_page())
+    context.close()
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import OpenContext, Stack
-from tests.browser.test_accessibility import pages, visit, with_preferences  # noqa: F401 (pages is a fixture)
+from tests.browser.steps import visit, with_preferences
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "screenshots"
@@ -23,7 +23,7 @@ README = {"list", "compliance", "operation", "calendar"}
 def test_take_every_page(
     new_context: OpenContext,
     stack: Stack,
-    pages: dict[str, str],  # noqa: F811 (a fixture)
+    pages: dict[str, str],
     language: str,
     theme: str,
     width: int,

@@ -6,8 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenContext
-from tests.browser.test_accessibility import make_configuration
-from tests.browser.test_journey import RUN_MS, open_updates
+from tests.browser.steps import RUN_MS, make_configuration, open_updates
 
 pytestmark = pytest.mark.browser
 

@@ -9,15 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Stack
-
-# An assessment takes about 3 s in the demo, an installation 10 to 25.
-RUN_MS = 60_000
-
-
-def open_updates(page: Page, name: str) -> None:
-    page.goto(f"/virtual-machines/?q={name}")
-    page.get_by_role("link", name=name, exact=True).click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(f"{name} | Updates")
+from tests.browser.steps import RUN_MS, open_updates, wait_until_machines_have_them
 
 
 def row(page: Page, text: str) -> str:
@@ -131,16 +123,6 @@ def test_the_stories_of_the_demo(page: Page, stack: Stack) -> None:
     }.items():
         open_updates(page, name)
         expect(page.locator("#blade")).to_contain_text(words, timeout=RUN_MS)
-
-
-def wait_until_machines_have_them(page: Page) -> None:
-    """Look at the machines whose settings are not as wanted until there are none."""
-    for _look in range(60):
-        page.goto("/virtual-machines/?settings=differ")
-        if page.get_by_role("heading", name="No virtual machine matches").count():
-            return
-        page.wait_for_timeout(1_000)
-    raise AssertionError("settings do not arrive")
 
 
 def test_settings_of_a_selection(page: Page) -> None:

@@ -12,8 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenContext, Stack
-from tests.browser.test_accessibility import pages, visit  # noqa: F401 (pages is a fixture)
-from tests.browser.test_journey import RUN_MS, open_updates
+from tests.browser.steps import RUN_MS, open_updates, visit
 
 pytestmark = pytest.mark.browser
 MAX_PAGE_BYTES = 150_000
@@ -23,22 +22,26 @@ CONTROLS = """() => [...document.querySelectorAll("main a[href], main button, ma
     .map((e) => e.name || e.textContent.trim() || e.getAttribute("aria-label"))"""
 
 
-@pytest.mark.parametrize("width", [320, 720], ids=["320px", "200%"])
-def test_small_and_zoomed_without_loss(new_context: OpenContext, pages: dict[str, str], width: int) -> None:  # noqa: F811
+def test_small_and_zoomed_without_loss(new_context: OpenContext, pages: dict[str, str]) -> None:
     """At 320 px, and at 200 % on a screen of 1440: nothing to scroll sideways, and every control is still there."""
-    wide, small = new_context().new_page(), new_context(viewport={"width": width, "height": 640}).new_page()
+    wide = new_context().new_page()
+    small = {
+        width: new_context(viewport={"width": width, "height": 640}).new_page()
+        for width in (320, 720)  # 720 px: 200 %
+    }
     problems = []
-    for (name, page), (_name, _) in zip(
-        ((name, wide) for name in visit(wide, pages)), ((name, small) for name in visit(small, pages)), strict=True
-    ):
-        if small.evaluate("document.documentElement.scrollWidth") > width:
-            problems.append(f"{name}: wider than {width} px")
-        if lost := set(page.evaluate(CONTROLS)) - set(small.evaluate(CONTROLS)):
-            problems.append(f"{name}: lost {sorted(lost)}")
+    for name, *names in zip(visit(wide, pages), *(visit(page, pages) for page in small.values()), strict=True):
+        assert set(names) == {name}
+        there = set(wide.evaluate(CONTROLS))
+        for width, page in small.items():
+            if page.evaluate("document.documentElement.scrollWidth") > width:
+                problems.append(f"{name}: wider than {width} px")
+            if lost := there - set(page.evaluate(CONTROLS)):
+                problems.append(f"{name} at {width} px: lost {sorted(lost)}")
     assert problems == []
 
 
-def test_no_page_is_heavy(new_context: OpenContext, pages: dict[str, str]) -> None:  # noqa: F811
+def test_no_page_is_heavy(new_context: OpenContext, pages: dict[str, str]) -> None:
     """What the first load of each page transfers, its styles and scripts included, with an empty cache."""
     heavy = {}
     for name, address in pages.items():

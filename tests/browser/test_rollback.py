@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenContext, Stack
-from tests.browser.test_journey import RUN_MS, open_updates
+from tests.browser.steps import RUN_MS, open_updates
 
 pytestmark = pytest.mark.browser
 

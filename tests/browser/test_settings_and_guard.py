@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from demo.fleet import MAIN
-from tests.browser.test_journey import RUN_MS, open_updates, wait_until_machines_have_them
+from tests.browser.steps import RUN_MS, open_updates, wait_until_machines_have_them
 
 pytestmark = pytest.mark.browser
 WITHOUT_HOTPATCH = [

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from connectors.protocol import (
+    AssessmentResult,
     Connector,
     InstallationResult,
     Observation,
@@ -67,7 +68,7 @@ def look(simulator: Simulator, request: ObserveRequest, at: datetime) -> Observa
     return seen
 
 
-def assess(simulator: Simulator, vm: VmRef):
+def assess(simulator: Simulator, vm: VmRef) -> AssessmentResult:
     seen = look(simulator, observe_request(vm), NOW + timedelta(hours=1))
     assert seen.assessment is not None
     return seen.assessment

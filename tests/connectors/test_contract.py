@@ -1,18 +1,44 @@
-"""What every connector promises, run against each of them."""
+"""What every connector promises: each rule one test, run against each connector that is to keep it.
+
+A new connector is one line in WORKING.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from uuid import UUID
 
 import pytest
 
-from connectors.protocol import Capability, Connector, Observation, Started
+from connectors.protocol import (
+    LONGEST_PAUSE,
+    BucketNews,
+    Capability,
+    Connector,
+    ConnectorError,
+    DiscoveredPage,
+    Observation,
+    Place,
+    Started,
+    StartRequest,
+)
+from connectors.registry import Trouble, TroubleCode, UnusableConnector
 from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
 from patching.terms import OperationKind, PatchSettings, RebootSetting
 from tests.connectors.catalogue import recorded
 from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
+from tests.connectors.scripted import (
+    Losing,
+    Piecemeal,
+    Scripted,
+    Throttled,
+    partial,
+    slow,
+    throttled_by_bucket,
+)
 
 
 def _simulator() -> Connector:
@@ -20,8 +46,32 @@ def _simulator() -> Connector:
     return make(conf, recorded(), ledger=MemoryLedger())
 
 
-@pytest.fixture(params=[_simulator], ids=["simulator"])
+# Those that carry out what they are told, and those that refuse or lose it: the contract is the same.
+WORKING: dict[str, Callable[[], Connector]] = {
+    "simulator": _simulator,
+    "scripted": Scripted,
+    "slow": slow,
+    "partial": partial,
+    "piecemeal": Piecemeal,
+}
+REFUSING: dict[str, Callable[[], Connector]] = {
+    "throttled": Throttled,
+    "throttled for a time": lambda: Throttled(retry_after=30.0),
+    "throttled by bucket": throttled_by_bucket,
+    "losing": Losing,
+    "unusable": lambda: UnusableConnector(Trouble(TroubleCode.UNKNOWN_KIND, "none")),
+}
+CONNECTORS = WORKING | REFUSING
+
+
+@pytest.fixture(params=WORKING.values(), ids=WORKING)
 def connector(request: pytest.FixtureRequest) -> Connector:
+    factory: Callable[[], Connector] = request.param
+    return factory()
+
+
+@pytest.fixture(params=CONNECTORS.values(), ids=CONNECTORS)
+def any_connector(request: pytest.FixtureRequest) -> Connector:
     factory: Callable[[], Connector] = request.param
     return factory()
 
@@ -39,10 +89,141 @@ def test_one_answer_per_item_in_order_and_a_bad_item_spoils_no_other(connector: 
     assert [isinstance(answer, Observation) for answer in seen] == [True, False, True]
 
 
-def test_nothing_in_nothing_out(connector: Connector) -> None:
-    assert list(start(connector, [], now=NOW)) == []
-    assert list(connector.observe([], now=NOW)) == []
-    assert list(connector.find([], now=NOW)) == []
+def test_nothing_in_nothing_out(any_connector: Connector) -> None:
+    assert list(start(any_connector, [], now=NOW)) == []
+    assert list(any_connector.observe([], now=NOW)) == []
+    assert list(any_connector.find([], now=NOW)) == []
+
+
+class Drawn(Iterator[StartRequest]):
+    """The requests as the engine hands them out: none once the time is over. Remembers what was drawn, and when."""
+
+    def __init__(self, count: int, until: float) -> None:
+        self.left = [start_request(machine(f"vm-{n}"), number=n) for n in range(1, count + 1)]
+        self.until = until
+        self.ids: list[UUID] = []
+
+    def __next__(self) -> StartRequest:
+        if not self.left or time.monotonic() >= self.until:
+            raise StopIteration
+        request = self.left.pop(0)
+        self.ids.append(request.request_id)
+        return request
+
+
+def test_what_is_drawn_is_answered_once_and_nothing_else_is(any_connector: Connector) -> None:
+    until = time.monotonic() + 60
+    drawn = Drawn(20, until)
+    answered = [pk for chunk in any_connector.start(drawn, now=NOW, until=until) for pk, _outcome in chunk]
+    assert not drawn.left
+    assert sorted(answered) == sorted(drawn.ids)
+
+
+def test_nothing_is_drawn_while_a_chunk_is_recorded(any_connector: Connector) -> None:
+    until = time.monotonic() + 60
+    drawn = Drawn(8, until)
+    for _chunk in any_connector.start(drawn, now=NOW, until=until):
+        before = len(drawn.ids)
+        time.sleep(0.01)  # the engine writes it down
+        assert len(drawn.ids) == before
+
+
+def test_it_ends_in_time_and_what_it_did_not_draw_was_not_sent(any_connector: Connector) -> None:
+    seconds = 0.2
+    until = time.monotonic() + seconds
+    drawn = Drawn(1_000, until)
+    began = time.monotonic()
+    answered = [pk for chunk in any_connector.start(drawn, now=NOW, until=until) for pk, _outcome in chunk]
+    assert time.monotonic() - began <= seconds + any_connector.traits.call_seconds
+    assert sorted(answered) == sorted(drawn.ids)
+    reached = getattr(any_connector, "received", {})
+    assert set(reached) <= set(drawn.ids)
+
+
+def test_a_refused_start_says_so_in_words_that_can_be_kept(any_connector: Connector) -> None:
+    for vm in (GOOD, BAD, machine(line=None)):
+        (answer,) = start(any_connector, [start_request(vm)], now=NOW)
+        if isinstance(answer, ConnectorError):
+            assert answer.code
+            assert answer.retry_after is None or 0 <= answer.retry_after <= LONGEST_PAUSE
+            assert "\x00" not in answer.detail
+            assert not (answer.bucket is not None and not answer.nothing_was_sent), "a budget refuses before it sends"
+
+
+def test_what_proves_that_nothing_was_sent_is_true(any_connector: Connector) -> None:
+    reached = getattr(any_connector, "received", None)
+    if reached is None:
+        pytest.skip("its machines write nothing down")
+    for number, vm in enumerate((GOOD, BAD, machine(line=None)), start=1):
+        request = start_request(vm, number=number)
+        (answer,) = start(any_connector, [request], now=NOW)
+        if isinstance(answer, ConnectorError) and answer.nothing_was_sent:
+            assert not reached[request.request_id]
+        if isinstance(answer, Started):
+            assert reached[request.request_id] == 1
+
+
+def test_a_bucket_that_refuses_is_the_one_that_its_kind_names(any_connector: Connector) -> None:
+    vm = machine("near", location="japaneast", subscription="1111")
+    (answer,) = start(any_connector, [start_request(vm)], now=NOW)
+    if not isinstance(answer, ConnectorError) or not answer.bucket:
+        pytest.skip("no bucket of a kind refused")
+    buckets = any_connector.traits.buckets
+    assert buckets is not None
+    assert answer.bucket == buckets.name_of(Place(vm.subscription, vm.location))
+
+
+def test_looks_are_answered_one_by_one_in_order(any_connector: Connector) -> None:
+    looks = [observe_request(vm, number=n) for n, vm in enumerate((GOOD, machine(line=None), GOOD), start=1)]
+    answers = any_connector.observe(looks, now=NOW)
+    assert len(answers) == len(looks)
+    assert all(isinstance(answer, Observation | ConnectorError) for answer in answers)
+
+
+def test_where_requests_cannot_be_found_nobody_is_told_that_one_never_arrived(any_connector: Connector) -> None:
+    if Capability.FIND_BY_REQUEST in any_connector.capabilities:
+        pytest.skip("promised")
+    assert all(isinstance(answer, ConnectorError) for answer in any_connector.find([start_request(GOOD)], now=NOW))
+
+
+def test_the_inventory_may_be_asked_again_from_the_same_place(any_connector: Connector) -> None:
+    first = any_connector.discover()
+    assert isinstance(first, DiscoveredPage | ConnectorError)
+    assert first == any_connector.discover()
+
+
+def test_only_what_is_complete_is_called_so(connector: Connector) -> None:
+    """With INSTALLED_UPDATES an assessment tells everything that is installed; None is only for those that do not."""
+    (seen,) = connector.observe([observe_request(GOOD)], now=NOW + timedelta(hours=1))
+    assert isinstance(seen, Observation)
+    assert seen.assessment is not None
+    if Capability.INSTALLED_UPDATES in connector.capabilities:
+        assert seen.assessment.installed is not None
+    assert seen.assessment.has_found
+
+
+def test_an_assessment_was_made_before_it_is_told(connector: Connector) -> None:
+    moment = NOW + timedelta(hours=1)
+    (seen,) = connector.observe([observe_request(GOOD)], now=moment)
+    assert isinstance(seen, Observation)
+    assert seen.assessment is not None
+    made = seen.assessment.assessed_at
+    assert made is None or made <= moment
+
+
+NONSENSE = [float("nan"), -1.0, "soon", True, None]
+
+
+@pytest.mark.parametrize("told", NONSENSE, ids=repr)
+def test_a_pause_that_nobody_can_read_is_none(told: object) -> None:
+    assert ConnectorError("connector.throttled", retry_after=told).retry_after is None  # type: ignore[arg-type]
+    assert BucketNews("a", is_dry=True, retry_after=told).retry_after is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("told", [float("inf"), 1e12])
+def test_no_pause_lasts_longer_than_a_day(told: float) -> None:
+    assert ConnectorError("connector.throttled", retry_after=told).retry_after == LONGEST_PAUSE
+    assert BucketNews("a", remaining=-3, is_dry=True, retry_after=told) == BucketNews("a", 0, True, LONGEST_PAUSE)
 
 
 def test_the_same_request_starts_nothing_new(connector: Connector) -> None:

@@ -6,7 +6,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 from time import monotonic
@@ -15,42 +14,11 @@ from typing import Any
 import pytest
 
 from connectors.probe import MOST_AT_ONCE, MOST_BYTES, ProbeFailure, ProbeResult, probe_all
+from tests.connectors.listeners import Answer, Server, closed_port, saying, silent
 from updates.texts import PROBE_FAILURES
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 CERTIFICATE = Path(__file__).parent / "data" / "loopback.pem"
-Answer = Callable[[socket.socket], None]
-
-
-class Server:
-    """A server on 127.0.0.1 that answers each connection with a function, and counts them."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.connections = 0
-        self.is_stopping = threading.Event()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(0.05)
-        self.port = self.listener.getsockname()[1]
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        while not self.is_stopping.is_set():
-            with suppress(TimeoutError):
-                client, _address = self.listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
-
-    def _answer(self, client: socket.socket) -> None:
-        client.settimeout(5)
-        with client, suppress(OSError):
-            self.answer(client)
-
-    def stop(self) -> None:
-        self.is_stopping.set()
-        self.thread.join(5)
-        self.listener.close()
 
 
 @pytest.fixture
@@ -64,19 +32,6 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
     yield start
     for server in servers:
         server.stop()
-
-
-def saying(text: bytes) -> Answer:
-    def answer(client: socket.socket) -> None:
-        client.recv(65_536)
-        client.sendall(text)
-
-    return answer
-
-
-def silent(client: socket.socket) -> None:
-    while client.recv(65_536):
-        pass
 
 
 @pytest.fixture
@@ -97,11 +52,6 @@ def ask(target: str, **options: Any) -> ProbeResult:
     (result,) = probe_all([target], **({"allowed_networks": LOOPBACK, "timeout_seconds": 2.0} | options))
     assert result.target == target
     return result
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 # --- healthy or not ----------------------------------------------------------------------------------------------

@@ -216,6 +216,7 @@ def test_a_secret_that_is_missing_is_told_by_its_name(monkeypatch: pytest.Monkey
     trouble = trouble_of("cloud", GOOD)
     assert trouble is not None
     assert trouble.code is TroubleCode.SECRET_MISSING
+    assert trouble.detail == GOOD["key"], "the name; every language has a sentence of its own"
     assert "PORTAL_SECRET_MY_KEY" in str(trouble)
     monkeypatch.setenv("PORTAL_SECRET_MY_KEY", "hunter2")
     assert trouble_of("cloud", GOOD) is None

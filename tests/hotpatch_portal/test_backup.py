@@ -12,9 +12,8 @@ from django.core.management import CommandError, call_command
 
 from hotpatch_portal.stack.embedded import EmbeddedPostgres
 from tests.factories import UserFactory
-from tests.hotpatch_portal.test_portal import CLEAN, ROOT, place
+from tests.hotpatch_portal.conftest import CLEAN, ROOT
 
-__all__ = ["place"]
 pytestmark = pytest.mark.stack
 
 

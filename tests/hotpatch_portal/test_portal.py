@@ -5,13 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,23 +20,9 @@ import pytest
 
 from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError
 from hotpatch_portal.stack.portal import Options, generated_password, secret_key, write_private
+from tests.hotpatch_portal.conftest import CLEAN, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.stack
-CLEAN = {
-    key: value
-    for key, value in os.environ.items()
-    if key not in {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DJANGO_SETTINGS_MODULE", "PORT", "HOST", "DEMO"}
-}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that every user of the machine may walk into, so that nothing is left outside of it."""
-    directory = Path(tempfile.mkdtemp(prefix="hp-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def options(**environment: str) -> Options:

@@ -158,3 +158,35 @@ def test_preferences_and_the_permissions_on_them_move_with_their_room(old: Migra
     assert (moved.app_label, moved.model) == ("people", "preferences")
     given = apps.get_model("auth.User").objects.get(pk=person.pk).user_permissions.get()
     assert (given.pk, given.content_type_id) == (permission.pk, kind.pk)
+
+
+def definition_of(index: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_get_indexdef(%s::regclass)", [index])
+        return str(cursor.fetchall()[0][0])
+
+
+def test_what_operations_carry_gets_its_version_and_loses_it_again(old: MigrationExecutor) -> None:
+    """Back and forth: an installation keeps its plan, an assessment keeps nothing."""
+    before, after = [("updates", "0026_assessment_source")], [("updates", "0027_operation_payload_and_priority")]
+    old.migrate(before)
+    apps = MigrationExecutor(connection).loader.project_state(before).apps
+    site = apps.get_model("vms.Connection").objects.create(name="Lab", kind="simulator")
+    subscription = apps.get_model("vms.Subscription").objects.create(subscription_id=uuid.uuid4(), name="S")
+    group = apps.get_model("vms.ResourceGroup").objects.create(subscription=subscription, name="rg")
+    vm = apps.get_model("vms.VirtualMachine").objects.create(
+        arm_id="/subscriptions/s/vm", name="vm", connection=site, resource_group=group
+    )
+    plan = {"classifications": ["Security"], "kb_numbers_to_exclude": ["5084071"]}
+    model = apps.get_model("updates.Operation")
+    for kind, carried in (("installation", plan), ("assessment", None)):
+        model.objects.create(vm=vm, connection=site, kind=kind, plan=carried, lane=2, created_at=NOW, next_step_at=NOW)
+    MigrationExecutor(connection).migrate(after)
+    model = MigrationExecutor(connection).loader.project_state(after).apps.get_model("updates.Operation")
+    assert dict(model.objects.values_list("kind", "payload")) == {"installation": {"v": 1, **plan}, "assessment": None}
+    assert set(model.objects.values_list("priority", flat=True)) == {2}
+    assert "(connection_id, bucket, priority, next_step_at)" in definition_of("updates_operation_queued")
+    MigrationExecutor(connection).migrate(before)
+    model = MigrationExecutor(connection).loader.project_state(before).apps.get_model("updates.Operation")
+    assert dict(model.objects.values_list("kind", "plan")) == {"installation": plan, "assessment": None}
+    assert set(model.objects.values_list("lane", flat=True)) == {2}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 RULES = Path(__file__).resolve().parents[2] / "docs" / "rules.md"
 used: set[str] = set()
@@ -54,3 +58,8 @@ def matches(row: Row, facts: dict[str, str]) -> bool:
 def flag(cell: str) -> bool:
     """A cell that says yes or no; anything else is an error."""
     return {"yes": True, "no": False, "on": True, "off": False}[cell]
+
+
+def table(name: str) -> Callable[[Callable[..., None]], Any]:
+    """Run a test once for each row of a table."""
+    return pytest.mark.parametrize("row", rows(name), ids=[" ".join(row.values()) for row in rows(name)])

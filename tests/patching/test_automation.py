@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher, who_patches
 from patching.recurrence import (
+    FIRST_DAY,
     LAST_DAY,
     MIN_DURATION,
     MOST_OFFSET,
@@ -27,6 +29,8 @@ from patching.recurrence import (
     RecurrenceError,
     RecurrenceProblem,
     Schedule,
+    blackouts_from_json,
+    blackouts_to_json,
     check_possible,
     dates_of,
     instant_of,
@@ -44,7 +48,10 @@ from patching.recurrence import (
 from patching.releases import as_of
 from patching.rollback import RollbackOrder, plan_rollback
 from patching.rollout import (
+    LaneState,
     Machine,
+    Progress,
+    ProgressError,
     WaveResult,
     groups_of,
     may_start,
@@ -53,10 +60,11 @@ from patching.rollout import (
     plan_lanes,
     plan_rings,
 )
+from patching.scope import Scope, ScopeError
 from patching.terms import PatchMode, ProductLine
 from tests.patching.recorded import releases
 from tests.patching.tables import flag, rows, words
-from updates.texts import BLACKOUT_PROBLEMS, RECURRENCE_PROBLEMS
+from updates.texts import BLACKOUT_PROBLEMS, RECURRENCE_PROBLEMS, SCOPE_PROBLEMS
 from vms.regions import region_pairs
 
 PAIRS = region_pairs()
@@ -281,6 +289,49 @@ def test_blackouts_are_sorted_and_told_once() -> None:
     assert parse_blackouts(" \n ") == ()
 
 
+@pytest.mark.parametrize("row", rows("kept-blackouts"), ids=lambda row: row["kept"])
+def test_kept_blackouts(row: dict[str, str]) -> None:
+    kept = json.loads(row["kept"])
+    if row["problem"]:
+        with pytest.raises(BlackoutError) as caught:
+            blackouts_from_json(kept)
+        assert caught.value.problem.value == row["problem"]
+        return
+    found = blackouts_from_json(kept)
+    assert [f"{period.first} {period.last}" for period in found] == ([row["read as"]] if row["read as"] else [])
+    assert blackouts_to_json(found) == kept
+
+
+@given(st.lists(st.tuples(*[st.dates(FIRST_DAY, LAST_DAY)] * 2).map(sorted)))
+def test_blackouts_are_kept_exactly(pairs: list[list[date]]) -> None:
+    periods = tuple(sorted({Blackout(*pair) for pair in pairs}))
+    assert blackouts_from_json(json.loads(json.dumps(blackouts_to_json(periods)))) == periods
+
+
+@pytest.mark.parametrize("row", rows("kept-scope"), ids=lambda row: row["kept"])
+def test_kept_scopes(row: dict[str, str]) -> None:
+    kept = json.loads(row["kept"])
+    if row["problem"]:
+        with pytest.raises(ScopeError) as caught:
+            Scope.from_json(kept)
+        assert caught.value.problem.value == row["problem"]
+        assert caught.value.problem in SCOPE_PROBLEMS, "every problem has its words"
+        assert "\x00" not in caught.value.entry
+        return
+    found = Scope.from_json(kept)
+    assert found.as_json == json.loads(row["read as"])
+    assert Scope.from_json(found.as_json) == found
+
+
+def test_the_parts_of_a_scope_ask_for_one_thing_each() -> None:
+    parts = Scope(location="japaneast", tag_name="ring", tag_value="1").parts
+    assert parts == {
+        "location": Scope(location="japaneast"),
+        "tag_name": Scope(tag_name="ring"),
+        "tag_value": Scope(tag_name="ring", tag_value="1"),
+    }
+
+
 @pytest.mark.parametrize("row", rows("blackout-windows"), ids=lambda row: f"{row['opens at']} {row['blackouts']}")
 def test_blackouts_hold_at_starts_and_ends(row: dict[str, str]) -> None:
     zone = zone_of(row["zone"])
@@ -414,7 +465,6 @@ machines = st.lists(
         region=st.sampled_from(["japaneast", "japanwest", "westeurope", "northeurope", "nowhere"]),
         zone=st.sampled_from(["", "1", "2", "3"]),
         availability_set=st.sampled_from(["", "", "small", "large"]),
-        update_domain=st.sampled_from([None, 0, 1, 2]),
         subscription=st.sampled_from(["", "one", "two"]),
         group=st.sampled_from(["", "web", "sql"]),
     ),
@@ -447,17 +497,8 @@ def test_lanes_keep_every_rule_of_availability(fleet: list[Machine]) -> None:
 
 def assert_room(going: list[Machine], fleet: list[Machine]) -> None:
     """Of no group too many go at once."""
-    sizes = Counter(machine.availability_set for machine in fleet)
-    by_set: dict[str, list[Machine]] = defaultdict(list)
-    for machine in going:
-        by_set[machine.availability_set].append(machine)
-    for name, some in by_set.items():
-        if not name:
-            continue
-        assert len({machine.update_domain for machine in some}) == 1
-        if sizes[name] < 10 or any(machine.update_domain is None for machine in some):
-            assert len(some) == 1
-        assert len(some) <= max(1, sizes[name] * 0.2)
+    sets = Counter(machine.availability_set for machine in going if machine.availability_set)
+    assert set(sets.values()) <= {1}
     for key in ("subscription", "group"):
         totals = Counter(getattr(machine, key) for machine in fleet)
         for name, count in Counter(getattr(machine, key) for machine in going).items():
@@ -498,13 +539,12 @@ def test_machines_of_one_region_wait_for_nobodys_night_but_their_own() -> None:
 
 
 def test_a_full_wave_is_passed_over() -> None:
-    """Of an availability set of ten two at a time, and never two update domains; of the subscription two, too."""
+    """Of an availability set one goes at a time, of the subscription of twelve three; what has room goes earlier."""
     fleet = [
-        Machine(n, "nowhere", availability_set="x", update_domain=0 if n == 1 else 1, subscription="s")
-        for n in range(1, 11)
+        Machine(n, "nowhere", availability_set="x" if n in {1, 2, 3} else "", subscription="s") for n in range(1, 13)
     ]
     (lane,) = plan_lanes(fleet, pairs=PAIRS)
-    assert lane.waves == ((1,), (2, 3), (4, 5), (6, 7), (8, 9), (10,))
+    assert lane.waves == ((1, 4, 5), (2, 6, 7), (3, 8, 9), (10, 11, 12))
 
 
 @pytest.mark.parametrize("is_availability_first", [True, False])
@@ -529,6 +569,88 @@ def test_phases_hold_no_pair() -> None:
     for phase in found:
         assert not any(PAIRS.get(region, frozenset()) & set(phase) for region in phase)
     assert plan_lanes([], pairs=PAIRS) == []
+
+
+# --- where a rollout is ------------------------------------------------------------------------------------------
+
+TEN = datetime(2026, 11, 24, 10, tzinfo=UTC)
+LANE = {"phase": 0, "first": 2, "last": 4, "wave": 3, "ended_at": None, "ring": 1}
+
+
+@st.composite
+def lane_states(draw: st.DrawFn) -> LaneState:
+    first = draw(st.integers(0, 50))
+    last = first + draw(st.integers(0, 9))
+    return LaneState(
+        phase=draw(st.integers(0, 9)),
+        first=first,
+        last=last,
+        wave=draw(st.integers(first, last + 1)),
+        ended_at=draw(st.none() | st.datetimes(timezones=st.just(UTC))),
+        ring=draw(st.integers(0, 3)),
+    )
+
+
+names = st.lists(st.text(max_size=4), max_size=3).map(tuple)
+
+
+@given(st.builds(Progress, lanes=st.lists(lane_states(), max_size=5).map(tuple), rings=names, proven=st.none() | names))
+def test_where_a_rollout_is_is_kept_exactly(progress: Progress) -> None:
+    kept = json.loads(json.dumps([progress.lanes_json, progress.rings, progress.proven]))
+    assert Progress.from_json(*kept) == progress
+
+
+@pytest.mark.parametrize(
+    ("kept", "entry"),
+    [
+        (({}, [], None), "lanes"),
+        (([7], [], None), "7"),
+        (([LANE | {"phase": "0"}], [], None), "phase"),
+        (([LANE | {"wave": True}], [], None), "wave"),
+        (([LANE | {"wave": 1}], [], None), "wave"),
+        (([LANE | {"wave": 6}], [], None), "wave"),
+        (([LANE | {"ring": None}], [], None), "ring"),
+        (([{"phase": 0, "first": 0, "wave": 0}], [], None), "last"),
+        (([LANE | {"ended_at": "yesterday"}], [], None), "ended_at"),
+        (([LANE | {"ended_at": "2026-11-24T10:00:00"}], [], None), "ended_at"),
+        (([LANE | {"ended_at": 7}], [], None), "ended_at"),
+        (([], "pilot", None), "rings"),
+        (([], [7], None), "rings"),
+        (([], [], {"KB": 1}), "proven"),
+    ],
+)
+def test_what_is_no_place_in_a_rollout_is_named(kept: tuple[Any, Any, Any], entry: str) -> None:
+    with pytest.raises(ProgressError) as caught:
+        Progress.from_json(*kept)
+    assert caught.value.entry == entry
+
+
+def test_a_lane_that_was_kept_before_there_were_rings_is_in_the_first() -> None:
+    (lane,) = Progress.from_json([{"phase": 0, "first": 0, "last": 0, "wave": 0, "ended_at": None}], [], None).lanes
+    assert lane == LaneState(phase=0, first=0, last=0, wave=0)
+
+
+def test_a_lane_goes_on_to_its_first_wave_that_is_not_over_or_still_soaks() -> None:
+    lane, soak = LaneState.from_json(LANE), timedelta(minutes=30)
+    assert lane.after({3, 4}, soak=soak, now=TEN) == lane
+    soaking = lane.after({4}, soak=soak, now=TEN)
+    assert soaking == replace(lane, ended_at=TEN)
+    assert soaking.after({4}, soak=soak, now=TEN + timedelta(minutes=29)) == soaking
+    assert soaking.after({4}, soak=soak, now=TEN + soak) == replace(lane, wave=4)
+    over = soaking.after(set(), soak=timedelta(0), now=TEN)
+    assert (over.wave, over.is_over) == (5, True)
+    assert over.after(set(), soak=soak, now=TEN) == over
+
+
+def test_the_lanes_of_the_first_phase_that_is_not_over_have_their_turn() -> None:
+    first, second, third = (LaneState(phase, wave, wave, wave, ring=phase) for phase, wave in ((0, 0), (0, 1), (1, 2)))
+    progress = Progress((first, second, third))
+    assert progress.here == (first, second)
+    progress = progress.after({1, 2}, soak=timedelta(0), now=TEN)
+    assert progress.here == (second,)
+    assert progress.first_wave_of(1) == 2
+    assert progress.after({2}, soak=timedelta(0), now=TEN).here == (third,)
+    assert progress.after(set(), soak=timedelta(0), now=TEN).here == ()
 
 
 @pytest.mark.parametrize("row", rows("rollout-budget"), ids=lambda row: " ".join(row.values()))

@@ -42,8 +42,7 @@ from patching.terms import (
     Verification,
 )
 from tests.patching.recorded import DATA, day, month, releases
-from tests.patching.tables import Row, flag, rows
-from tests.patching.test_rules import table
+from tests.patching.tables import Row, flag, rows, table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

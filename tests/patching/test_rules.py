@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patching.codes import MOST_CHARACTERS, ErrorCode, EventCode, Fault, RolloutReason, storable_code
 from patching.eligibility import (
@@ -84,14 +86,9 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
 from tests.patching.recorded import day, moment, month, releases
-from tests.patching.tables import Row, every_table, flag, matches, rows, words
+from tests.patching.tables import Row, every_table, flag, matches, rows, table, words
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
-
-
-def table(name: str) -> Callable[[Callable[..., None]], Any]:
-    """Run a test once for each row of a table."""
-    return pytest.mark.parametrize("row", rows(name), ids=[" ".join(row.values()) for row in rows(name)])
 
 
 def test_every_table_is_checked_by_a_test() -> None:
@@ -264,6 +261,16 @@ def test_settings_transitions(row: Row) -> None:
 
     found = judge_settings(settings("to"), current=settings("from"), eligibility=ELIGIBLE, platform=Platform.AZURE)
     assert tuple(violation.problem.value for violation in found) == words(row["problems"])
+
+
+@given(st.builds(PatchSettings, **dict.fromkeys((field.name for field in fields(PatchSettings)), ...)))
+def test_settings_are_read_as_they_were_kept(settings: PatchSettings) -> None:
+    kept = settings.as_json
+    assert PatchSettings.from_json(json.loads(json.dumps(kept))) == settings
+    with pytest.raises(KeyError):
+        PatchSettings.from_json({name: value for name, value in kept.items() if name != "patch_mode"})
+    with pytest.raises(ValueError, match="by hand"):
+        PatchSettings.from_json(kept | {"patch_mode": "by hand"})
 
 
 # --- status and track --------------------------------------------------------------------------------------------

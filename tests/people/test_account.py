@@ -13,15 +13,12 @@ from django.urls import reverse
 
 from people.models import Preferences
 from tests.factories import VirtualMachineFactory
+from tests.forms import text_of
 from ui.templatetags.portal import browser_words
 
 pytestmark = pytest.mark.django_db
 LOGIN = "/accounts/login/"
 PASSWORD = "correct horse battery"
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture(autouse=True)

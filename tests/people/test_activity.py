@@ -45,7 +45,7 @@ def rows_of(answer: Any) -> list[str]:
 
 
 def acts(reader: User, **asked: Any) -> list[str]:
-    return [entry.event.object_id for entry in activity_page(reader=reader, asked=Asked(**asked)).entries]
+    return [entry.event.object_id for entry in activity_page(reader=reader, asked=Asked(**asked)).rows]
 
 
 # --- who sees what (docs/rules.md, Activity) -----------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_the_filters_narrow_down_and_what_cannot_be_read_shows_nothing(
     for query, count in ((f"?tag={Tag.CONNECTION_TEST.value}", 1), ("?tag=connection", 2), ("?person=operator", 1)):
         assert len(rows_of(client.get(URL + query))) == count, query
     today = timezone.localdate().isoformat()
-    assert client.get(f"{URL}?since={today}&until={today}&person=operator").context["page"].entries
+    assert client.get(f"{URL}?since={today}&until={today}&person=operator").context["page"].rows
     for query in (
         "?tag=nonsense",
         "?since=yesterday",
@@ -164,14 +164,14 @@ def test_pages_lead_through_everything_and_back(chief: User) -> None:
     while page.next:
         page = activity_page(reader=chief, asked=asked, cursor=page.next)
         pages.append(page)
-    seen = [entry.event.object_id for page in pages for entry in page.entries]
+    seen = [entry.event.object_id for page in pages for entry in page.rows]
     assert sorted(seen, key=int) == [str(number) for number in range(120)]
-    assert [len(page.entries) for page in pages] == [50, 50, 20]
+    assert [len(page.rows) for page in pages] == [50, 50, 20]
     back = activity_page(reader=chief, asked=asked, cursor=pages[2].previous)
-    assert back.entries == pages[1].entries
+    assert back.rows == pages[1].rows
     assert not activity_page(reader=chief, asked=asked, cursor=back.previous).previous
     for nonsense in ("x", "%00", "MjAyNg", str(uuid.uuid4())):
-        assert activity_page(reader=chief, asked=asked, cursor=nonsense).entries == pages[0].entries
+        assert activity_page(reader=chief, asked=asked, cursor=nonsense).rows == pages[0].rows
 
 
 def test_the_page_costs_the_same_for_2_and_for_200_events(
@@ -192,9 +192,9 @@ def test_the_page_costs_the_same_for_2_and_for_200_events(
             by=chief,
         )  # fmt: skip
         with django_assert_num_queries(4):  # grants, ids, events, what the connections are called
-            assert activity_page(reader=reader, asked=asked).entries
+            assert activity_page(reader=reader, asked=asked).rows
         with django_assert_num_queries(4):
-            assert activity_page(reader=chief, asked=asked).entries
+            assert activity_page(reader=chief, asked=asked).rows
 
 
 def test_every_way_to_narrow_down_has_an_index(chief: User, reader: User) -> None:

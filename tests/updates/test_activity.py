@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from tests.factories import OperationFactory, ResourceGroupFactory, VirtualMachineFactory
 from tests.vms.importing import work
-from tests.vms.test_inventory_files import az_row
+from tests.vms.inventory import az_row
 from updates.selectors.activity import load_activity
 from vms.choices import Role
 from vms.models import Connection, ResourceGroup, RoleAssignment, VirtualMachine

@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patching.orchestrator import Patcher
-from patching.terms import Classification, InstallationPlan, Verification
-from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from patching.terms import Verification
+from tests.factories import OperationFactory, PatchFactory, VirtualMachineFactory
+from tests.forms import text_of
+from tests.updates.rollouts import NIGHT, NOON, PLAN, advance, fleet, make
 from updates.forms.maintenance import MaintenanceForm
 from updates.models import (
     KbHold,
@@ -39,13 +41,13 @@ from updates.models import (
 )
 from updates.selectors.automation import (
     members_of,
-    open_windows_of,
     scheduled,
-    scope_means,
     vms_due_for_assessment,
     vms_to_patch_automatically,
 )
 from updates.selectors.blade import load_picture
+from updates.selectors.maintenance import read_configuration
+from updates.selectors.scopes import kept_scope_means
 from updates.services.automation import (
     create_configuration,
     open_windows,
@@ -63,50 +65,19 @@ from updates.services.rollouts import (
     pause_rollout,
     resume_rollout,
 )
-from updates.services.verification import _write
+from updates.services.verification import _write_verifications
 from updates.templatetags.updates import recurrence_words
 from vms.models import Connection, ResourceGroup, VirtualMachine
 from vms.selection import VmSelection
 from vms.selectors import patcher_of
 
 pytestmark = pytest.mark.django_db
-PLAN = InstallationPlan(classifications=frozenset({Classification.SECURITY}))
-NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)  # in Tokyo
-NIGHT = datetime(2026, 11, 24, 13, 30, tzinfo=UTC)  # 22:30 in Tokyo
-
-
-def fleet(group: ResourceGroup, count: int, **facts: Any) -> list[VirtualMachine]:
-    row = facts.pop("connection", None) or ConnectionFactory()
-    values = {
-        "patch_mode": "AutomaticByPlatform",
-        "assessment_mode": "AutomaticByPlatform",
-        "time_zone": "Tokyo Standard Time",
-        "location": "japaneast",
-        "power_state": "running",
-    } | facts
-    return [VirtualMachineFactory(resource_group=group, connection=row, **values) for _ in range(count)]
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 def end_operations(state: str = "succeeded", *, now: datetime = NIGHT, **which: Any) -> None:
     Operation.objects.open().filter(**which).update(
         state=state, finished_at=now, next_step_at=None, error_code="0x80070643" if state == "failed" else ""
     )
-
-
-def make(vms: list[VirtualMachine], user: User | None = None, **options: Any) -> Rollout:
-    what = RolloutPlan(name="Test", source=RolloutSource.ON_DEMAND, plan=PLAN, **options)
-    return create_rollout(what=what, selection=VmSelection.of([vm.pk for vm in vms]), now=NOON, created_by=user)
-
-
-def advance(rollout: Rollout, now: datetime = NOON) -> Rollout:
-    Rollout.objects.filter(pk=rollout.pk, next_step_at__isnull=False).update(next_step_at=now)
-    advance_rollouts(now=now)
-    rollout.refresh_from_db()
-    return rollout
 
 
 # --- periodic assessment -----------------------------------------------------------------------------------------
@@ -414,7 +385,7 @@ def test_a_machine_is_tried_once_in_a_night(resource_group: ResourceGroup) -> No
     lacking([vm])
     (rollout,) = start_automatic_patching(now=NIGHT)
     advance(rollout, NIGHT)
-    assert Operation.objects.get().plan["maximum_duration_seconds"] == 7_200
+    assert Operation.objects.get().payload["maximum_duration_seconds"] == 7_200
     end_operations("failed", now=NIGHT + timedelta(minutes=30))
     advance(rollout, NIGHT + timedelta(hours=1))
     assert rollout.status == "finished"
@@ -422,7 +393,7 @@ def test_a_machine_is_tried_once_in_a_night(resource_group: ResourceGroup) -> No
     assert start_automatic_patching(now=NIGHT + timedelta(hours=2)) == []
     (again,) = start_automatic_patching(now=NIGHT + timedelta(days=1, hours=4))  # 02:30: an hour and a half is left
     advance(again, NIGHT + timedelta(days=1, hours=4))
-    assert Operation.objects.get(finished_at=None).plan["maximum_duration_seconds"] == 75 * 60
+    assert Operation.objects.get(finished_at=None).payload["maximum_duration_seconds"] == 75 * 60
 
 
 def test_the_reboot_setting_of_the_machine_counts(resource_group: ResourceGroup) -> None:
@@ -430,7 +401,7 @@ def test_the_reboot_setting_of_the_machine_counts(resource_group: ResourceGroup)
     what = RolloutPlan(name="x", source=RolloutSource.AUTOMATIC, plan=PLAN, is_availability_first=False)
     rollout = create_rollout(what=what, selection=VmSelection.of([vm.pk for vm in vms]), now=NOON, created_by=None)
     advance(rollout)
-    found = {row.vm_id: row.plan["reboot_setting"] for row in Operation.objects.all()}
+    found = {row.vm_id: row.payload["reboot_setting"] for row in Operation.objects.all()}
     assert found == {vms[0].pk: "Never", vms[1].pk: "Always"}
 
 
@@ -453,7 +424,8 @@ def configure(**fields: Any) -> MaintenanceConfiguration:
 
 
 def opened(row: MaintenanceConfiguration, count: int) -> list[datetime]:
-    return [window.opens_at for window in islice(open_windows_of(row, after=NOON), count)]
+    windows = (window for window in read_configuration(row).schedule.windows(after=NOON) if window.is_open)
+    return [window.opens_at for window in islice(windows, count)]
 
 
 def test_second_tuesday_plus_four_in_tokyo() -> None:
@@ -493,8 +465,8 @@ def test_a_window_opens_once_and_skips_whose_prerequisites_are_missing(resource_
     assert rollout.window_ends_at == opens + timedelta(minutes=120)
     advance(rollout, opens + timedelta(minutes=30))
     operation = Operation.objects.get(vm=ready)
-    assert operation.plan is not None
-    assert operation.plan["maximum_duration_seconds"] == 90 * 60, "no longer than the window"
+    assert operation.payload is not None
+    assert operation.payload["maximum_duration_seconds"] == 90 * 60, "no longer than the window"
     row.refresh_from_db()
     assert row.next_run_at == datetime(2027, 1, 16, 13, tzinfo=UTC)
 
@@ -546,7 +518,7 @@ def test_nothing_starts_in_a_blackout(operator: User, resource_group: ResourceGr
     rollout = make([vm], operator, configuration=row, **window)
     Rollout.objects.filter(pk=rollout.pk).update(next_step_at=eve)
     advance(rollout, eve)
-    assert Operation.objects.get(vm=vm).plan["maximum_duration_seconds"] <= 120 * 60, "ends before the blackout"
+    assert Operation.objects.get(vm=vm).payload["maximum_duration_seconds"] <= 120 * 60, "ends before the blackout"
     assert Operation.objects.get(vm=vm).state == "queued"
     advance(rollout, datetime(2026, 12, 1, tzinfo=UTC))
     assert Operation.objects.get(vm=vm).state == "cancelled", "asked for before the blackout, not begun before it"
@@ -656,11 +628,13 @@ def test_blackouts_that_were_kept_before_become_days(first: str, last: str, days
     st.fixed_dictionaries(
         {},
         optional={
-            "resource_group": st.sampled_from(["RG-ours", "rg-theirs"]),
+            "subscription": st.sampled_from(["", 0, "ours"]),
+            "resource_group": st.sampled_from(["RG-ours", "rg-theirs", ""]),
             "location": st.sampled_from(["Japan East", "westeurope"]),
             "image_sku": st.sampled_from(["2022-DATACENTER-azure-edition-core", "other"]),
             "tag_name": st.sampled_from(["ring", "nothing"]),
             "tag_value": st.sampled_from(["one", "two"]),
+            "region": st.just("japaneast"),
         },
     )
 )
@@ -674,7 +648,7 @@ def test_a_scope_means_the_same_in_hand_and_in_the_database(scope: dict[str, str
         vm = VirtualMachineFactory(name="scoped", resource_group=group, location="japaneast", tags={"ring": "one"})
     row = MaintenanceConfiguration(scope=scope)
     found = members_of(row, VirtualMachine.objects.filter(pk=vm.pk)).exists()
-    assert scope_means(scope, vm) is found
+    assert kept_scope_means(scope, vm) is found
 
 
 def test_the_blade_says_who_patches_and_what_opens_next(
@@ -734,9 +708,9 @@ def test_only_what_a_ring_proved_reaches_the_next(operator: User, resource_group
     assert not Operation.objects.open().exists()
     advance(rollout, NOON + timedelta(minutes=61))
     operation = Operation.objects.open().get()
-    assert operation.plan is not None
-    assert (operation.vm_id, operation.plan["classifications"]) == (broad.pk, [])
-    assert operation.plan["kb_numbers_to_include"] == [good]
+    assert operation.payload is not None
+    assert (operation.vm_id, operation.payload["classifications"]) == (broad.pk, [])
+    assert operation.payload["kb_numbers_to_include"] == [good]
     install_result(broad, good, "Failed")
     end_operations()
     for hours in (3, 5, 7):
@@ -767,7 +741,7 @@ def test_a_look_after_the_end_of_a_run_counts_against_its_rollout(
     advance(rollout, NOON + timedelta(minutes=5))
     assert rollout.members.get().status == "succeeded"
     run = Operation.objects.get(vm=vm)
-    _write([(run.pk, Verification.CONTRADICTED, None)])
+    _write_verifications([(run.pk, Verification.CONTRADICTED, None)])
     member = rollout.members.get()
     assert (member.status, member.code) == ("failed", "run.contradicted")
 
@@ -777,8 +751,8 @@ def test_a_ring_without_machines_stops_nobody(operator: User, resource_group: Re
     rollout = make([vm], operator, ring_tag="ring", rings=("pilot", "broad"), ring_soak_minutes=60)
     advance(rollout)
     operation = Operation.objects.open().get()
-    assert operation.plan is not None
-    assert operation.plan["classifications"] == ["Security"], "the plan as it was asked for"
+    assert operation.payload is not None
+    assert operation.payload["classifications"] == ["Security"], "the plan as it was asked for"
 
 
 def test_rings_follow_availability_inside(operator: User, resource_group: ResourceGroup) -> None:
@@ -849,8 +823,8 @@ def test_a_machine_that_was_off_is_caught_up_once_it_runs(operator: User, resour
     VirtualMachine.objects.filter(pk=back.pk).update(power_state="running")
     advance(rollout, ends + timedelta(hours=2))
     operation = Operation.objects.open().get()
-    assert operation.plan is not None
-    assert (operation.vm_id, operation.plan["maximum_duration_seconds"]) == (back.pk, 120 * 60)
+    assert operation.payload is not None
+    assert (operation.vm_id, operation.payload["maximum_duration_seconds"]) == (back.pk, 120 * 60)
     end_operations()
     advance(rollout, ends + timedelta(hours=7))
     assert rollout.status == "running"

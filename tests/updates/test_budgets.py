@@ -30,7 +30,7 @@ from connectors.registry import KINDS, SIMULATOR
 from tests.updates.world import PLAN, ScriptedConnector, in_threads, make_connection, make_due, make_vms, run
 from updates.engine.budget import add_buckets, available, reserve, tell
 from updates.engine.sweep import SlowConnections, sweep
-from updates.models import Bucket, Lane, Operation, OperationEvent
+from updates.models import Bucket, Operation, OperationEvent, Priority
 from updates.selectors.waits import start_wait
 from updates.services.operations import database_now, request_installations
 from vms.models import Connection, VirtualMachine
@@ -297,7 +297,7 @@ def test_an_interactive_request_does_not_wait_behind_bulk_work(by_region: None) 
     request_installations(vm_ids=[vm.pk], plan=PLAN, requested_by=None)
     now = database_now()
     Bucket.objects.update(tokens=0, refilled_at=now)
-    wait = start_wait(Operation.objects.filter(vm=vm, lane=Lane.INTERACTIVE), now=now)
+    wait = start_wait(Operation.objects.filter(vm=vm, priority=Priority.INTERACTIVE), now=now)
     assert wait is not None
     assert wait.seconds == pytest.approx(1)
 

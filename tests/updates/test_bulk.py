@@ -32,10 +32,10 @@ from updates.models import (
     BulkRequest,
     InstalledPatch,
     KbHold,
-    Lane,
     Operation,
     OperationEvent,
     PatchResult,
+    Priority,
     VmUpdateState,
 )
 from updates.services import bulk
@@ -222,7 +222,7 @@ def test_what_begins_spends_the_tokens_of_its_connection(operator: User, resourc
 
 def test_nothing_begins_before_what_waits_for_its_turn(operator: User, resource_group: ResourceGroup) -> None:
     vms = fleet(resource_group, 3)
-    OperationFactory(vm=vms[0], lane=Lane.BULK, is_bulk=True, next_step_at=timezone.now())
+    OperationFactory(vm=vms[0], priority=Priority.BULK, is_bulk=True, next_step_at=timezone.now())
     ask(operator)
     assert not begun()
     assert set(Operation.objects.values_list("state", flat=True)) == {"queued"}
@@ -233,15 +233,15 @@ def test_nothing_begins_on_a_paused_connection_or_on_one_of_another_kind(
 ) -> None:
     fleet(resource_group, 2)
     ask(operator)
-    assert not begun(kinds=["azure"])
+    assert not begun(connection_kinds=["azure"])
     Operation.objects.all().delete()
     Connection.objects.update(paused_until=timezone.now() + timedelta(minutes=1))
     ask(operator)
-    assert not begun(kinds=["simulator"])
+    assert not begun(connection_kinds=["simulator"])
     Operation.objects.all().delete()
     Connection.objects.update(paused_until=None)
     ask(operator)
-    assert len(begun(kinds=["simulator"])) == 2
+    assert len(begun(connection_kinds=["simulator"])) == 2
 
 
 def test_a_queued_assessment_makes_room_for_an_installation_that_is_queued(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,7 +21,8 @@ from tests.factories import (
     UserFactory,
     VirtualMachineFactory,
 )
-from tests.updates.test_words import assessed
+from tests.forms import text_of
+from tests.updates.world import assessed
 from updates.models import Patch, PatchSet, PatchSetMember, Release, VmUpdateState
 from updates.selectors.health import find_trouble
 from updates.services.catalogue import import_catalogue
@@ -40,10 +40,6 @@ URL = "/decisions/"
 def _catalogue(db: None) -> None:
     import_catalogue(data=(DATA / "hotpatch_releases.json").read_bytes())
     Release.objects.update(is_type_confirmed=True)
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
 def offered(vm: VirtualMachine, *patches: Patch) -> None:

@@ -45,19 +45,19 @@ from updates.engine.sweep import sweep
 from updates.engine.transition import Change, IllegalTransitionError, transition
 from updates.models import (
     Bucket,
-    Lane,
     Operation,
     OperationEvent,
     Patch,
     PatchResult,
     PatchSet,
+    Priority,
     VmUpdateState,
 )
 from updates.selectors.vm_facts import load_vm_facts
 from updates.services.assessments import ensure_patches
 from updates.services.operations import (
     PlanError,
-    Verdict,
+    RequestVerdict,
     cancel_operations,
     database_now,
     request_assessments,
@@ -78,8 +78,8 @@ def install(*vms, plan=PLAN, **fields) -> list:
     return request_installations(vm_ids=[vm.pk for vm in vms], plan=plan, requested_by=None, **fields)
 
 
-def claimed(*, lanes=(0, 1, 2), **fields) -> list:
-    return [row for claim in claim_due(lanes=lanes, **fields) for row in claim.rows]
+def claimed(*, priorities=(0, 1, 2), **fields) -> list:
+    return [row for claim in claim_due(priorities=priorities, **fields) for row in claim.rows]
 
 
 def state_of(operation_id) -> str:
@@ -93,20 +93,20 @@ def state_of(operation_id) -> str:
 def test_a_second_assessment_joins_the_first_and_a_finished_one_makes_room():
     (vm,) = make_vms()
     first, second = assess(vm)[0], assess(vm)[0]
-    assert (first.verdict, second.verdict) == (Verdict.ACCEPTED, Verdict.JOINED)
+    assert (first.verdict, second.verdict) == (RequestVerdict.ACCEPTED, RequestVerdict.JOINED)
     assert second.operation_id == first.operation_id
     connector = ScriptedConnector()
     run(connector)
     run(connector)
     assert state_of(first.operation_id) == S.SUCCEEDED
-    assert assess(vm)[0].verdict is Verdict.ACCEPTED
+    assert assess(vm)[0].verdict is RequestVerdict.ACCEPTED
 
 
 @pytest.mark.django_db
 def test_an_installation_cancels_a_queued_assessment_and_waits_behind_a_running_one():
     queued, running = make_vms(2)
     (assessment,) = assess(queued)
-    assert install(queued)[0].verdict is Verdict.ACCEPTED
+    assert install(queued)[0].verdict is RequestVerdict.ACCEPTED
     assert state_of(assessment.operation_id) == S.CANCELLED
 
     (assessment,) = assess(running)
@@ -114,7 +114,7 @@ def test_an_installation_cancels_a_queued_assessment_and_waits_behind_a_running_
     run(connector)
     assert state_of(assessment.operation_id) == S.IN_PROGRESS
     (installation,) = install(running)
-    assert installation.verdict is Verdict.ACCEPTED
+    assert installation.verdict is RequestVerdict.ACCEPTED
     make_due()
     assert installation.operation_id not in {o.pk for o in claimed()}
 
@@ -124,7 +124,7 @@ def test_an_open_installation_refuses_everything_else_and_names_itself():
     (vm,) = make_vms()
     (installation,) = install(vm)
     for outcome in (install(vm)[0], assess(vm)[0]):
-        assert outcome.verdict is Verdict.REFUSED
+        assert outcome.verdict is RequestVerdict.REFUSED
         assert outcome.code == "conflict.installation_open"
         assert outcome.operation_id == installation.operation_id
 
@@ -140,20 +140,20 @@ def test_every_vm_of_a_bulk_request_gets_its_own_answer_in_a_fixed_number_of_que
         few_outcomes = assess(*few, is_bulk=True)
     with django_assert_num_queries(5):
         many_outcomes = assess(*many, is_bulk=True)
-    assert Counter(o.verdict for o in few_outcomes) == {Verdict.ACCEPTED: 1, Verdict.REFUSED: 1}
-    assert Counter(o.verdict for o in many_outcomes) == {Verdict.ACCEPTED: 199, Verdict.REFUSED: 1}
-    assert set(Operation.objects.filter(kind="assessment").values_list("lane", flat=True)) == {Lane.BULK}
+    assert Counter(o.verdict for o in few_outcomes) == {RequestVerdict.ACCEPTED: 1, RequestVerdict.REFUSED: 1}
+    assert Counter(o.verdict for o in many_outcomes) == {RequestVerdict.ACCEPTED: 199, RequestVerdict.REFUSED: 1}
+    assert set(Operation.objects.filter(kind="assessment").values_list("priority", flat=True)) == {Priority.BULK}
 
 
 @pytest.mark.django_db
 def test_the_same_form_sent_twice_makes_one_installation_and_a_foreign_id_is_refused():
     mine, other = make_vms(2)
     operation_id = uuid4()
-    assert install(mine, operation_id=operation_id)[0].verdict is Verdict.ACCEPTED
+    assert install(mine, operation_id=operation_id)[0].verdict is RequestVerdict.ACCEPTED
     again = install(mine, operation_id=operation_id)[0]
-    assert (again.verdict, again.operation_id) == (Verdict.JOINED, operation_id)
+    assert (again.verdict, again.operation_id) == (RequestVerdict.JOINED, operation_id)
     tampered = install(other, operation_id=operation_id)[0]
-    assert (tampered.verdict, tampered.operation_id) == (Verdict.REFUSED, None)
+    assert (tampered.verdict, tampered.operation_id) == (RequestVerdict.REFUSED, None)
 
 
 @pytest.mark.django_db
@@ -171,14 +171,14 @@ def test_ids_begin_with_their_time_so_that_a_history_grows_at_its_end():
 def test_rapid_clicks_in_real_threads_make_one_operation():
     (vm,) = make_vms()
     outcomes = [rows[0] for rows in in_threads(8, lambda _n: assess(vm))]
-    assert Counter(o.verdict for o in outcomes) == {Verdict.ACCEPTED: 1, Verdict.JOINED: 7}
+    assert Counter(o.verdict for o in outcomes) == {RequestVerdict.ACCEPTED: 1, RequestVerdict.JOINED: 7}
     assert Operation.objects.count() == 1
 
     (vm,) = make_vms(prefix="other", connection=vm.connection)
     outcomes = [rows[0] for rows in in_threads(8, lambda n: install(vm) if n % 2 else assess(vm))]
     open_kinds = Counter(Operation.objects.open().filter(vm=vm).values_list("kind", flat=True))
     assert open_kinds == {"installation": 1}
-    assert sum(o.verdict is Verdict.ACCEPTED for o in outcomes) <= 2
+    assert sum(o.verdict is RequestVerdict.ACCEPTED for o in outcomes) <= 2
 
 
 @pytest.mark.django_db
@@ -281,7 +281,7 @@ def test_interactive_comes_first_then_looks_then_bulk_starts():
     order = [o.vm_id for o in claimed()]
     assert order == [click.pk, look.pk, bulk.pk]
     make_due()
-    assert bulk.pk not in {o.vm_id for o in claimed(lanes=[Lane.INTERACTIVE, Lane.LOOK])}
+    assert bulk.pk not in {o.vm_id for o in claimed(priorities=[Priority.INTERACTIVE, Priority.OBSERVE])}
 
 
 @pytest.mark.django_db
@@ -289,8 +289,8 @@ def test_a_worker_for_other_kinds_of_connections_leaves_an_operation_alone():
     (vm,) = make_vms(1)
     assess(vm)
     connector = ScriptedConnector()
-    assert sweep(kinds=["azure"], connector_factory=lambda _row, _catalogue: connector) == 0
-    assert sweep(kinds=["azure", "simulator"], connector_factory=lambda _row, _catalogue: connector) > 0
+    assert sweep(connection_kinds=["azure"], connector_factory=lambda _row, _catalogue: connector) == 0
+    assert sweep(connection_kinds=["azure", "simulator"], connector_factory=lambda _row, _catalogue: connector) > 0
 
 
 @pytest.mark.django_db
@@ -393,7 +393,7 @@ def test_a_start_nobody_can_vouch_for_is_never_sent_again():
     run(connector)
     assert state_of(outcome.operation_id) == S.STARTING
     make_due()
-    run(connector, lanes=[Lane.INTERACTIVE])
+    run(connector, priorities=[Priority.INTERACTIVE])
     row = Operation.objects.get(pk=outcome.operation_id)
     assert (row.state, row.error_code) == (S.FAILED, "start.unconfirmed")
     assert connector.starts[outcome.operation_id] == 1
@@ -415,7 +415,7 @@ def test_an_unconfirmed_start_bars_installations_until_an_assessment_has_answere
     for _ in range(2):
         make_due()
         run(connector)
-    assert install(vm)[0].verdict is Verdict.ACCEPTED
+    assert install(vm)[0].verdict is RequestVerdict.ACCEPTED
 
 
 @pytest.mark.django_db

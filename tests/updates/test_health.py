@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,20 +15,20 @@ from django.urls import reverse
 
 from connectors.probe import ProbeFailure, ProbeResult
 from patching.terms import OperationKind
-from tests.connectors.test_probe import Server, closed_port, saying
+from tests.connectors.listeners import Server, closed_port, saying
 from tests.factories import OperationFactory
-from tests.updates.test_automation import NIGHT, advance, fleet, make, text_of
+from tests.forms import text_of
+from tests.updates.rollouts import NIGHT, NOON, advance, fleet, make
 from updates.models import Operation, Rollout, RolloutMember
 from updates.services import health, rollouts
 from updates.services.automation import tick
 from updates.services.health import LEASE, MOST_PER_STEP, ask_probes
-from updates.services.operations import RequestOutcome, Verdict
+from updates.services.operations import RequestOutcome, RequestVerdict
 from updates.services.rollouts import end_rollout, pause_rollout, resume_rollout
 from updates.tasks import rollouts as rollouts_task
 from vms.models import ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
-NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
@@ -253,7 +253,7 @@ def test_a_rollback_is_asked_about_afterwards_alone(
 
     def request(*, vm_ids: list[int], requested_by: User | None) -> list[RequestOutcome]:
         rows = [OperationFactory(vm=VirtualMachine.objects.get(pk=pk), kind="rollback") for pk in vm_ids]
-        return [RequestOutcome(row.vm_id, Verdict.ACCEPTED, row.pk) for row in rows]
+        return [RequestOutcome(row.vm_id, RequestVerdict.ACCEPTED, row.pk) for row in rows]
 
     monkeypatch.setattr(rollouts, "request_rollbacks", request)
     rollout = make([vm], operator, most_failures=0, most_percent=0)

@@ -18,79 +18,19 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tests.factories import ConnectionFactory, VirtualMachineFactory
-from tests.updates.world import make_due
-from updates.engine.sweep import sweep
-from updates.models import InstalledPatch, Operation, Patch, VmUpdateState
+from tests.forms import text_of
+from tests.updates.pages import assess, settle, wizard
+from updates.models import InstalledPatch, Operation, Patch
 from updates.selectors.installed import installed_on
-from updates.services.catalogue import import_catalogue
 from updates.services.words import refresh_words
-from vms.models import ImageCatalogEntry, ResourceGroup, VirtualMachine
+from vms.models import ImageCatalogEntry, VirtualMachine
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("recorded_catalogue")]
 DATA = Path(__file__).resolve().parents[2] / "updates" / "data"
-
-
-@pytest.fixture(autouse=True)
-def _catalogue(db: None) -> None:
-    for name in ("hotpatch_releases.json", "other_updates.json"):
-        import_catalogue(data=(DATA / name).read_bytes())
-
-
-def settle() -> None:
-    """Play the worker until nothing is open."""
-    for _ in range(20):
-        if not Operation.objects.open().exists():
-            return
-        make_due()
-        sweep(seconds=5)
-    pytest.fail(f"still open: {list(Operation.objects.open().values_list('kind', 'state'))}")
-
-
-@pytest.fixture
-def make_vm(resource_group: ResourceGroup) -> Callable[..., VirtualMachine]:
-    """A VM of our group behind a simulator that is done at once."""
-
-    def make(build: str = "20348.5020", day: date | None = date(2026, 5, 20), **fields: object) -> VirtualMachine:
-        row = ConnectionFactory(catalogue_date=day, clock_factor=1e9)
-        vm: VirtualMachine = VirtualMachineFactory(resource_group=resource_group, connection=row, **fields)
-        if build:
-            VmUpdateState.objects.create(vm=vm, os_build=build)
-        return vm
-
-    return make
-
-
-@pytest.fixture
-def page(client: Client, operator: User) -> Client:
-    """An operator's browser."""
-    client.force_login(operator)
-    return client
 
 
 def blade(vm: VirtualMachine, tab: str = "") -> str:
     return reverse("updates:blade", args=[vm.pk]) + (f"?tab={tab}" if tab else "")
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
-
-
-def assess(page: Client, vm: VirtualMachine) -> None:
-    assert page.post(reverse("updates:assess", args=[vm.pk])).status_code == 302
-    settle()
-
-
-def wizard(page: Client, vm: VirtualMachine, go: str, **fields: object):
-    data = {
-        "step": "updates",
-        "go": go,
-        "request_id": str(uuid4()),
-        "classifications": ["Security"],
-        "reboot_setting": "IfRequired",
-        "maximum_minutes": "120",
-    } | fields
-    return page.post(reverse("updates:install", args=[vm.pk]), data)
 
 
 def install(page: Client, vm: VirtualMachine, **fields: object) -> Operation:
@@ -243,7 +183,7 @@ def test_the_plan_of_a_run_tells_all_that_was_confirmed(page: Client, make_vm: C
     vm = make_vm("26100.6899", date(2025, 10, 24), name="hr-001", ws2025=True)
     assess(page, vm)
     run = install(page, vm, max_patch_publish_date="2025-10-31")
-    Operation.objects.filter(pk=run.pk).update(plan=run.plan | {"guard_overrides": ["5070881"]})
+    Operation.objects.filter(pk=run.pk).update(payload=run.payload | {"guard_overrides": ["5070881"]})
     shown = text_of(page.get(reverse("updates:operation", args=[run.pk])))
     assert "Published on or before 2025-10-31" in shown
     assert "Allowed although they take it off the hotpatch track KB5070881" in shown

@@ -13,13 +13,13 @@ from django.test import Client
 
 from patching.selection import RebootProspect
 from patching.terms import Classification
-from tests.updates.test_pages import _catalogue, assess, make_vm, page, settle, wizard  # noqa: F401 (fixtures)
+from tests.updates.pages import assess, settle, wizard
 from updates.forms.install import InstallWizard
 from updates.models import Operation
 from updates.selectors.blade import load_picture
 from vms.models import VirtualMachine
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("recorded_catalogue")]
 
 STORIES = [
     ("20348.5020", date(2026, 5, 20), {}),  # on track, a hotpatch to come
@@ -52,9 +52,9 @@ def random_fields(dice: random.Random, kbs: list[str]) -> dict[str, object]:
 
 @pytest.mark.parametrize("number", range(21))
 def test_the_plan_holds(
-    page: Client,  # noqa: F811
+    page: Client,
     operator: User,
-    make_vm: Callable[..., VirtualMachine],  # noqa: F811
+    make_vm: Callable[..., VirtualMachine],
     number: int,
 ) -> None:
     from django.http import QueryDict

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
 from tests.factories import OperationFactory, RoleAssignmentFactory, VirtualMachineFactory
+from tests.forms import text_of
 from updates.models import Operation
 from vms.choices import Scope
 from vms.models import FactsEvent, ResourceGroup, RoleAssignment, VirtualMachine
 
 pytestmark = pytest.mark.django_db
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture

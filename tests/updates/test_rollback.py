@@ -23,7 +23,7 @@ from tests.factories import ConnectionFactory, VirtualMachineFactory
 from updates.engine.sweep import sweep
 from updates.models import InstalledPatch, KbHold, Operation, Rollout, RolloutSource, VmUpdateState
 from updates.selectors.blade import load_picture
-from updates.services.operations import Verdict, request_assessments, request_installations
+from updates.services.operations import RequestVerdict, request_assessments, request_installations
 from updates.services.rollback import request_rollback
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.models import ResourceGroup, VirtualMachine
@@ -84,7 +84,7 @@ def test_a_hotpatch_goes_and_its_baseline_stays(operator: User, vm: VirtualMachi
     refused = request_rollback(
         vm_id=vm.pk, order=order_of(operator, vm), requested_by=operator, operation_id=uuid.uuid4()
     )
-    assert refused.verdict is Verdict.REFUSED
+    assert refused.verdict is RequestVerdict.REFUSED
     run()
     operation = Operation.objects.get(pk=pk)
     assert (operation.state, operation.verification, operation.reboot_status) == ("succeeded", "confirmed", "Completed")
@@ -115,8 +115,8 @@ def test_what_is_held_back_is_in_no_plan_until_the_hold_is_lifted(
     run()
     request_installations(vm_ids=[vm.pk], plan=EVERYTHING, requested_by=operator)
     installation = Operation.objects.get(kind="installation", state="queued")
-    assert installation.plan is not None
-    assert installation.plan["kb_numbers_to_exclude"] == ["5087424"]
+    assert installation.payload is not None
+    assert installation.payload["kb_numbers_to_exclude"] == ["5087424"]
     run()
     assert "KB5087424" not in hotfixes(vm)
     client.force_login(operator)

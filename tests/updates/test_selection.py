@@ -372,7 +372,7 @@ def test_a_bulk_request_starts_what_was_confirmed_or_less(
         mine, there = world.mine(), world.there()
         removed += sum(pk not in there for pk in blocks[number])
         expected |= {pk: "" if pk in mine else "role.missing" for pk in blocks[number] if pk in there}
-        assert hand_out_block(kinds=["none"]) is not None
+        assert hand_out_block(connection_kinds=["none"]) is not None
     assert hand_out() == 0
     row.refresh_from_db()
     assert (row.is_handed_out, row.vm_count, row.removed_count) == (True, len(confirmed), removed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -17,14 +16,17 @@ from django.utils import timezone
 
 from connectors.protocol import Capability
 from connectors.registry import KINDS
-from patching.terms import Classification, InstallationPlan, OperationKind, PatchSettings, RebootSetting
+from patching.terms import Classification, InstallationPlan, OperationKind, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.updates.world import make_due
 from updates.engine.claim import claim_due
 from updates.engine.sweep import sweep
 from updates.models import Operation, OperationEvent
+from updates.payloads import decode
+from updates.selectors.activity import load_activity
 from updates.services.operations import (
-    Verdict,
+    RequestVerdict,
     cancel_operations,
     request_assessments,
     request_installations,
@@ -32,17 +34,12 @@ from updates.services.operations import (
 from updates.services.settings import apply_settings_again, change_settings
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
 from vms.selection import VmSelection
-from vms.services.settings import Refusal, SettingsChange, accept_settings, record_settings
-from vms.services.settings import Verdict as Judged
+from vms.services.settings import Refusal, SettingsChange, SettingsVerdict, accept_settings, record_settings
 
 pytestmark = pytest.mark.django_db
 NEVER = SettingsChange(reboot_setting=RebootSetting.NEVER)
 ALWAYS = SettingsChange(reboot_setting=RebootSetting.ALWAYS)
 HOTPATCH_OFF = SettingsChange(enable_hotpatching=False)
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture
@@ -75,7 +72,7 @@ def operations(vm: VirtualMachine) -> list[Operation]:
 
 def test_a_change_ends_at_the_machine_and_not_before(owner: User, vm: VirtualMachine) -> None:
     (outcome,) = change(owner, HOTPATCH_OFF, vm)
-    assert outcome.verdict is Judged.CHANGED
+    assert outcome.verdict is SettingsVerdict.CHANGED
     vm.refresh_from_db()
     assert vm.enable_hotpatching is True, "nothing has reached the machine yet"
     assert vm.desired.enable_hotpatching is False
@@ -95,6 +92,20 @@ def test_a_change_ends_at_the_machine_and_not_before(owner: User, vm: VirtualMac
     assert SettingsEvent.objects.filter(pgh_obj=vm).count() == 1
 
 
+def test_what_changes_at_a_machine_is_told_of_the_person_who_asked(
+    owner: User, chief: User, vm: VirtualMachine
+) -> None:
+    other = VirtualMachineFactory(resource_group=vm.resource_group, connection=vm.connection)
+    change(owner, HOTPATCH_OFF, vm)
+    change(chief, NEVER, other)
+    settle()
+    nobody = replace(vm.patch_settings, reboot_setting=RebootSetting.ALWAYS)
+    record_settings(reported={other.pk: nobody})
+    for row, people in ((vm, ["owner"]), (other, ["", "chief"])):
+        row.refresh_from_db()
+        assert [entry.by for entry in load_activity(row) if entry.kind == "settings"] == people, row.name
+
+
 def test_a_stopped_machine_takes_its_settings_too(owner: User, vm: VirtualMachine) -> None:
     VirtualMachine.objects.update(power_state="deallocated", update_status="unsupported")
     change(owner, NEVER, vm)
@@ -106,14 +117,14 @@ def test_a_stopped_machine_takes_its_settings_too(owner: User, vm: VirtualMachin
 def test_a_second_change_while_one_waits_is_what_it_sends(owner: User, chief: User, vm: VirtualMachine) -> None:
     change(owner, NEVER, vm)
     (outcome,) = change(chief, HOTPATCH_OFF, vm)
-    assert outcome.verdict is Judged.CHANGED
+    assert outcome.verdict is SettingsVerdict.CHANGED
     assert outcome.before.reboot_setting is RebootSetting.NEVER, "it changes what the machine shall have"
     (operation,) = operations(vm)
-    assert PatchSettings.from_json(operation.plan) == outcome.after
+    assert decode(OperationKind.SETTINGS, operation.payload) == outcome.after
     assert operation.requested_by == chief
     assert OperationEvent.objects.filter(operation=operation, code="settings.replaced").exists()
     (again,) = change(chief, HOTPATCH_OFF, vm)
-    assert again.verdict is Judged.UNCHANGED
+    assert again.verdict is SettingsVerdict.UNCHANGED
     settle()
     vm.refresh_from_db()
     assert (vm.reboot_setting, vm.enable_hotpatching, vm.desired_settings) == ("Never", False, None)
@@ -132,9 +143,9 @@ def test_a_change_back_while_one_waits_leaves_the_machine_as_it_was(owner: User,
 def test_a_change_while_another_is_sent_is_refused_and_changes_nothing(owner: User, vm: VirtualMachine) -> None:
     change(owner, NEVER, vm)
     make_due()
-    claim_due(lanes=[0, 1, 2])
+    claim_due(priorities=[0, 1, 2])
     (outcome,) = change(owner, HOTPATCH_OFF, vm)
-    assert (outcome.verdict, outcome.refusal) == (Judged.REFUSED, Refusal.OPERATION_OPEN)
+    assert (outcome.verdict, outcome.refusal) == (SettingsVerdict.REFUSED, Refusal.OPERATION_OPEN)
     vm.refresh_from_db()
     assert vm.desired.enable_hotpatching is True
 
@@ -147,16 +158,16 @@ def test_it_conflicts_and_waits_as_an_installation_does(owner: User, vm: Virtual
     cancel_operations(operation_ids=list(Operation.objects.values_list("pk", flat=True)), requested_by=owner)
     (queued,) = request_assessments(vm_ids=[vm.pk], requested_by=owner)
     (outcome,) = change(owner, NEVER, vm)
-    assert outcome.verdict is Judged.CHANGED
+    assert outcome.verdict is SettingsVerdict.CHANGED
     assert Operation.objects.get(pk=queued.operation_id).state == "cancelled"
     (refused,) = request_installations(vm_ids=[vm.pk], plan=plan, requested_by=owner)
-    assert (refused.verdict, refused.code) == (Verdict.REFUSED, "conflict.installation_open")
+    assert (refused.verdict, refused.code) == (RequestVerdict.REFUSED, "conflict.installation_open")
 
 
 def test_a_killed_worker_sends_it_again_and_it_ends_once(owner: User, vm: VirtualMachine) -> None:
     change(owner, NEVER, vm)
     make_due()
-    claim_due(lanes=[0, 1, 2])  # and the worker dies
+    claim_due(priorities=[0, 1, 2])  # and the worker dies
     (operation,) = operations(vm)
     assert operation.state == "starting"
     settle()
@@ -177,7 +188,7 @@ def test_a_change_that_does_not_arrive_stays_wanted(owner: User, vm: VirtualMach
     VirtualMachine.objects.update(tags={})
     outcome = apply_settings_again(vm_id=vm.pk, requested_by=owner)
     assert outcome is not None
-    assert outcome.verdict is Verdict.ACCEPTED
+    assert outcome.verdict is RequestVerdict.ACCEPTED
     settle()
     vm.refresh_from_db()
     assert (vm.reboot_setting, vm.desired_settings) == ("Never", None)

@@ -201,7 +201,7 @@ def test_the_next_claim_takes_no_more_than_the_connection_was_seen_to_send(setti
     pace = ConnectionPace.objects.get(connection=vms[0].connection)
     assert pace.start_seconds is not None
     assert 0.15 < pace.start_seconds < 0.6
-    (claim,) = claim_due(lanes=[0, 1, 2])
+    (claim,) = claim_due(priorities=[0, 1, 2])
     assert len(claim.rows) == max(1, int(1.0 / pace.start_seconds))
 
 
@@ -209,7 +209,7 @@ def test_the_next_claim_takes_no_more_than_the_connection_was_seen_to_send(setti
 def test_a_kind_that_declares_its_pace_and_its_longest_call_is_believed() -> None:
     install(make_vms(30))
     slow = Traits(call_seconds=12, pace=Pace(start_seconds=2))
-    (claim,) = claim_due(lanes=[0, 1, 2], traits_of=lambda _pk: slow)
+    (claim,) = claim_due(priorities=[0, 1, 2], traits_of=lambda _pk: slow)
     assert claim.until - claim.claimed_at == 8, "30 s of sweep, 8 s to send, 12 s for the last call: 50 s"
     assert len(claim.rows) == 4
     assert claim.expected_seconds == 8
@@ -237,9 +237,9 @@ def test_a_process_that_ends_begins_no_call_and_gives_back_what_it_claimed() -> 
 def test_a_worker_that_was_stopped_beyond_its_lease_speaks_no_longer_for_its_operations() -> None:
     """It may not put back into the queue what another worker is sending meanwhile."""
     install(make_vms(2))
-    (claim,) = claim_due(lanes=[0, 1, 2])
+    (claim,) = claim_due(priorities=[0, 1, 2])
     make_due(Operation.objects.all())
-    (other,) = claim_due(lanes=[0, 1, 2])
+    (other,) = claim_due(priorities=[0, 1, 2])
     assert {row.pk for row in other.rows} == {row.pk for row in claim.rows}
     rows = [(row, timedelta(0)) for row in claim.rows]
     record.requeue(rows, "", now=claim.present, leased_until=claim.leased_until, is_attempt=False)
@@ -294,9 +294,9 @@ def test_connections_share_a_claim_equally_and_the_rest_is_for_those_that_have_m
     many, few = make_connection("many"), make_connection("few")
     install(make_vms(50, connection=many))
     install(make_vms(3, connection=few))
-    taken = {claim.connection_id: len(claim.rows) for claim in claim_due(lanes=[0, 1, 2], limit=20)}
+    taken = {claim.connection_id: len(claim.rows) for claim in claim_due(priorities=[0, 1, 2], limit=20)}
     assert taken == {many.pk: 10, few.pk: 3}
-    taken = {claim.connection_id: len(claim.rows) for claim in claim_due(lanes=[0, 1, 2], limit=20)}
+    taken = {claim.connection_id: len(claim.rows) for claim in claim_due(priorities=[0, 1, 2], limit=20)}
     assert taken == {many.pk: 20}
 
 
@@ -470,7 +470,7 @@ def test_every_set_that_moves_and_every_call_is_told_once() -> None:
         run(ScriptedConnector())
         with transaction.atomic():
             install(vms)
-            claim_due(lanes=[0, 1, 2])
+            claim_due(priorities=[0, 1, 2])
             transaction.set_rollback(True)  # nothing moved
     finally:
         on_moved.remove(moved.append)

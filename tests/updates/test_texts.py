@@ -49,7 +49,7 @@ def vm(resource_group: ResourceGroup) -> VirtualMachine:
 
 def a_failed_run(vm: VirtualMachine, code: str) -> Operation:
     run: Operation = OperationFactory(
-        vm=vm, installation=True, succeeded=True, state="failed", error_code="patch.failed", plan=None
+        vm=vm, installation=True, succeeded=True, state="failed", error_code="patch.failed"
     )
     PatchResult.objects.create(
         operation=run, patch=PatchFactory(), state="Failed", reason="class_selected", error_code=code

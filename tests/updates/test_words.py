@@ -30,13 +30,10 @@ from tests.factories import (
     ResourceGroupFactory,
     UserFactory,
     VirtualMachineFactory,
-    VmUpdateStateFactory,
 )
-from tests.updates.world import in_threads
+from tests.updates.world import assessed, in_threads
 from updates.engine.sweep import sweep
 from updates.models import (
-    InstalledPatch,
-    Patch,
     PatchSet,
     PatchSetMember,
     Release,
@@ -81,15 +78,6 @@ def boss(db: None) -> User:
     return UserFactory(is_superuser=True)
 
 
-def assessed(vm: VirtualMachine, at: datetime, build: str, *kbs: str) -> VirtualMachine:
-    """Record what an assessment at that time would have found."""
-    VmUpdateStateFactory(vm=vm, last_assessed_at=at, os_build=build, is_list_complete=True)
-    line = "ws2022" if build.startswith("20348") else "ws2025"
-    for patch in Patch.objects.filter(product_line=line, kb_number__in=kbs):
-        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=at)
-    return vm
-
-
 def words_of(vm: VirtualMachine) -> tuple[str, ...]:
     return VirtualMachine.objects.values_list(*WORDS).get(pk=vm.pk)
 
@@ -108,7 +96,7 @@ def counted() -> Counter[tuple[object, ...]]:
 
 
 def recounted() -> Counter[tuple[object, ...]]:
-    machines = VirtualMachine.objects.annotate(lacks_critical=Q(critical_and_security_count__gt=0))
+    machines = VirtualMachine.objects.filter(gone_at=None).annotate(lacks_critical=Q(critical_and_security_count__gt=0))
     return Counter(machines.values_list(*COUNTED))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +16,7 @@ from django.urls import reverse
 from patching.selection import RunWork
 from patching.terms import Classification, InstallationPlan, RebootSetting
 from tests.factories import PatchFactory, VirtualMachineFactory, VmUpdateStateFactory
+from tests.forms import text_of
 from updates.models import KbHold, Operation, PatchSet, PatchSetMember
 from updates.selectors.work import work_on
 from updates.services.operations import request_installations
@@ -85,10 +85,6 @@ def test_a_door_where_a_person_acts_refuses_what_does_nothing(resource_group: Re
         reboots.pk: ("accepted", ""),
         nothing.pk: ("refused", "plan.nothing_to_do"),
     }
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
 def sent(go: str, reboot: str = "IfRequired") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection as database
@@ -42,8 +43,10 @@ from patching.terms import (
     RebootStatus,
     RunStatus,
 )
-from updates.engine.sweep import ALL_LANES, sweep
-from updates.models import Operation
+from tests.factories import VmUpdateStateFactory
+from updates.engine.sweep import ALL_PRIORITIES, sweep
+from updates.models import InstalledPatch, Operation
+from updates.models import Patch as PatchRow
 from updates.services.bulk import hand_out_block
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 
@@ -159,20 +162,20 @@ class ScriptedConnector:
         return [self.on_find(request) for request in requests]
 
 
-def run(connector: ScriptedConnector, *, lanes: Sequence[int] = ALL_LANES, seconds: float = 10) -> int:
+def run(connector: ScriptedConnector, *, priorities: Sequence[int] = ALL_PRIORITIES, seconds: float = 10) -> int:
     """One sweep with the test's connector behind every connection."""
-    return sweep(lanes=lanes, seconds=seconds, connector_factory=lambda _row, _catalogue: connector)
+    return sweep(priorities=priorities, seconds=seconds, connector_factory=lambda _row, _catalogue: connector)
 
 
 def hand_out() -> int:
     """Answer all waiting bulk requests as a worker for other kinds of connections does: everything is queued."""
     count = 0
-    while (block := hand_out_block(kinds=["none"])) is not None:
+    while (block := hand_out_block(connection_kinds=["none"])) is not None:
         count += block.count
     return count
 
 
-def in_threads(count: int, work: Callable[[int], object]) -> list:
+def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
     """Run `work(n)` in real threads that start together; every thread closes its own database connection."""
     gate = threading.Barrier(count)
 
@@ -193,3 +196,12 @@ def make_due(operations: Iterable[Operation] | None = None) -> None:
     if operations is not None:
         rows = rows.filter(pk__in=[operation.pk for operation in operations])
     rows.update(next_step_at="2000-01-01T00:00:00Z")
+
+
+def assessed(vm: VirtualMachine, at: datetime, build: str, *kbs: str) -> VirtualMachine:
+    """Record what an assessment at that time would have found."""
+    VmUpdateStateFactory.create(vm=vm, last_assessed_at=at, os_build=build, is_list_complete=True)
+    line = "ws2022" if build.startswith("20348") else "ws2025"
+    for patch in PatchRow.objects.filter(product_line=line, kb_number__in=kbs):
+        InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=at)
+    return vm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -11,14 +10,11 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.factories import ResourceGroupFactory, VirtualMachineFactory
+from tests.forms import text_of
 from vms.models import Connection, ImageCatalogEntry, ResourceGroup, VirtualMachine
 
 pytestmark = pytest.mark.django_db
 URL = "/virtual-machines/create/"
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 def image(sku: str) -> ImageCatalogEntry:

@@ -18,11 +18,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from audit.models import AuditEvent
+from audit.tags import Tag
 from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm
 from connectors.simulator.inventory import discovered, document
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.vms.importing import ImportFailedError, Report, import_file, queue_file, work
-from tests.vms.test_inventory_files import az_row, edited
+from tests.vms.inventory import az_row, edited
 from vms.choices import ImportDoor
 from vms.import_models import ImportAnswer, ImportJob, ImportPiece, ImportRow, InventorySync, MachineDocument
 from vms.import_pages import ImportPage
@@ -239,7 +241,10 @@ def test_another_persons_dry_run_is_not_mine_to_take_over(simulator: Connection,
     newer = queue_file(fleet(3), simulator, by=chief, is_dry_run=True)
     work()
     assert take_over(job_id=job.pk, requested_by=chief, connection=simulator, is_dry_run=False) is None, "replaced"
-    assert take_over(job_id=newer.pk, requested_by=chief, connection=simulator, is_dry_run=False) is not None
+    for _ in range(2):
+        assert take_over(job_id=newer.pk, requested_by=chief, connection=simulator, is_dry_run=False) is not None
+    taken = AuditEvent.objects.get(tag=Tag.INVENTORY_TAKE_OVER.value)
+    assert (taken.person, taken.object_id) == ("chief", str(newer.pk)), "once, however often it is started"
     work()
     assert VirtualMachine.objects.count() == 3
 
@@ -383,6 +388,8 @@ def test_what_is_listed_no_more_is_marked_and_kept_and_comes_back(simulator: Con
     assert sync(simulator).job.gone_count == 1
     gone = VirtualMachine.objects.get(name="one")
     assert gone.gone_at is not None
+    kept = FactsEvent.objects.filter(pgh_obj=gone).latest("pgh_id")
+    assert (kept.pgh_label, kept.gone_at) == ("changed", None), "its history says when it went"
     by_hand.refresh_from_db()
     assert by_hand.gone_at is None, "it was never listed"
     assert sync(simulator).job.gone_count == 0
@@ -430,6 +437,23 @@ def test_a_second_question_finds_the_first_and_the_next_day_asks_again(simulator
     assert InventorySync.objects.get().job != first
     ConnectionFactory()
     assert begin_due_syncs(now=now + timedelta(days=1)) == 0, "never asked for: waits for a person"
+
+
+def test_however_many_are_due_they_are_asked_in_three_statements(listing: Listing) -> None:
+    now = timezone.now()
+    rows = [ConnectionFactory() for _ in range(25)]
+    open_question = sync_inventory(connection=rows[0], door=ImportDoor.PAGE)
+    for row in rows[1:]:
+        InventorySync.objects.create(connection=row, next_at=now - timedelta(minutes=1))
+    InventorySync.objects.filter(connection=rows[0]).update(next_at=now - timedelta(minutes=1))
+    InventorySync.objects.filter(connection=rows[1]).update(next_at=now + timedelta(minutes=1))
+    with CaptureQueriesContext(database) as queries:
+        assert begin_due_syncs(now=now) == 23
+    assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 3
+    asked = InventorySync.objects.filter(job__door=ImportDoor.SCHEDULE.value, job__phase="reading")
+    assert set(asked.values_list("connection_id", "next_at")) == {(row.pk, now + timedelta(days=1)) for row in rows[2:]}
+    assert InventorySync.objects.get(connection=rows[0]).job == open_question
+    assert begin_due_syncs(now=now + timedelta(days=2)) == 1, "only the one that was not due then"
 
 
 def test_the_simulator_lists_the_same_machines_every_time() -> None:

@@ -19,9 +19,9 @@ from patching.terms import Classification, InstallationPlan
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from tests.patching.tables import rows
 from tests.vms.importing import ImportFailedError, Report, import_file
-from tests.vms.test_inventory_files import ARM_SAMPLE, AZ_ROW, AZ_SAMPLE, DATA, SCALE_SET, az_row, edited
+from tests.vms.inventory import ARM_SAMPLE, AZ_ROW, AZ_SAMPLE, DATA, SCALE_SET, az_row, edited
 from updates.models import InstalledPatch, KbHold, Operation, VmUpdateState
-from updates.services.operations import Verdict, request_installations
+from updates.services.operations import RequestVerdict, request_installations
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
 from vms.services.imports import RowOutcome
 from vms.services.inventory_rows import ROW_PROBLEMS, RowProblem
@@ -363,7 +363,7 @@ def test_another_machine_under_the_id_starts_anew(simulator: Connection, operato
     assert (old.state, old.verification, waiting.state) == ("succeeded", "not_verifiable", "cancelled")
     assert list(Operation.objects.open().filter(vm=vm).values_list("kind", flat=True)) == ["assessment"]
     (refused,) = request_installations(vm_ids=[vm.pk], plan=PLAN, requested_by=operator, is_bulk=True)
-    assert refused.verdict is Verdict.REFUSED, "nothing is installed before an assessment has answered"
+    assert refused.verdict is RequestVerdict.REFUSED, "nothing is installed before an assessment has answered"
     # the same file again finds the machine that it knows
     assert outcomes(run(simulator, az_row(vmId=B))) == ["unchanged"]
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 
 from patching.kb_numbers import is_invisible
 from tests.patching.tables import flag, rows
+from tests.vms.inventory import ARM_ROW, ARM_SAMPLE, AZ_ROW, AZ_SAMPLE, SCALE_SET, az_row, edited
 from vms.services.inventory_files import InventoryFileError, InventoryReader
 from vms.services.inventory_rows import (
     BadRow,
@@ -26,33 +25,6 @@ from vms.services.inventory_rows import (
     facts_from_json,
     facts_to_json,
 )
-
-DATA = Path(__file__).parent / "data"
-AZ_SAMPLE = (DATA / "az_vm_list_sample.json").read_bytes()
-ARM_SAMPLE = (DATA / "arm_vm_list_sample.json").read_bytes()
-AZ_ROW: dict[str, Any] = json.loads(AZ_SAMPLE)[0]
-ARM_ROW: dict[str, Any] = json.loads(ARM_SAMPLE)["value"][0]
-
-
-def az_row(name: str = "web-001", **changes: object) -> dict[str, Any]:
-    """The sample's VM under another name, with some of its top-level keys replaced."""
-    row = copy.deepcopy(AZ_ROW)
-    row["id"] = row["id"].replace("web-001", name)
-    row["name"] = name
-    if name != "web-001":
-        row["vmId"] = str(uuid5(NAMESPACE_URL, name))
-    return row | changes
-
-
-def edited(path: str, value: object, row: dict[str, Any] = AZ_ROW) -> dict[str, Any]:
-    """The row with the value at this dotted path replaced."""
-    row = copy.deepcopy(row)
-    node = row
-    *parents, last = path.split(".")
-    for key in parents:
-        node = node[key]
-    node[last] = value
-    return row
 
 
 @dataclass(frozen=True)
@@ -302,8 +274,6 @@ def test_power_state_is_read_from_az_and_from_the_instance_view(changes: dict[st
 
 # --- scale sets --------------------------------------------------------------------------------------------------
 
-SCALE_SET = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/RG-WEB/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
-
 
 def _hotpatch(row: dict[str, Any], is_on: bool) -> dict[str, Any]:
     return edited("osProfile.windowsConfiguration.patchSettings.enableHotpatching", is_on, row)
@@ -421,7 +391,7 @@ def test_a_file_is_the_same_however_it_is_cut_and_whoever_goes_on(form: str, enc
     rows: list[InventoryRow] = []
     state = None
     while True:
-        reader = InventoryReader(pieces, state)
+        reader = InventoryReader(pieces, state=state)
         rows += reader.read(1)
         state = json.loads(json.dumps(reader.state()))
         if reader.is_over:

@@ -19,8 +19,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.vms.importing import work
-from tests.vms.test_inventory_files import az_row, edited
+from tests.vms.inventory import az_row, edited
 from vms import selectors
 from vms.import_models import ImportJob
 from vms.models import Connection, ResourceGroup, VirtualMachine
@@ -28,10 +29,6 @@ from vms.models import Connection, ResourceGroup, VirtualMachine
 pytestmark = pytest.mark.django_db
 DATA = Path(__file__).parent / "data"
 LIST = "/virtual-machines/"
-
-
-def text_of(response: object) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))  # type: ignore[attr-defined]
 
 
 @pytest.fixture

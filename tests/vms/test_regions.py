@@ -53,9 +53,15 @@ def test_whose_clock_it_is(time_zone: str, location: str, key: str | None) -> No
 
 
 @pytest.mark.django_db
-def test_the_doctor_names_machines_without_a_clock() -> None:
+def test_the_doctor_names_regions_in_use_without_a_clock() -> None:
     assert "clock_unknown" not in {finding.code for finding in find_trouble()}
-    vm = VirtualMachineFactory(location="moonbase", time_zone="")
-    VirtualMachine.objects.filter(pk=vm.pk).update(patcher="portal_automatically")
+    names = sorted(VirtualMachineFactory(location="moonbase", time_zone="").name for _ in range(3))
+    other = VirtualMachineFactory(location="moonbase", time_zone="Moon Standard Time")
+    VirtualMachineFactory(location="moonbase", time_zone="UTC")
+    VirtualMachine.objects.update(patcher="portal_automatically")
     (found,) = [finding for finding in find_trouble() if finding.code == "clock_unknown"]
-    assert found.examples == (vm.name,)
+    assert found.count == 4
+    assert found.examples == (
+        f"moonbase: {names[0]} and 2 more",
+        f"moonbase, time zone Moon Standard Time: {other.name}",
+    )

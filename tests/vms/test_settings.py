@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,20 +16,17 @@ from django.urls import reverse
 
 from patching.terms import AssessmentMode, PatchMode, Platform, RebootSetting
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.forms import text_of
 from tests.patching.tables import flag, matches, rows, words
 from updates.services.settings import change_settings
+from vms.forms.settings import MAX_SELECTED
 from vms.models import ResourceGroup, SettingsEvent, VirtualMachine
 from vms.selection import VmSelection
-from vms.selectors import MAX_SELECTED
-from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, Verdict
+from vms.services.settings import Refusal, SettingsChange, SettingsOutcome, SettingsVerdict
 
 pytestmark = pytest.mark.django_db
 MANUAL = SettingsChange(patch_mode=PatchMode.MANUAL, bypass_platform_safety_checks=False)
 HOTPATCH_OFF = SettingsChange(enable_hotpatching=False)
-
-
-def text_of(response: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
 
 
 @pytest.fixture
@@ -45,16 +43,16 @@ def change(owner: User, what: SettingsChange, *vms: VirtualMachine):
 
 def test_what_the_rules_allow_is_wanted_from_now_on(owner: User, vm: VirtualMachine) -> None:
     (outcome,) = change(owner, HOTPATCH_OFF, vm)
-    assert (outcome.verdict, outcome.differing) == (Verdict.CHANGED, ("enable_hotpatching",))
+    assert (outcome.verdict, outcome.differing) == (SettingsVerdict.CHANGED, ("enable_hotpatching",))
     vm.refresh_from_db()
     assert vm.desired.enable_hotpatching is False
     (again,) = change(owner, HOTPATCH_OFF, vm)
-    assert again.verdict is Verdict.UNCHANGED
+    assert again.verdict is SettingsVerdict.UNCHANGED
 
 
 def test_what_the_rules_forbid_is_left_alone_with_every_reason(owner: User, vm: VirtualMachine) -> None:
     (outcome,) = change(owner, MANUAL, vm)
-    assert outcome.verdict is Verdict.REFUSED
+    assert outcome.verdict is SettingsVerdict.REFUSED
     assert {violation.problem.value for violation in outcome.violations} == {
         "hotpatch_needs_platform_mode",
         "manual_needs_automatic_updates_off",
@@ -85,7 +83,7 @@ def test_a_selection_costs_the_same_however_many(owner: User, resource_group: Re
         vms = [VirtualMachineFactory(resource_group=resource_group, connection=row) for _ in range(count)]
         with CaptureQueriesContext(connection) as captured:
             outcomes = change(owner, HOTPATCH_OFF, *vms)
-        assert {outcome.verdict for outcome in outcomes} == {Verdict.CHANGED}
+        assert {outcome.verdict for outcome in outcomes} == {SettingsVerdict.CHANGED}
         costs.append(len(captured))
     assert costs[0] == costs[1]
 
@@ -197,7 +195,7 @@ def test_every_change_of_every_machine_through_the_page_and_the_service(
         problems = [problem for _verdict, problems in expected.values() for problem in problems]
         for answer in (review, done):
             shown = answer.content.decode()
-            refused = sum(verdict is Verdict.REFUSED for verdict, _problems in expected.values())
+            refused = sum(verdict is SettingsVerdict.REFUSED for verdict, _problems in expected.values())
             assert f'id="refused"><span class="tile-number">{refused}<' in shown
             assert shown.count("InvalidParameter: ") == len(problems)
 
@@ -212,24 +210,24 @@ def change_of(wanted: dict[str, str]) -> SettingsChange:
     )
 
 
-def expected_of(facts: dict[str, str], wanted: dict[str, str]) -> tuple[Verdict, tuple[str, ...]]:
+def expected_of(facts: dict[str, str], wanted: dict[str, str]) -> tuple[SettingsVerdict, tuple[str, ...]]:
     """What docs/rules.md says of a change of one machine."""
     after = facts | wanted
     if after == facts:
-        return Verdict.UNCHANGED, ()
+        return SettingsVerdict.UNCHANGED, ()
     if facts["platform"] == "azure_stack_hci":
-        return Verdict.REFUSED, ()
+        return SettingsVerdict.REFUSED, ()
     eligible = facts["eligible"] if facts["platform"] == "azure" else "no"  # no other platform can be hotpatched
     judged = after | {"from mode": facts["patch mode"], "eligible": eligible}
     del judged["platform"]
     problems = tuple(row["problem"] for row in rows("settings-problems") if matches(row, judged))
-    return (Verdict.REFUSED if problems else Verdict.CHANGED), problems
+    return (SettingsVerdict.REFUSED if problems else SettingsVerdict.CHANGED), problems
 
 
-def answer_of(outcome: SettingsOutcome) -> tuple[Verdict, tuple[str, ...]]:
+def answer_of(outcome: SettingsOutcome) -> tuple[SettingsVerdict, tuple[str, ...]]:
     """An outcome in the same words; what is refused as a reported fact names no problem."""
     assert (outcome.refusal is Refusal.REPORTED_BY_MACHINE) == (
-        outcome.verdict is Verdict.REFUSED and not outcome.violations
+        outcome.verdict is SettingsVerdict.REFUSED and not outcome.violations
     )
     return outcome.verdict, tuple(violation.problem.value for violation in outcome.violations)
 
@@ -258,7 +256,7 @@ def assert_as_the_table_says(row: dict[str, str], outcome: Any, vm: VirtualMachi
         assert vm.desired_settings is None
         return
     assert tuple(violation.problem.value for violation in outcome.violations) == words(row["problems"])
-    assert outcome.verdict is (Verdict.REFUSED if row["problems"] else Verdict.CHANGED)
+    assert outcome.verdict is (SettingsVerdict.REFUSED if row["problems"] else SettingsVerdict.CHANGED)
     assert vm.desired.reboot_setting == ("IfRequired" if row["problems"] else "Never")
 
 
@@ -320,6 +318,23 @@ def test_the_form_says_what_the_machines_have_now(client: Client, owner: User, r
     assert "Now: Customer Managed Schedules (2), Azure Managed - Safe Deployment (1)." in several
     assert "Now: Off (2), On (1)." in several
     assert "Now: Reboot if required." in several
+
+
+def test_where_a_machine_reports_something_else_a_change_starts_from_what_is_wanted(
+    client: Client, owner: User, vm: VirtualMachine
+) -> None:
+    client.force_login(owner)
+    as_wanted = text_of(client.get(URL, {"vm": vm.pk}))
+    assert "starts from what is wanted" not in as_wanted
+    wanted = replace(vm.patch_settings, enable_hotpatching=False)
+    VirtualMachine.objects.filter(pk=vm.pk).update(desired_settings=wanted.as_json)
+    shown = text_of(client.get(URL, {"vm": vm.pk}))
+    assert "1 machine reports other settings than wanted. A change starts from what is wanted." in shown
+    assert "Wanted: Off. Reported: On." in shown
+    assert "Now: Reboot if required." in shown, "where both agree it is said once"
+    post(client, "apply", vm, reboot_setting="Never")
+    vm.refresh_from_db()
+    assert (vm.desired.enable_hotpatching, vm.desired.reboot_setting) == (False, "Never")
 
 
 def test_a_form_that_changes_nothing_or_something_unknown_is_refused(

@@ -43,7 +43,7 @@ CROSS JOIN LATERAL (
            CASE WHEN b.name = '' THEN c.starts_per_minute ELSE COALESCE(b.burst, b.rate_per_minute) END AS burst
 ) r
 WHERE (%(only)s::bigint IS NULL OR c.id = %(only)s)
-  AND (%(kinds)s::text[] = '{}' OR c.kind = ANY(%(kinds)s))
+  AND (%(connection_kinds)s::text[] = '{}' OR c.kind = ANY(%(connection_kinds)s))
   AND (c.paused_until IS NULL OR c.paused_until <= %(now)s)
 """
 _ADD_WHOLE = """
@@ -107,12 +107,12 @@ class Room:
 NO_ROOM = Room(0, {})
 
 
-def available(now: datetime, *, kinds: Sequence[str] = ()) -> dict[int, Room]:
+def available(now: datetime, *, connection_kinds: Sequence[str] = ()) -> dict[int, Room]:
     """How much could start now on each connection (of these kinds; none named: of all).
 
     A paused connection is left out. Nothing is reserved: `reserve` decides.
     """
-    return _rooms(now, kinds=kinds, only=None)
+    return _rooms(now, connection_kinds=connection_kinds, only=None)
 
 
 def reserve(connection_id: int, wanted: Mapping[str, int], now: datetime) -> dict[str, int]:
@@ -124,7 +124,7 @@ def reserve(connection_id: int, wanted: Mapping[str, int], now: datetime) -> dic
     with connection.cursor() as cursor:
         cursor.execute(_ADD_WHOLE, [now, connection_id])
         cursor.execute(_LOCK, [connection_id, names])
-        room = _rooms(now, kinds=(), only=connection_id).get(connection_id, NO_ROOM)
+        room = _rooms(now, connection_kinds=(), only=connection_id).get(connection_id, NO_ROOM)
         granted: dict[str, int] = {}
         left = room.whole
         for name, count in wanted.items():
@@ -172,9 +172,12 @@ def _rest(news: BucketNews) -> timedelta:
     return REST if news.retry_after is None else timedelta(seconds=max(1.0, news.retry_after))
 
 
-def _rooms(now: datetime, *, kinds: Sequence[str], only: int | None) -> dict[int, Room]:
+def _rooms(now: datetime, *, connection_kinds: Sequence[str], only: int | None) -> dict[int, Room]:
     with connection.cursor() as cursor:
-        cursor.execute(_STATE, {"in_flight": IN_FLIGHT_STATES, "now": now, "kinds": list(kinds), "only": only})
+        cursor.execute(
+            _STATE,
+            {"in_flight": IN_FLIGHT_STATES, "now": now, "connection_kinds": list(connection_kinds), "only": only},
+        )
         rows = cursor.fetchall()
     whole: dict[int, int] = {}
     buckets: dict[int, dict[str, int]] = {}

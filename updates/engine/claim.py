@@ -162,25 +162,25 @@ class _Due:
 _DUE_CONNECTIONS = """
 SELECT c.id, p.start_seconds, p.look_seconds
 FROM vms_connection c LEFT JOIN updates_connectionpace p ON p.connection_id = c.id
-WHERE (%(kinds)s::text[] = '{}' OR c.kind = ANY(%(kinds)s)) AND c.id <> ALL(%(skipped)s::bigint[])
+WHERE (%(connection_kinds)s::text[] = '{}' OR c.kind = ANY(%(connection_kinds)s)) AND c.id <> ALL(%(skipped)s::bigint[])
   AND (EXISTS (
         SELECT 1 FROM updates_operation o WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s)
-        AND o.lane = ANY(%(lanes)s) AND o.next_step_at <= %(now)s
+        AND o.priority = ANY(%(priorities)s) AND o.next_step_at <= %(now)s
     ) OR EXISTS (
         SELECT 1 FROM unnest(%(startable)s::bigint[], %(buckets)s::text[]) AS s(id, bucket)
         JOIN updates_operation o ON o.connection_id = s.id AND o.bucket = s.bucket
-        WHERE s.id = c.id AND o.state = %(queued)s AND o.lane = ANY(%(lanes)s) AND o.next_step_at <= %(now)s
+        WHERE s.id = c.id AND o.state = %(queued)s AND o.priority = ANY(%(priorities)s) AND o.next_step_at <= %(now)s
     ))
 ORDER BY c.id
 """
-# A share of each connection, or of each of its budgets, in the order of the lanes. Rows that another worker is claiming right now are passed over.
+# A share of each connection, or of each of its budgets, in the order of priority. Rows that another worker is claiming right now are passed over.
 _DUE = """
 SELECT {columns}
 FROM unnest(%(connections)s::bigint[], %(buckets)s::text[], %(limits)s::int[]) AS c(id, bucket, share)
 CROSS JOIN LATERAL (
     SELECT d.* FROM updates_operation d
-    WHERE d.connection_id = c.id AND {state} AND d.lane = ANY(%(lanes)s) AND d.next_step_at <= %(now)s
-    ORDER BY d.lane, d.next_step_at LIMIT c.share FOR UPDATE SKIP LOCKED
+    WHERE d.connection_id = c.id AND {state} AND d.priority = ANY(%(priorities)s) AND d.next_step_at <= %(now)s
+    ORDER BY d.priority, d.next_step_at LIMIT c.share FOR UPDATE SKIP LOCKED
 ) {source}
 """
 
@@ -202,8 +202,8 @@ _LEASE = "UPDATE updates_operation SET next_step_at = %s WHERE id = ANY(%s::uuid
 @transaction.atomic
 def claim_due(
     *,
-    lanes: Sequence[int],
-    kinds: Sequence[str] = (),
+    priorities: Sequence[int],
+    connection_kinds: Sequence[str] = (),
     limit: int = CLAIM_SIZE,
     traits_of: TraitsOf = plain_traits,
     skipped: Collection[int] = (),
@@ -211,7 +211,7 @@ def claim_due(
 ) -> list[Claim]:
     """Take up to `limit` due operations for one lease, an equal share of each connection. No row goes to two workers.
 
-    Of a connection no more is taken than it can do in the time for sending. Within it the order is that of the lanes. What
+    Of a connection no more is taken than it can do in the time for sending. Within it the order is that of priority. What
     comes from the queue is in `starting` when this returns, `is_unsent`, and within its connection's room: once the claim
     is committed it may be sent. Where there was no room after all the rest is due again in 2 s. Connections in `skipped`,
     and those of which `traits_of` says None, are left alone. `at_most`: of no connection more than is expected to be done
@@ -220,12 +220,12 @@ def claim_due(
     claimed_at = time.monotonic()
     now = database_now()
     fixed: dict[str, Any] = {
-        "lanes": [int(lane) for lane in lanes],
+        "priorities": [int(priority) for priority in priorities],
         "in_flight": IN_FLIGHT_STATES,
         "queued": S.QUEUED.value,
         "now": now,
     }
-    due = _due_connections(fixed, kinds, skipped, traits_of, at_most)
+    due = _due_connections(fixed, connection_kinds, skipped, traits_of, at_most)
     if not due:
         return []
     share = max(1, limit // len(due))
@@ -234,8 +234,8 @@ def claim_due(
         for pk, one in due.items()
         for bucket, room in one.room.open_buckets()
     }
-    looks = {(pk, WHOLE): one.limit(share, one.pace.look_seconds) for pk, one in due.items()}
-    rows = _lock(_IN_FLIGHT, looks, fixed)
+    observes = {(pk, WHOLE): one.limit(share, one.pace.look_seconds) for pk, one in due.items()}
+    rows = _lock(_IN_FLIGHT, observes, fixed)
     for connection_id, queued in _lock(_QUEUED, starts, fixed).items():
         rows[connection_id] += queued
     chosen = {pk: due[pk].affordable(sorted(own, key=_turn), share) for pk, own in rows.items()}
@@ -254,22 +254,22 @@ def claim_due(
 
 
 def _turn(row: ClaimedRow) -> tuple[int, datetime, UUID]:
-    return row.lane, row.created_at, row.pk
+    return row.priority, row.created_at, row.pk
 
 
 def _due_connections(
     fixed: dict[str, Any],
-    kinds: Sequence[str],
+    connection_kinds: Sequence[str],
     skipped: Collection[int],
     traits_of: TraitsOf,
     at_most: float | None,
 ) -> dict[int, _Due]:
     now: datetime = fixed["now"]
-    rooms = available(now, kinds=kinds)
+    rooms = available(now, connection_kinds=connection_kinds)
     open_buckets = [(pk, bucket) for pk, room in rooms.items() for bucket, _count in room.open_buckets()]
     with connection.cursor() as cursor:
         more: dict[str, Any] = {
-            "kinds": list(kinds),
+            "connection_kinds": list(connection_kinds),
             "skipped": list(skipped),
             "startable": [pk for pk, _bucket in open_buckets],
             "buckets": [bucket for _pk, bucket in open_buckets],

@@ -14,12 +14,12 @@ from django.db import connection, transaction
 from connectors.protocol import ConnectorError, Observation, PatchOutcome, Started, StartOutcome
 from db.arrays import array, rowset
 from patching.codes import ErrorCode, EventCode
-from patching.lifecycle import MAX_START_ATTEMPTS, retry_delay
-from patching.terms import OperationKind, OperationState, Verification
+from patching.lifecycle import LONGEST_WAIT, MAX_START_ATTEMPTS, retry_delay, state_for
+from patching.terms import OperationKind, OperationState, RunStatus, Verification
 from updates.engine.budget import WHOLE
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
-from updates.models import IN_FLIGHT_STATES, Lane, Operation
+from updates.models import IN_FLIGHT_STATES, Operation, Priority
 from updates.services.assessments import ensure_patches, record_failures, record_silence
 from updates.services.operations import request_assessments
 
@@ -29,6 +29,20 @@ S = OperationState
 def clean(text: str) -> str:
     """What a machine said, as PostgreSQL can hold it and a page can show it."""
     return text.replace("\x00", "")[:2_000]
+
+
+def code_of(status: RunStatus, error: ConnectorError | None, failed: ErrorCode = ErrorCode.UNKNOWN) -> str | None:
+    """Why a run ended so, so that none ends badly without a reason. `failed`: where the machine names none itself."""
+    if error is not None:
+        return error.code
+    if status is RunStatus.FAILED:
+        return failed
+    return None if state_for(status) is not S.FAILED else ErrorCode.CONNECTOR_GARBAGE
+
+
+def until_next_look(seconds: float) -> timedelta:
+    """How long to wait for a look that the connector calls worth it then; a deadline is seen by looks alone."""
+    return timedelta(seconds=min(seconds, LONGEST_WAIT.total_seconds()))
 
 
 def postpone(operation_ids: Sequence[UUID], state: OperationState, until: datetime) -> None:
@@ -62,15 +76,17 @@ def started_change(row: ClaimedRow, handle: str, next_step_at: datetime | None) 
         event=row.event(EventCode.STARTED),
         handle=clean(handle),
         next_step_at=next_step_at,
-        lane=Lane.LOOK if row.is_bulk else Lane.INTERACTIVE,
+        priority=Priority.OBSERVE if row.is_bulk else Priority.INTERACTIVE,
         attempts=0,
     )
 
 
 def record_starts(
-    answers: Sequence[tuple[ClaimedRow, StartOutcome]], *, now: datetime, leased_until: datetime
+    answers: Sequence[tuple[ClaimedRow, StartOutcome]], *, now: datetime, leased_until: datetime, can_find: bool = False
 ) -> list[ClaimedRow]:
     """Write what became of starts. Returns those whose connector says that a look is worth it at once.
+
+    `can_find`: the connector can be asked whether one arrived, also after the last attempt.
 
     Assessments among them are not written yet: the look ends most of them, and one statement then does for both. Until
     then they stay in `starting`, in this worker's lease.
@@ -87,7 +103,7 @@ def record_starts(
         if isinstance(answer, Started):
             is_prompt = answer.look_again_after <= 0
             if not is_prompt or row.kind.changes_the_machine:
-                look_at = None if is_prompt else now + timedelta(seconds=answer.look_again_after)
+                look_at = None if is_prompt else now + until_next_look(answer.look_again_after)
                 started.append(started_change(row, answer.handle, look_at))
             if is_prompt:
                 taken = replace(row, handle=clean(answer.handle))
@@ -96,7 +112,7 @@ def record_starts(
             throttled.append((row, answer))
         elif not answer.is_retryable or (is_tired and answer.nothing_was_sent and row.is_unsent):
             failed.append((row, answer))
-        elif is_tired or (row.is_past_deadline and not row.is_unsent):
+        elif (is_tired and not (can_find and row.is_unsent)) or (row.is_past_deadline and not row.is_unsent):
             unconfirmed.append(row)
         elif answer.nothing_was_sent and row.is_unsent:
             deferred[answer.code].append((row, retry_delay(row.attempts, answer.retry_after)))
@@ -210,7 +226,10 @@ def _ended(row: ClaimedRow, code: str, detail: str | None = None) -> Change:
 def fail(
     rows: Sequence[tuple[ClaimedRow, ConnectorError]], *, now: datetime, leased_until: datetime, is_silent: bool = False
 ) -> None:
-    """End runs that the connector refused for good. `is_silent`: what they did to their machines is not known."""
+    """End runs that the connector refused for good.
+
+    `is_silent`: what they did to their machines is not known; an assessment is queued that finds out.
+    """
     if not rows:
         return
     errors = {row.pk: error for row, error in rows}
@@ -225,6 +244,7 @@ def fail(
         )
         if is_silent and (unknown := [row.vm_id for row in ended if row.kind.changes_the_machine]):
             record_silence(vm_ids=unknown)
+            request_assessments(vm_ids=unknown, requested_by=None)
 
 
 def give_up(rows: Sequence[ClaimedRow], code: str, *, now: datetime, leased_until: datetime) -> None:
@@ -233,13 +253,15 @@ def give_up(rows: Sequence[ClaimedRow], code: str, *, now: datetime, leased_unti
         return
     with transaction.atomic():
         winners = transition(changes=[_ended(row, code) for row in still_mine(rows, leased_until)], now=now)
-        doubtful = [row.vm_id for row in rows if row.pk in winners and row.kind.changes_the_machine]
+        ended = [row for row in rows if row.pk in winners]
+        record_failures(errors={row.vm_id: code for row in ended if row.kind is OperationKind.ASSESSMENT})
+        doubtful = [row.vm_id for row in ended if row.kind.changes_the_machine]
         if doubtful:
             record_silence(vm_ids=doubtful)
             request_assessments(vm_ids=doubtful, requested_by=None)
 
 
-# --- looks at what still runs ------------------------------------------------------------------------------------
+# --- what still runs ---------------------------------------------------------------------------------------------
 
 
 def follow(pairs: Sequence[tuple[ClaimedRow, Observation]], *, now: datetime) -> None:
@@ -256,7 +278,7 @@ def follow(pairs: Sequence[tuple[ClaimedRow, Observation]], *, now: datetime) ->
                     row.pk,
                     asdict(seen.progress) if seen.progress else None,
                     clean(seen.handle) if seen.handle is not None else row.handle,
-                    now + timedelta(seconds=seen.look_again_after),
+                    now + until_next_look(seen.look_again_after),
                 )
                 for row, seen in pairs
             ]
@@ -275,7 +297,7 @@ def _followed(row: ClaimedRow, seen: Observation, now: datetime) -> Change | Non
         from_state=row.state,
         to_state=target,
         event=row.event(EventCode.REBOOTING if seen.is_rebooting else EventCode.REBOOTED),
-        next_step_at=now + timedelta(seconds=seen.look_again_after),
+        next_step_at=now + until_next_look(seen.look_again_after),
     )
 
 

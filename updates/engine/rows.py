@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from connectors.protocol import ObserveRequest, StartRequest
 from patching.rollback import RollbackOrder
 from patching.terms import InstallationPlan, OperationKind, OperationState, PatchSettings
-from updates.models import Lane
-from updates.plans import order_from_json, plan_from_json
+from updates.models import Priority
+from updates.payloads import Payload, read
 from updates.selectors.vm_facts import VmFacts
 
-Payload = InstallationPlan | RollbackOrder | PatchSettings
 # What a step needs of a row. Cast to text: `json.loads` and `fromisoformat` in bulk beat the driver's loaders.
-COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.lane, o.is_bulk, o.plan::text, o.handle, o.bucket, o.created_at::text,
+COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.priority, o.is_bulk, o.payload::text, o.handle, o.bucket, o.created_at::text,
     o.started_at::text, o.deadline_at <= clock_timestamp(), o.attempts, o.progress::text, s.os_build"""
 SOURCE = "updates_operation o LEFT JOIN updates_vmupdatestate s ON s.vm_id = o.vm_id"
 
@@ -28,8 +26,8 @@ SOURCE = "updates_operation o LEFT JOIN updates_vmupdatestate s ON s.vm_id = o.v
 class ClaimedRow:
     """One operation that this worker alone may step until its lease ends.
 
-    `is_unsent`: this worker has moved it to `starting` and has not handed it to the connector yet. `facts`: of its VM,
-    loaded when it is stepped.
+    `problem`: what makes its payload unreadable, or empty. `is_unsent`: this worker has moved it to `starting` and has not
+    handed it to the connector yet. `facts`: of its VM, loaded when it is stepped.
     """
 
     pk: UUID
@@ -37,7 +35,7 @@ class ClaimedRow:
     connection_id: int
     kind: OperationKind
     state: OperationState
-    lane: int
+    priority: int
     is_bulk: bool
     payload: Payload | None
     handle: str
@@ -48,6 +46,7 @@ class ClaimedRow:
     attempts: int
     progress: Mapping[str, Any] | None
     os_build: str
+    problem: str = ""
     is_unsent: bool = False
     facts: VmFacts | None = None
 
@@ -63,15 +62,17 @@ class ClaimedRow:
         created_at: datetime,
     ) -> ClaimedRow:
         """One that its bulk request has begun: in `starting` from its first moment on. `payload` as JSON."""
+        kept = read(kind, payload)
         return cls(
             pk=pk,
             vm_id=vm_id,
             connection_id=connection_id,
             kind=kind,
             state=OperationState.STARTING,
-            lane=Lane.BULK,
+            priority=Priority.BULK,
             is_bulk=True,
-            payload=_payload(kind, payload) if payload else None,
+            payload=kept.payload,
+            problem=kept.problem,
             handle="",
             bucket="",
             created_at=created_at,
@@ -92,7 +93,7 @@ class ClaimedRow:
             connection_id,
             kind,
             state,
-            lane,
+            priority,
             is_bulk,
             payload,
             handle,
@@ -104,15 +105,17 @@ class ClaimedRow:
             progress,
             os_build,
         ) = row
+        kept = read(OperationKind(kind), payload)
         return cls(
             pk=pk,
             vm_id=vm_id,
             connection_id=connection_id,
             kind=OperationKind(kind),
             state=OperationState(state),
-            lane=lane,
+            priority=priority,
             is_bulk=is_bulk,
-            payload=_payload(OperationKind(kind), payload) if payload else None,
+            payload=kept.payload,
+            problem=kept.problem,
             handle=handle,
             bucket=bucket,
             created_at=datetime.fromisoformat(created),
@@ -184,17 +187,3 @@ class ClaimedRow:
     def in_progress(self) -> ClaimedRow:
         """Taken by the machine, and written down as such."""
         return replace(self, state=OperationState.IN_PROGRESS)
-
-
-_CODECS: Mapping[OperationKind, Callable[[Mapping[str, Any]], Payload]] = {
-    OperationKind.INSTALLATION: plan_from_json,
-    OperationKind.ROLLBACK: order_from_json,
-    OperationKind.SETTINGS: PatchSettings.from_json,
-}
-
-
-@lru_cache(maxsize=256)
-def _payload(kind: OperationKind, text: str) -> Payload | None:
-    """What the operation is to do; all of a bulk request share one."""
-    read = _CODECS.get(kind)
-    return read(json.loads(text)) if read is not None else None

@@ -15,15 +15,15 @@ from connectors.protocol import Connector, Traits
 from connectors.registry import connector_for
 from updates.engine.claim import STOPPING, Claim, claim_due, claims_of
 from updates.engine.work import Work
-from updates.models import Lane
+from updates.models import Priority
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.services.bulk import are_waiting, hand_out_block
 from vms.models import Connection
 
 log = structlog.get_logger(__name__)
 
-INTERACTIVE_LANES = (Lane.INTERACTIVE, Lane.LOOK)
-ALL_LANES = (Lane.INTERACTIVE, Lane.LOOK, Lane.BULK)
+INTERACTIVE_PRIORITIES = (Priority.INTERACTIVE, Priority.OBSERVE)
+ALL_PRIORITIES = (Priority.INTERACTIVE, Priority.OBSERVE, Priority.BULK)
 TURN_SECONDS = 1.0  # how long to wait for another worker to finish its block of a bulk request
 # A claim that takes longer than this is worked on beside the sweep, so that no other connection waits for it.
 SLOW_SECONDS = 1.0
@@ -42,8 +42,8 @@ def connector_of(row: Connection, catalogue: LoadedCatalogue) -> Connector:
 
 def sweep(
     *,
-    lanes: Sequence[int] = ALL_LANES,
-    kinds: Sequence[str] = (),
+    priorities: Sequence[int] = ALL_PRIORITIES,
+    connection_kinds: Sequence[str] = (),
     seconds: float | None = None,
     connector_factory: ConnectorFactory = connector_of,
     is_waiting: bool = True,
@@ -51,8 +51,8 @@ def sweep(
 ) -> int:
     """Work on due operations until none are left or the time is over; returns how many steps were made.
 
-    With the bulk lane among `lanes`, waiting bulk requests are handed out as well, a block in turn with what is due.
-    `kinds`: only those behind connections of these kinds; none named: all. `seconds`: OPERATION_SWEEP_SECONDS if not said.
+    With `Priority.BULK` among `priorities`, waiting bulk requests are handed out as well, a block in turn with what is due.
+    `connection_kinds`: only those behind connections of these kinds; none named: all. `seconds`: OPERATION_SWEEP_SECONDS if not said.
     `is_waiting`: return when the slow connections that this sweep took up are done; else they go on in their threads.
     `beside`: the slow connections of this process, if they are not the usual ones.
     """
@@ -64,8 +64,10 @@ def sweep(
     mine: set[threading.Thread] = set()
     while time.monotonic() < ends_at and not STOPPING.is_set():
         block = None
-        if Lane.BULK in lanes:
-            block = hand_out_block(kinds=kinds, wait_seconds=wait_seconds, is_quick=connectors.is_quick)
+        if Priority.BULK in priorities:
+            block = hand_out_block(
+                connection_kinds=connection_kinds, wait_seconds=wait_seconds, is_quick=connectors.is_quick
+            )
         if block is not None and block.begun:
             begun = claims_of(
                 block.begun, now=block.begun[0].created_at, claimed_at=block.claimed_at, traits_of=connectors.traits_of
@@ -73,8 +75,8 @@ def sweep(
             steps += sum(connectors.work(claim) for claim in begun)
         busy = slow.busy()
         claims = claim_due(
-            lanes=lanes,
-            kinds=kinds,
+            priorities=priorities,
+            connection_kinds=connection_kinds,
             traits_of=connectors.traits_of,
             skipped=busy,
             at_most=SLOW_SECONDS if len(busy) >= SLOW_CONNECTIONS else None,
@@ -89,7 +91,7 @@ def sweep(
         wait_seconds = 0.0
         if claims or block is not None:
             continue
-        if Lane.BULK in lanes and are_waiting():
+        if Priority.BULK in priorities and are_waiting():
             # Idle, but a bulk request waits: block on its row for a moment instead of spinning. The next block may be ours.
             wait_seconds = TURN_SECONDS
         elif any(thread.is_alive() for thread in mine):

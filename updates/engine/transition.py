@@ -39,7 +39,7 @@ class Change:
     next_step_at: datetime | None = None
     deadline_at: datetime | None = None
     started_at: datetime | None = None
-    lane: int | None = None
+    priority: int | None = None
     handle: str | None = None
     attempts: int | None = None
     error_code: str | None = None
@@ -62,7 +62,7 @@ _OPTIONAL_COLUMNS = {
     "next_step_at": "timestamptz",
     "deadline_at": "timestamptz",
     "started_at": "timestamptz",
-    "lane": "smallint",
+    "priority": "smallint",
     "handle": "text",
     "attempts": "integer",
     "error_code": "text",

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import structlog
-from django.db import connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
 
 from connectors.protocol import (
     BucketNews,
@@ -28,7 +28,7 @@ from connectors.protocol import (
 )
 from db.arrays import array
 from patching.codes import ErrorCode, EventCode
-from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
+from patching.lifecycle import LONGEST_WAIT, MAX_START_ATTEMPTS, Step, next_step, retry_delay
 from patching.terms import OperationKind, OperationState
 from updates.engine import record
 from updates.engine.budget import WHOLE, tell
@@ -38,7 +38,7 @@ from updates.engine.pace import keep_pace
 from updates.engine.rows import COLUMNS, SOURCE, ClaimedRow
 from updates.engine.telemetry import Called, count_call
 from updates.engine.transition import transition, write_events
-from updates.models import Lane
+from updates.models import Operation, Priority
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import load_vm_facts
 
@@ -46,9 +46,12 @@ log = structlog.get_logger(__name__)
 
 S = OperationState
 A = TypeVar("A")
-Look = tuple[ClaimedRow, Observation | ConnectorError]
+Observed = tuple[ClaimedRow, Observation | ConnectorError]
+Seen = Sequence[tuple[ClaimedRow, Observation]]
 # What the connector left in the queue although there was time is asked again after this long.
 DECLINED = timedelta(seconds=2)
+UNREADABLE = ConnectorError(ErrorCode.CONNECTOR_GARBAGE, is_retryable=True)
+NEVER_ARRIVED = ConnectorError(ErrorCode.CONNECTOR_UNREACHABLE)
 
 _READ = f"SELECT {COLUMNS} FROM {SOURCE} WHERE o.id = ANY(%s::uuid[]) AND o.next_step_at IS NOT NULL"  # noqa: S608 (ours)
 
@@ -95,6 +98,7 @@ class Work:
         self.connector = connector
         self.catalogue = catalogue
         self._sent: set[UUID] = set()  # drawn by the connector under this claim
+        self._unreadable: set[UUID] = set()  # answered in a way that nobody can read or keep
         self._seconds: defaultdict[str, float] = defaultdict(float)  # spent in calls, by call
         self._counts: Counter[str] = Counter()  # operations that they were for
 
@@ -129,6 +133,8 @@ class Work:
                 log.exception("operation_step_failed", operation_id=str(row.pk))
 
     def _step(self, rows: Sequence[ClaimedRow]) -> None:
+        self._fail_unreadable([row for row in rows if row.problem])
+        rows = [row for row in rows if not row.problem]
         facts = load_vm_facts({row.vm_id for row in rows}, self.catalogue)
         batches: dict[Step, list[ClaimedRow]] = defaultdict(list)
         for row in rows:
@@ -142,16 +148,44 @@ class Work:
             )
             batches[step].append(replace(row, facts=facts[row.vm_id]))
         # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
-        starts = [row for row in batches[Step.START] if row.is_unsent]
-        self._send([row for row in starts if row.lane == Lane.INTERACTIVE])
+        starts = self._not_gone([row for row in batches[Step.START] if row.is_unsent])
+        self._send([row for row in starts if row.priority == Priority.INTERACTIVE])
         self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], ErrorCode.START_UNCONFIRMED)
         self._find(batches[Step.RECOVER_BY_FIND])
         self._resend(batches[Step.RECOVER_BY_RESEND])
         self._observe(batches[Step.OBSERVE])
         self._observe_last(batches[Step.OBSERVE_LAST])
-        self._send([row for row in starts if row.lane != Lane.INTERACTIVE])
+        self._send([row for row in starts if row.priority != Priority.INTERACTIVE])
+
+    def _fail_unreadable(self, rows: Sequence[ClaimedRow]) -> None:
+        """End what nobody can tell how to do or how to look at. What has begun may have changed its machine already."""
+        for is_begun in (False, True):
+            record.fail(
+                [
+                    (row, ConnectorError(ErrorCode.PAYLOAD_UNREADABLE, row.problem))
+                    for row in rows
+                    if row.is_unsent is not is_begun
+                ],
+                now=self.claim.present,
+                leased_until=self.claim.leased_until,
+                is_silent=is_begun,
+            )
 
     # --- starting
+
+    def _not_gone(self, rows: list[ClaimedRow]) -> list[ClaimedRow]:
+        """End what no person asked for on machines that are gone since it was queued; the rest may be started."""
+        gone = {row.pk: row for row in rows if row.facts is not None and row.facts.is_gone}
+        if not gone:
+            return rows
+        own = set(
+            Operation.objects.filter(pk__any=array(gone), requested_by=None).order_by().values_list("pk", flat=True)
+        )
+        refusal = ConnectorError(ErrorCode.VM_GONE)
+        record.fail(
+            [(gone[pk], refusal) for pk in sorted(own)], now=self.claim.present, leased_until=self.claim.leased_until
+        )
+        return [row for row in rows if row.pk not in own]
 
     def _send(self, rows: Sequence[ClaimedRow], *, is_recovery: bool = False) -> None:
         """Let the connector draw starts as long as there is time, and record each answer before it may send more.
@@ -169,8 +203,13 @@ class Work:
                 requests.rest(self._tell_budgets(answers))
                 if is_recovery:
                     answers = self._counted(answers)
-                prompt = record.record_starts(answers, now=self.claim.present, leased_until=self.claim.leased_until)
-                self._look_at_once(prompt)
+                prompt = record.record_starts(
+                    answers,
+                    now=self.claim.present,
+                    leased_until=self.claim.leased_until,
+                    can_find=Capability.FIND_BY_REQUEST in self.connector.capabilities and not is_recovery,
+                )
+                self._observe_at_once(prompt)
         finally:
             self._sent.update(requests.drawn)
         never_drawn = requests.close()
@@ -268,22 +307,41 @@ class Work:
         self._send(fresh, is_recovery=True)
 
     def _find(self, rows: Sequence[ClaimedRow]) -> None:
-        """Found in `starting`, and the connector would start it a second time: ask whether the first start arrived."""
+        """Found in `starting`, and the connector would start it a second time: ask whether the first start arrived.
+
+        What is not answered stays in doubt until its deadline. What never arrives, however often it is sent, ends.
+        """
         for chunk in self._in_time(rows):
-            asked = [row.start_request() for row in chunk]
-            ask = partial(self.connector.find, asked, now=self.claim.present)
-            answers = self._called("find", len(chunk), ask)
-            pairs = [(row, answer) for row, answer in zip(chunk, answers, strict=True) if answer is not None]
-            never_sent = [row for row, answer in zip(chunk, answers, strict=True) if answer is None]
+            pairs = self._found_all_or_each(chunk)
+            told = {row.pk for row, _answer in pairs}
+            never_sent = [row for row, answer in pairs if answer is None]
             record.requeue(
-                [(row, timedelta(0)) for row in never_sent],
+                [(row, timedelta(0)) for row in never_sent if row.attempts < MAX_START_ATTEMPTS],
                 "",
                 now=self.claim.present,
                 leased_until=self.claim.leased_until,
             )
-            good = [(row, answer) for row, answer in pairs if _is_start_outcome(answer)]
+            record.fail(
+                [(row, NEVER_ARRIVED) for row in never_sent if row.attempts >= MAX_START_ATTEMPTS],
+                now=self.claim.present,
+                leased_until=self.claim.leased_until,
+            )
+            good = [(row, answer) for row, answer in pairs if answer is not None]
+            good += [(row, UNREADABLE) for row in chunk if row.pk not in told]
             prompt = record.record_starts(good, now=self.claim.present, leased_until=self.claim.leased_until)
-            self._look_at_once(prompt)
+            self._observe_at_once(prompt)
+
+    def _found_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[tuple[ClaimedRow, StartOutcome | None]]:
+        """What `find` says of all of them; if the connector chokes on one, of each alone. What cannot be read is left out."""
+        asked = [row.start_request() for row in rows]
+        try:
+            answers = self._called("find", len(rows), partial(self.connector.find, asked, now=self.claim.present))
+            pairs = list(zip(rows, answers, strict=True))
+        except Exception:
+            log.exception("find_failed", connection_id=self.claim.connection_id, count=len(rows))
+            each = rows if len(rows) > 1 and not self.claim.is_over else ()
+            return [pair for row in each for pair in self._found_all_or_each([row])]
+        return [(row, answer) for row, answer in pairs if answer is None or _is_start_outcome(answer)]
 
     def _give_up(self, rows: Sequence[ClaimedRow], code: str) -> None:
         record.give_up(rows, code, now=self.claim.present, leased_until=self.claim.leased_until)
@@ -292,82 +350,104 @@ class Work:
 
     def _observe(self, rows: Sequence[ClaimedRow]) -> None:
         for chunk in self._in_time(rows):
-            self._record_looks(self._look_all_or_each(chunk))
+            self._record_observed(self._observe_all_or_each(chunk))
 
     def _observe_last(self, rows: Sequence[ClaimedRow]) -> None:
-        """Look once more at what is past its deadline (the portal may have been stopped); what has no end is silent."""
+        """Observe once more what is past its deadline (the portal may have been stopped); what has no end is silent."""
         for chunk in self._in_time(rows):
-            looks = self._look_all_or_each(chunk)
-            ends = [(row, answer) for row, answer in looks if _is_end(answer)]
-            self._record_looks(ends)
-            ended = {row.pk for row, _answer in ends}
-            self._give_up([row for row in chunk if row.pk not in ended], ErrorCode.CONNECTOR_SILENT)
+            observed = self._observe_all_or_each(chunk)
+            ends = [(row, answer) for row, answer in observed if _is_end(answer)]
+            self._record_observed(ends)
+            ended = {row.pk for row, _answer in ends} - self._unreadable
+            left = [row for row in chunk if row.pk not in ended]
+            self._give_up([row for row in left if row.pk in self._unreadable], ErrorCode.CONNECTOR_GARBAGE)
+            self._give_up([row for row in left if row.pk not in self._unreadable], ErrorCode.CONNECTOR_SILENT)
 
-    def _look_at_once(self, rows: Sequence[ClaimedRow]) -> None:
-        """Look at what has just been started, under the same claim; without time for it the next look will tell."""
+    def _observe_at_once(self, rows: Sequence[ClaimedRow]) -> None:
+        """Observe what has just been started, under the same claim; without time for it the next observation will tell."""
         if not rows:
             return
-        looks = [] if self.claim.is_over else self._look_all_or_each(rows)
-        ended = {row.pk for row, answer in looks if isinstance(answer, Observation) and answer.is_final}
+        observed = [] if self.claim.is_over else self._observe_all_or_each(rows)
+        ended = {row.pk for row, answer in observed if isinstance(answer, Observation) and answer.is_final}
         running = [row for row in rows if row.kind is OperationKind.ASSESSMENT and row.pk not in ended]
         now = self.claim.present
         # They stay claimed until what was seen is written.
         transition(changes=[record.started_change(row, row.handle, None) for row in running], now=now)
         under_way = {row.pk: row.in_progress() for row in running}
-        self._record_looks([(under_way.get(row.pk, row), answer) for row, answer in looks])
-        seen = {row.pk for row, _answer in looks}
+        self._record_observed([(under_way.get(row.pk, row), answer) for row, answer in observed])
+        seen = {row.pk for row, _answer in observed}
         if unseen := [row.pk for row in rows if row.pk not in seen]:
-            record.postpone(unseen, S.IN_PROGRESS, now + (retry_delay(1) if looks else timedelta(0)))
+            record.postpone(unseen, S.IN_PROGRESS, now + (retry_delay(1) if observed else timedelta(0)))
 
-    def _look_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[Look]:
-        """A look at all of them; if the connector chokes on one, at each alone. What cannot be read is left out."""
+    def _observe_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[Observed]:
+        """Observe all of them; if the connector chokes on one, at each alone. What cannot be read is left out."""
         try:
-            return self._look(rows)
+            return self._ask_observe(rows)
         except Exception:
-            log.exception("look_failed", connection_id=self.claim.connection_id, count=len(rows))
-        looks: list[Look] = []
+            log.exception("observe_failed", connection_id=self.claim.connection_id, count=len(rows))
+        observed: list[Observed] = []
         for row in rows if len(rows) > 1 else ():
             if self.claim.is_over:
                 break
             try:
-                looks += self._look([row])
+                observed += self._ask_observe([row])
             except Exception:
-                log.exception("look_failed", operation_id=str(row.pk))
-        return looks
+                log.exception("observe_failed", operation_id=str(row.pk))
+        return observed
 
-    def _look(self, rows: Sequence[ClaimedRow]) -> list[Look]:
+    def _ask_observe(self, rows: Sequence[ClaimedRow]) -> list[Observed]:
         asked = [row.observe_request() for row in rows]
         answers = self._called("observe", len(rows), partial(self.connector.observe, asked, now=self.claim.present))
         pairs = list(zip(rows, answers, strict=True))
-        good: list[Look] = [
+        good: list[Observed] = [
             (row, answer)
             for row, answer in pairs
             if isinstance(answer, ConnectorError) or (isinstance(answer, Observation) and is_answer(row, answer))
         ]
         if len(good) < len(pairs):
             log.error("looks_refused", connection_id=self.claim.connection_id, count=len(pairs) - len(good))
+        self._unreadable.update({row.pk for row, _answer in pairs} - {row.pk for row, _answer in good})
         return good
 
-    def _record_looks(self, looks: Sequence[Look]) -> None:
+    def _record_observed(self, observed: Sequence[Observed]) -> None:
         now = self.claim.present
         running: list[tuple[ClaimedRow, Observation]] = []
         ended: dict[OperationKind, list[tuple[ClaimedRow, Observation]]] = defaultdict(list)
         later: dict[tuple[OperationState, timedelta], list[UUID]] = defaultdict(list)
         lost: list[tuple[ClaimedRow, ConnectorError]] = []
-        self._tell_budgets(looks)
-        for row, answer in looks:
+        self._tell_budgets(observed)
+        for row, answer in observed:
             if isinstance(answer, Observation):
                 (ended[row.kind] if answer.is_final else running).append((row, answer))
             elif answer.is_retryable:
-                later[row.state, retry_delay(row.attempts, answer.retry_after)].append(row.pk)
+                later[row.state, min(retry_delay(row.attempts, answer.retry_after), LONGEST_WAIT)].append(row.pk)
             else:
                 lost.append((row, answer))
         for (state, delay), pks in later.items():
             record.postpone(pks, state, now + delay)
-        record.follow(running, now=now)
+        self._write_all_or_each(partial(record.follow, now=now), running)
         for kind, ends in ended.items():
-            HANDLERS[kind].finish(ends, catalogue=self.catalogue, now=now)
+            self._write_all_or_each(partial(HANDLERS[kind].finish, catalogue=self.catalogue, now=now), ends)
         record.fail(lost, now=now, leased_until=self.claim.leased_until, is_silent=True)
+
+    def _write_all_or_each(self, write: Callable[[Seen], object], seen: Seen) -> None:
+        """Write all of it; if that fails, each alone. What cannot be written even so is no answer: another look is due.
+
+        `write` is atomic. What is wrong with the database says nothing about an answer.
+        """
+        if not seen:
+            return
+        try:
+            write(seen)
+        except Exception as error:
+            if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, DataError | IntegrityError):
+                raise
+            log.exception("answer_not_kept", connection_id=self.claim.connection_id, count=len(seen))
+            if len(seen) == 1:
+                self._unreadable.add(seen[0][0].pk)
+                return
+            for one in seen:
+                self._write_all_or_each(write, [one])
 
     # --- calls and their time
 
@@ -414,10 +494,11 @@ class Work:
 def _is_start_outcome(answer: object) -> bool:
     """Whether this says what became of a start, in words that can be kept."""
     if isinstance(answer, ConnectorError):
-        return isinstance(answer.code, str) and isinstance(answer.detail, str)
+        return isinstance(answer.detail, str) and isinstance(answer.bucket, str | None)
     return (
         isinstance(answer, Started)
         and isinstance(answer.handle, str)
+        and all(isinstance(one, BucketNews) for one in answer.news)
         and isinstance(answer.look_again_after, int | float)
         and math.isfinite(answer.look_again_after)
     )

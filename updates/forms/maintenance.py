@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
@@ -14,20 +15,24 @@ from patching.recurrence import (
     BlackoutError,
     Recurrence,
     RecurrenceError,
+    blackouts_to_json,
     check_possible,
     parse_blackouts,
     parse_recurrence,
     windows_name,
     windows_zones,
 )
+from patching.scope import SCOPE_NAMES, Scope
 from patching.terms import (
     InstallationPlan,
 )
 from ui.dates import DayField
 from updates.forms.plan import PlanFields, and_more, classifications_at_first, fields_of_plan
 from updates.models import MaintenanceConfiguration
-from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.automation import SCOPE_NAMES, names_of_machines, scope_filter, unknown_in_scope
+from updates.plans import plan_to_json
+from updates.selectors.automation import names_of_machines
+from updates.selectors.maintenance import read_columns
+from updates.selectors.scopes import scope_filter, unknown_in_scope
 from updates.texts import (
     BLACKOUT_PROBLEMS,
     RECURRENCE_PROBLEMS,
@@ -54,14 +59,22 @@ _MAINTENANCE_FIELDS = (
 
 
 def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
-    """What the form shows of a configuration that is there."""
-    return {
-        **{name: getattr(row, name) for name in _MAINTENANCE_FIELDS},
-        **row.scope,
-        "blackouts": "\n".join(f"{first} to {last}" for first, last in row.blackouts),
-        "machines": lambda: "\n".join(names_of_machines(row)),  # read where the form is shown
-        **fields_of_plan(plan_from_json(row.plan)),
-    }
+    """What the form shows of a configuration that is there.
+
+    What cannot be read is left empty; blackouts are shown as they are kept: saved unseen, they would be gone.
+    """
+    found = {name: getattr(row, name) for name in _MAINTENANCE_FIELDS}
+    found["machines"] = lambda: "\n".join(names_of_machines(row))  # read where the form is shown
+    values, _troubles = read_columns(row)
+    if (blackouts := values.get("blackouts")) is not None:
+        found["blackouts"] = "\n".join(f"{period.first} to {period.last}" for period in blackouts)
+    else:
+        found["blackouts"] = json.dumps(row.blackouts, ensure_ascii=False)
+    if scope := values.get("scope"):
+        found |= scope.as_json
+    if plan := values.get("plan"):
+        found |= fields_of_plan(plan)
+    return found
 
 
 def _of_new() -> dict[str, Any]:
@@ -104,7 +117,9 @@ class MaintenanceForm(PlanFields):
     name = forms.CharField(label=_("Name"), max_length=100)
     starts_on = DayField(label=_("First day"))
     starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
-    time_zone = forms.ChoiceField(label=_("Time zone"), choices=[(name, name) for name in windows_zones()])
+    time_zone = forms.ChoiceField(
+        label=_("Time zone"), choices=[("", "–"), *((name, name) for name in windows_zones())]
+    )
     duration_minutes = forms.IntegerField(
         label=_("Duration (in minutes)"), min_value=90, max_value=235, initial=120, help_text=_("90 to 235.")
     )
@@ -216,7 +231,7 @@ class MaintenanceForm(PlanFields):
         except BlackoutError as error:
             words = str(BLACKOUT_PROBLEMS[error.problem]) % {"entry": error.entry[:60]}
             raise forms.ValidationError(words) from None
-        return [[period.first.isoformat(), period.last.isoformat()] for period in found]
+        return blackouts_to_json(found)
 
     def _check_days(self) -> None:
         """The last day is not before the first, and the recurrence has a day from the first on."""
@@ -259,11 +274,11 @@ class MaintenanceForm(PlanFields):
         return self.plan_of(minutes=self.cleaned_data["duration_minutes"])
 
     @property
-    def scope(self) -> dict[str, Any]:
-        """The dynamic scope."""
-        fields = self.cleaned_data
-        found = {name: str(fields[name]) for name in SCOPE_NAMES if fields.get(name) and name != "subscription"}
-        return found | ({"subscription": fields["subscription"].pk} if fields.get("subscription") else {})
+    def scope(self) -> Scope:
+        """The dynamic scope that valid fields say."""
+        subscription = self.cleaned_data["subscription"]
+        texts = {name: self.cleaned_data[name] for name in SCOPE_NAMES if name != "subscription"}
+        return Scope(subscription=subscription.pk if subscription else None, **texts)
 
     @property
     def configuration(self) -> MaintenanceConfiguration:
@@ -272,5 +287,5 @@ class MaintenanceForm(PlanFields):
         row = copy(self.instance) if self.instance else MaintenanceConfiguration()
         for name in _MAINTENANCE_FIELDS:
             setattr(row, name, fields[name])
-        row.plan, row.scope = plan_to_json(self.plan), self.scope
+        row.plan, row.scope = plan_to_json(self.plan), self.scope.as_json
         return row

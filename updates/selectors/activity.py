@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from audit.models import AuditEvent
 from audit.selectors import Entry, in_words
@@ -188,7 +189,11 @@ def _facts(row: Any, names: Mapping[str, Mapping[int | None, str]]) -> dict[str,
             texts[name] = names[name].get(getattr(row, f"{name}_id"), "")
             continue
         value = getattr(row, name)
-        if isinstance(value, dict):
+        if value is None:
+            value = ""
+        elif isinstance(value, datetime):
+            value = f"{timezone.localtime(value):%Y-%m-%d %H:%M}"
+        elif isinstance(value, dict):
             value = ", ".join(f"{key}={text}" for key, text in sorted(value.items()))
         elif isinstance(value, list):
             value = ", ".join(str(part) for part in value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -15,11 +15,13 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from patching.orchestrator import Patcher
-from patching.recurrence import Blackout, Schedule, Window, parse_hours, parse_recurrence, time_off_peak, zone_of
+from patching.recurrence import parse_hours, time_off_peak
 from patching.terms import (
     CRITICAL_AND_SECURITY,
     LCU_TYPES,
+    AssessmentMode,
     HotpatchTrack,
+    OperationKind,
     Verification,
 )
 from updates.models import (
@@ -32,12 +34,11 @@ from updates.models import (
     RolloutSource,
     RolloutState,
 )
-from updates.texts import SCOPE_LABELS, Text
+from updates.selectors.scopes import kept_scope_filter, kept_scope_means
 from vms.choices import PowerState
-from vms.models import Subscription, VirtualMachine, VirtualMachineQuerySet
-from vms.regions import clock_of, region_name
+from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.regions import clock_of
 from vms.selectors import shortest_names, vms_patched_by, with_stale_patchers
-from vms.tags import HasTag, tag_value
 
 ASSESSMENT_PERIOD = timedelta(hours=24)
 
@@ -68,84 +69,7 @@ def vms_without_a_clock(vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
     return vms.filter(reduce(or_, unknown)) if unknown else vms.none()
 
 
-# --- windows -----------------------------------------------------------------------------------------------------
-
-
-def schedule_of(configuration: MaintenanceConfiguration) -> Schedule:
-    """When the windows of a configuration open, as the rules take it."""
-    return Schedule(
-        recurrence=parse_recurrence(configuration.recur_every),
-        start=datetime.combine(configuration.starts_on, configuration.starts_at),
-        zone=zone_of(configuration.time_zone),
-        duration=timedelta(minutes=configuration.duration_minutes),
-        expires_on=configuration.expires_on,
-        blackouts=blackouts_of(configuration),
-    )
-
-
-def blackouts_of(configuration: MaintenanceConfiguration) -> tuple[Blackout, ...]:
-    """The blackout periods of a configuration."""
-    return tuple(Blackout(*map(date.fromisoformat, period)) for period in configuration.blackouts)
-
-
-def open_windows_of(configuration: MaintenanceConfiguration, *, after: datetime) -> Iterator[Window]:
-    """The windows that open beyond `after`, without those that a blackout keeps shut."""
-    return (window for window in schedule_of(configuration).windows(after=after) if window.is_open)
-
-
 # --- maintenance configurations ----------------------------------------------------------------------------------
-
-SCOPE_NAMES = ("subscription", "resource_group", "location", "image_sku", "tag_name", "tag_value")
-
-
-def scope_filter(scope: Mapping[str, Any]) -> Q | None:
-    """The VMs that a dynamic scope means; None: it has none. What cannot be read in it means no VM."""
-    wanted = {name: value for name, value in scope.items() if value not in ("", None)}
-    if not wanted:
-        return None
-    if not is_scope_readable(wanted):
-        return Q(pk__in=())
-    found = Q()
-    if value := wanted.get("subscription"):
-        found &= Q(resource_group__subscription_id=int(value))
-    if value := wanted.get("resource_group"):
-        found &= Q(resource_group__name__iexact=value)
-    if value := wanted.get("location"):
-        found &= Q(location=region_name(str(value)))
-    if value := wanted.get("image_sku"):
-        found &= Q(image_sku__iexact=value)
-    if name := wanted.get("tag_name"):
-        found &= Q(HasTag(str(name), str(wanted.get("tag_value", ""))))
-    return found
-
-
-def is_scope_readable(scope: Mapping[str, Any]) -> bool:
-    """Whether every name is one of `SCOPE_NAMES` and every value can be compared; a value of a tag needs its tag."""
-    return (
-        scope.keys() <= set(SCOPE_NAMES)
-        and ("tag_value" not in scope or "tag_name" in scope)
-        and str(scope.get("subscription", 0)).isdecimal()
-        and not any("\x00" in str(value) for value in scope.values())
-    )
-
-
-def unknown_in_scope(scope: Mapping[str, Any]) -> list[str]:
-    """The names of a readable scope whose values no VM has, each asked by itself (a query for each of these few)."""
-    parts = {name: {name: value} for name, value in scope.items() if name not in {"tag_name", "tag_value"}}
-    if "tag_name" in scope:
-        parts["tag_name"] = {"tag_name": scope["tag_name"]}
-        if scope.get("tag_value"):
-            parts["tag_value"] = {"tag_name": scope["tag_name"], "tag_value": scope["tag_value"]}
-    meant = {name: scope_filter(part) for name, part in parts.items()}
-    return [name for name, which in meant.items() if which and not VirtualMachine.objects.filter(which).exists()]
-
-
-def scope_lines(scope: Mapping[str, Any]) -> list[tuple[Text, str]]:
-    """What a dynamic scope asks for, in words; the subscription by its name."""
-    values = {name: str(scope[name]) for name in SCOPE_NAMES if scope.get(name)}
-    if pk := values.get("subscription"):
-        values["subscription"] = str(Subscription.objects.filter(pk=pk).first() or pk)
-    return [(SCOPE_LABELS[name], value) for name, value in values.items()]
 
 
 def names_of_machines(configuration: MaintenanceConfiguration) -> list[str]:
@@ -159,16 +83,19 @@ def members_of(
     """Those of these VMs that a configuration means, static and dynamic. `vm_ids` stand in for its static members."""
     through = MaintenanceConfiguration.vms.through.objects.filter(maintenanceconfiguration_id=configuration.pk)
     static = Q(pk__in=through.values("virtualmachine_id") if vm_ids is None else list(vm_ids))
-    dynamic = scope_filter(configuration.scope)
+    dynamic = kept_scope_filter(configuration.scope)
     return vms.filter(static | dynamic if dynamic else static)
 
 
 def scheduled() -> Q:
-    """The VMs that any enabled configuration means (one query for their scopes)."""
+    """The VMs that any enabled configuration means (one query for their scopes).
+
+    One that cannot be read keeps the machines that it names: nobody else patches them while no window of it opens.
+    """
     scopes = [
         found
         for scope in MaintenanceConfiguration.objects.filter(is_enabled=True).values_list("scope", flat=True)
-        if (found := scope_filter(scope))
+        if (found := kept_scope_filter(scope))
     ]
     attached = MaintenanceConfiguration.vms.through.objects.filter(
         maintenanceconfiguration__is_enabled=True, virtualmachine_id=OuterRef("pk")
@@ -193,27 +120,10 @@ def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:
     """Name and next window of those of `schedule_rows` that mean this VM, whose group must be loaded."""
     found = []
     for row in vm.schedule_rows:  # type: ignore[attr-defined]  # annotated by the caller
-        if row["is_static"] or scope_means(row["scope"], vm):
+        if row["is_static"] or kept_scope_means(row["scope"], vm):
             at = datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None
             found.append((row["name"], at))
     return found
-
-
-def scope_means(scope: Mapping[str, Any], vm: VirtualMachine) -> bool:
-    """What `scope_filter` asks the database, for a VM in hand."""
-    wanted = {name: str(value) for name, value in scope.items() if value not in ("", None)}
-    if not wanted or not is_scope_readable(wanted):
-        return False
-    group = vm.resource_group
-    tag = tag_value(vm.tags, wanted["tag_name"]) if "tag_name" in wanted else ""
-    return (
-        wanted.get("subscription", str(group.subscription_id)) == str(group.subscription_id)
-        and wanted.get("resource_group", group.name).lower() == group.name.lower()
-        and region_name(wanted.get("location", vm.location)) == vm.location
-        and wanted.get("image_sku", vm.image_sku).lower() == vm.image_sku.lower()
-        and tag is not None
-        and wanted.get("tag_value", tag) == tag
-    )
 
 
 def vms_with_stale_patchers() -> VirtualMachineQuerySet:
@@ -235,17 +145,23 @@ SELECT v.id FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_
 WHERE s.last_assessed_at IS NULL AND {vm}
 ORDER BY v.id LIMIT %(limit)s
 """
-_DUE_VM = """v.assessment_mode = 'AutomaticByPlatform' AND v.provision_vm_agent AND v.power_state IN ('running', 'unknown')
+_DUE_VM = """v.gone_at IS NULL AND v.assessment_mode = %(by_platform)s AND v.provision_vm_agent AND v.power_state = ANY(%(maybe_running)s)
   AND NOT EXISTS (
     SELECT 1 FROM updates_operation o
     WHERE o.vm_id = v.id AND o.created_at > %(before)s
-      AND (o.kind = 'assessment' OR o.finished_at IS NULL))"""
+      AND (o.kind = %(assessment)s OR o.finished_at IS NULL))"""
 
 
 def vms_due_for_assessment(now: datetime, *, limit: int, with_never: bool) -> list[int]:
     """Up to `limit` VMs whose periodic assessment is due. `with_never`: also those that never had one."""
     found: list[int] = []
-    parameters: dict[str, datetime | int] = {"before": now - ASSESSMENT_PERIOD, "limit": limit}
+    parameters: dict[str, datetime | int | str | list[str]] = {
+        "before": now - ASSESSMENT_PERIOD,
+        "limit": limit,
+        "by_platform": AssessmentMode.AUTOMATIC_BY_PLATFORM.value,
+        "maybe_running": [PowerState.RUNNING.value, PowerState.UNKNOWN.value],
+        "assessment": OperationKind.ASSESSMENT.value,
+    }
     with connection.cursor() as cursor:
         for query in (_DUE_ASSESSED, *([_DUE_NEVER] if with_never else [])):
             cursor.execute(query.format(vm=_DUE_VM), parameters)
@@ -261,7 +177,7 @@ NEXT_TRY_AFTER = timedelta(hours=8)
 def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     """VMs of a connection that automatic guest patching takes on now.
 
-    Eligible, running, with a clock that is known, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
+    Not gone, eligible, running, with a clock that is known, lacking something that the guard lets pass, in no open rollout, not tried in these off-peak hours
     already, and not given up on (within 30 days five runs failed, or reported what a later look contradicted).
     """
     waiting = RolloutMember.objects.filter(
@@ -270,6 +186,7 @@ def vms_to_patch_automatically(connection_id: int, now: datetime) -> list[int]:
     )
     vms: VirtualMachineQuerySet = VirtualMachine.objects.filter(
         _lacking(),
+        gone_at=None,
         connection_id=connection_id,
         connection__is_patching_automatically=True,
         power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
@@ -341,8 +258,8 @@ def kbs_lacking(vm_ids: Iterable[int]) -> tuple[str, ...]:
             ) s
             JOIN updates_patchsetmember m ON m.patch_set_id = s.patch_set_id
             JOIN updates_patch p ON p.id = m.patch_id
-            WHERE p.classification IN ('Critical', 'Security') AND p.kb_number <> '' ORDER BY 1
+            WHERE p.classification = ANY(%s) AND p.kb_number <> '' ORDER BY 1
             """,
-            [list(vm_ids)],
+            [list(vm_ids), _CRITICAL_AND_SECURITY],
         )
         return tuple(row[0] for row in cursor.fetchall())

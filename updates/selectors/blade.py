@@ -12,7 +12,7 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, Q
 from django.db.models.functions import JSONObject
 
-from connectors.protocol import Capability
+from connectors.protocol import AssessmentSource, Capability
 from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, Outlook, forecast_reboots
@@ -33,7 +33,7 @@ from patching.terms import (
 )
 from patching.track import TrackVerdict
 from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
-from updates.plans import plan_from_json
+from updates.payloads import readable
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.decisions import waiting_on
 from updates.selectors.installed import is_listed_by_get_hotfix
@@ -118,6 +118,7 @@ class VmPicture:
     guard: Guard
     forecast: tuple[MonthForecast, ...]
     last_assessed_at: datetime | None
+    is_assessed_elsewhere: bool  # the last assessment was taken over: no operation of this portal made it
     os_build: str
     error_code: str
     is_awaiting_assessment: bool
@@ -219,7 +220,8 @@ class VmPicture:
         found = next(
             (o for o in self.operations if str(o.pk) == operation_id and o.kind == OperationKind.INSTALLATION), None
         )
-        return plan_from_json(found.plan) if found is not None and found.plan else None
+        payload = readable(found.kind, found.payload) if found is not None else None
+        return payload if isinstance(payload, terms.InstallationPlan) else None
 
     @property
     def way_back_kbs(self) -> tuple[str, ...]:
@@ -372,6 +374,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         releases=tuple(releases),
         line=line,
         last_assessed_at=last_assessed_at,
+        is_assessed_elsewhere=state is not None and state.assessment_source != AssessmentSource.PORTAL,
         os_build=os_build,
         error_code=state.error_code if state else "",
         is_awaiting_assessment=bool(state and state.is_awaiting_assessment),

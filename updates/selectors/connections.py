@@ -14,7 +14,7 @@ from connectors.registry import UnusableError, make_connector
 from connectors.simulator import MISFORTUNE_TAG, misfortune_text
 from patching import terms
 from patching.releases import as_of, is_offered, release_order
-from patching.terms import ProductLine, ReleaseType
+from patching.terms import OperationState, ProductLine, ReleaseType
 from updates.models import IN_FLIGHT_STATES
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from vms.models import Connection, VirtualMachine
@@ -27,8 +27,6 @@ MAX_MISFORTUNES = 100
 TOLD_CAPABILITIES = (
     Capability.SETTINGS,
     Capability.UNINSTALL,
-    Capability.RESTART,
-    Capability.CANCEL,
     Capability.INSTALLED_UPDATES,
 )
 
@@ -84,7 +82,7 @@ _COUNTS = """
 SELECT c.id,
     (SELECT count(*) FROM (SELECT 1 FROM vms_virtualmachine v WHERE v.connection_id = c.id LIMIT %(limit)s) x),
     (SELECT count(*) FROM (SELECT 1 FROM updates_operation o
-                           WHERE o.connection_id = c.id AND o.state = 'queued' AND o.next_step_at IS NOT NULL
+                           WHERE o.connection_id = c.id AND o.state = %(queued)s AND o.next_step_at IS NOT NULL
                            LIMIT %(limit)s) x),
     (SELECT count(*) FROM (SELECT 1 FROM updates_operation o
                            WHERE o.connection_id = c.id AND o.state = ANY(%(in_flight)s) LIMIT %(limit)s) x)
@@ -99,6 +97,7 @@ def connection_pictures(connections: Sequence[Connection], *, now: datetime) -> 
             _COUNTS,
             {
                 "limit": MAX_COUNT + 1,
+                "queued": OperationState.QUEUED.value,
                 "in_flight": IN_FLIGHT_STATES,
                 "ids": [connection.pk for connection in connections],
             },

@@ -141,7 +141,9 @@ def _counted_sql(place: Place) -> tuple[str, list[Any]]:
         except EmptyResultSet:
             pass
         else:
-            one = f"SELECT {COUNTED_OF_VM}, 1 AS machines FROM vms_virtualmachine WHERE id IN ({sql})"  # noqa: S608 (the ORM's)
+            one = (
+                f"SELECT {COUNTED_OF_VM}, 1 AS machines FROM vms_virtualmachine WHERE gone_at IS NULL AND id IN ({sql})"  # noqa: S608 (the ORM's)
+            )
             parts.append(f"SELECT {_KEYS}, machines FROM ({one}) machine")  # noqa: S608 (ours)
             parameters += own
     return " UNION ALL ".join(parts), parameters

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import connection
+from django.db.models import Count, Min
 from django.utils import timezone
 
 from patching.orchestrator import Patcher
+from patching.terms import OperationKind, OperationState
+from updates.models import MaintenanceConfiguration
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
 from updates.selectors.decisions import find_news
+from updates.selectors.maintenance import troubles_of
 from vms.models import COUNTED, COUNTED_IN_FLEET, COUNTED_OF_VM, Connection, VirtualMachine
 
 SHOWN, MOST = 5, 1_000
@@ -35,7 +39,7 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         SELECT o.id::text FROM updates_operation o
         LEFT JOIN vms_connection c ON c.id = o.connection_id
         WHERE o.next_step_at < clock_timestamp() - interval '10 minutes'
-          AND (o.state <> 'queued' OR c.paused_until IS NULL OR c.paused_until <= clock_timestamp())
+          AND (o.state <> %(queued)s OR c.paused_until IS NULL OR c.paused_until <= clock_timestamp())
         """,
         "Operations have been due for more than ten minutes and no worker has taken them.",
         "Is a worker running? A connection that is full or out of starts per minute keeps its queue waiting, too.",
@@ -55,7 +59,7 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         SELECT s.vm_id::text FROM updates_vmupdatestate s
         WHERE s.is_awaiting_assessment AND NOT EXISTS (
             SELECT 1 FROM updates_operation o
-            WHERE o.vm_id = s.vm_id AND o.kind = 'assessment' AND o.next_step_at IS NOT NULL)
+            WHERE o.vm_id = s.vm_id AND o.kind = %(assessment)s AND o.next_step_at IS NOT NULL)
         """,
         "Machines take no installation until an assessment has answered, and none is queued.",
         "Press “Assess now” on them.",
@@ -78,7 +82,7 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         WITH counted AS (
             SELECT KEYS, sum(machines) AS machines FROM vms_wordcount GROUP BY KEYS HAVING sum(machines) <> 0
         ), machines AS (
-            SELECT KEYS, count(*) AS machines FROM (SELECT OF_VM FROM vms_virtualmachine) machine GROUP BY KEYS
+            SELECT KEYS, count(*) AS machines FROM (SELECT OF_VM FROM vms_virtualmachine WHERE gone_at IS NULL) machine GROUP BY KEYS
         )
         SELECT concat_ws(' ', g.name, hotpatch_track, update_status, counted.machines, '/', machines.machines)
         FROM counted FULL JOIN machines USING (KEYS)
@@ -134,12 +138,14 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
     ),
 )
 
+_VALUES = {"queued": OperationState.QUEUED.value, "assessment": OperationKind.ASSESSMENT.value}
+
 
 def find_trouble() -> Iterator[Finding]:
     """Every kind of trouble that is there."""
     for code, query, meaning, advice in _CHECKS:
         with connection.cursor() as cursor:
-            cursor.execute(f"{query} LIMIT {MOST}")
+            cursor.execute(f"{query} LIMIT {MOST}", _VALUES)
             rows = [str(row[0]) for row in cursor.fetchall()]
         if rows:
             yield Finding(code, len(rows), tuple(rows[:SHOWN]), meaning, advice)
@@ -153,16 +159,8 @@ def find_trouble() -> Iterator[Finding]:
             "Nothing can be sent to the machines behind these connections: what is asked for waits, then fails.",
             "Open the connection's page and correct it, or run what the sentence names.",
         )
-    automatic = VirtualMachine.objects.filter(patcher=Patcher.PORTAL_AUTOMATICALLY.value)
-    names = list(vms_without_a_clock(automatic).values_list("name", flat=True)[:MOST])
-    if names:
-        yield Finding(
-            "clock_unknown",
-            len(names),
-            tuple(names[:SHOWN]),
-            "Nobody knows the clock of these machines, so no off-peak hours ever come for them: they are not patched.",
-            "Set their time zone, or a region that vms/data/regions.json has.",
-        )
+    yield from _without_a_clock()
+    yield from _unreadable_configurations()
     yield from _news()
     names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
     if names:
@@ -197,4 +195,40 @@ def _news() -> Iterator[Finding]:
             tuple(f"KB{row[1]} ({row[0]}): {row[5]} machines" for row in news["waiting"][:SHOWN]),
             "Updates are held back on machines until a person says what they are.",
             "Decide on the page “Decisions” (/decisions/), once for all machines.",
+        )
+
+
+def _without_a_clock() -> Iterator[Finding]:
+    """Regions in use whose clock nobody knows, with the machines that wait in each."""
+    automatic = VirtualMachine.objects.filter(patcher=Patcher.PORTAL_AUTOMATICALLY.value)
+    waiting = vms_without_a_clock(automatic).order_by()
+    places = waiting.values_list("location", "time_zone").annotate(machines=Count("pk"), first=Min("name"))
+    rows = list(places.order_by("-machines", "location", "time_zone")[:MOST])
+    if rows:
+        yield Finding(
+            "clock_unknown",
+            min(MOST, sum(count for *_place, count, _name in rows)),
+            tuple(
+                f"{location or 'no region'}{f', time zone {zone}' if zone else ''}: {name}"
+                + (f" and {count - 1} more" if count > 1 else "")
+                for location, zone, count, name in rows[:SHOWN]
+            ),
+            "Nobody knows the clock of these regions, so no off-peak hours ever come for their machines: they are not patched.",
+            "Set the time zone of the machines, or a region that vms/data/regions.json has.",
+        )
+
+
+def _unreadable_configurations() -> Iterator[Finding]:
+    """Maintenance configurations with a kept value that cannot be read."""
+    rows = [(row.name, troubles_of(row)) for row in MaintenanceConfiguration.objects.order_by("name")]
+    found = [
+        f"{name}: {', '.join(f'{one.label}: {one.words}' for one in troubles)}" for name, troubles in rows if troubles
+    ]
+    if found:
+        yield Finding(
+            "configuration_unreadable",
+            len(found),
+            tuple(found[:SHOWN]),
+            "Maintenance configurations have values that cannot be read: no window of theirs opens.",
+            "Open the configuration's page, correct it and save it.",
         )

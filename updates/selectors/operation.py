@@ -22,7 +22,7 @@ from patching.terms import (
     PatchSettings,
 )
 from updates.models import BulkRequest, Operation, OperationEvent, PatchResult, Rollout
-from updates.plans import order_from_json, plan_from_json
+from updates.payloads import Payload, readable
 from updates.selectors.bulk import bulk_requests_of
 from updates.selectors.polling import poll_seconds
 from updates.selectors.rollouts import rollouts_of
@@ -45,7 +45,7 @@ class OperationPage:
 
     operation: Operation
     access: Access
-    plan: InstallationPlan | None
+    payload: Payload | None
     results: tuple[PatchResult, ...]
     events: tuple[OperationEvent, ...]
     rollout: Rollout | None  # that it is part of, if the reader may see it
@@ -59,18 +59,19 @@ class OperationPage:
         return self.operation.kind == OperationKind.INSTALLATION
 
     @property
+    def plan(self) -> InstallationPlan | None:
+        """What an installation is to do."""
+        return self.payload if isinstance(self.payload, InstallationPlan) else None
+
+    @property
     def rollback(self) -> RollbackOrder | None:
         """What a rollback undoes."""
-        if self.operation.kind != OperationKind.ROLLBACK or not self.operation.plan:
-            return None
-        return order_from_json(self.operation.plan)
+        return self.payload if isinstance(self.payload, RollbackOrder) else None
 
     @property
     def settings(self) -> PatchSettings | None:
         """What a change of settings carries to the machine."""
-        if self.operation.kind != OperationKind.SETTINGS or not self.operation.plan:
-            return None
-        return PatchSettings.from_json(self.operation.plan)
+        return self.payload if isinstance(self.payload, PatchSettings) else None
 
     @property
     def is_queued(self) -> bool:
@@ -91,9 +92,8 @@ class OperationPage:
 
     @property
     def cannot_be_stopped(self) -> bool:
-        """Whether it runs on a machine whose connector cannot stop a run: told where the button would be."""
-        is_running = not self.operation.is_ended and not self.is_queued
-        return is_running and Capability.CANCEL not in self.operation.vm.connection.capabilities
+        """Whether it runs on a machine, where no connector stops it: told where the button would be."""
+        return not self.operation.is_ended and not self.is_queued
 
     @property
     def can_run_again(self) -> bool:
@@ -188,9 +188,7 @@ def load_operation(user: User, pk: UUID, *, now: datetime) -> OperationPage:
     return OperationPage(
         operation=operation,
         access=access,
-        plan=plan_from_json(operation.plan)
-        if operation.plan and operation.kind == OperationKind.INSTALLATION
-        else None,
+        payload=readable(operation.kind, operation.payload),
         results=tuple(results),
         events=tuple(OperationEvent.objects.filter(operation=operation)),
         rollout=rollouts_of(user).filter(members__operation=operation).first(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,7 +14,10 @@ from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
+from patching.rollout import Progress, ProgressError
+from patching.terms import Classification, InstallationPlan, InstallationState, Verification
 from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
+from updates.plans import PlanError, plan_from_json
 from updates.selectors.waits import StartWait, start_wait
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine
@@ -57,12 +61,19 @@ class RolloutPage:
     members: tuple[RolloutMember, ...]
     state: str
     may_move: bool
+    plan: InstallationPlan | None  # None: it rolls back, or what is kept of it cannot be read
+    progress: Progress | None  # None: what is kept of it cannot be read
     start_wait: StartWait | None  # what budgets still make the last of what is queued wait
 
     @property
     def counts(self) -> dict[str, int]:
         """How many machines are in each state."""
         return {state.value: sum(wave.counts.get(state.value, 0) for wave in self.waves) for state in MemberState}
+
+    @property
+    def classifications(self) -> list[Classification]:
+        """The classes that it installs."""
+        return [name for name in Classification if self.plan and name in self.plan.classifications]
 
     @property
     def is_open(self) -> bool:
@@ -133,7 +144,18 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
     if any(wave.counts.get(MemberState.STARTED.value) for wave in waves):
         mine = Operation.objects.filter(pk__in=rows.filter(status=MemberState.STARTED.value).values("operation_id"))
         wait = start_wait(mine, now=timezone.now())
-    return RolloutPage(rollout, waves, tuple(members), state, may_move, wait)
+    plan, progress = _kept(rollout)
+    return RolloutPage(rollout, waves, tuple(members), state, may_move, plan, progress, wait)
+
+
+def _kept(rollout: Rollout) -> tuple[InstallationPlan | None, Progress | None]:
+    """What it installs and where it is; None: it rolls back, or what is kept cannot be read."""
+    plan = progress = None
+    with suppress(PlanError):
+        plan = plan_from_json(rollout.plan)
+    with suppress(ProgressError):
+        progress = Progress.from_json(rollout.lanes, rollout.rings, rollout.proven)
+    return plan, progress
 
 
 _PROVEN = """
@@ -145,8 +167,9 @@ SELECT p.kb_number FROM updates_patchresult r JOIN runs ON runs.id = r.operation
 JOIN updates_patch p ON p.id = r.patch_id
 WHERE p.kb_number <> ''
 GROUP BY p.kb_number
-HAVING bool_or(r.state = 'Installed' AND runs.verification <> 'contradicted')
-    AND NOT bool_or(r.state = 'Failed') AND NOT bool_or(r.state = 'Installed' AND runs.verification = 'contradicted')
+HAVING bool_or(r.state = %(installed)s AND runs.verification <> %(contradicted)s)
+    AND NOT bool_or(r.state = %(failed)s)
+    AND NOT bool_or(r.state = %(installed)s AND runs.verification = %(contradicted)s)
 ORDER BY 1
 """
 
@@ -154,5 +177,10 @@ ORDER BY 1
 def proven_kbs(rollout_id: UUID, *, before_wave: int) -> list[str]:
     """The KBs that earlier waves installed, that failed nowhere in them and that no later look contradicted (one query)."""
     with connection.cursor() as cursor:
-        cursor.execute(_PROVEN, {"rollout": rollout_id, "wave": before_wave})
+        values = {
+            "installed": InstallationState.INSTALLED.value,
+            "failed": InstallationState.FAILED.value,
+            "contradicted": Verification.CONTRADICTED.value,
+        }
+        cursor.execute(_PROVEN, {"rollout": rollout_id, "wave": before_wave, **values})
         return [row[0] for row in cursor.fetchall()]

@@ -54,6 +54,7 @@ class VmFacts:
     catalogue_date: date | None
     last_assessed_at: datetime | None
     patch_set_id: int | None
+    is_gone: bool  # its connection lists it no more
     is_list_complete: bool
     judged_again: Callable[[str], Eligibility]  # by the build that is found
 
@@ -100,9 +101,12 @@ _OWN = (
     "is_reboot_pending",
     "connection_id",
     "connection__kind",
+    "location",
+    "resource_group__subscription__subscription_id",
     KeyTextTransform("catalogue_date", "connection__config"),
     "update_state__patch_set_id",
     "update_state__is_list_complete",
+    "gone_at",
 )
 # As text what Python reads faster than the driver does, and the tags of many VMs once.
 _AS_TEXT = (Cast("tags", TextField()), Cast("update_state__last_assessed_at", TextField()))
@@ -137,9 +141,12 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             is_reboot_pending,
             connection_id,
             kind,
+            location,
+            subscription_id,
             day,
             set_id,
             is_complete,
+            gone_at,
             tagged,
             assessed_at,
         ) = own
@@ -161,6 +168,8 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
                 installed=tuple(installed.get(pk, ())),
                 is_reboot_pending=is_reboot_pending,
                 tags=tags[tagged],
+                subscription=str(subscription_id),
+                location=location.lower(),
             ),
             connection_id=connection_id,
             platform=Platform(judged[-2]),
@@ -170,6 +179,7 @@ def load_vm_facts(vm_ids: Collection[int], catalogue: LoadedCatalogue) -> dict[i
             last_assessed_at=datetime.fromisoformat(assessed_at) if assessed_at else None,
             patch_set_id=set_id,
             is_list_complete=bool(is_complete),
+            is_gone=gone_at is not None,
             judged_again=judges[judged],
         )
     return found

@@ -22,12 +22,12 @@ SELECT
     (SELECT count(*) FROM (
         SELECT 1 FROM updates_operation o
         WHERE o.connection_id = q.connection_id AND o.state = %(queued)s AND (b.name = '' OR o.bucket = b.name)
-          AND (o.lane, o.next_step_at) <= (q.lane, q.next_step_at) LIMIT %(most)s) x),
+          AND (o.priority, o.next_step_at) <= (q.priority, q.next_step_at) LIMIT %(most)s) x),
     r.rate,
     LEAST(r.burst, b.tokens + r.rate / 60.0 * GREATEST(0, extract(epoch FROM %(now)s - b.refilled_at))),
     b.not_before
-FROM unnest(%(connections)s::bigint[], %(buckets)s::text[], %(lanes)s::int[], %(times)s::timestamptz[])
-    AS q(connection_id, bucket, lane, next_step_at)
+FROM unnest(%(connections)s::bigint[], %(buckets)s::text[], %(priorities)s::int[], %(times)s::timestamptz[])
+    AS q(connection_id, bucket, priority, next_step_at)
 JOIN vms_connection c ON c.id = q.connection_id
 JOIN updates_bucket b ON b.connection_id = c.id AND b.name IN ('', q.bucket)
 CROSS JOIN LATERAL (
@@ -54,7 +54,7 @@ def start_wait(operations: QuerySet[Operation], *, now: datetime) -> StartWait |
     is in flight comes on top.
     """
     queued = operations.filter(state=OperationState.QUEUED.value).order_by()
-    groups = list(queued.values_list("connection_id", "bucket", "lane").annotate(last=Max("next_step_at")))
+    groups = list(queued.values_list("connection_id", "bucket", "priority").annotate(last=Max("next_step_at")))
     if not groups:
         return None
     columns = [list(column) for column in zip(*groups, strict=True)]
@@ -65,7 +65,7 @@ def start_wait(operations: QuerySet[Operation], *, now: datetime) -> StartWait |
                 "queued": OperationState.QUEUED.value,
                 "most": MAX_AHEAD,
                 "now": now,
-                **dict(zip(("connections", "buckets", "lanes", "times"), columns, strict=True)),
+                **dict(zip(("connections", "buckets", "priorities", "times"), columns, strict=True)),
             },
         )
         rows = cursor.fetchall()

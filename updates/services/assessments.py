@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from uuid import UUID
 
 import pgtrigger
 from django.db import connection, transaction
 
-from connectors.protocol import AssessmentResult
+from connectors.protocol import AssessmentResult, AssessmentSource, Capability
 from db.arrays import rowset
 from db.locks import Lock, hold
 from patching import terms
-from patching.identity import is_newer, newest_of_each
+from patching.identity import is_newer, is_same_update, newest_of_each
+from patching.outcome import is_verifiable
 from patching.terms import CRITICAL_AND_SECURITY, InstalledUpdate
 from updates.models import Patch, PatchSet, PatchSetMember, Release
 from updates.selectors.catalogue import LoadedCatalogue
@@ -25,17 +27,17 @@ from vms.services.settings import record_settings
 from vms.services.summaries import VmSummary, record_summaries
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+@dataclass(frozen=True)
+class AssessmentFound:
     """What one assessment found on one VM.
 
-    Where an installation ended with it: `installation_id`, and the catalogue keys of what that run installed.
+    Where an installation ended with it: `installation_id`, and what that run reported as installed.
     """
 
     facts: VmFacts
     result: AssessmentResult
     installation_id: UUID | None = None
-    installed_keys: frozenset[str] = frozenset()
+    reported: tuple[InstalledUpdate, ...] = ()
 
     @property
     def os_build(self) -> str:
@@ -43,16 +45,47 @@ class Found:
         return self.result.os_build or self.facts.ref.os_build
 
     @property
+    def is_list_complete(self) -> bool:
+        """Whether it told everything that is installed."""
+        return self.result.installed is not None and Capability.INSTALLED_UPDATES in self.facts.capabilities
+
+    @cached_property
     def installed(self) -> tuple[InstalledUpdate, ...]:
-        """What is installed after the assessment: what it said, else what was known."""
-        return self.facts.ref.installed if self.result.installed is None else self.result.installed
+        """What is installed after the assessment: all that it said where its list is complete.
+
+        Else what was known, what its run reported and what it said, without what it offers again: that is not installed,
+        whoever reported it.
+        """
+        told, known = self.result.installed, self.facts.ref.installed
+        if told is not None and self.is_list_complete:
+            return told
+        reported = () if Capability.INSTALLED_UPDATES in self.facts.capabilities else self.reported
+        if not (told or known or reported):
+            return ()
+        offers = {patch.key: patch for patch in self.result.available if is_verifiable(patch)}
+        merged = {update.patch.key: update for update in (*known, *reported, *(told or ()))}
+        return tuple(
+            update
+            for key, update in merged.items()
+            if key not in offers or not is_same_update(update.patch, offers[key])
+        )
+
+    def at(self, now: datetime) -> datetime:
+        """When it was made. None was made in the future."""
+        return now if self.result.assessed_at is None else min(self.result.assessed_at, now)
 
 
 @transaction.atomic
-def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, now: datetime) -> None:
-    """Write what successful assessments found. A fixed number of statements; unchanged rows are not rewritten."""
+def record_assessments(
+    *, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue, now: datetime
+) -> list[AssessmentFound]:
+    """Write what successful assessments found, and return those that were taken over.
+
+    One that was made elsewhere and is older than what is known of its VM changes nothing. A fixed number of statements;
+    unchanged rows are not rewritten.
+    """
     if not found:
-        return
+        return []
     # Equal VMs share the very same objects: hundreds of VMs mean some tens of patches.
     offers = {id(item.result.available): item.result.available for item in found}
     seen = {id(patch): patch for available in offers.values() for patch in available}
@@ -61,19 +94,25 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
             seen[id(update.patch)] = update.patch
     pks = ensure_patches(seen.values())
     sets = _ensure_patch_sets([item.result.available for item in found], pks)
-    _record_states(
-        [
+    states = [
+        (
+            item.result.assessed_at is not None,
             (
                 item.facts.ref.vm_id,
                 sets[_keys(item.result.available)],
                 item.os_build,
-                item.result.installed is not None,
+                item.is_list_complete,
                 item.result.is_ready_for_hotpatches,
-            )
-            for item in found
-        ],
-        now,
-    )
+                item.at(now),
+                item.result.source.value,
+            ),
+        )
+        for item in found
+    ]
+    written = _record_states([state for is_dated, state in states if not is_dated])
+    written |= _record_states([state for is_dated, state in states if is_dated], is_dated=True)
+    if len(written) < len(found):
+        found = [item for item in found if item.facts.ref.vm_id in written]
     _record_installed(found, pks)
     urgent = {key: sum(p.classification in CRITICAL_AND_SECURITY for p in offer) for key, offer in offers.items()}
     judge = Judge(catalogue.facts.releases)
@@ -89,6 +128,26 @@ def record_assessments(*, found: Sequence[Found], catalogue: LoadedCatalogue, no
             for item in found
             if item.result.settings is not None and item.result.settings != item.facts.ref.settings
         }
+    )
+    return list(found)
+
+
+def record_reports(*, reports: Sequence[AssessmentFound]) -> None:
+    """Keep what runs reported as installed on VMs whose connector lists no installed updates; nothing that is listed moves."""
+    reports = [item for item in reports if Capability.INSTALLED_UPDATES not in item.facts.capabilities]
+    pks = ensure_patches(update.patch for item in reports for update in item.reported)
+    _insert_installed(
+        [
+            (
+                item.facts.ref.vm_id,
+                pks[update.patch.key],
+                update.patch.version,
+                update.installed_on,
+                item.installation_id,
+            )
+            for item in reports
+            for update in item.reported
+        ]
     )
 
 
@@ -237,30 +296,49 @@ def _patch_set(digest: bytes, available: tuple[terms.Patch, ...]) -> PatchSet:
 # --- what a VM has -----------------------------------------------------------------------------------------------
 
 
-def _record_states(rows: Sequence[tuple[int, int, str, bool, bool]], now: datetime) -> None:
-    types = {
-        "vm_id": "bigint",
-        "patch_set_id": "bigint",
-        "os_build": "text",
-        "is_list_complete": "boolean",
-        "is_ready": "boolean",
-    }
-    values, parameters = rowset(types, sorted(rows))
+_STATE = {
+    "vm_id": "bigint",
+    "patch_set_id": "bigint",
+    "os_build": "text",
+    "is_list_complete": "boolean",
+    "is_ready": "boolean",
+    "at": "timestamptz",
+    "source": "text",
+}
+
+
+def _record_states(
+    rows: Sequence[tuple[int, int, str, bool, bool, datetime, str]], *, is_dated: bool = False
+) -> set[int]:
+    """Write the states of VMs; the VMs whose state was written. `is_dated`: where what is known is newer, it stays.
+
+    What was made just now is newer, whatever a clock says. That the portal has to ask a VM itself is not answered by what
+    was made elsewhere, perhaps before.
+    """
+    if not rows:
+        return set()
+    values, parameters = rowset(_STATE, sorted(rows))
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
-            INSERT INTO updates_vmupdatestate
-                (vm_id, patch_set_id, os_build, is_list_complete, is_ready_for_hotpatches, last_assessed_at, error_code,
-                 is_awaiting_assessment)
-            SELECT r.vm_id, r.patch_set_id, r.os_build, r.is_list_complete, r.is_ready, %s, '', false FROM {values} r
+            INSERT INTO updates_vmupdatestate AS s
+                (vm_id, patch_set_id, os_build, is_list_complete, is_ready_for_hotpatches, last_assessed_at,
+                 assessment_source, error_code, is_awaiting_assessment)
+            SELECT r.vm_id, r.patch_set_id, r.os_build, r.is_list_complete, r.is_ready, r.at, r.source, '', false
+            FROM {values} r
             ON CONFLICT (vm_id) DO UPDATE SET
                 patch_set_id = EXCLUDED.patch_set_id, os_build = EXCLUDED.os_build,
                 is_list_complete = EXCLUDED.is_list_complete,
                 is_ready_for_hotpatches = EXCLUDED.is_ready_for_hotpatches,
-                last_assessed_at = EXCLUDED.last_assessed_at, error_code = '', is_awaiting_assessment = false
+                last_assessed_at = EXCLUDED.last_assessed_at, assessment_source = EXCLUDED.assessment_source,
+                error_code = '',
+                is_awaiting_assessment = s.is_awaiting_assessment AND EXCLUDED.assessment_source <> %s
+            WHERE NOT %s OR s.last_assessed_at IS NULL OR s.last_assessed_at <= EXCLUDED.last_assessed_at
+            RETURNING vm_id
             """,  # noqa: S608 (ours)
-            [now, *parameters],
+            [*parameters, AssessmentSource.PORTAL.value, is_dated],
         )
+        return {vm_id for (vm_id,) in cursor.fetchall()}
 
 
 _INSTALLED = {
@@ -272,7 +350,19 @@ _INSTALLED = {
 }
 
 
-def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
+def _insert_installed(new: Sequence[tuple[int, int, str, datetime, UUID | None]]) -> None:
+    if not new:
+        return
+    rows, parameters = rowset(_INSTALLED, new)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO updates_installedpatch ({', '.join(_INSTALLED)}) SELECT {', '.join(_INSTALLED)}"  # noqa: S608 (ours)
+            f" FROM {rows} r ORDER BY vm_id, patch_id ON CONFLICT DO NOTHING",
+            parameters,
+        )
+
+
+def _record_installed(found: Sequence[AssessmentFound], pks: Mapping[str, int]) -> None:
     """Write the difference between what was recorded as installed and what is; nothing where nothing changed."""
     new: list[tuple[int, int, str, datetime, UUID | None]] = []
     gone: list[tuple[int, int]] = []
@@ -282,22 +372,17 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             continue
         before = {update.patch.key: update for update in item.facts.ref.installed}
         after = {update.patch.key: update for update in item.installed}
+        own = {update.patch.key for update in item.reported}
         vm_id = item.facts.ref.vm_id
         gone.extend((vm_id, pks[key]) for key in before.keys() - after.keys())
         for key, update in after.items():
             if key not in before:
-                by = item.installation_id if key in item.installed_keys else None
+                by = item.installation_id if key in own else None
                 new.append((vm_id, pks[key], update.patch.version, update.installed_on, by))
             elif before[key].patch.version != update.patch.version:
                 moved.append((vm_id, pks[key], update.patch.version, update.installed_on))
+    _insert_installed(new)
     with connection.cursor() as cursor:
-        if new:
-            rows, parameters = rowset(_INSTALLED, new)
-            cursor.execute(
-                f"INSERT INTO updates_installedpatch ({', '.join(_INSTALLED)}) SELECT {', '.join(_INSTALLED)}"  # noqa: S608 (ours)
-                f" FROM {rows} r ORDER BY vm_id, patch_id ON CONFLICT DO NOTHING",
-                parameters,
-            )
         if moved:
             cursor.execute(
                 """
@@ -319,7 +404,7 @@ def _record_installed(found: Sequence[Found], pks: Mapping[str, int]) -> None:
             )
 
 
-def _summary(item: Found, urgent: int, patch_set: int, judge: Judge, now: datetime) -> VmSummary:
+def _summary(item: AssessmentFound, urgent: int, patch_set: int, judge: Judge, now: datetime) -> VmSummary:
     """What lists show of a VM after this assessment, by the rules.
 
     `urgent`: how many critical and security updates it lacks; `patch_set`: the number of all that it lacks.
@@ -331,14 +416,14 @@ def _summary(item: Found, urgent: int, patch_set: int, judge: Judge, now: dateti
             eligibility=facts.eligibility_with(item.os_build),
             is_hotpatch_enabled=facts.ref.settings.enable_hotpatching,
             installed_kbs=frozenset(update.patch.kb_number for update in item.installed),
-            is_list_complete=item.result.installed is not None,
+            is_list_complete=item.is_list_complete,
             os_build=item.os_build,
             is_reboot_pending=item.result.is_reboot_pending,
             was_assessed=True,
             is_ready=item.result.is_ready_for_hotpatches,
         ),
         moment=facts.as_of(now),
-        last_assessed_at=now,
+        last_assessed_at=item.at(now),
         now=now,
         available_count=urgent + other,
     )

@@ -15,26 +15,26 @@ from django.db.models import Exists, OuterRef
 
 from audit.context import acting
 from patching.orchestrator import Patcher, PatcherVerdict
-from patching.recurrence import EarlyMonth, Window, zone_of
+from patching.recurrence import EarlyMonth, Window
 from patching.terms import InstallationPlan
 from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
-from updates.plans import plan_from_json
 from updates.selectors.automation import (
     kbs_lacking,
     members_of,
-    open_windows_of,
-    schedule_of,
     scheduled,
     times_off_peak,
     vms_due_for_assessment,
     vms_to_patch_automatically,
     was_patching_lately,
 )
+from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
+from updates.selectors.scopes import scope_lines
 from updates.services.fleet import take_snapshot
 from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from updates.services.words import refresh_words
+from updates.texts import Text
 from vms.models import Connection, VirtualMachine
 from vms.selection import NOTHING, VmSelection
 from vms.selectors import connections_in_charge, patcher_of
@@ -124,16 +124,27 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
 
 
 def plan_next_run(*, configuration: MaintenanceConfiguration, now: datetime) -> None:
-    """Write when its window opens next."""
-    windows = open_windows_of(configuration, after=now) if configuration.is_enabled else iter(())
-    configuration.next_run_at = next((window.opens_at for window in windows), None)
+    """Write when its window opens next; none does while it is off, or while it cannot be read."""
+    configuration.next_run_at = _next_run(configuration, now)
     configuration.save(update_fields=["next_run_at"])
+
+
+def _next_run(configuration: MaintenanceConfiguration, now: datetime) -> datetime | None:
+    if not configuration.is_enabled:
+        return None
+    try:
+        windows = read_configuration(configuration).schedule.windows(after=now)
+    except UnreadableError as error:
+        log.warning("configuration_unreadable", configuration_id=configuration.pk, error=str(error))
+        return None
+    return next((window.opens_at for window in windows if window.is_open), None)
 
 
 def open_windows(*, now: datetime) -> list[Rollout]:
     """Open every window that is due: a rollout over the members whose prerequisites hold.
 
-    A window that ended before anybody looked is skipped.
+    A window that ended before anybody looked is skipped. One of a configuration that cannot be read stays shut, and no
+    other waits for it.
     """
     made = []
     due = MaintenanceConfiguration.objects.filter(is_enabled=True, next_run_at__lte=now).values_list("pk", flat=True)
@@ -147,29 +158,32 @@ def open_windows(*, now: datetime) -> list[Rollout]:
             if configuration is None or configuration.next_run_at is None:
                 continue
             opened_at = configuration.next_run_at
-            # As the blackouts stand now, which may have changed since it was planned.
-            window = next(schedule_of(configuration).windows(after=opened_at - timedelta(microseconds=1)), None)
             plan_next_run(configuration=configuration, now=now)
+            try:
+                content = read_configuration(configuration)
+            except UnreadableError:
+                continue
+            # As the blackouts stand now, which may have changed since it was planned.
+            window = next(content.schedule.windows(after=opened_at - timedelta(microseconds=1)), None)
             if window is None or window.opens_at != opened_at or not window.is_open:
                 log.warning("window_shut", configuration_id=pk, opened_at=opened_at.isoformat())
             elif window.ends_at <= now:
                 log.warning("window_missed", configuration_id=pk, opened_at=opened_at.isoformat())
             else:
-                made.append(_open(configuration, window))
+                made.append(_open(configuration, content, window))
     return made
 
 
-def _open(configuration: MaintenanceConfiguration, window: Window) -> Rollout:
+def _open(configuration: MaintenanceConfiguration, content: Content, window: Window) -> Rollout:
     opened_at, ends_at = window.opens_at, window.ends_at
-    zone = zone_of(configuration.time_zone)
+    zone = content.schedule.zone
     shown = opened_at.astimezone(zone)
     vms = members_of(configuration, VirtualMachine.objects.order_by("pk")).select_related("connection")
     ready = [vm.pk for vm in vms if patcher_of(vm, has_schedule=True).patcher is Patcher.PORTAL_BY_SCHEDULE]
-    plan = plan_from_json(configuration.plan)
     what = RolloutPlan(
         name=f"{configuration.name} · {shown:%Y-%m-%d %H:%M} ({zone.key})",
         source=RolloutSource.SCHEDULE,
-        plan=replace(plan, maximum_duration=ends_at - opened_at),
+        plan=replace(content.plan, maximum_duration=ends_at - opened_at),
         is_availability_first=configuration.is_availability_first,
         window_ends_at=ends_at,
         catch_up_until=ends_at + timedelta(hours=configuration.catch_up_hours)
@@ -221,10 +235,13 @@ class Preview:
 def configuration_preview(
     *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] | None = None
 ) -> Preview:
-    """The next 12 windows (those that a blackout keeps shut included) and the machines it means now. `vm_ids`: its static members, of one that is not kept yet."""
-    everybody = VirtualMachine.objects.order_by("name")
+    """The next 12 windows (those that a blackout keeps shut included) and the machines it means now.
+
+    `vm_ids`: its static members, of one that is not kept yet. Raises UnreadableError.
+    """
+    everybody = VirtualMachine.objects.filter(gone_at=None).order_by("name")  # the others are left out of every run
     vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
-    schedule = schedule_of(configuration)
+    schedule = read_configuration(configuration).schedule
     early = schedule.early_months(after=now)
     windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
     return Preview(
@@ -234,6 +251,28 @@ def configuration_preview(
         are_all_early=bool(early) and {month.opens_at for month in early} >= {window.opens_at for window in windows},
         members=tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationPage:
+    """What the page of a configuration shows. Where `troubles` are, there is neither content nor preview."""
+
+    troubles: tuple[Trouble, ...]
+    content: Content | None
+    preview: Preview | None
+    scope: tuple[tuple[Text, str], ...]
+    named: int  # machines by name
+
+
+def configuration_page(*, configuration: MaintenanceConfiguration, now: datetime) -> ConfigurationPage:
+    """What a kept configuration says and would do, or why it cannot be read."""
+    named = configuration.vms.count()
+    try:
+        content = read_configuration(configuration)
+    except UnreadableError as error:
+        return ConfigurationPage(error.troubles, None, None, (), named)
+    preview = configuration_preview(configuration=configuration, now=now)
+    return ConfigurationPage((), content, preview, tuple(scope_lines(content.scope)), named)
 
 
 class WindowIsNearError(ValueError):
@@ -248,7 +287,11 @@ def create_configuration(
     now: datetime,
     selection: VmSelection = NOTHING,
 ) -> MaintenanceConfiguration:
-    """Keep a new configuration with its static members; its first window opens 15 minutes from now at the earliest."""
+    """Keep a new configuration with its static members; its first window opens 15 minutes from now at the earliest.
+
+    Raises UnreadableError if it says something that could not be read; nothing is kept then.
+    """
+    read_configuration(configuration)
     configuration.created_by = created_by
     with acting(person=created_by):
         configuration.save(force_insert=True)
@@ -264,8 +307,10 @@ def change_configuration(
 ) -> None:
     """Keep what was changed; windows that have opened go on as they were.
 
-    Raises WindowIsNearError if a window opens within 15 minutes; nothing is changed then.
+    Raises WindowIsNearError if a window opens within 15 minutes, UnreadableError if it says something that could not be
+    read; nothing is changed then.
     """
+    read_configuration(configuration)
     kept = MaintenanceConfiguration.objects.select_for_update().get(pk=configuration.pk)
     if kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD:
         raise WindowIsNearError

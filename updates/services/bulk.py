@@ -20,12 +20,12 @@ from patching.codes import ErrorCode
 from patching.terms import InstallationPlan, OperationKind, OperationState
 from updates.engine.budget import available
 from updates.engine.rows import ClaimedRow
-from updates.models import BulkBlock, BulkOutcome, BulkRequest, Lane, Operation
+from updates.models import BulkBlock, BulkOutcome, BulkRequest, Operation, Priority
 from updates.plans import plan_from_json, plan_to_json
 from updates.services.acts import note_bulk
 from updates.services.operations import (
     RequestOutcome,
-    Verdict,
+    RequestVerdict,
     cancel_operations,
     database_now,
     request_assessments,
@@ -112,7 +112,7 @@ def _any(_connection_id: int) -> bool:
 
 
 def hand_out_block(
-    *, kinds: Sequence[str] = (), wait_seconds: float = 0.0, is_quick: Callable[[int], bool] = _any
+    *, connection_kinds: Sequence[str] = (), wait_seconds: float = 0.0, is_quick: Callable[[int], bool] = _any
 ) -> Block | None:
     """Answer the next block of the oldest request; None: no request waits, or another worker has it for longer than that.
 
@@ -121,7 +121,7 @@ def hand_out_block(
     that a whole block is started in no time: whoever called sends them now.
     """
     try:
-        return _hand_out_block(kinds, wait_seconds, is_quick)
+        return _hand_out_block(connection_kinds, wait_seconds, is_quick)
     except OperationalError as error:
         if isinstance(error.__cause__, LockNotAvailable):
             return None
@@ -129,7 +129,9 @@ def hand_out_block(
 
 
 @transaction.atomic
-def _hand_out_block(kinds: Sequence[str], wait_seconds: float, is_quick: Callable[[int], bool]) -> Block | None:
+def _hand_out_block(
+    connection_kinds: Sequence[str], wait_seconds: float, is_quick: Callable[[int], bool]
+) -> Block | None:
     waiting = BulkRequest.objects.filter(is_handed_out=False).order_by("created_at").select_related("requested_by")
     if not wait_seconds:
         row = waiting.select_for_update(skip_locked=True, of=("self",)).first()
@@ -147,7 +149,7 @@ def _hand_out_block(kinds: Sequence[str], wait_seconds: float, is_quick: Callabl
             block = BulkBlock.objects.filter(request=row, number=row.cursor).first()
             ids = block.vm_ids if block else []
             allowed, refused = _judge(row.requested_by, ids)
-            outcomes = [*_ask(row, allowed, begin_on=_free_connections(kinds, is_quick)), *refused]
+            outcomes = [*_ask(row, allowed, begin_on=_free_connections(connection_kinds, is_quick)), *refused]
             _keep(row, outcomes)
     except OperationalError:
         raise  # the database's trouble, not the request's: the block is tried again
@@ -170,7 +172,7 @@ def _judge(user: User | None, vm_ids: Sequence[int]) -> tuple[list[int], list[Re
     there = VirtualMachine.objects.filter(pk__any=array(vm_ids)).order_by()
     mine = set(there.visible_to(user, Role.OPERATOR).values_list("pk", flat=True)) if user is not None else set[int]()
     others = sorted(set(there.values_list("pk", flat=True)) - mine)
-    return sorted(mine), [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.ROLE_MISSING) for pk in others]
+    return sorted(mine), [RequestOutcome(pk, RequestVerdict.REFUSED, None, ErrorCode.ROLE_MISSING) for pk in others]
 
 
 # Connections whose starts were measured to take long, and those on which bulk work already waits for its turn.
@@ -178,17 +180,17 @@ _NOT_AT_ONCE = """
 SELECT c.id FROM vms_connection c LEFT JOIN updates_connectionpace p ON p.connection_id = c.id
 WHERE COALESCE(p.start_seconds, 0) > 0 OR EXISTS (
     SELECT 1 FROM updates_operation o
-    WHERE o.connection_id = c.id AND o.state = %s AND o.lane = %s AND o.next_step_at <= %s)
+    WHERE o.connection_id = c.id AND o.state = %s AND o.priority = %s AND o.next_step_at <= %s)
 """
 
 
-def _free_connections(kinds: Sequence[str], is_quick: Callable[[int], bool]) -> Collection[int]:
+def _free_connections(connection_kinds: Sequence[str], is_quick: Callable[[int], bool]) -> Collection[int]:
     """Where something may begin at once: on quick connections with room, unless earlier bulk work waits there."""
     now = database_now()
     with connection.cursor() as cursor:
-        cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Lane.BULK.value, now])
+        cursor.execute(_NOT_AT_ONCE, [OperationState.QUEUED.value, Priority.BULK.value, now])
         not_at_once = {pk for (pk,) in cursor.fetchall()}
-    rooms = available(now, kinds=kinds)
+    rooms = available(now, connection_kinds=connection_kinds)
     return [pk for pk, room in rooms.items() if room.whole > 0 and pk not in not_at_once and is_quick(pk)]
 
 
@@ -228,7 +230,10 @@ def cancel_bulk(*, request_id: UUID, requested_by: User) -> int:
     cancelled = 0
     while True:
         queued = BulkOutcome.objects.filter(
-            request_id=request_id, verdict="accepted", operation__state=OperationState.QUEUED.value, vm__in=mine
+            request_id=request_id,
+            verdict=RequestVerdict.ACCEPTED.value,
+            operation__state=OperationState.QUEUED.value,
+            vm__in=mine,
         )
         ids = list(queued.values_list("operation_id", flat=True)[:BLOCK])
         done = cancel_operations(operation_ids=ids, requested_by=requested_by, is_bulk=True) if ids else set()
@@ -264,8 +269,8 @@ _SURPLUS = """
 SELECT o.id FROM (
     SELECT id, state, row_number() OVER (PARTITION BY vm_id ORDER BY created_at DESC) AS place
     FROM updates_operation
-    WHERE kind = 'assessment' AND finished_at IS NOT NULL AND vm_id %% 24 = %s
-) o WHERE o.place > %s AND o.state <> 'failed' LIMIT %s
+    WHERE kind = %s AND finished_at IS NOT NULL AND vm_id %% 24 = %s
+) o WHERE o.place > %s AND o.state <> %s LIMIT %s
 """
 
 
@@ -275,7 +280,8 @@ def prune_assessments(*, slice_of_day: int, keep: int = 3, seconds: float = 20.0
     removed = 0
     while time.monotonic() < ends_at:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_SURPLUS, [slice_of_day % 24, keep, batch])
+            kind, failed = OperationKind.ASSESSMENT.value, OperationState.FAILED.value
+            cursor.execute(_SURPLUS, [kind, slice_of_day % 24, keep, failed, batch])
             ids = [row[0] for row in cursor.fetchall()]
             removed += _remove(ids)
         if len(ids) < batch:

@@ -105,7 +105,7 @@ def ask_probes(*, now: datetime) -> int:
     answers = iter(probe_all(targets, allowed_networks=networks))
     # A probe that was taken away meanwhile stands in nobody's way.
     results = [next(answers) if member.probe else ProbeResult("") for member in asked]
-    _write(asked, results, now)
+    _write_answers(asked, results, now)
     return len(targets)
 
 
@@ -124,7 +124,7 @@ def _wanted(claimed: Collection[int]) -> list[_Asked]:
     ]
 
 
-def _write(asked: list[_Asked], results: list[ProbeResult], now: datetime) -> None:
+def _write_answers(asked: list[_Asked], results: list[ProbeResult], now: datetime) -> None:
     rows: list[tuple[Any, ...]] = []
     for member, result in zip(asked, results, strict=True):
         since_end = now - member.ended_at if member.ended_at else None

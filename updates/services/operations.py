@@ -25,13 +25,14 @@ from patching.terms import (
     InstallationPlan,
     OperationKind,
     OperationState,
+    PatchSettings,
     UpdateStatus,
 )
 from updates.engine.budget import WHOLE, add_buckets, reserve
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
-from updates.models import Lane, Operation, VmUpdateState
-from updates.plans import plan_from_json, plan_to_json
+from updates.models import Operation, Priority, VmUpdateState
+from updates.payloads import Payload, encode, fields_of
 from updates.selectors.work import work_on
 from updates.services.acts import note_cancelled, note_requests
 from vms.models import Connection, VirtualMachine
@@ -50,7 +51,7 @@ class PlanError(ValueError):
         self.problems = tuple(problems)
 
 
-class Verdict(StrEnum):
+class RequestVerdict(StrEnum):
     """What became of a request for one VM."""
 
     ACCEPTED = "accepted"
@@ -63,7 +64,7 @@ class RequestOutcome:
     """The answer for one VM. `operation_id` is the operation that answers the request, or that stands in its way."""
 
     vm_id: int
-    verdict: Verdict
+    verdict: RequestVerdict
     operation_id: UUID | None = None
     code: str = ""
     begun: ClaimedRow | None = None
@@ -78,6 +79,7 @@ def request_assessments(
 ) -> list[RequestOutcome]:
     """Ask for an assessment of every VM; each gets its own answer (docs/rules.md, admission).
 
+    Where no person asks, machines that are gone are refused: the portal starts nothing on them by itself.
     A queued or running assessment is joined; an open installation is a conflict. VMs that do not exist get no answer.
     `begin_on`: connections on which VMs that have nothing open are begun instead of queued, as far as there is room;
     the caller sends what its outcomes call `begun`, once the transaction has committed.
@@ -85,7 +87,7 @@ def request_assessments(
     return _request(
         kind=OperationKind.ASSESSMENT,
         vm_ids=vm_ids,
-        plan=None,
+        payload=None,
         requested_by=requested_by,
         is_bulk=is_bulk,
         operation_id=None,
@@ -117,11 +119,13 @@ def request_installations(
     if refuse_idle:
         work = work_on(vm_ids, plan, now=database_now())
         idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
-    refused = [RequestOutcome(pk, Verdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle]
-    return refused + request_with_plan(
+    refused = [
+        RequestOutcome(pk, RequestVerdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle
+    ]
+    return refused + request_with_payload(
         kind=OperationKind.INSTALLATION,
         vm_ids=[pk for pk in vm_ids if pk not in idle],
-        plan=plan_to_json(plan),
+        payload=plan,
         requested_by=requested_by,
         operation_id=operation_id,
         is_bulk=is_bulk,
@@ -132,24 +136,24 @@ def request_installations(
 def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:
     """The answer to a second click. An id that belongs to another VM is a tampered form and gets no look inside."""
     if Operation.objects.filter(pk=operation_id, vm_id=vm_id).exists():
-        return RequestOutcome(vm_id, Verdict.JOINED, operation_id)
-    return RequestOutcome(vm_id, Verdict.REFUSED, None, ErrorCode.REQUEST_ID_TAKEN)
+        return RequestOutcome(vm_id, RequestVerdict.JOINED, operation_id)
+    return RequestOutcome(vm_id, RequestVerdict.REFUSED, None, ErrorCode.REQUEST_ID_TAKEN)
 
 
 # Requests for the same VM wait for each other here, so that each sees what the other has queued.
 _LOCK_VMS = """
-SELECT id, update_status, connection_id FROM vms_virtualmachine
+SELECT id, update_status, connection_id, gone_at IS NOT NULL FROM vms_virtualmachine
 WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE
 """
 _INSERT = """
 INSERT INTO updates_operation (
-    id, vm_id, connection_id, kind, state, lane, is_bulk, plan, handle, requested_by_id, created_at, next_step_at,
+    id, vm_id, connection_id, kind, state, priority, is_bulk, payload, handle, requested_by_id, created_at, next_step_at,
     started_at, deadline_at, attempts, error_code, error_detail, reboot_status, is_maintenance_window_exceeded,
     installed_count, failed_count, pending_count, excluded_count, not_selected_count, verification, build_before,
     build_after
 )
 SELECT COALESCE(%(id)s::uuid, (%(id_begins)s || substr(gen_random_uuid()::text, 16))::uuid),
-    m.id, m.connection_id, %(kind)s, %(state)s, %(lane)s, %(is_bulk)s, %(plan)s::jsonb, '', %(user)s,
+    m.id, m.connection_id, %(kind)s, %(state)s, %(priority)s, %(is_bulk)s, %(payload)s::jsonb, '', %(user)s,
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()),
     COALESCE(%(started_at)s::timestamptz, clock_timestamp()) + make_interval(secs => %(lease)s),
     %(started_at)s::timestamptz, %(deadline_at)s::timestamptz, %(attempts)s, '', '', '', false,
@@ -165,25 +169,25 @@ RETURNING vm_id, id, connection_id, created_at::text
 # What is held back on a VM since a rollback joins the exclusions of its plan, for good and visibly.
 _HOLD_BACK = """
 UPDATE updates_operation o
-SET plan = jsonb_set(o.plan, '{kb_numbers_to_exclude}', (o.plan -> 'kb_numbers_to_exclude') || h.kbs)
+SET payload = jsonb_set(o.payload, '{kb_numbers_to_exclude}', (o.payload -> 'kb_numbers_to_exclude') || h.kbs)
 FROM (SELECT vm_id, jsonb_agg(kb_number ORDER BY kb_number) AS kbs FROM updates_kbhold GROUP BY vm_id) h
 WHERE o.id = ANY(%s::uuid[]) AND h.vm_id = o.vm_id
-RETURNING o.id, o.plan::text
+RETURNING o.id, o.payload::text
 """
 
 
 @transaction.atomic
-def request_with_plan(
+def request_with_payload(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    plan: Mapping[str, Any],
+    payload: Payload,
     requested_by: User | None,
     operation_id: UUID | None = None,
     is_bulk: bool = False,
     begin_on: Collection[int] = (),
 ) -> list[RequestOutcome]:
-    """Ask for operations with this plan; admitted as installations are. Other arguments as in `request_installations`."""
+    """Ask for operations that carry this; admitted as installations are. Other arguments as in `request_installations`."""
     if operation_id is not None:
         if len(set(vm_ids)) != 1:
             raise ValueError("operation_id names the operation of exactly one VM")
@@ -193,7 +197,7 @@ def request_with_plan(
     return _request(
         kind=kind,
         vm_ids=vm_ids,
-        plan=plan,
+        payload=payload,
         requested_by=requested_by,
         is_bulk=is_bulk,
         operation_id=operation_id,
@@ -205,7 +209,7 @@ def _request(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    plan: Mapping[str, Any] | None,
+    payload: Payload | None,
     requested_by: User | None,
     is_bulk: bool,
     operation_id: UUID | None,
@@ -215,12 +219,14 @@ def _request(
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_VMS, [array(ids)])
         rows = cursor.fetchall()
-    statuses = {vm_id: status for vm_id, status, _connection in rows}
+    statuses = {vm_id: status for vm_id, status, _connection, _is_gone in rows}
     if operation_id is not None and Operation.objects.filter(pk=operation_id).exists():
         # The first click committed while this one waited for the VM.
         return [_repeated(operation_id, vm_id) for vm_id in statuses]
     open_operations = _open_operations(ids)
-    refused = _refusals(kind, statuses)
+    refused = dict(_refusals(kind, statuses))
+    if requested_by is None:
+        refused |= {vm_id: ErrorCode.VM_GONE for vm_id, _status, _connection, is_gone in rows if is_gone}
     outcomes: dict[int, RequestOutcome] = {}
     accepted: list[int] = []
     to_cancel: list[UUID] = []
@@ -232,14 +238,16 @@ def _request(
             verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
         if verdict is Admission.CONFLICT:
             blocker = next(row[0] for row in here if row[1].changes_the_machine)
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN)
+            outcomes[vm_id] = RequestOutcome(
+                vm_id, RequestVerdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN
+            )
         elif vm_id in refused:
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.REFUSED, None, refused[vm_id])
+            outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.REFUSED, None, refused[vm_id])
         elif verdict is Admission.JOIN:
             # A running one answers sooner than a queued one. Settings join queued settings alone.
             same = [row for row in here if row[1] is kind]
             joined = min(same, key=lambda row: row[2] is S.QUEUED)[0]
-            outcomes[vm_id] = RequestOutcome(vm_id, Verdict.JOINED, joined)
+            outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.JOINED, joined)
         else:
             if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
                 to_cancel.extend(row[0] for row in here if row[2] is S.QUEUED)
@@ -247,18 +255,20 @@ def _request(
     if to_cancel:
         _cancel(to_cancel, detail={"by": "installation"})
     free: dict[int, list[int]] = defaultdict(list)
-    for vm_id, _status, connection_id in rows:
+    for vm_id, _status, connection_id, _is_gone in rows:
         if connection_id in begin_on and vm_id not in outcomes and vm_id not in open_operations:
             free[connection_id].append(vm_id)
     now = database_now() if free else None
     begun = _with_room(free, now) if now else set()
-    new = _New(kind, plan, requested_by, is_bulk)
+    new = _New(kind, payload, requested_by, is_bulk)
     for begins_at in {now, None}:
         wanted = [vm_id for vm_id in accepted if (vm_id in begun) is (begins_at is not None)]
         for row in new.insert(wanted, operation_id, begins_at=begins_at):
-            outcomes[row.vm_id] = RequestOutcome(row.vm_id, Verdict.ACCEPTED, row.pk, begun=row if begins_at else None)
+            outcomes[row.vm_id] = RequestOutcome(
+                row.vm_id, RequestVerdict.ACCEPTED, row.pk, begun=row if begins_at else None
+            )
     if requested_by is not None and not is_bulk:
-        note_requests(kind=kind, vm_ids=accepted, plan=plan, requested_by=requested_by)
+        note_requests(kind=kind, vm_ids=accepted, plan=fields_of(kind, payload), requested_by=requested_by)
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
 
 
@@ -319,8 +329,8 @@ def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
     if not naming or not operations:
         return
     ids = {connection_id for _vm, connection_id in operations.values()}
-    kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
-    mine = {pk: own for pk, own in operations.items() if own[1] in kinds}
+    connection_kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
+    mine = {pk: own for pk, own in operations.items() if own[1] in connection_kinds}
     vms = VirtualMachine.objects.filter(pk__any=array(vm_id for vm_id, _connection in mine.values()))
     places = {
         vm_id: Place(str(subscription), location.lower())
@@ -328,13 +338,13 @@ def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
             "pk", "resource_group__subscription__subscription_id", "location"
         )
     }
-    names = {pk: naming[kinds[own[1]]].name_of(places[own[0]])[:100] for pk, own in mine.items()}
+    names = {pk: naming[connection_kinds[own[1]]].name_of(places[own[0]])[:100] for pk, own in mine.items()}
     found: dict[int, set[str]] = defaultdict(set)
     for pk, name in names.items():
         found[operations[pk][1]].add(name)
     now = database_now()
     for connection_id, buckets in sorted(found.items()):
-        limits = naming[kinds[connection_id]]
+        limits = naming[connection_kinds[connection_id]]
         add_buckets(connection_id, sorted(buckets), now, per_minute=limits.per_minute, burst=limits.burst)
     with connection.cursor() as cursor:
         cursor.execute(_NAME_BUCKETS, [list(names), list(names.values())])
@@ -345,7 +355,7 @@ class _New:
     """What the new operations of one request have in common."""
 
     kind: OperationKind
-    plan: Mapping[str, Any] | None
+    payload: Payload | None
     requested_by: User | None
     is_bulk: bool
 
@@ -359,8 +369,8 @@ class _New:
         if not vm_ids:
             return []
         kind, is_begun = self.kind, begins_at is not None
-        plan = json.dumps(self.plan) if self.plan else None
-        lane = Lane.BULK if self.is_bulk else Lane.INTERACTIVE
+        payload = json.dumps(encode(kind, self.payload)) if self.payload else None
+        priority = Priority.BULK if self.is_bulk else Priority.INTERACTIVE
         with connection.cursor() as cursor:
             cursor.execute(
                 _INSERT,
@@ -370,9 +380,9 @@ class _New:
                     "vms": array(vm_ids),
                     "kind": kind.value,
                     "state": (S.STARTING if is_begun else S.QUEUED).value,
-                    "lane": lane,
+                    "priority": priority,
                     "is_bulk": self.is_bulk,
-                    "plan": plan,
+                    "payload": payload,
                     "user": self.requested_by.pk if self.requested_by else None,
                     "lease": settings.OPERATION_LEASE_SECONDS if is_begun else 0,
                     "started_at": begins_at,
@@ -383,13 +393,18 @@ class _New:
             rows = cursor.fetchall()
         _name_buckets({pk: (vm_id, connection_id) for vm_id, pk, connection_id, _at in rows})
         with connection.cursor() as cursor:
-            own_plans: dict[UUID, str] = {}
+            own_payloads: dict[UUID, str] = {}
             if kind is OperationKind.INSTALLATION:
                 cursor.execute(_HOLD_BACK, [array(row[1] for row in rows)])
-                own_plans = dict(cursor.fetchall())
+                own_payloads = dict(cursor.fetchall())
         made = [
             ClaimedRow.begun(
-                pk, vm_id, connection_id, kind, payload=own_plans.get(pk, plan), created_at=datetime.fromisoformat(at)
+                pk,
+                vm_id,
+                connection_id,
+                kind,
+                payload=own_payloads.get(pk, payload),
+                created_at=datetime.fromisoformat(at),
             )
             for vm_id, pk, connection_id, at in rows
         ]
@@ -404,26 +419,24 @@ class _New:
     @property
     def _longest(self) -> timedelta | None:
         """How long it may take, where it has a plan for an installation; nothing else is begun at once."""
-        is_installation = self.kind is OperationKind.INSTALLATION
-        return plan_from_json(self.plan).maximum_duration if self.plan and is_installation else None
+        return self.payload.maximum_duration if isinstance(self.payload, InstallationPlan) else None
 
 
 _CARRY = """
-UPDATE updates_operation o SET plan = %s::jsonb, requested_by_id = %s
-WHERE o.id = ANY(%s::uuid[]) AND o.kind = 'settings' AND o.state = 'queued' RETURNING o.id
+UPDATE updates_operation o SET payload = %s::jsonb, requested_by_id = %s
+WHERE o.id = ANY(%s::uuid[]) AND o.kind = %s AND o.state = %s RETURNING o.id
 """
 
 
-def carry_settings(
-    *, operation_ids: Collection[UUID], settings: Mapping[str, Any], requested_by: User | None
-) -> set[UUID]:
+def carry_settings(*, operation_ids: Collection[UUID], settings: PatchSettings, requested_by: User | None) -> set[UUID]:
     """Let queued settings operations carry these settings instead; those that are still queued. Call it in a transaction.
 
     Whoever asked last is who changes the machine; the timeline has both.
     """
     with connection.cursor() as cursor:
-        by = requested_by.pk if requested_by else None
-        cursor.execute(_CARRY, [json.dumps(settings), by, array(operation_ids)])
+        by, kind = requested_by.pk if requested_by else None, OperationKind.SETTINGS
+        carried_by = json.dumps(encode(kind, settings))
+        cursor.execute(_CARRY, [carried_by, by, array(operation_ids), kind.value, S.QUEUED.value])
         carried = {row[0] for row in cursor.fetchall()}
     who = {"by": requested_by.get_username()} if requested_by else {}
     now = database_now()

@@ -13,6 +13,7 @@ from django.db.models import Count, Q
 from audit.services import Act, record
 from audit.tags import Tag
 from patching.lifecycle import IN_FLIGHT
+from patching.terms import OperationKind, OperationState
 from updates.models import InstalledPatch, Operation
 from vms.models import RoleAssignment, VirtualMachine
 
@@ -45,9 +46,9 @@ class RemovalPreview:
 def preview_removal(*, vm: VirtualMachine) -> RemovalPreview:
     """Count what would go with the record (four queries)."""
     counts = Operation.objects.filter(vm=vm).aggregate(
-        installations=Count("pk", filter=Q(kind="installation")),
-        assessments=Count("pk", filter=Q(kind="assessment")),
-        queued=Count("pk", filter=Q(state="queued")),
+        installations=Count("pk", filter=Q(kind=OperationKind.INSTALLATION.value)),
+        assessments=Count("pk", filter=Q(kind=OperationKind.ASSESSMENT.value)),
+        queued=Count("pk", filter=Q(state=OperationState.QUEUED.value)),
     )
     return RemovalPreview(
         **counts,

@@ -16,9 +16,8 @@ from connectors.registry import kinds_with
 from patching.rollback import RollbackOrder, RollbackRefusal
 from patching.terms import OperationKind
 from updates.models import KbHold
-from updates.plans import order_to_json
 from updates.selectors.rollback import rollback_orders
-from updates.services.operations import RequestOutcome, Verdict, request_with_plan
+from updates.services.operations import RequestOutcome, RequestVerdict, request_with_payload
 from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
@@ -32,11 +31,11 @@ def request_rollback(*, vm_id: int, order: RollbackOrder, requested_by: User, op
     The second click with the same `operation_id` finds what the first one made.
     """
     if not VirtualMachine.objects.filter(pk=vm_id, connection__kind__in=kinds_with(Capability.UNINSTALL)).exists():
-        return RequestOutcome(vm_id, Verdict.REFUSED, None, RollbackRefusal.NOT_SUPPORTED.value)
-    outcomes = request_with_plan(
+        return RequestOutcome(vm_id, RequestVerdict.REFUSED, None, RollbackRefusal.NOT_SUPPORTED.value)
+    outcomes = request_with_payload(
         kind=OperationKind.ROLLBACK,
         vm_ids=[vm_id],
-        plan=order_to_json(order),
+        payload=order,
         requested_by=requested_by,
         operation_id=operation_id,
     )
@@ -50,7 +49,7 @@ def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> 
     plans = rollback_orders(vm_ids, now=timezone.now())
     orders = {vm_id: plan for vm_id, plan in plans.items() if isinstance(plan, RollbackOrder)}
     outcomes = [
-        RequestOutcome(vm_id, Verdict.REFUSED, None, plan.value)
+        RequestOutcome(vm_id, RequestVerdict.REFUSED, None, plan.value)
         for vm_id, plan in plans.items()
         if isinstance(plan, RollbackRefusal)
     ]
@@ -58,10 +57,10 @@ def request_rollbacks(*, vm_ids: Collection[int], requested_by: User | None) -> 
     for vm_id, order in orders.items():
         alike[order].append(vm_id)
     for order, ids in alike.items():  # a fleet stands at few places
-        outcomes += request_with_plan(
+        outcomes += request_with_payload(
             kind=OperationKind.ROLLBACK,
             vm_ids=ids,
-            plan=order_to_json(order),
+            payload=order,
             requested_by=requested_by,
             is_bulk=True,
         )
@@ -75,7 +74,7 @@ def _hold(outcomes: Collection[RequestOutcome], orders: Mapping[int, RollbackOrd
             [
                 KbHold(vm_id=o.vm_id, kb_number=kb, operation_id=o.operation_id, created_by=requested_by)
                 for o in outcomes
-                if o.verdict is Verdict.ACCEPTED
+                if o.verdict is RequestVerdict.ACCEPTED
                 for kb in orders[o.vm_id].uninstall_kbs
             ],
             ignore_conflicts=True,

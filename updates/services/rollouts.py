@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
@@ -22,10 +22,22 @@ from audit.context import acting
 from db.arrays import array
 from db.locks import Lock, hold
 from patching.codes import ErrorCode, RolloutReason
-from patching.recurrence import time_to_blackout, zone_of
-from patching.rollout import Lane, Machine, WaveResult, groups_of, may_start, must_pause, plan_rings
-from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting
+from patching.recurrence import time_to_blackout
+from patching.rollout import (
+    LaneState,
+    Machine,
+    Progress,
+    ProgressError,
+    RegionLane,
+    WaveResult,
+    groups_of,
+    may_start,
+    must_pause,
+    plan_rings,
+)
+from patching.terms import InstallationPlan, OperationKind, OperationState, RebootSetting, Verification
 from updates.models import (
+    WELL_ENDED_STATES,
     MaintenanceConfiguration,
     MemberState,
     Operation,
@@ -34,11 +46,12 @@ from updates.models import (
     RolloutSource,
     RolloutState,
 )
-from updates.plans import plan_from_json, plan_to_json
-from updates.selectors.automation import blackouts_of, times_off_peak
+from updates.plans import PlanError, plan_from_json, plan_to_json
+from updates.selectors.automation import times_off_peak
+from updates.selectors.maintenance import UnreadableError, read_configuration
 from updates.selectors.rollouts import proven_kbs
 from updates.services.health import judge_before
-from updates.services.operations import RequestOutcome, Verdict, cancel_operations, request_installations
+from updates.services.operations import RequestOutcome, RequestVerdict, cancel_operations, request_installations
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -120,7 +133,7 @@ def create_rollout(
         is_availability_first=what.is_availability_first,
         wave_count=len(waves),
         vm_count=sum(map(len, waves)),
-        lanes=_lane_rows(lanes),
+        lanes=Progress(_lane_states(lanes)).lanes_json,
         next_step_at=now,
         created_at=now,
         created_by=created_by,
@@ -133,11 +146,12 @@ def create_rollout(
         cursor.execute(
             """
             INSERT INTO updates_rolloutmember (rollout_id, vm_id, wave, status, code)
-            SELECT %s, r.vm_id, r.wave, 'waiting', '' FROM unnest(%s::bigint[], %s::int[]) AS r(vm_id, wave)
+            SELECT %s, r.vm_id, r.wave, %s, '' FROM unnest(%s::bigint[], %s::int[]) AS r(vm_id, wave)
             JOIN vms_virtualmachine v ON v.id = r.vm_id
             """,
             [
                 rollout.pk,
+                MemberState.WAITING.value,
                 [vm for wave in waves for vm in wave],
                 [number for number, wave in enumerate(waves) for _vm in wave],
             ],
@@ -145,16 +159,14 @@ def create_rollout(
     return rollout
 
 
-def _lane_rows(lanes: Iterable[Lane]) -> list[dict[str, Any]]:
-    """The lanes as the rollout keeps them: their waves are numbered one after the other."""
-    rows, first = [], 0
+def _lane_states(lanes: Iterable[RegionLane]) -> tuple[LaneState, ...]:
+    """Each lane before its first wave; waves are numbered one after the other, lane by lane."""
+    states, first = [], 0
     for lane in lanes:
         last = first + len(lane.waves) - 1
-        rows.append(
-            {"phase": lane.phase, "first": first, "last": last, "wave": first, "ended_at": None, "ring": lane.ring}
-        )
+        states.append(LaneState(phase=lane.phase, first=first, last=last, wave=first, ring=lane.ring))
         first = last + 1
-    return rows
+    return tuple(states)
 
 
 def _rings(what: RolloutPlan, vm_ids: Collection[int]) -> list[list[Machine]]:
@@ -208,21 +220,57 @@ def advance_rollouts(*, now: datetime) -> int:
     return sum(_advance(pk, now) for pk in due)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a rollout keeps as JSON and its configuration says, read for one step. `plan` None: it rolls back.
+
+    `left`: how long until a blackout begins, in whole minutes; None: none comes. `shut`: what to say while it is too short.
+    """
+
+    plan: InstallationPlan | None
+    progress: Progress
+    left: timedelta | None
+    shut: RolloutReason = RolloutReason.BLACKOUT
+
+
+def _read(rollout: Rollout, now: datetime) -> _Kept | None:
+    """What this rollout keeps; None: some of it cannot be read. While its configuration cannot be, nothing may start."""
+    try:
+        plan = plan_from_json(rollout.plan) if rollout.kind == OperationKind.INSTALLATION else None
+        progress = Progress.from_json(rollout.lanes, rollout.rings, rollout.proven)
+    except (PlanError, ProgressError) as error:
+        log.warning("rollout_unreadable", rollout_id=str(rollout.pk), error=str(error))
+        return None
+    try:
+        return _Kept(plan, progress, _time_to_blackout(rollout.configuration, now))
+    except UnreadableError as error:
+        log.warning("configuration_unreadable", configuration_id=rollout.configuration_id, error=str(error))
+        return _Kept(plan, progress, timedelta(0), RolloutReason.CONFIGURATION_UNREADABLE)
+
+
+def _time_to_blackout(configuration: MaintenanceConfiguration | None, now: datetime) -> timedelta | None:
+    if configuration is None:
+        return None
+    schedule = read_configuration(configuration).schedule
+    left = time_to_blackout(schedule.blackouts, schedule.zone, now)
+    return None if left is None else timedelta(minutes=left // timedelta(minutes=1))
+
+
 # What ended well on a machine with a health probe stays started until the probe answers (updates.services.health).
 _SYNC = """
 UPDATE updates_rolloutmember m
-SET status = CASE WHEN o.state = 'cancelled' THEN 'skipped'
-                 WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN 'failed'
-                 WHEN o.verification = 'contradicted' THEN 'failed'
-                 WHEN v.health_probe = '' THEN 'succeeded' ELSE m.status END,
-    code = CASE WHEN o.state NOT IN ('succeeded', 'completed_with_warnings') THEN o.error_code
-                WHEN o.verification = 'contradicted' THEN %(contradicted)s
-                WHEN v.health_probe <> '' THEN %(probe_waiting)s ELSE o.error_code END,
-    probe_due_at = CASE WHEN o.state IN ('succeeded', 'completed_with_warnings') AND v.health_probe <> ''
-                             AND o.verification <> 'contradicted'
+SET status = CASE WHEN o.state = %(cancelled)s THEN %(skipped)s
+                 WHEN o.state <> ALL(%(ended_well)s) THEN %(failed)s
+                 WHEN o.verification = %(contradicted)s THEN %(failed)s
+                 WHEN v.health_probe = '' THEN %(succeeded)s ELSE m.status END,
+    code = CASE WHEN o.state <> ALL(%(ended_well)s) THEN o.error_code
+                WHEN o.verification = %(contradicted)s THEN %(contradicted_code)s
+                WHEN v.health_probe <> '' THEN %(probe_waiting_code)s ELSE o.error_code END,
+    probe_due_at = CASE WHEN o.state = ANY(%(ended_well)s) AND v.health_probe <> ''
+                             AND o.verification <> %(contradicted)s
                         THEN %(now)s::timestamptz END
 FROM updates_operation o JOIN vms_virtualmachine v ON v.id = o.vm_id
-WHERE m.rollout_id = %(rollout)s AND m.status = 'started' AND m.probe_due_at IS NULL
+WHERE m.rollout_id = %(rollout)s AND m.status = %(started)s AND m.probe_due_at IS NULL
   AND o.id = m.operation_id AND o.finished_at IS NOT NULL
 """
 
@@ -242,17 +290,28 @@ def _advance(pk: UUID, now: datetime) -> bool:
             {
                 "now": now,
                 "rollout": pk,
-                "contradicted": RolloutReason.CONTRADICTED,
-                "probe_waiting": RolloutReason.PROBE_WAITING,
+                "cancelled": OperationState.CANCELLED.value,
+                "ended_well": WELL_ENDED_STATES,
+                "contradicted": Verification.CONTRADICTED.value,
+                "contradicted_code": RolloutReason.CONTRADICTED,
+                "probe_waiting_code": RolloutReason.PROBE_WAITING,
+                "started": MemberState.STARTED.value,
+                "succeeded": MemberState.SUCCEEDED.value,
+                "failed": MemberState.FAILED.value,
+                "skipped": MemberState.SKIPPED.value,
             },
         )
+    kept = _read(rollout, now)
+    if kept is None:
+        _pause(rollout, RolloutReason.UNREADABLE)
+        return True
     members = RolloutMember.objects.filter(rollout=rollout)
     if rollout.window_ends_at and rollout.window_ends_at <= now:
         _take_back_queued(
             rollout.pk, asked_before=rollout.window_ends_at
         )  # asked for in the window, and not begun in it
         members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code=RolloutReason.WINDOW_OVER)
-    if _time_to_blackout(rollout, now) == timedelta(0):
+    if kept.left == timedelta(0):
         _take_back_queued(rollout.pk)
         if rollout.window_ends_at and rollout.window_ends_at <= now:
             members.filter(status=MemberState.WAITING).update(status=MemberState.CATCHING_UP)
@@ -262,21 +321,29 @@ def _advance(pk: UUID, now: datetime) -> bool:
     bad = counts[MemberState.FAILED] + _unhealthy(rollout)
     result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
     if must_pause(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent):
-        # What has started goes on; nothing further is started.
-        _take_back_queued(rollout.pk)
-        rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, RolloutReason.BUDGET_USED, None
         log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
-    elif not counts[MemberState.WAITING] and not counts[MemberState.STARTED]:
+        _pause(rollout, RolloutReason.BUDGET_USED)
+        return True
+    if not counts[MemberState.WAITING] and not counts[MemberState.STARTED]:
         if counts[MemberState.CATCHING_UP]:
-            _catch_up(rollout, now)
+            _catch_up(rollout, kept, now)
         else:
             rollout.status, rollout.reason = RolloutState.FINISHED, ""
             rollout.finished_at, rollout.next_step_at = now, None
     else:
-        _work_on(rollout, now)
+        _work_on(rollout, kept, now)
     with acting(person=rollout.created_by):  # the portal goes on for the person who asked for it
         rollout.save()
     return True
+
+
+def _pause(rollout: Rollout, reason: RolloutReason) -> None:
+    """What has started goes on; nothing further is started."""
+    _take_back_queued(rollout.pk)
+    rollout.status, rollout.reason, rollout.next_step_at = RolloutState.PAUSED, reason, None
+    with acting(person=rollout.created_by):
+        # Nothing else has changed; what cannot be read is not written back.
+        rollout.save(update_fields=["status", "reason", "next_step_at"])
 
 
 def _counts(rollout: Rollout) -> dict[str, int]:
@@ -296,62 +363,53 @@ def _unhealthy(rollout: Rollout) -> int:
     ).count()
 
 
-def _work_on(rollout: Rollout, now: datetime) -> None:
+def _work_on(rollout: Rollout, kept: _Kept, now: datetime) -> None:
     """In each lane of the phase start what its wave still has to start; when it has ended and soaked, go to the next."""
     members = RolloutMember.objects.filter(rollout=rollout)
     unfinished = members.filter(status__in=[MemberState.WAITING, MemberState.STARTED])
     open_waves = set(unfinished.values_list("wave", flat=True).distinct().order_by())
-    for lane in rollout.lanes:
-        _walk(lane, open_waves, timedelta(minutes=rollout.soak_minutes), now)
-    ahead = [lane for lane in rollout.lanes if lane["wave"] <= lane["last"]]
-    here = [lane for lane in ahead if lane["phase"] == min(lane["phase"] for lane in ahead)]
-    rollout.wave = min((lane["wave"] for lane in here), default=rollout.wave_count)
-    ring = here[0].get("ring", 0) if here else rollout.ring
-    if ring > rollout.ring and not _enter_ring(rollout, ring, now):
-        return
-    current = members.filter(wave__in=[lane["wave"] for lane in here if lane["ended_at"] is None])
+    progress = kept.progress.after(open_waves, soak=timedelta(minutes=rollout.soak_minutes), now=now)
+    rollout.lanes = progress.lanes_json
+    here = progress.here
+    rollout.wave = min((lane.wave for lane in here), default=rollout.wave_count)
+    if here and here[0].ring > rollout.ring:
+        proven = _enter_ring(rollout, progress, here[0].ring, now)
+        if proven is None:
+            return
+        progress = replace(progress, proven=proven)
+    current = members.filter(wave__in=[lane.wave for lane in here if lane.ended_at is None])
     waiting = current.filter(status=MemberState.WAITING)
-    started, reason = _start(rollout, waiting, now)
-    is_soaking = bool(here) and all(lane["ended_at"] for lane in here)
+    started, reason = _start(rollout, waiting, replace(kept, progress=progress), now)
+    is_soaking = bool(here) and all(lane.ended_at for lane in here)
     is_idle = not started and not current.filter(status=MemberState.STARTED).exists() and waiting.exists()
     rollout.reason = RolloutReason.SOAKING if is_soaking else reason if is_idle else ""
     rollout.next_step_at = now + (LOOK_AGAIN_WHILE_WAITING if is_idle else LOOK_AGAIN)
 
 
-def _enter_ring(rollout: Rollout, ring: int, now: datetime) -> bool:
-    """Go to the next ring with what the rings before have proven. False: it still waits to see whether they stay well."""
+def _enter_ring(rollout: Rollout, progress: Progress, ring: int, now: datetime) -> tuple[str, ...] | None:
+    """Go to the next ring with what the rings before have proven. None: it still waits to see whether they stay well."""
     rollout.ring_ended_at = rollout.ring_ended_at or now
     if now < rollout.ring_ended_at + timedelta(minutes=rollout.ring_soak_minutes):
         rollout.reason, rollout.next_step_at = RolloutReason.RING_SOAKING, now + LOOK_AGAIN_WHILE_WAITING
-        return False
-    first = min(lane["first"] for lane in rollout.lanes if lane["ring"] == ring)
+        return None
     rollout.ring, rollout.ring_ended_at = ring, None
-    rollout.proven = proven_kbs(rollout.pk, before_wave=first)
-    return True
+    rollout.proven = proven_kbs(rollout.pk, before_wave=progress.first_wave_of(ring))
+    return tuple(rollout.proven)
 
 
-def _catch_up(rollout: Rollout, now: datetime) -> None:
+def _catch_up(rollout: Rollout, kept: _Kept, now: datetime) -> None:
     """All waves have ended: update machines that were off, and run now."""
     back = RolloutMember.objects.filter(
         rollout=rollout,
         status=MemberState.CATCHING_UP,
         vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value],
     )
-    _started, reason = _start(rollout, back, now)
-    rollout.reason = reason if reason == RolloutReason.BLACKOUT else RolloutReason.CATCHING_UP
+    _started, reason = _start(rollout, back, kept, now)
+    rollout.reason = reason if reason == kept.shut else RolloutReason.CATCHING_UP
     rollout.next_step_at = now + LOOK_AGAIN_WHILE_WAITING
 
 
-def _walk(lane: dict[str, Any], open_waves: Collection[int], soak: timedelta, now: datetime) -> None:
-    """Bring a lane to its first wave that is not over, or still soaks."""
-    while lane["wave"] <= lane["last"] and lane["wave"] not in open_waves:
-        lane["ended_at"] = lane["ended_at"] or now.isoformat()
-        if now < datetime.fromisoformat(lane["ended_at"]) + soak:
-            return
-        lane["wave"], lane["ended_at"] = lane["wave"] + 1, None
-
-
-def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) -> tuple[int, str]:
+def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now: datetime) -> tuple[int, str]:
     """Ask for the installations of these members; how many are on their way to one, and why others wait.
 
     On their way are those accepted or joined, and those whose health probe has to be asked first.
@@ -366,6 +424,9 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
             allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
         _settle(rollout, {vm: RolloutReason.ROLE_MISSING for vm, _p, _r in rows if vm not in allowed})
         rows = [row for row in rows if row[0] in allowed]
+    gone = set(waiting.filter(vm__gone_at__isnull=False).order_by().values_list("vm_id", flat=True))
+    _settle(rollout, dict.fromkeys(sorted(gone), ErrorCode.VM_GONE))
+    rows = [row for row in rows if row[0] not in gone]
     off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
     may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
     _settle(
@@ -374,19 +435,19 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
         state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
     )
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
-    if rollout.kind == OperationKind.ROLLBACK:
+    if kept.plan is None:
         # Not asked before: a machine that is not well is why one rolls back.
         ready = _beside_others(list(rest)) if rest else []
         outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
         return _record(rollout, outcomes), "" if ready or not rest else RolloutReason.BESIDE_OTHERS
-    plan = _plan_in_window(rollout, now)
-    if rollout.proven == []:
+    plan = _plan_in_window(rollout, kept.plan, kept.progress.proven, now)
+    if kept.progress.proven == ():
         _settle(rollout, dict.fromkeys(rest, RolloutReason.NOTHING_PROVEN))
         rest = {}
     reason = ""
-    left = _time_to_blackout(rollout, now)
+    left = kept.left
     if left is not None and left < LEAST_BEFORE_BLACKOUT:
-        rest, reason = {}, RolloutReason.BLACKOUT
+        rest, reason = {}, kept.shut
     longest = dict.fromkeys(rest, plan.maximum_duration if left is None else min(plan.maximum_duration, left))
     if rollout.is_off_peak_only and rest:
         longest = {vm: min(plan.maximum_duration, time) for vm, time in times_off_peak(list(rest), now).items()}
@@ -407,15 +468,6 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) ->
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
         outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True)
     return _record(rollout, outcomes) + health.asked, reason
-
-
-def _time_to_blackout(rollout: Rollout, now: datetime) -> timedelta | None:
-    """How long until a blackout of its configuration begins, in whole minutes; None: none comes, or it has none."""
-    configuration = rollout.configuration
-    if configuration is None or not configuration.blackouts:
-        return None
-    left = time_to_blackout(blackouts_of(configuration), zone_of(configuration.time_zone), now)
-    return None if left is None else timedelta(minutes=left // timedelta(minutes=1))
 
 
 def _beside_others(vm_ids: Sequence[int]) -> list[int]:
@@ -449,10 +501,11 @@ def _sizes(machines: Iterable[Machine]) -> dict[tuple[str, str], int]:
     return sizes
 
 
-def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
-    plan = plan_from_json(rollout.plan)
-    if rollout.proven is not None:
-        plan = replace(plan, classifications=frozenset(), kb_numbers_to_include=tuple(rollout.proven))
+def _plan_in_window(
+    rollout: Rollout, plan: InstallationPlan, proven: tuple[str, ...] | None, now: datetime
+) -> InstallationPlan:
+    if proven is not None:
+        plan = replace(plan, classifications=frozenset(), kb_numbers_to_include=proven)
     if rollout.window_ends_at is None or rollout.window_ends_at <= now:
         return plan  # after a window only those start that catch up: each has a window of its own
     left = max(timedelta(minutes=1), rollout.window_ends_at - now)
@@ -460,17 +513,19 @@ def _plan_in_window(rollout: Rollout, now: datetime) -> InstallationPlan:
 
 
 def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:
-    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not Verdict.REFUSED}
-    _settle(rollout, {o.vm_id: o.code for o in outcomes if o.verdict is Verdict.REFUSED and o.code not in _PASSING})
+    going = {o.vm_id: o.operation_id for o in outcomes if o.verdict is not RequestVerdict.REFUSED}
+    _settle(
+        rollout, {o.vm_id: o.code for o in outcomes if o.verdict is RequestVerdict.REFUSED and o.code not in _PASSING}
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             """
             UPDATE updates_rolloutmember m
-            SET status = 'started', code = '', operation_id = r.operation_id, probe_due_at = NULL
+            SET status = %s, code = '', operation_id = r.operation_id, probe_due_at = NULL
             FROM unnest(%s::bigint[], %s::uuid[]) AS r(vm_id, operation_id)
             WHERE m.rollout_id = %s AND m.vm_id = r.vm_id
             """,
-            [list(going), list(going.values()), rollout.pk],
+            [MemberState.STARTED.value, list(going), list(going.values()), rollout.pk],
         )
     return len(going)
 

@@ -17,15 +17,14 @@ from connectors.protocol import Capability
 from connectors.registry import kinds_with
 from patching.codes import ErrorCode
 from patching.terms import OperationKind, PatchSettings
-from updates.services.operations import RequestOutcome, carry_settings, request_with_plan
-from updates.services.operations import Verdict as Answer
+from updates.services.operations import RequestOutcome, RequestVerdict, carry_settings, request_with_payload
 from vms.models import VirtualMachine
 from vms.selection import VmSelection
 from vms.services.settings import (
     Refusal,
     SettingsChange,
     SettingsOutcome,
-    Verdict,
+    SettingsVerdict,
     judge_change,
     selected_vms,
     want_settings,
@@ -47,7 +46,7 @@ def change_settings(*, selection: VmSelection, change: SettingsChange, changed_b
     """
     vms, owned = selected_vms(changed_by, selection, lock=True)
     outcomes = judge_change(vms=vms, change=change, owned=owned)
-    wanted = {outcome.vm.pk: outcome.after for outcome in outcomes if outcome.verdict is Verdict.CHANGED}
+    wanted = {outcome.vm.pk: outcome.after for outcome in outcomes if outcome.verdict is SettingsVerdict.CHANGED}
     answers = _carry(wanted, changed_by)
     outcomes = [_answered(outcome, answers.get(outcome.vm.pk)) for outcome in outcomes]
     record(acts=_acts(outcomes, change), by=changed_by)
@@ -62,7 +61,7 @@ def apply_settings_again(*, vm_id: int, requested_by: User) -> RequestOutcome | 
     if vm is None:
         return None
     answer = _carry({vm.pk: vm.desired}, requested_by).get(vm.pk)
-    if answer is not None and answer.verdict is not Answer.REFUSED:
+    if answer is not None and answer.verdict is not RequestVerdict.REFUSED:
         record(
             acts=[Act(Tag.SETTINGS_CHANGE, **vm.where, source="vms.virtualmachine", after=vm.desired.as_json)],
             by=requested_by,
@@ -78,7 +77,7 @@ def _acts(outcomes: Sequence[SettingsOutcome], change: SettingsChange) -> list[A
     values = {name: value.value if isinstance(value, StrEnum) else value for name, value in change.values.items()}
     groups: dict[int, list[VirtualMachine]] = defaultdict(list)
     for outcome in outcomes:
-        if outcome.verdict is Verdict.CHANGED:
+        if outcome.verdict is SettingsVerdict.CHANGED:
             groups[outcome.vm.resource_group_id].append(outcome.vm)
     return [
         Act(
@@ -93,11 +92,11 @@ def _acts(outcomes: Sequence[SettingsOutcome], change: SettingsChange) -> list[A
 
 
 def _answered(outcome: SettingsOutcome, answer: RequestOutcome | None) -> SettingsOutcome:
-    if answer is None or answer.verdict is not Answer.REFUSED:
+    if answer is None or answer.verdict is not RequestVerdict.REFUSED:
         return outcome
     is_silent = answer.code == ErrorCode.VM_AWAITING_ASSESSMENT
     refusal = Refusal.AWAITING_ASSESSMENT if is_silent else Refusal.OPERATION_OPEN
-    return replace(outcome, verdict=Verdict.REFUSED, refusal=refusal)
+    return replace(outcome, verdict=SettingsVerdict.REFUSED, refusal=refusal)
 
 
 def _carry(wanted: Mapping[int, PatchSettings], requested_by: User) -> dict[int, RequestOutcome]:
@@ -108,24 +107,27 @@ def _carry(wanted: Mapping[int, PatchSettings], requested_by: User) -> dict[int,
     answers: dict[int, RequestOutcome] = {}
     for settings, ids in alike.items():  # a change leaves few different settings
         answers |= {answer.vm_id: answer for answer in _ask(settings, ids, requested_by, is_bulk=len(wanted) > FEW)}
-    want_settings(wanted={pk: wanted[pk] for pk, answer in answers.items() if answer.verdict is not Answer.REFUSED})
+    want_settings(
+        wanted={pk: wanted[pk] for pk, answer in answers.items() if answer.verdict is not RequestVerdict.REFUSED}
+    )
     return answers
 
 
 def _ask(
     settings: PatchSettings, vm_ids: Collection[int], requested_by: User, *, is_bulk: bool
 ) -> Sequence[RequestOutcome]:
-    plan = settings.as_json
-    answers = request_with_plan(
-        kind=OperationKind.SETTINGS, vm_ids=vm_ids, plan=plan, requested_by=requested_by, is_bulk=is_bulk
+    answers = request_with_payload(
+        kind=OperationKind.SETTINGS, vm_ids=vm_ids, payload=settings, requested_by=requested_by, is_bulk=is_bulk
     )
-    waiting: set[UUID] = {a.operation_id for a in answers if a.verdict is Answer.JOINED and a.operation_id is not None}
+    waiting: set[UUID] = {
+        a.operation_id for a in answers if a.verdict is RequestVerdict.JOINED and a.operation_id is not None
+    }
     if not waiting:
         return answers
-    carried = carry_settings(operation_ids=waiting, settings=plan, requested_by=requested_by)
+    carried = carry_settings(operation_ids=waiting, settings=settings, requested_by=requested_by)
     # One that a worker has begun meanwhile runs with the settings before: these would come too late.
     return [
-        replace(a, verdict=Answer.REFUSED, code=ErrorCode.CONFLICT_INSTALLATION_OPEN)
+        replace(a, verdict=RequestVerdict.REFUSED, code=ErrorCode.CONFLICT_INSTALLATION_OPEN)
         if a.operation_id in waiting - carried
         else a
         for a in answers

@@ -16,11 +16,11 @@ from connectors.protocol import AssessmentResult, InstallationResult
 from db.arrays import array
 from patching.codes import RolloutReason
 from patching.outcome import ExpectedPatch, VerificationResult, verify
-from patching.terms import InstallationState, Patch, ProductLine, RunStatus, Verification
-from updates.models import Operation, PatchResult
+from patching.terms import InstallationState, Patch, ProductLine, Verification
+from updates.models import WELL_ENDED_STATES, MemberState, Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
-from updates.services.assessments import Found
+from updates.services.assessments import AssessmentFound
 
 Detail = Mapping[str, Any] | None
 
@@ -28,20 +28,25 @@ Detail = Mapping[str, Any] | None
 def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue) -> tuple[Verification, Detail]:
     """What the run's own final assessment says of its report; pending where it brought none."""
     final = result.final_assessment
-    if final is None or final.status is RunStatus.FAILED:
+    if final is None or not final.has_found:
         return Verification.PENDING, None
     reported = [o.patch for o in result.patches if o.state is InstallationState.INSTALLED]
-    return _words(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
+    return _as_kept(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
 
 
-def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCatalogue) -> None:
-    """Let these assessments confirm or contradict the installations that still wait for one, in three statements."""
+def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue) -> None:
+    """Let these assessments confirm or contradict the installations that still wait for one, in three statements.
+
+    One that was made before an installation ended says nothing about it.
+    """
     by_vm = {item.facts.ref.vm_id: item for item in found}
-    waiting = dict(
-        Operation.objects.ended()
+    waiting = {
+        pk: vm_id
+        for pk, vm_id, finished_at in Operation.objects.ended()
         .filter(vm__any=array(by_vm), verification=Verification.PENDING.value)
-        .values_list("pk", "vm_id")
-    )
+        .values_list("pk", "vm_id", "finished_at")
+        if (made := by_vm[vm_id].result.assessed_at) is None or finished_at is None or made >= finished_at
+    }
     if not waiting:
         return
     reported: dict[UUID, list[Patch]] = defaultdict(list)
@@ -51,10 +56,10 @@ def verify_earlier_installations(*, found: Sequence[Found], catalogue: LoadedCat
     for row in rows:
         met = replace(row.patch.facts, update_id=row.update_id, version=row.version)
         reported[row.operation_id].append(met)
-    _write(
+    _write_verifications(
         (
             pk,
-            *_words(
+            *_as_kept(
                 _compare(
                     reported[pk],
                     by_vm[vm_id].result,
@@ -89,7 +94,7 @@ def _build(patch: Patch, line: ProductLine | None, catalogue: Catalogue) -> str:
     return release.build if release else ""
 
 
-def _words(result: VerificationResult) -> tuple[Verification, Detail]:
+def _as_kept(result: VerificationResult) -> tuple[Verification, Detail]:
     if result.verification is not Verification.CONTRADICTED:
         return result.verification, None
     return result.verification, {
@@ -100,7 +105,7 @@ def _words(result: VerificationResult) -> tuple[Verification, Detail]:
     }
 
 
-def _write(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
+def _write_verifications(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
     ordered = sorted(rows, key=lambda row: row[0])
     with connection.cursor() as cursor:
         cursor.execute(
@@ -116,13 +121,22 @@ def _write(rows: Iterable[tuple[UUID, Verification, Detail]]) -> None:
             ],
         )
         contradicted = array(row[0] for row in ordered if row[1] is Verification.CONTRADICTED)
-        cursor.execute(_IN_ROLLOUTS, [RolloutReason.CONTRADICTED, contradicted])
+        cursor.execute(
+            _IN_ROLLOUTS,
+            {
+                "failed": MemberState.FAILED.value,
+                "contradicted": RolloutReason.CONTRADICTED,
+                "operations": contradicted,
+                "counted_well": [MemberState.STARTED.value, MemberState.SUCCEEDED.value],
+                "ended_well": WELL_ENDED_STATES,
+            },
+        )
 
 
 # A run that is contradicted counts against its rollout, also where the look came after the end of the run.
 _IN_ROLLOUTS = """
-UPDATE updates_rolloutmember m SET status = 'failed', code = %s, probe_due_at = NULL
+UPDATE updates_rolloutmember m SET status = %(failed)s, code = %(contradicted)s, probe_due_at = NULL
 FROM updates_operation o
-WHERE m.operation_id = ANY(%s::uuid[]) AND o.id = m.operation_id AND m.status IN ('started', 'succeeded')
-  AND o.state IN ('succeeded', 'completed_with_warnings')
+WHERE m.operation_id = ANY(%(operations)s::uuid[]) AND o.id = m.operation_id AND m.status = ANY(%(counted_well)s)
+  AND o.state = ANY(%(ended_well)s)
 """

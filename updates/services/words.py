@@ -72,7 +72,7 @@ class _Work:
                 _hold_assessments(ids)
                 with connection.cursor() as cursor:
                     cursor.execute(_CLEAR, [array(ids)])
-                changed += self._write(ids, are_held=True)
+                changed += self._write_words(ids, are_held=True)
         return changed
 
     # --- assessments that grow old
@@ -93,7 +93,7 @@ class _Work:
                 _keep(aged_until=self.now)
                 break
             with transaction.atomic():
-                changed += self._write([row[0] for row in rows])
+                changed += self._write_words([row[0] for row in rows])
                 place = rows[-1][1] + timedelta(microseconds=1)
                 if until < self.now:
                     _keep(aged_until=place + ASSESSMENT_IS_VALID_FOR)
@@ -117,7 +117,7 @@ class _Work:
         while not self.is_over:
             with transaction.atomic():
                 ids = _ids(_PASSED, [array(connections), lines, clock.cursor, BLOCK])
-                changed += self._write(ids)
+                changed += self._write_words(ids)
                 if len(ids) < BLOCK:
                     _keep(passing={}, cursor=0, judged=self._after(clock.judged, wanted, due))
                     break
@@ -163,7 +163,7 @@ class _Work:
 
     # --- writing
 
-    def _write(self, ids: Sequence[int], *, are_held: bool = False) -> int:
+    def _write_words(self, ids: Sequence[int], *, are_held: bool = False) -> int:
         """Write the words of those of these VMs that differ. They are read again once no assessment can meet them."""
         if not ids:
             return 0

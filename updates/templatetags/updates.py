@@ -13,7 +13,7 @@ from django.utils.translation import ngettext
 from connectors.probe import ProbeFailure
 from patching.forecast import Hindrance, RebootCause
 from patching.orchestrator import Patcher, PatcherReason
-from patching.recurrence import parse_recurrence, zone_of
+from patching.recurrence import RecurrenceError, parse_recurrence, zone_of
 from patching.selection import HoldReason, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.terms import RebootBehavior
@@ -154,8 +154,11 @@ def rollout_reason(code: str) -> Text:
 
 @register.filter
 def recurrence_words(text: str) -> str:
-    """How often a window opens, as people say it."""
-    found = parse_recurrence(text)
+    """How often a window opens, as people say it; what cannot be read as it is."""
+    try:
+        found = parse_recurrence(text)
+    except RecurrenceError:
+        return text
     weekdays = ", ".join(str(DAYS_OF_WEEK[day]) for day in found.weekdays)
     days = ", ".join(str(day) for day in found.days)
     facts = {"count": found.every, "weekdays": weekdays, "days": days}

@@ -15,12 +15,13 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms.maintenance import MaintenanceForm
 from updates.models import MaintenanceConfiguration
-from updates.selectors.automation import scope_lines
 from updates.selectors.bulk import bulk_requests_of
+from updates.selectors.maintenance import troubles_of
 from updates.selectors.rollouts import MAX_ROLLOUTS, load_rollout, rollout_or_404, rollouts_of
 from updates.services.automation import (
     WindowIsNearError,
     change_configuration,
+    configuration_page,
     configuration_preview,
     create_configuration,
     remove_configuration,
@@ -67,7 +68,7 @@ def rollout_move(request: PortalRequest, pk: UUID) -> HttpResponse:
 @for_owners_of_everything
 def maintenance_list(request: PortalRequest) -> HttpResponse:
     """Every maintenance configuration."""
-    rows = MaintenanceConfiguration.objects.order_by("next_run_at", "name")
+    rows = [(row, troubles_of(row)) for row in MaintenanceConfiguration.objects.order_by("next_run_at", "name")]
     return render_page(request, "updates/maintenance_list.html", {"rows": rows})
 
 
@@ -103,7 +104,8 @@ def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResp
     preview = None
     if form.is_bound and form.is_valid():
         preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
-    context = {"form": form, "preview": preview, "row": form.instance}
+    troubles = troubles_of(form.instance) if form.instance else ()
+    context = {"form": form, "preview": preview, "row": form.instance, "troubles": troubles}
     return render_page(request, "updates/maintenance_form.html", context, status=422 if form.errors else 200)
 
 
@@ -126,12 +128,6 @@ def maintenance_detail(request: PortalRequest, pk: int) -> HttpResponse:
         if (asked := request.POST.get("go")) in {"enable", "disable"}:
             switch_configuration(configuration_id=pk, is_enabled=asked == "enable", now=timezone.now())
         return redirect("updates:maintenance", pk)
-    preview = configuration_preview(configuration=row, now=timezone.now())
-    context = {
-        "row": row,
-        "preview": preview,
-        "named": row.vms.count(),
-        "scope": scope_lines(row.scope),
-        "runs": row.rollouts.order_by("-created_at")[:20],
-    }
+    page = configuration_page(configuration=row, now=timezone.now())
+    context = {"row": row, "page": page, "preview": page.preview, "runs": row.rollouts.order_by("-created_at")[:20]}
     return render_page(request, "updates/maintenance.html", context)

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from ui.http import PortalRequest
 from ui.pages import render_page
 from ui.watching import watch
-from updates.services.operations import Verdict
+from updates.services.operations import RequestVerdict
 from updates.services.settings import apply_settings_again, change_settings
 from updates.tasks import wake_up
 from updates.texts import error_text
@@ -46,7 +46,7 @@ def settings_apply(request: PortalRequest, pk: int) -> HttpResponse:
     outcome = apply_settings_again(vm_id=pk, requested_by=request.user)
     if outcome is None:
         messages.info(request, _("There is nothing to apply: the machine reports the settings that are wanted."))
-    elif outcome.verdict is Verdict.REFUSED:
+    elif outcome.verdict is RequestVerdict.REFUSED:
         messages.warning(request, str(error_text(outcome.code).title))
     else:
         wake_up()

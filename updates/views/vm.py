@@ -20,7 +20,7 @@ from updates.forms.install import InstallWizard
 from updates.forms.record import NameForm, RollbackForm
 from updates.selectors.activity import load_activity
 from updates.selectors.blade import load_picture
-from updates.services.operations import RequestOutcome, Verdict, request_assessments, request_installations
+from updates.services.operations import RequestOutcome, RequestVerdict, request_assessments, request_installations
 from updates.services.removal import MachineIsBusyError, preview_removal, remove_vm
 from updates.services.rollback import lift_hold, request_rollback
 from updates.tasks import wake_up
@@ -85,9 +85,9 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
     """Assess now: a second click joins what the first one asked for."""
     vm_or_404(request.user, pk, Role.OPERATOR)
     (outcome,) = request_assessments(vm_ids=[pk], requested_by=request.user)
-    if outcome.verdict is Verdict.REFUSED:
+    if outcome.verdict is RequestVerdict.REFUSED:
         messages.warning(request, str(error_text(outcome.code).title))
-    elif outcome.verdict is Verdict.JOINED:
+    elif outcome.verdict is RequestVerdict.JOINED:
         messages.info(request, _("An assessment is already under way; its result answers this request too."))
     wake_up()
     return watch(request, redirect("updates:blade", pk), outcome.operation_id)
@@ -103,7 +103,7 @@ def install(request: PortalRequest, pk: int) -> HttpResponse:
         (outcome,) = request_installations(
             vm_ids=[pk], plan=form.plan, requested_by=request.user, operation_id=form.cleaned_data["request_id"]
         )
-        if outcome.verdict is not Verdict.REFUSED:
+        if outcome.verdict is not RequestVerdict.REFUSED:
             wake_up()
             return watch(request, redirect("updates:operation", outcome.operation_id), outcome.operation_id)
         wizard.refuse(outcome)
@@ -117,7 +117,7 @@ def rollback(request: PortalRequest, pk: int) -> HttpResponse:
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
     form = RollbackForm(request.POST or None, vm=picture.vm, way_back=picture.rollback)
     outcome = _roll_back(form, request.user) if form.is_valid() else None
-    if outcome is not None and outcome.verdict is not Verdict.REFUSED:
+    if outcome is not None and outcome.verdict is not RequestVerdict.REFUSED:
         wake_up()
         return watch(request, redirect("updates:operation", outcome.operation_id), outcome.operation_id)
     status = 409 if outcome else 422 if form.errors else 200

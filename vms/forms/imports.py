@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -10,6 +10,19 @@ from django.utils.translation import gettext_lazy as _
 from vms.models import Connection
 from vms.services.inventory_files import InventoryFileError
 from vms.uploads import StagedFile
+
+if TYPE_CHECKING:
+    _ChoiceOfConnection = forms.ModelChoiceField[Connection]
+else:
+    _ChoiceOfConnection = forms.ModelChoiceField  # Django's class takes no parameter at run time
+
+
+class _Connections(_ChoiceOfConnection):
+    """Connections to choose from, each with how real it is."""
+
+    def label_from_instance(self, obj: Connection) -> str:
+        """The name, and the grade where it is known."""
+        return f"{obj.name} · {obj.grade_words}" if obj.grade_words else obj.name
 
 
 class ImportForm(forms.Form):
@@ -29,7 +42,7 @@ class ImportForm(forms.Form):
         widget=forms.FileInput(attrs={"accept": ".json,.jsonl,.ndjson,.txt,application/json"}),
     )
     draft = forms.UUIDField(required=False, widget=forms.HiddenInput)
-    connection = forms.ModelChoiceField(
+    connection = _Connections(
         label=_("Connection"),
         queryset=Connection.objects.order_by("pk"),
         empty_label=None,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from patching.terms import AssessmentMode, PatchMode, RebootSetting
+from patching.terms import AssessmentMode, PatchMode, PatchSettings, RebootSetting
 from vms.choices import ASSESSMENT_MODES, REBOOT_SETTINGS, Role
 from vms.forms.confirm import CountForm
-from vms.models import VirtualMachine
 from vms.selection import AskedSelection
-from vms.selectors import MAX_SELECTED
-from vms.services.settings import SettingsChange, SettingsOutcome, Verdict, judge_change, selected_vms
+from vms.services.settings import SettingsChange, SettingsOutcome, SettingsVerdict, judge_change, selected_vms
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 
+MAX_SELECTED = 1_000  # machines whose settings are changed at once, each with its row in the review
 KEEP = ("", _("Keep as it is"))
 CUSTOMER_MANAGED = "CustomerManaged"
 ORCHESTRATIONS = [
@@ -32,10 +32,17 @@ ORCHESTRATIONS = [
 ]
 
 
-def orchestration_of(vm: VirtualMachine) -> str:
-    """The choice of `ORCHESTRATIONS` that a VM has now."""
-    is_customer_managed = vm.bypass_platform_safety_checks and vm.patch_mode == PatchMode.AUTOMATIC_BY_PLATFORM
-    return CUSTOMER_MANAGED if is_customer_managed else vm.patch_mode
+def chosen(settings: PatchSettings) -> dict[str, str]:
+    """The choice of each field of the form that these settings are."""
+    is_customer_managed = (
+        settings.bypass_platform_safety_checks and settings.patch_mode is PatchMode.AUTOMATIC_BY_PLATFORM
+    )
+    return {
+        "patch_orchestration": CUSTOMER_MANAGED if is_customer_managed else settings.patch_mode.value,
+        "assessment_mode": settings.assessment_mode.value,
+        "hotpatch": "on" if settings.enable_hotpatching else "off",
+        "reboot_setting": settings.reboot_setting.value,
+    }
 
 
 class SettingsForm(forms.Form):
@@ -77,6 +84,11 @@ class SettingsForm(forms.Form):
         )
 
 
+def _in_words(values: Sequence[str], choices: Mapping[str, Any]) -> str:
+    counts = Counter(values).most_common()
+    return ", ".join(str(choices[value]) + (f" ({count})" if len(counts) > 1 else "") for value, count in counts)
+
+
 class SettingsWizard:
     """Change, review, done: for one machine or a selection. All state is in the form."""
 
@@ -99,19 +111,30 @@ class SettingsWizard:
             self.outcomes = judge_change(vms=self.vms, change=self.form.change, owned=self.owned)
 
     def _say_what_is(self) -> None:
-        """Under each choice, what the machines have now; of several, how many have what."""
+        """Under each choice, what the machines shall have; of several, how many shall have what.
+
+        A change starts from that. Where they report something else, that is said beside it.
+        """
         choices = {name: dict(field.choices) for name, field in self.form.fields.items()}  # type: ignore[attr-defined]
-        for name, values in (
-            ("patch_orchestration", [orchestration_of(vm) for vm in self.vms]),
-            ("assessment_mode", [vm.assessment_mode for vm in self.vms]),
-            ("hotpatch", ["on" if vm.enable_hotpatching else "off" for vm in self.vms]),
-            ("reboot_setting", [vm.reboot_setting for vm in self.vms]),
-        ):
-            counts = Counter(values).most_common()
-            words = [str(choices[name][value]) + (f" ({count})" if len(counts) > 1 else "") for value, count in counts]
-            help_text = self.form.fields[name].help_text
-            now = _("Now: %(values)s.") % {"values": ", ".join(words)}
-            self.form.fields[name].help_text = f"{now} {help_text}".strip()
+        wanted, reported = ([chosen(each) for each in found] for found in self._settings)
+        for name in choices:
+            now = _in_words([values[name] for values in wanted], choices[name])
+            if [values[name] for values in wanted] == [values[name] for values in reported]:
+                words = _("Now: %(values)s.") % {"values": now}
+            else:
+                is_told = _in_words([values[name] for values in reported], choices[name])
+                words = _("Wanted: %(wanted)s. Reported: %(reported)s.") % {"wanted": now, "reported": is_told}
+            self.form.fields[name].help_text = f"{words} {self.form.fields[name].help_text}".strip()
+
+    @property
+    def _settings(self) -> tuple[list[PatchSettings], list[PatchSettings]]:
+        """What the machines shall have, and what they report."""
+        return [vm.desired for vm in self.vms], [vm.patch_settings for vm in self.vms]
+
+    @property
+    def differing(self) -> int:
+        """How many of the machines report other settings than they shall have."""
+        return sum(vm.desired_settings is not None for vm in self.vms)
 
     @property
     def are_reported(self) -> bool:
@@ -147,4 +170,4 @@ class SettingsWizard:
     @property
     def counts(self) -> dict[str, int]:
         """How many are changed, unchanged and refused."""
-        return {verdict.value: sum(o.verdict is verdict for o in self.outcomes) for verdict in Verdict}
+        return {verdict.value: sum(o.verdict is verdict for o in self.outcomes) for verdict in SettingsVerdict}

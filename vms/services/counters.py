@@ -25,7 +25,7 @@ ON CONFLICT ({_FLEET}) DO UPDATE SET machines = total.machines + EXCLUDED.machin
 """  # noqa: S608 (ours)
 _COUNT_PLACES = f"""
 INSERT INTO vms_wordcount ({_KEYS}, machines, is_total)
-SELECT {_KEYS}, count(*), true FROM (SELECT {COUNTED_OF_VM} FROM vms_virtualmachine) machine GROUP BY {_KEYS}
+SELECT {_KEYS}, count(*), true FROM (SELECT {COUNTED_OF_VM} FROM vms_virtualmachine WHERE gone_at IS NULL) machine GROUP BY {_KEYS}
 """  # noqa: S608 (ours)
 _COUNT_FLEET = f"""
 INSERT INTO vms_fleetcount ({_FLEET}, machines)

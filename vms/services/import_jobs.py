@@ -133,17 +133,23 @@ def take_over(*, job_id: UUID, requested_by: User, connection: Connection, is_dr
     job.save()
     job.answers.all().delete()
     ImportJob.objects.filter(pk=job.pk).update(next_step_at=Now())
+    if not is_dry_run:
+        record(acts=[_asked(Tag.INVENTORY_TAKE_OVER, job)], by=requested_by)
     return job
 
 
 _ON_ITS_WAY = frozenset({ImportPhase.READING, ImportPhase.TRYING, ImportPhase.WRITING, ImportPhase.SUCCEEDED})
 
 
-def cancel_import(*, job_id: UUID) -> bool:
+@transaction.atomic
+def cancel_import(*, job_id: UUID, cancelled_by: User | None = None) -> bool:
     """End an import of which nothing was taken over yet; whether that was so."""
     cancelled = ImportJob.objects.filter(pk=job_id, phase__in=BEFORE_WRITING).update(
         phase=ImportPhase.CANCELLED.value, **_OVER
     )
+    if cancelled:
+        job = ImportJob.objects.select_related("connection").get(pk=job_id)
+        record(acts=[_asked(Tag.INVENTORY_CANCEL, job)], by=cancelled_by)
     return bool(cancelled)
 
 
@@ -158,7 +164,7 @@ UPDATE vms_importjob SET lease = %(lease)s, next_step_at = clock_timestamp() + %
 WHERE id = (
     SELECT id FROM vms_importjob
     WHERE next_step_at <= clock_timestamp() AND (id = %(only)s OR %(only)s::uuid IS NULL)
-        AND (size <= %(most_bytes)s AND source = 'file' OR %(most_bytes)s::bigint IS NULL)
+        AND (size <= %(most_bytes)s AND source = %(file)s OR %(most_bytes)s::bigint IS NULL)
     ORDER BY next_step_at LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 RETURNING id
@@ -180,7 +186,13 @@ def work_on_imports(*, seconds: float, most_bytes: int | None = None, only: UUID
     while time.monotonic() < ends_at:
         lease = uuid4()
         with database.cursor() as cursor:
-            parameters: dict[str, Any] = {"lease": lease, "length": LEASE, "only": only, "most_bytes": most_bytes}
+            parameters: dict[str, Any] = {
+                "lease": lease,
+                "length": LEASE,
+                "only": only,
+                "most_bytes": most_bytes,
+                "file": ImportSource.FILE.value,
+            }
             cursor.execute(_CLAIM, parameters)
             claimed = cursor.fetchone()
         if claimed is None:
@@ -273,7 +285,7 @@ def _step(claim: _Claim) -> bool:
         elif locked.phase == ImportPhase.READING:
             _plan(locked)
         else:
-            _write(locked)
+            _write_block(locked)
         _keep(locked)
     return locked.finished_at is None
 
@@ -335,7 +347,7 @@ def _next_block(claim: _Claim, job: ImportJob) -> _Block | None:
         assert job.connection is not None
         page = discovered_page(connection=job.connection, cursor=job.cursor.get("page", ""), first=job.row_count + 1)
         return _Block(page.rows, {"page": page.next_cursor}, is_last=not page.next_cursor)
-    reader = claim.reader = claim.reader or InventoryReader(_pieces_of(job), job.cursor)
+    reader = claim.reader = claim.reader or InventoryReader(_pieces_of(job), state=job.cursor)
     rows = reader.read(READ_BLOCK)
     state = reader.state()
     return _Block(rows, state, state["byte"], reader.is_over, reader.has_more_pages, reader.passed_over)
@@ -444,7 +456,7 @@ WHERE kept.document <> excluded.document OR kept.is_listed < excluded.is_listed
 """
 
 
-def _write(job: ImportJob) -> None:
+def _write_block(job: ImportJob) -> None:
     """Write the next block, or in a dry run say what would become of it."""
     is_dry_run = job.phase == ImportPhase.TRYING.value
     turn, number = job.cursor["turn"], job.cursor["number"]
@@ -477,6 +489,12 @@ def _write(job: ImportJob) -> None:
     _answer(job, reports)
     job.done_count += len(rows)
     job.cursor = {"turn": turn, "number": rows[-1].number}
+
+
+def _asked(tag: Tag, job: ImportJob) -> Act:
+    """What the record keeps of something that a person asked of an import or a sync."""
+    name = job.connection.name if job.connection is not None else ""
+    return Act(tag, object_id=str(job.pk), object_name=name, detail={"file": job.file_name})
 
 
 def _act(job: ImportJob) -> Act:
@@ -543,38 +561,60 @@ def _mark_gone(job: ImportJob) -> int:
 # --- syncing a connection --------------------------------------------------------------------------------------------
 
 
+SYNC_EVERY = timedelta(days=1)
+
+
 @transaction.atomic
 def sync_inventory(*, connection: Connection, door: ImportDoor, requested_by: User | None = None) -> ImportJob:
     """Ask a connection for its machines; what is under way already is the answer to a second question."""
     sync, _is_new = InventorySync.objects.select_for_update().get_or_create(connection=connection)
     if sync.job is not None and sync.job.finished_at is None:
         return sync.job
-    sync.job = ImportJob.objects.create(
+    sync.job = _question(connection.pk, door, requested_by)
+    sync.job.save(force_insert=True)
+    sync.next_at = timezone.now() + SYNC_EVERY
+    sync.save(update_fields=["job", "next_at"])
+    if door is not ImportDoor.SCHEDULE:
+        record(acts=[_asked(Tag.INVENTORY_SYNC, sync.job)], by=requested_by)
+    return sync.job
+
+
+@transaction.atomic
+def begin_due_syncs(*, now: datetime) -> int:
+    """Ask the connections that were not asked for a day; how many (three statements, however many they are).
+
+    One that was never synced waits for a person; one whose last question is still open is not asked again.
+    """
+    is_open = Exists(
+        ImportJob.objects.filter(
+            connection=OuterRef("connection"), source=ImportSource.DISCOVERY.value, finished_at__isnull=True
+        )
+    )
+    # What somebody else holds is being asked at this moment.
+    due = list(InventorySync.objects.select_for_update(skip_locked=True).filter(~is_open, next_at__lte=now))
+    for sync in due:
+        sync.job = _question(sync.connection_id, ImportDoor.SCHEDULE, None)
+        sync.next_at = now + SYNC_EVERY
+    ImportJob.objects.bulk_create(sync.job for sync in due if sync.job)
+    InventorySync.objects.bulk_update(due, ["job", "next_at"])
+    return len(due)
+
+
+def _question(connection_id: int, door: ImportDoor, requested_by: User | None) -> ImportJob:
+    """A job, not yet kept, that asks a connection for its machines."""
+    return ImportJob(
         source=ImportSource.DISCOVERY.value,
         door=door.value,
-        connection=connection,
+        connection_id=connection_id,
         requested_by=requested_by,
         phase=ImportPhase.READING.value,
         next_step_at=Now(),
     )
-    sync.next_at = timezone.now() + timedelta(days=1)
-    sync.save(update_fields=["job", "next_at"])
-    return sync.job
-
-
-MOST_SYNCS = 20  # that begin in one go
-
-
-def begin_due_syncs(*, now: datetime) -> int:
-    """Ask the connections that were not asked for a day; how many. One that was never synced waits for a person."""
-    due = InventorySync.objects.filter(next_at__lte=now).select_related("connection").order_by("next_at")[:MOST_SYNCS]
-    for sync in due:
-        sync_inventory(connection=sync.connection, door=ImportDoor.SCHEDULE)
-    return len(due)
 
 
 # --- clearing away ---------------------------------------------------------------------------------------------------
 
+_BEFORE_READING_ENDS = [ImportPhase.RECEIVING.value, ImportPhase.READING.value]
 _PRUNE = {
     "rows": f"""
 DELETE FROM vms_importrow WHERE id IN (
@@ -583,7 +623,7 @@ DELETE FROM vms_importrow WHERE id IN (
     "pieces": """
 DELETE FROM vms_importpiece WHERE id IN (
     SELECT piece.id FROM vms_importpiece piece JOIN vms_importjob job ON job.id = piece.job_id
-    WHERE job.phase NOT IN ('receiving', 'reading') OR (job.cursor ? 'is_read') LIMIT 100)""",
+    WHERE job.phase <> ALL(%(before_reading_ends)s) OR (job.cursor ? 'is_read') LIMIT 100)""",
 }
 
 
@@ -607,7 +647,7 @@ def prune_imports(*, now: datetime, seconds: float = 5.0, keep_days: int | None 
     for statement in _PRUNE.values():
         while time.monotonic() < ends_at:
             with database.cursor() as cursor:
-                cursor.execute(statement)
+                cursor.execute(statement, {"before_reading_ends": _BEFORE_READING_ENDS})
                 count = cursor.rowcount
             removed += count
             if not count:

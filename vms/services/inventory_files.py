@@ -293,7 +293,7 @@ class InventoryReader:
     twice is not checked here: the reader remembers no row.
     """
 
-    def __init__(self, pieces: Callable[[int], Iterator[bytes]], state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, pieces: Callable[[int], Iterator[bytes]], *, state: Mapping[str, Any] | None = None) -> None:
         """`pieces(n)`: the file from its byte n on, in parts of any size; `state`: from `state()` of an earlier reader."""
         state = _START | dict(state or {})
         self._window = _Window(pieces(state["byte"]), state)

@@ -46,7 +46,7 @@ class SettingsChange:
         return {name: value for name, value in found.items() if value is not None}
 
 
-class Verdict(StrEnum):
+class SettingsVerdict(StrEnum):
     """What becomes of a change on one VM."""
 
     CHANGED = "changed"
@@ -69,7 +69,7 @@ class SettingsOutcome:
     """The answer for one VM. `differing` names the settings that change."""
 
     vm: VirtualMachine
-    verdict: Verdict
+    verdict: SettingsVerdict
     before: PatchSettings
     after: PatchSettings
     violations: tuple[SettingsViolation, ...] = ()
@@ -108,9 +108,9 @@ def judge_change(
                 violations = judge_settings(
                     after, current=vm.patch_settings, eligibility=eligibilities[vm.pk], platform=platform
                 )
-        verdict = Verdict.CHANGED if after != before else Verdict.UNCHANGED
+        verdict = SettingsVerdict.CHANGED if after != before else SettingsVerdict.UNCHANGED
         if refusal or violations:
-            verdict = Verdict.REFUSED
+            verdict = SettingsVerdict.REFUSED
         outcomes.append(SettingsOutcome(vm, verdict, before, after, violations, refusal))
     return outcomes
 

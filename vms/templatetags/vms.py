@@ -14,11 +14,11 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from connectors.protocol import Capability
-from connectors.registry import Grade
+from connectors.registry import is_everything_simulated
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings, UpdateStatus
-from ui.templatetags.portal import badge_cell, icon
-from vms.choices import ASSESSMENT_MODES, GRADES, PATCH_MODES, REBOOT_SETTINGS
+from ui.templatetags.portal import badge, badge_cell, icon
+from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
 from vms.import_pages import sync_of
 from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
@@ -42,10 +42,18 @@ def setting_words(name: str, value: Any) -> str:
     return str(_WORDS.get(name, {}).get(text, text))
 
 
-@register.filter
-def grade_words(grade: Grade) -> str:
-    """How real a connector is."""
-    return str(dict(GRADES)[grade.value])
+@register.simple_tag
+def grade(connection: Connection | None) -> SafeString:
+    """A badge: how real what lies behind a connection is, and since when that is proven. Nothing where nobody knows."""
+    if connection is None or connection.grade is None:
+        return SafeString("")
+    return badge("grade", connection.grade.value, connection.grade_words)
+
+
+@register.simple_tag
+def only_simulated() -> bool:
+    """Whether no kind of connector speaks to anything real, so that all that any page shows is simulated."""
+    return is_everything_simulated()
 
 
 @register.filter
@@ -76,7 +84,7 @@ _TICK = '<td><input type="checkbox" name="vm" value="%s" aria-label="%s">'
 def vm_rows(vms: Sequence[ListedVm], may_tick: bool) -> SafeString:
     """The rows of the list, with a box to tick where the reader may act."""
     labels = [_(label) for label in ("Critical and Security", "Other", "Hotpatch status")]
-    return mark_safe("".join([_row(vm, labels, may_tick=may_tick) for vm in vms]))  # noqa: S308 (each value is escaped)
+    return mark_safe("".join([_html_of(vm, labels, may_tick=may_tick) for vm in vms]))  # noqa: S308 (each value is escaped)
 
 
 def _unlike_wanted() -> SafeString:
@@ -84,7 +92,7 @@ def _unlike_wanted() -> SafeString:
     return format_html('<span class="reason">{}{}</span>', icon("sliders-horizontal"), _("Settings not as wanted"))
 
 
-def _row(vm: ListedVm, labels: Sequence[str], *, may_tick: bool) -> str:
+def _html_of(vm: ListedVm, labels: Sequence[str], *, may_tick: bool) -> str:
     critical_label, other_label, hotpatch_label = labels
     name, is_unknown = escape(vm.name), vm.update_status == UpdateStatus.NO_UPDATES_DATA
     return _ROW % (

@@ -9,13 +9,13 @@ from django.db import transaction
 from connectors.protocol import AssessmentResult, Observation
 from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import state_for
-from patching.terms import OperationState, RunStatus
+from patching.terms import OperationState
 from updates.engine.kinds.handler import Ends
-from updates.engine.record import clean
+from updates.engine.record import clean, code_of
 from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition
 from updates.selectors.catalogue import LoadedCatalogue
-from updates.services.assessments import Found, record_assessments, record_failures
+from updates.services.assessments import AssessmentFound, record_assessments, record_failures
 from updates.services.verification import verify_earlier_installations
 
 S = OperationState
@@ -27,8 +27,8 @@ def longest(_row: ClaimedRow) -> timedelta | None:
 
 
 def is_end(seen: Observation) -> bool:
-    """It ends with an assessment."""
-    return seen.assessment is not None and seen.installation is None
+    """It ends with an assessment, and with nothing else."""
+    return seen.assessment is not None and seen.installation is None and seen.settings is None
 
 
 @transaction.atomic
@@ -48,7 +48,7 @@ def ended(row: ClaimedRow, result: AssessmentResult) -> Change:
         through=S.IN_PROGRESS if row.state is S.STARTING else None,
         to_state=state_for(result.status),
         event=row.event(EventCode.FINISHED),
-        error_code=error.code if error else None,
+        error_code=code_of(result.status, error, ErrorCode.ASSESSMENT_FAILED),
         error_detail=clean(error.detail) if error else None,
         build_after=result.os_build or None,
     )
@@ -58,13 +58,13 @@ def keep_found(
     results: list[tuple[ClaimedRow, AssessmentResult]], *, catalogue: LoadedCatalogue, now: datetime
 ) -> None:
     """Write what assessments found, or why they failed; each verifies the installations before it."""
-    good = [Found(row.vm, result) for row, result in results if result.status is not RunStatus.FAILED]
-    record_assessments(found=good, catalogue=catalogue, now=now)
+    good = [AssessmentFound(row.vm, result) for row, result in results if result.has_found]
+    taken = record_assessments(found=good, catalogue=catalogue, now=now)
     record_failures(
         errors={
-            row.vm_id: result.error.code if result.error else ErrorCode.ASSESSMENT_FAILED
+            row.vm_id: code_of(result.status, result.error, ErrorCode.ASSESSMENT_FAILED) or ErrorCode.UNKNOWN
             for row, result in results
-            if result.status is RunStatus.FAILED
+            if not result.has_found
         }
     )
-    verify_earlier_installations(found=good, catalogue=catalogue)
+    verify_earlier_installations(found=taken, catalogue=catalogue)

@@ -13,8 +13,8 @@ FROM updates_vmupdatestate s WHERE s.vm_id = v.id AND s.patch_set_id IS NOT NULL
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('updates', '0025_names_of_columns'),
-        ('vms', '0020_fleet_counters'),
+        ('updates', '0027_operation_payload_and_priority'),
+        ('vms', '0021_fleet_counters'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -10,7 +10,7 @@ INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, updat
                            lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total)
 SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track,
        critical_and_security_count > 0, is_reboot_pending, patcher, reboot_setting, patch_set, count(*), true
-FROM vms_virtualmachine GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+FROM vms_virtualmachine WHERE gone_at IS NULL GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 """
 FLEET = """
 INSERT INTO vms_fleetcount (connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical,
@@ -23,7 +23,7 @@ FEWER_WORDS = """
 INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track,
                            machines, is_total)
 SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, count(*), true
-FROM vms_virtualmachine GROUP BY 1, 2, 3, 4, 5, 6
+FROM vms_virtualmachine WHERE gone_at IS NULL GROUP BY 1, 2, 3, 4, 5, 6
 """
 EMPTY = "DELETE FROM vms_wordcount"
 
@@ -31,7 +31,7 @@ EMPTY = "DELETE FROM vms_wordcount"
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('vms', '0019_imports_as_jobs'),
+        ('vms', '0020_gone_machines'),
     ]
 
     operations = [
@@ -73,7 +73,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='virtualmachine',
-            index=models.Index(fields=['resource_group', 'name', 'id'], include=('connection', 'location', 'power_state', 'patcher', 'product_line', 'update_status', 'hotpatch_status', 'hotpatch_track'), name='vms_vm_group_name'),
+            index=models.Index(fields=['resource_group', 'name', 'id'], include=('connection', 'location', 'power_state', 'patcher', 'product_line', 'update_status', 'hotpatch_status', 'hotpatch_track', 'gone_at'), name='vms_vm_group_name'),
         ),
         migrations.RunSQL(EMPTY, FEWER_WORDS),
         migrations.RemoveConstraint(
@@ -127,15 +127,15 @@ class Migration(migrations.Migration):
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='virtualmachine',
-            trigger=pgtrigger.compiler.Trigger(name='words_added', sql=pgtrigger.compiler.UpsertTriggerSql(func='INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total) SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, sum(machines), false FROM (SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, 1 AS machines FROM added) changed GROUP BY resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set HAVING sum(machines) <> 0; RETURN NULL;', hash='120d2dcdfb2c5a00130d37685ed121f32a3e2d57', level='STATEMENT', operation='INSERT', pgid='pgtrigger_words_added_59474', referencing='REFERENCING NEW TABLE AS added ', table='vms_virtualmachine', when='AFTER')),
+            trigger=pgtrigger.compiler.Trigger(name='words_added', sql=pgtrigger.compiler.UpsertTriggerSql(func='INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total) SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, sum(machines), false FROM (SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, 1 AS machines FROM added WHERE gone_at IS NULL) changed GROUP BY resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set HAVING sum(machines) <> 0; RETURN NULL;', hash='4681bb1882e35b9c4056ad0f466357a6f1f19669', level='STATEMENT', operation='INSERT', pgid='pgtrigger_words_added_59474', referencing='REFERENCING NEW TABLE AS added ', table='vms_virtualmachine', when='AFTER')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='virtualmachine',
-            trigger=pgtrigger.compiler.Trigger(name='words_moved', sql=pgtrigger.compiler.UpsertTriggerSql(func='INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total) SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, sum(machines), false FROM (SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, 1 AS machines FROM added UNION ALL SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, -1 FROM gone) changed GROUP BY resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set HAVING sum(machines) <> 0; RETURN NULL;', hash='000b1b6d9367b8bdb3f4ac99d6306eebc412af4c', level='STATEMENT', operation='UPDATE', pgid='pgtrigger_words_moved_6ad21', referencing='REFERENCING OLD TABLE AS gone  NEW TABLE AS added ', table='vms_virtualmachine', when='AFTER')),
+            trigger=pgtrigger.compiler.Trigger(name='words_moved', sql=pgtrigger.compiler.UpsertTriggerSql(func='INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total) SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, sum(machines), false FROM (SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, 1 AS machines FROM added WHERE gone_at IS NULL UNION ALL SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, -1 FROM gone WHERE gone_at IS NULL) changed GROUP BY resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set HAVING sum(machines) <> 0; RETURN NULL;', hash='1437f48d9e6052778cd37c1c0503d473dc59b897', level='STATEMENT', operation='UPDATE', pgid='pgtrigger_words_moved_6ad21', referencing='REFERENCING OLD TABLE AS gone  NEW TABLE AS added ', table='vms_virtualmachine', when='AFTER')),
         ),
         pgtrigger.migrations.AddTrigger(
             model_name='virtualmachine',
-            trigger=pgtrigger.compiler.Trigger(name='words_removed', sql=pgtrigger.compiler.UpsertTriggerSql(func='INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total) SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, sum(machines), false FROM (SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, -1 AS machines FROM gone) changed GROUP BY resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set HAVING sum(machines) <> 0; RETURN NULL;', hash='f2b7fc26be2ca1fa6fbd52491aa83f105a794ecc', level='STATEMENT', operation='DELETE', pgid='pgtrigger_words_removed_46d75', referencing='REFERENCING OLD TABLE AS gone ', table='vms_virtualmachine', when='AFTER')),
+            trigger=pgtrigger.compiler.Trigger(name='words_removed', sql=pgtrigger.compiler.UpsertTriggerSql(func='INSERT INTO vms_wordcount (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, machines, is_total) SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, sum(machines), false FROM (SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, critical_and_security_count > 0 AS lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set, -1 AS machines FROM gone WHERE gone_at IS NULL) changed GROUP BY resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, lacks_critical, is_reboot_pending, patcher, reboot_setting, patch_set HAVING sum(machines) <> 0; RETURN NULL;', hash='ce0fe2803095a607f28f8962cf6c35e2d6785164', level='STATEMENT', operation='DELETE', pgid='pgtrigger_words_removed_46d75', referencing='REFERENCING OLD TABLE AS gone ', table='vms_virtualmachine', when='AFTER')),
         ),
         migrations.AddConstraint(
             model_name='wordcount',
