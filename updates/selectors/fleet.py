@@ -285,10 +285,7 @@ def load_pending(counts: FleetCounts) -> Pending:
     by_set = counts.by("patch_set")
     of_set = Q(memberships__patch_set__any=array(sorted(by_set)))
     rows = Patch.objects.filter(of_set).annotate(sets=ArrayAgg("memberships__patch_set_id")).order_by("pk")
-    found = (
-        PendingUpdate(row, frozenset(row.sets), sum(by_set[pk] for pk in row.sets))
-        for row in rows  # type: ignore[attr-defined]  # annotated
-    )
+    found = (PendingUpdate(row, frozenset(row.sets), sum(by_set[pk] for pk in row.sets)) for row in rows)
     ordered = sorted(found, key=lambda update: (-update.machines, update.patch.pk))
     return Pending(tuple(ordered), by_set)
 

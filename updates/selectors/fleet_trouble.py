@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
@@ -57,7 +58,7 @@ def _lately(now: datetime) -> QuerySet[Operation]:
     )
 
 
-def _by_reason(runs: QuerySet[Operation]) -> QuerySet[Operation]:
+def _by_reason(runs: QuerySet[Operation]) -> Any:  # annotated
     """Each run with the code and KB of each update that failed in it, else with the code of the run."""
     return runs.annotate(
         told=FilteredRelation("results", condition=Q(results__state=InstallationState.FAILED.value)),
@@ -77,11 +78,12 @@ UNION ALL SELECT 'in_flight', kind, '', count(*), 0 FROM ({in_flight}) open(kind
 
 
 def load_runs(vms: VirtualMachineQuerySet | None, now: datetime) -> tuple[Trouble, dict[str, int]]:
-    """What went wrong with these machines (None: all), and how many operations they work on, by kind (one query)."""
-    lately, in_flight = _by_reason(_lately(now)), Operation.objects.in_flight().order_by()
-    if vms is not None:
-        mine = vms.order_by().values("pk")
-        lately, in_flight = lately.filter(vm__in=mine), in_flight.filter(vm__in=mine)
+    """What went wrong with these machines, and how many operations they work on, by kind (one query).
+
+    None: with all machines that are not gone.
+    """
+    mine = Q(vm__gone_at=None) if vms is None else Q(vm__in=vms.order_by().values("pk"))
+    lately, in_flight = _by_reason(_lately(now).filter(mine)), Operation.objects.in_flight().filter(mine).order_by()
     runs = lately.values_list("vm_id", "state", "verification", "code", "kb")
     try:
         parts = {"lately": runs, "in_flight": in_flight.values_list("kind")}

@@ -181,7 +181,7 @@ def load_overview(user: User, filters: VmFilter, *, now: datetime) -> Overview:
     sites = {row.pk: row for row in Connection.objects.all() if row.pk in counts.by("connection_id")}
     moments = {pk: as_of(row.catalogue_date, now) for pk, row in sites.items()}
     is_whole = scope == EVERYWHERE and grants.are_of_everything
-    vms = None if is_whole else filters.qs
+    vms = None if is_whole else filters.found
     trouble, in_flight = load_runs(vms, now)
     news = load_news(user)
     rollouts = _rollouts(user, grants) if scope == EVERYWHERE else ()
@@ -282,8 +282,7 @@ def _rollouts(user: User, grants: Grants) -> tuple[Running, ...]:
     states = members.annotate(count=Count("pk")).values_list(JSONObject(status="status", count="count"))
     rows = rollouts_of(user, grants=grants).filter(status__in=_UNDER_WAY).annotate(states=ArraySubquery(states))
     return tuple(
-        Running(row, {state["status"]: state["count"] for state in row.states})  # type: ignore[attr-defined]  # annotated
-        for row in rows[:MOST_ROLLOUTS]
+        Running(row, {state["status"]: state["count"] for state in row.states}) for row in rows[:MOST_ROLLOUTS]
     )
 
 

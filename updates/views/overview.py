@@ -20,10 +20,9 @@ def overview(request: PortalRequest) -> HttpResponse:
     """What needs a person, where the machines stand, what is coming and what runs; the scope is in the address."""
     asked = {name: request.GET[name] for name in SCOPE_NAMES if name in request.GET}
     filters = VmFilter.of(request.user, asked)
-    context = {"filters": filters, "page": None, "pictures": None}
     try:
         page = load_overview(request.user, filters, now=timezone.now())
     except ListTooSlowError:
-        return render_page(request, "updates/overview_fleet.html", context)
-    context |= {"page": page, "pictures": pictures_of(page)}
+        page = None
+    context = {"filters": filters, "page": page, "pictures": pictures_of(page) if page is not None else None}
     return render_page(request, "updates/overview_fleet.html", context)
