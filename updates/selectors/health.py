@@ -82,7 +82,7 @@ _CHECKS: tuple[tuple[str, str, str, str], ...] = (
         WITH counted AS (
             SELECT KEYS, sum(machines) AS machines FROM vms_wordcount GROUP BY KEYS HAVING sum(machines) <> 0
         ), machines AS (
-            SELECT KEYS, count(*) AS machines FROM vms_virtualmachine GROUP BY KEYS
+            SELECT KEYS, count(*) AS machines FROM vms_virtualmachine WHERE gone_at IS NULL GROUP BY KEYS
         )
         SELECT concat_ws(' ', g.name, hotpatch_track, update_status, counted.machines, '/', machines.machines)
         FROM counted FULL JOIN machines USING (KEYS)
