@@ -404,6 +404,7 @@ def test_a_run_whose_own_assessment_is_older_than_what_is_known_is_listed_and_lo
     (listed,) = InstalledPatch.objects.filter(vm=vm)
     assert (listed.patch.kb_number, listed.installed_by_id) == (DOT_NET.kb_number, pk)
     assert VmUpdateState.objects.get(vm=vm).os_build == "20348.5139"
+    assert Operation.objects.get(pk=pk).verification == "pending", "the assessment that is queued will tell"
     assert Operation.objects.filter(kind="assessment", vm=vm).count() == 1
 
 

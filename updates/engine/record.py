@@ -91,7 +91,7 @@ def record_starts(
 ) -> list[ClaimedRow]:
     """Write what became of starts. Returns those whose connector says that a look is worth it at once.
 
-    `can_find`: the connector is asked whether one arrived, also after the last attempt; until it says so nothing is given up.
+    `can_find`: the connector can say whether a start arrived. It is asked until the deadline, also after the last attempt.
 
     Assessments among them are not written yet: the look ends most of them, and one statement then does for both. Until
     then they stay in `starting`, in this worker's lease.

@@ -43,7 +43,7 @@ def finish(ends: Ends, *, catalogue: LoadedCatalogue, now: datetime) -> None:
     record_results([(row.pk, result.patches) for row, result in won])
     found = [AssessmentFound(row.vm, _last_look(result), row.pk, _installed(result, now)) for row, result in won]
     taken = record_assessments(found=[item for item in found if item.result.has_found], catalogue=catalogue, now=now)
-    # What is older than what is known tells no more of the run than none does.
+    # A final assessment that is older than what is known was not taken over: it counts as if there were none.
     told = {item.installation_id for item in taken}
     unseen = [item for item in found if item.installation_id not in told]
     record_reports(reports=unseen)
