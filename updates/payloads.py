@@ -106,6 +106,8 @@ def read(kind: OperationKind, text: str | None) -> Read:
         return Read(decode(kind, json.loads(text) if text else None))
     except PayloadError as error:
         return Read(problem=str(error))
+    except (ValueError, RecursionError) as error:  # PostgreSQL keeps numbers and depths that Python refuses
+        return Read(problem=f"{kind.value}: {error!s:.200}")
 
 
 def readable(kind: str, document: object) -> Payload | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, StreamingHttpResponse
@@ -46,11 +48,10 @@ def vm_list(request: PortalRequest) -> HttpResponse:
     filters = VmFilter.of(request.user, request.GET)
     order = request.GET.get("sort", DEFAULT_ORDER)
     order = order if order in ORDERS else DEFAULT_ORDER
-    try:
+    page, gone = None, 0
+    with suppress(ListTooSlowError):
         page = vm_page(filters.qs, words=filters.words, order=order, cursor=request.GET.get("cursor", ""))
         gone = filters.count_gone()
-    except ListTooSlowError:
-        page, gone = None, 0
     context = {"filters": filters, "page": page, "order": order, "gone": gone}
     return render_page(request, "vms/list.html", context, partials={"vm-table"})
 

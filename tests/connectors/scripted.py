@@ -316,6 +316,10 @@ LIES_ABOUT_LOOKS: dict[str, Callable[[list[Observation | ConnectorError]], objec
     "a text that cannot be kept": _with_installation(
         patches=(PatchOutcome(replace(DOT_NET, kb_number="", update_id="\x00"), InstallationState.INSTALLED),)
     ),
+    "an error without words": lambda answers: [ConnectorError("Odd", None)] * len(answers),  # type: ignore[arg-type]
+    "an error of a budget that is none": lambda answers: (
+        [ConnectorError("Odd", bucket=["eastus"])] * len(answers)  # type: ignore[arg-type]
+    ),
     "never": lambda answers: (
         [Observation(progress=Progress("installing"), look_again_after=float("nan"))] * len(answers)
     ),

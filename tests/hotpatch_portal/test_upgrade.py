@@ -190,3 +190,30 @@ def test_what_operations_carry_gets_its_version_and_loses_it_again(old: Migratio
     model = MigrationExecutor(connection).loader.project_state(before).apps.get_model("updates.Operation")
     assert dict(model.objects.values_list("kind", "plan")) == {"installation": plan, "assessment": None}
     assert set(model.objects.values_list("lane", flat=True)) == {2}
+
+
+def test_machines_that_are_gone_leave_the_counters_and_come_back_with_the_last_version(old: MigrationExecutor) -> None:
+    """Back and forth: their history says once when they went."""
+    before, after = [("vms", "0019_imports_as_jobs")], [("vms", "0020_gone_machines")]
+    old.migrate(before)
+    apps = MigrationExecutor(connection).loader.project_state(before).apps
+    site = apps.get_model("vms.Connection").objects.create(name="Lab", kind="simulator")
+    subscription = apps.get_model("vms.Subscription").objects.create(subscription_id=uuid.uuid4(), name="S")
+    group = apps.get_model("vms.ResourceGroup").objects.create(subscription=subscription, name="rg")
+    for name, gone_at in (("here", None), ("gone", NOW)):
+        apps.get_model("vms.VirtualMachine").objects.create(
+            arm_id=f"/subscriptions/s/{name}", name=name, connection=site, resource_group=group, gone_at=gone_at
+        )
+
+    def told(where: list[tuple[str, str]]) -> tuple[int, list[tuple[str, datetime]]]:
+        apps = MigrationExecutor(connection).loader.project_state(where).apps
+        events = apps.get_model("vms.FactsEvent").objects.filter(pgh_label="changed")
+        counted = sum(apps.get_model("vms.WordCount").objects.values_list("machines", flat=True))
+        return counted, list(events.values_list("name", "pgh_created_at"))
+
+    assert told(before) == (2, [])
+    for _ in range(2):
+        MigrationExecutor(connection).migrate(after)
+        assert told(after) == (1, [("gone", NOW)])
+        MigrationExecutor(connection).migrate(before)
+        assert told(before) == (2, [])

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = {**OF_MACHINES, **OF_UPDATES}
 TONES = {"success", "warning", "danger", "info", "neutral"}
 # What a template or a tag asks for: the kind, and the value where it stands there.
-ASKED = re.compile(r"""(?:{% badge |\bbadge_cell\()"(\w+)",? (?:"(\w+)")?""")
+ASKED = re.compile(r"""(?:{% badge |\bbadge(?:_cell)?\()"(\w+)",? (?:"(\w+)")?""")
 
 
 class Weather(StrEnum):

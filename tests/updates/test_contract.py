@@ -19,6 +19,7 @@ from connectors.protocol import (
     Observation,
 )
 from connectors.registry import KINDS, Kind
+from patching.lifecycle import MAX_START_ATTEMPTS
 from patching.terms import InstalledUpdate, RebootStatus, RunStatus
 from tests.connectors.scripted import (
     BUILD,
@@ -141,6 +142,40 @@ def test_where_find_tells_nothing_a_lost_start_ends_unconfirmed_and_is_never_sen
     assert {connector.received[pk] for pk in ids} == {1}
 
 
+def test_after_the_last_attempt_find_is_asked_until_the_deadline_too(lab) -> None:
+    """What may run on its machine is not given up because one question went unanswered."""
+    connector = Lying(
+        capabilities=frozenset({Capability.FIND_BY_REQUEST}),
+        seconds=60,
+        about_starts=lambda chunk: [(pk, TIMEOUT) for pk, _outcome in chunk],
+        about_finds=lambda answers: [TIMEOUT] * len(answers),
+    )
+    install(*make_vms(2, connection=lab(connector)))
+    go(connector)
+    Operation.objects.filter(kind="installation").update(attempts=MAX_START_ATTEMPTS)
+    go(connector)
+    assert ends() == {("starting", "")}
+    connector.about_finds = lambda answers: answers
+    go(connector)
+    assert ends() == {("in_progress", "")}
+
+
+def test_an_assessment_that_ends_at_once_and_cannot_be_kept_ends_at_its_deadline(lab) -> None:
+    connector = Lying(capabilities=frozenset({Capability.FIND_BY_REQUEST}))
+    spoilt = replace(DOT_NET, kb_number="", update_id="\x00")
+    connector.assessment = lambda _r: AssessmentResult(RunStatus.SUCCEEDED, (spoilt,), is_reboot_pending=False)  # type: ignore[method-assign]
+    (vm,) = make_vms(1, connection=lab(connector))
+    (outcome,) = request_assessments(vm_ids=[vm.pk], requested_by=None)
+    for _ in range(3):
+        go(connector)
+    row = Operation.objects.get(pk=outcome.operation_id)
+    assert (row.state, connector.received[row.pk]) == ("in_progress", 1)
+    past_their_deadline()
+    go(connector)
+    row.refresh_from_db()
+    assert (row.state, row.error_code) == ("failed", "connector.garbage")
+
+
 @pytest.mark.parametrize("status", [RunStatus.UNKNOWN, RunStatus.IN_PROGRESS, "Frobnicated"])
 def test_an_end_in_a_state_that_nobody_knows_is_a_failure_with_that_reason(status: Any, lab) -> None:
     """What the run did is not known: the machine waits for an assessment, and one is queued."""
@@ -229,6 +264,24 @@ def test_what_is_throttled_is_sent_when_it_may_be_and_arrives_once(retry_after: 
     go(connector)
     assert ends() == {("succeeded", "")}
     assert {connector.received[pk] for pk in ids} == {1}
+
+
+def test_a_start_in_doubt_that_is_throttled_ever_since_ends_at_its_deadline(lab) -> None:
+    connector = Throttled(retry_after=86_400.0, bucket_of=lambda _r: "", seconds=0)
+    connector.take = lambda _request: TIMEOUT  # type: ignore[method-assign]
+    install(*make_vms(2, connection=lab(connector)))
+    go(connector)
+    assert ends() == {("starting", "")}
+    del connector.take  # type: ignore[method-assign]
+    sweep(seconds=0.2, connector_factory=lambda _row, _catalogue: connector)
+    assert ends() == {("starting", "")}
+    for at in Operation.objects.filter(kind="installation").values_list("next_step_at", flat=True):
+        assert at is not None
+        assert at <= timezone.now() + timedelta(hours=1), "only a look finds a deadline passed"
+    past_their_deadline()
+    for _ in range(2):
+        go(connector)
+    assert ends() == {("failed", "start.unconfirmed")}
 
 
 # --- partial lists -----------------------------------------------------------------------------------------------
@@ -336,6 +389,23 @@ def test_what_was_assessed_before_a_run_ended_says_nothing_about_the_run(lab) ->
     assert Operation.objects.get(kind="assessment").state == "succeeded"
     assert Operation.objects.get(pk=pk).verification == "pending"
     assert VmUpdateState.objects.get(vm=vm).is_awaiting_assessment
+
+
+def test_a_run_whose_own_assessment_is_older_than_what_is_known_is_listed_and_looked_at_again(lab) -> None:
+    connector = Piecemeal(seconds=0)
+    (vm,) = make_vms(1, connection=lab(connector))
+    known = timezone.now() - timedelta(hours=1)
+    VmUpdateState.objects.create(vm=vm, last_assessed_at=known, os_build="20348.5139")
+    (pk,) = install(vm)
+    told = connector.assessment
+    connector.assessment = lambda r: replace(told(r), assessed_at=known - timedelta(hours=1))  # type: ignore[method-assign]
+    go(connector)
+    assert ends() == {("succeeded", "")}
+    (listed,) = InstalledPatch.objects.filter(vm=vm)
+    assert (listed.patch.kb_number, listed.installed_by_id) == (DOT_NET.kb_number, pk)
+    assert VmUpdateState.objects.get(vm=vm).os_build == "20348.5139"
+    assert Operation.objects.get(pk=pk).verification == "pending", "the assessment that is queued will tell"
+    assert Operation.objects.filter(kind="assessment", vm=vm).count() == 1
 
 
 # --- where a machine is ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tests.updates.world import PLAN, ScriptedConnector, make_vms, run
 from updates.models import MemberState, Operation, RolloutSource, VmUpdateState
 from updates.selectors.activity import load_activity
 from updates.selectors.automation import vms_due_for_assessment
+from updates.selectors.health import find_trouble
 from updates.services.operations import RequestVerdict, request_assessments, request_installations
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from vms.filters import VmFilter
@@ -98,6 +99,7 @@ def test_no_counter_holds_them(reader: User) -> None:
     assert word_totals(reader)["update_status"].total() == 1
     recount_words()
     assert counted() == 1
+    assert "counters_differ" not in {finding.code for finding in find_trouble()}
     VirtualMachine.objects.filter(name="b").update(gone_at=None)
     assert counted() == 2
     VirtualMachine.objects.filter(name__in=["a", "c"]).delete()

@@ -17,7 +17,7 @@ from patching.terms import Classification, InstallationPlan, OperationKind, Patc
 from tests.updates.world import ScriptedConnector, make_due, make_vms, run
 from updates.engine.claim import claim_due
 from updates.models import Operation, OperationEvent, VmUpdateState
-from updates.payloads import Payload, PayloadError, decode, encode, fields_of
+from updates.payloads import Payload, PayloadError, decode, encode, fields_of, read
 from updates.services.operations import request_assessments, request_installations
 
 K = OperationKind
@@ -122,6 +122,12 @@ def test_an_operation_that_cannot_be_read_fails_alone_and_is_never_sent() -> Non
     assert (rows[broken.pk].state, rows[broken.pk].error_code) == ("failed", "payload.unreadable")
     assert OperationEvent.objects.filter(operation=rows[newer.pk], code="operation.finished").exists()
     assert not VmUpdateState.objects.filter(vm__in=[newer, broken], is_awaiting_assessment=True).exists()
+
+
+@pytest.mark.parametrize("text", ['{"v": 1' + "0" * 5_000 + "}", "[" * 100_000 + "]" * 100_000])
+def test_json_that_python_cannot_hold_is_a_problem_and_no_exception(text: str) -> None:
+    found = read(K.INSTALLATION, text)
+    assert (found.payload, found.problem[:13]) == (None, "installation:")
 
 
 @pytest.mark.django_db

@@ -133,6 +133,19 @@ def test_a_list_that_takes_too_long_asks_to_be_narrowed(
     assert "Narrow it down" in text_of(client.get(LIST))
 
 
+def test_a_count_of_gone_machines_that_takes_too_long_takes_no_list_away(
+    client: Client, reader: User, fleet: list[VirtualMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(_self: object) -> int:
+        raise selectors.ListTooSlowError
+
+    monkeypatch.setattr("vms.filters.VmFilter.count_gone", too_slow)
+    client.force_login(reader)
+    answer = client.get(LIST)
+    assert "Narrow it down" not in text_of(answer)
+    assert names(answer)
+
+
 def test_an_outsider_sees_an_empty_list(client: Client, outsider: User, fleet: list[VirtualMachine]) -> None:
     client.force_login(outsider)
     assert names(client.get(LIST)) == []

@@ -45,6 +45,11 @@ def until_next_look(seconds: float) -> timedelta:
     return timedelta(seconds=min(seconds, LONGEST_WAIT.total_seconds()))
 
 
+def until_next_try(attempts: int, retry_after: float | None) -> timedelta:
+    """How long to wait before asking again about what has begun: a pause that the other side asked for hides no deadline."""
+    return min(retry_delay(attempts, retry_after), LONGEST_WAIT)
+
+
 def postpone(operation_ids: Sequence[UUID], state: OperationState, until: datetime) -> None:
     """Give a claim back: due again at `until`, if the operation is still where it was read."""
     Operation.objects.filter(pk__in=operation_ids, state=state.value).update(next_step_at=until)
@@ -86,7 +91,7 @@ def record_starts(
 ) -> list[ClaimedRow]:
     """Write what became of starts. Returns those whose connector says that a look is worth it at once.
 
-    `can_find`: the connector can be asked whether one arrived, also after the last attempt.
+    `can_find`: the connector can say whether a start arrived. It is asked until the deadline, also after the last attempt.
 
     Assessments among them are not written yet: the look ends most of them, and one statement then does for both. Until
     then they stay in `starting`, in this worker's lease.
@@ -100,6 +105,7 @@ def record_starts(
     throttled: list[tuple[ClaimedRow, ConnectorError]] = []
     for row, answer in answers:
         is_tired = row.attempts >= MAX_START_ATTEMPTS
+        is_late = row.is_past_deadline and not row.is_unsent
         if isinstance(answer, Started):
             is_prompt = answer.look_again_after <= 0
             if not is_prompt or row.kind.changes_the_machine:
@@ -108,11 +114,11 @@ def record_starts(
             if is_prompt:
                 taken = replace(row, handle=clean(answer.handle))
                 prompt.append(taken.in_progress() if row.kind.changes_the_machine else taken)
-        elif answer.bucket is not None and answer.nothing_was_sent and answer.is_retryable:
+        elif answer.bucket is not None and answer.nothing_was_sent and answer.is_retryable and not is_late:
             throttled.append((row, answer))
         elif not answer.is_retryable or (is_tired and answer.nothing_was_sent and row.is_unsent):
             failed.append((row, answer))
-        elif (is_tired and not (can_find and row.is_unsent)) or (row.is_past_deadline and not row.is_unsent):
+        elif (is_tired and not can_find) or is_late:
             unconfirmed.append(row)
         elif answer.nothing_was_sent and row.is_unsent:
             deferred[answer.code].append((row, retry_delay(row.attempts, answer.retry_after)))
@@ -144,7 +150,7 @@ def _wait_for_budget(
     by_delay: dict[timedelta, list[ClaimedRow]] = defaultdict(list)
     for row, error in rows:
         if not row.is_unsent:
-            by_delay[retry_delay(1, error.retry_after)].append(row)
+            by_delay[until_next_try(1, error.retry_after)].append(row)
     for delay, alike in by_delay.items():
         with transaction.atomic():
             postpone([row.pk for row in still_mine(alike, leased_until)], S.STARTING, now + delay)

@@ -28,7 +28,7 @@ from connectors.protocol import (
 )
 from db.arrays import array
 from patching.codes import ErrorCode, EventCode
-from patching.lifecycle import LONGEST_WAIT, MAX_START_ATTEMPTS, Step, next_step, retry_delay
+from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
 from patching.terms import OperationKind, OperationState
 from updates.engine import record
 from updates.engine.budget import WHOLE, tell
@@ -328,7 +328,9 @@ class Work:
             )
             good = [(row, answer) for row, answer in pairs if answer is not None]
             good += [(row, UNREADABLE) for row in chunk if row.pk not in told]
-            prompt = record.record_starts(good, now=self.claim.present, leased_until=self.claim.leased_until)
+            prompt = record.record_starts(
+                good, now=self.claim.present, leased_until=self.claim.leased_until, can_find=True
+            )
             self._observe_at_once(prompt)
 
     def _found_all_or_each(self, rows: Sequence[ClaimedRow]) -> list[tuple[ClaimedRow, StartOutcome | None]]:
@@ -375,6 +377,9 @@ class Work:
         transition(changes=[record.started_change(row, row.handle, None) for row in running], now=now)
         under_way = {row.pk: row.in_progress() for row in running}
         self._record_observed([(under_way.get(row.pk, row), answer) for row, answer in observed])
+        # An end that could not be kept: it has been taken all the same, and its deadline ends it if no other look does.
+        unkept = [row for row in rows if row.kind is OperationKind.ASSESSMENT and row.pk in ended & self._unreadable]
+        transition(changes=[record.started_change(row, row.handle, now + retry_delay(1)) for row in unkept], now=now)
         seen = {row.pk for row, _answer in observed}
         if unseen := [row.pk for row in rows if row.pk not in seen]:
             record.postpone(unseen, S.IN_PROGRESS, now + (retry_delay(1) if observed else timedelta(0)))
@@ -402,7 +407,7 @@ class Work:
         good: list[Observed] = [
             (row, answer)
             for row, answer in pairs
-            if isinstance(answer, ConnectorError) or (isinstance(answer, Observation) and is_answer(row, answer))
+            if _is_error(answer) or (isinstance(answer, Observation) and is_answer(row, answer))
         ]
         if len(good) < len(pairs):
             log.error("looks_refused", connection_id=self.claim.connection_id, count=len(pairs) - len(good))
@@ -420,7 +425,7 @@ class Work:
             if isinstance(answer, Observation):
                 (ended[row.kind] if answer.is_final else running).append((row, answer))
             elif answer.is_retryable:
-                later[row.state, min(retry_delay(row.attempts, answer.retry_after), LONGEST_WAIT)].append(row.pk)
+                later[row.state, record.until_next_try(row.attempts, answer.retry_after)].append(row.pk)
             else:
                 lost.append((row, answer))
         for (state, delay), pks in later.items():
@@ -491,11 +496,16 @@ class Work:
         )
 
 
+def _is_error(answer: object) -> bool:
+    """Whether this is an error, in words that can be kept."""
+    return (
+        isinstance(answer, ConnectorError) and isinstance(answer.detail, str) and isinstance(answer.bucket, str | None)
+    )
+
+
 def _is_start_outcome(answer: object) -> bool:
     """Whether this says what became of a start, in words that can be kept."""
-    if isinstance(answer, ConnectorError):
-        return isinstance(answer.detail, str) and isinstance(answer.bucket, str | None)
-    return (
+    return _is_error(answer) or (
         isinstance(answer, Started)
         and isinstance(answer.handle, str)
         and all(isinstance(one, BucketNews) for one in answer.news)

@@ -22,8 +22,8 @@ WITH late AS (
 ), counted AS (
     SELECT c.resource_group_id, c.connection_id, c.product_line, c.machines,
         c.hotpatch_track = ANY(%(on_track)s) AS is_on_track,
-        CASE WHEN c.update_status <> ALL(%(assessed)s) THEN 'no_data' WHEN c.lacks_critical THEN 'critical'
-             WHEN c.update_status = %(nothing)s THEN 'up_to_date' ELSE 'other' END AS standing,
+        c.update_status = ANY(%(assessed)s) AS is_assessed,
+        c.lacks_critical, c.update_status = %(nothing)s AS lacks_nothing,
         coalesce(late.since + %(days)s < today.day, false) AS is_late
     FROM vms_wordcount c
     LEFT JOIN late ON late.patch_set_id = c.patch_set
@@ -35,11 +35,11 @@ INSERT INTO updates_fleetsnapshot (
     up_to_date, other, critical, no_data, critical_late, on_track
 )
 SELECT %(day)s, resource_group_id, connection_id, product_line,
-    coalesce(sum(machines) FILTER (WHERE standing = 'up_to_date'), 0),
-    coalesce(sum(machines) FILTER (WHERE standing = 'other'), 0),
-    coalesce(sum(machines) FILTER (WHERE standing = 'critical'), 0),
-    coalesce(sum(machines) FILTER (WHERE standing = 'no_data'), 0),
-    coalesce(sum(machines) FILTER (WHERE standing = 'critical' AND is_late), 0),
+    coalesce(sum(machines) FILTER (WHERE is_assessed AND NOT lacks_critical AND lacks_nothing), 0),
+    coalesce(sum(machines) FILTER (WHERE is_assessed AND NOT lacks_critical AND NOT lacks_nothing), 0),
+    coalesce(sum(machines) FILTER (WHERE is_assessed AND lacks_critical), 0),
+    coalesce(sum(machines) FILTER (WHERE NOT is_assessed), 0),
+    coalesce(sum(machines) FILTER (WHERE is_assessed AND lacks_critical AND is_late), 0),
     coalesce(sum(machines) FILTER (WHERE is_on_track), 0)
 FROM counted
 GROUP BY GROUPING SETS ((resource_group_id, connection_id, product_line), (connection_id, product_line))

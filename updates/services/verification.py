@@ -26,12 +26,17 @@ Detail = Mapping[str, Any] | None
 
 
 def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue) -> tuple[Verification, Detail]:
-    """What the run's own final assessment says of its report; pending where it brought none."""
+    """What the run's own final assessment says of its report; pending where it brought none, or an older one than is known."""
     final = result.final_assessment
-    if final is None or not final.has_found:
+    if final is None or not final.has_found or _is_older(final, facts):
         return Verification.PENDING, None
     reported = [o.patch for o in result.patches if o.state is InstallationState.INSTALLED]
     return _as_kept(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
+
+
+def _is_older(final: AssessmentResult, facts: VmFacts) -> bool:
+    known = facts.last_assessed_at
+    return final.assessed_at is not None and known is not None and final.assessed_at < known
 
 
 def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue) -> None:

@@ -95,6 +95,8 @@ class Migration(migrations.Migration):
         (resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, machines, is_total)
     SELECT resource_group_id, connection_id, product_line, update_status, hotpatch_status, hotpatch_track, count(*), false
     FROM vms_virtualmachine WHERE gone_at IS NOT NULL GROUP BY 1, 2, 3, 4, 5, 6;
+    DELETE FROM vms_factsevent event USING vms_virtualmachine vm
+    WHERE event.pgh_obj_id = vm.id AND event.pgh_label = 'changed' AND event.pgh_created_at = vm.gone_at;
             """,
         ),
     ]

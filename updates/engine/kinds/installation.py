@@ -42,8 +42,10 @@ def finish(ends: Ends, *, catalogue: LoadedCatalogue, now: datetime) -> None:
     won = [(row, result) for row, result in results if row.pk in winners]
     record_results([(row.pk, result.patches) for row, result in won])
     found = [AssessmentFound(row.vm, _last_look(result), row.pk, _installed(result, now)) for row, result in won]
-    record_assessments(found=[item for item in found if item.result.has_found], catalogue=catalogue, now=now)
-    unseen = [item for item in found if not item.result.has_found]
+    taken = record_assessments(found=[item for item in found if item.result.has_found], catalogue=catalogue, now=now)
+    # A final assessment that is older than what is known was not taken over: it counts as if there were none.
+    told = {item.installation_id for item in taken}
+    unseen = [item for item in found if item.installation_id not in told]
     record_reports(reports=unseen)
     if unseen:
         request_assessments(vm_ids=[item.facts.ref.vm_id for item in unseen], requested_by=None)
