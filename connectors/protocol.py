@@ -330,9 +330,14 @@ class Observation:
     look_again_after: float = 2.0
 
     @property
+    def ends(self) -> tuple[object, ...]:
+        """What the operation ended with: one result. None while it runs; more than one is no answer."""
+        return tuple(end for end in (self.assessment, self.installation, self.settings) if end is not None)
+
+    @property
     def is_final(self) -> bool:
         """True when the operation has ended."""
-        return any(end is not None for end in (self.assessment, self.installation, self.settings))
+        return bool(self.ends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Every kind of connector: its name, what it is made from, what it can do, and how it is to be used.
 
 A connection in the database has the name of a kind and a configuration as JSON. This file is the only one that knows
-which kinds there are; a new one is an entry here (docs/architecture.md has the recipe).
+which kinds there are; a new one is an entry here (docs/recipes.md has the recipe).
 """
 
 from __future__ import annotations

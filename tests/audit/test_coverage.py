@@ -15,6 +15,8 @@ from django.utils.functional import Promise
 
 from audit.commands import SignedCommand
 from audit.tags import Tag
+from patching.terms import OperationKind
+from updates.services.acts import REQUESTS
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("vms", "updates", "people")
@@ -133,6 +135,11 @@ def test_every_tag_is_written_somewhere() -> None:
     ]
     written = {name for path in files for name in tags_in(ast.parse(path.read_text()))}
     assert set(Tag.__members__) - written == set()
+
+
+def test_a_person_who_asks_for_an_operation_is_kept_whatever_its_kind() -> None:
+    by_what_changed = {OperationKind.SETTINGS}  # updates.services.settings
+    assert set(REQUESTS) | by_what_changed == set(OperationKind)
 
 
 def test_the_search_for_tags_finds_them() -> None:

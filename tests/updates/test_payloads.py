@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from datetime import date, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
-from connectors.protocol import Observation
+from connectors.protocol import Observation, StartRequest
 from patching.rollback import RollbackOrder
 from patching.terms import Classification, InstallationPlan, OperationKind, PatchMode, PatchSettings, RebootSetting
 from tests.updates.world import ScriptedConnector, make_due, make_vms, run
 from updates.engine.claim import claim_due
+from updates.engine.rows import ClaimedRow
 from updates.models import Operation, OperationEvent, VmUpdateState
 from updates.payloads import Payload, PayloadError, decode, encode, fields_of, read
 from updates.services.operations import request_assessments, request_installations
@@ -43,6 +47,11 @@ OWN: dict[OperationKind, Payload | None] = {
     K.SETTINGS: SETTINGS,
 }
 
+# What a request to a connector says of every operation; the rest is what a kind carries.
+CARRIED = [
+    field.name for field in fields(StartRequest) if field.name not in {"request_id", "kind", "vm", "requested_at"}
+]
+
 
 @pytest.mark.parametrize("kind", K)
 def test_every_kind_comes_back_as_it_was_kept(kind: OperationKind) -> None:
@@ -52,6 +61,16 @@ def test_every_kind_comes_back_as_it_was_kept(kind: OperationKind) -> None:
     if kept is not None:
         assert kept["v"] == 1
         assert fields_of(kind, payload) == {name: value for name, value in kept.items() if name != "v"}
+
+
+@pytest.mark.parametrize("kind", K)
+def test_what_is_kept_reaches_the_connector(kind: OperationKind) -> None:
+    text = json.dumps(encode(kind, OWN[kind])) if OWN[kind] else None
+    begun = ClaimedRow.begun(uuid4(), 1, 1, kind, payload=text, created_at=timezone.now())
+    row = replace(begun, facts=SimpleNamespace(ref=None))  # type: ignore[arg-type]
+    for request in (row.start_request(), row.observe_request()):
+        carried = [getattr(request, name) for name in CARRIED if getattr(request, name) is not None]
+        assert carried == ([OWN[kind]] if OWN[kind] else [])
 
 
 @pytest.mark.parametrize("kind", K)

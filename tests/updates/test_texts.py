@@ -17,7 +17,7 @@ from django.utils import translation
 from connectors.probe import ProbeFailure
 from connectors.protocol import ConnectorError, PatchOutcome
 from patching.codes import MOST_CHARACTERS, ErrorCode, EventCode, Fault, RolloutReason
-from patching.terms import Classification, InstallationState, Patch, RebootBehavior
+from patching.terms import Classification, InstallationState, OperationKind, Patch, RebootBehavior
 from tests.factories import OperationFactory, PatchFactory, VirtualMachineFactory
 from updates.models import Operation, PatchResult
 from updates.texts import (
@@ -27,6 +27,7 @@ from updates.texts import (
     HRESULTS,
     PROBE_FAILURES,
     ROLLOUT_REASONS,
+    RUNNING,
     error_text,
     fault_text,
 )
@@ -259,6 +260,18 @@ def test_that_the_time_was_too_short_is_told_only_if_it_was(
     shown = client.get(reverse("updates:operation", args=[run.pk])).content.decode()
     assert ("Maximum duration exceeded" in shown) is is_exceeded
     assert "Maintenance window exceeded" not in shown
+
+
+@pytest.mark.parametrize("kind", OperationKind)
+def test_an_open_operation_is_called_by_its_kind(
+    client: Client, reader: User, vm: VirtualMachine, kind: OperationKind
+) -> None:
+    run = OperationFactory(vm=vm, kind=kind.value)
+    assert (kind.value, "") in RUNNING, "the title of its tab"
+    client.force_login(reader)
+    page = client.get(reverse("updates:blade", args=[vm.pk])).content.decode()
+    bar = text_of(page.split('class="running-head"')[1].split("</div>")[0])
+    assert run.get_kind_display().lower() in bar.lower()
 
 
 def test_a_reboot_is_said_once(client: Client, reader: User, vm: VirtualMachine) -> None:

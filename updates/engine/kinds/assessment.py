@@ -28,7 +28,7 @@ def longest(_row: ClaimedRow) -> timedelta | None:
 
 def is_end(seen: Observation) -> bool:
     """It ends with an assessment, and with nothing else."""
-    return seen.assessment is not None and seen.installation is None and seen.settings is None
+    return seen.assessment is not None and len(seen.ends) == 1
 
 
 @transaction.atomic

@@ -31,7 +31,7 @@ def longest(row: ClaimedRow) -> timedelta | None:
 
 def is_end(seen: Observation) -> bool:
     """It ends with results, and with nothing else."""
-    return seen.installation is not None and seen.assessment is None and seen.settings is None
+    return seen.installation is not None and len(seen.ends) == 1
 
 
 @transaction.atomic

@@ -35,7 +35,7 @@ def longest(_row: ClaimedRow) -> timedelta | None:
 
 def is_end(seen: Observation) -> bool:
     """It ends with the settings that the machine has."""
-    return seen.settings is not None and seen.assessment is None and seen.installation is None
+    return seen.settings is not None and len(seen.ends) == 1
 
 
 @transaction.atomic
