@@ -166,6 +166,10 @@ def test_a_scope_that_cannot_be_read_means_no_machine(resource_group: ResourceGr
     follow_schedules()
     other.refresh_from_db()
     assert other.patcher == "portal_by_schedule"
+    MaintenanceConfiguration.objects.filter(pk=row.pk).update(scope={"location": "japaneast", "unknown": "x"})
+    follow_schedules()
+    other.refresh_from_db()
+    assert other.patcher == "portal_by_schedule", "whom it meant is not known any more: automatic patching takes nobody"
 
 
 def test_a_form_of_what_cannot_be_read_is_shown_and_corrects_it(

@@ -36,7 +36,7 @@ from updates.models import (
     RolloutState,
 )
 from updates.selectors.maintenance import open_windows_of
-from updates.selectors.scopes import kept_scope_filter, kept_scope_means
+from updates.selectors.scopes import NOBODY, kept_scope_filter, kept_scope_means
 from vms.choices import PowerState
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 from vms.regions import clock_of
@@ -93,9 +93,11 @@ def scheduled() -> Q:
     """The VMs that any enabled configuration means (one query for their scopes).
 
     One that cannot be read keeps the machines that it names: nobody else patches them while no window of it opens.
+    Machines that are recorded as scheduled stay so while any scope cannot be read: they may have been meant by it, and then
+    automatic patching on another night would be more than anybody asked for.
     """
     scopes = [
-        found
+        Q(is_scheduled=True) if found is NOBODY else found
         for scope in MaintenanceConfiguration.objects.filter(is_enabled=True).values_list("scope", flat=True)
         if (found := kept_scope_filter(scope))
     ]
