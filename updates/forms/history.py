@@ -12,8 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from patching.codes import MOST_CHARACTERS
 from patching.kb_numbers import without_invisible
 from ui.widgets import QuickSelect
-from updates.choices import OPERATION_KINDS
-from updates.filters import PERIODS
+from updates.choices import OPERATION_KINDS, PERIODS
 from updates.selectors.fleet_history import EVERY_KIND, NO_KB, HistoryAsked, Result, StartedBy
 from vms.selectors import FilterOptions
 
@@ -40,9 +39,7 @@ _KB_NUMBER = re.compile(r"(?:KB)?([0-9]{4,10})", re.IGNORECASE)
 class HistoryForm(forms.Form):
     """What is asked of the history. What cannot be read is refused: nothing is shown in its place."""
 
-    period = forms.TypedChoiceField(
-        label=_("Period"), choices=PERIODS, coerce=int, empty_value=DEFAULT_DAYS, required=False, widget=QuickSelect
-    )
+    period = forms.ChoiceField(label=_("Period"), choices=PERIODS, required=False, widget=QuickSelect)
     kind = forms.ChoiceField(label=_("Kind"), choices=KINDS, required=False, widget=QuickSelect)
     result = forms.ChoiceField(label=_("Result"), choices=RESULTS, required=False, widget=QuickSelect)
     reason = forms.CharField(label=_("Reason (error code)"), max_length=MOST_CHARACTERS, required=False)
@@ -78,7 +75,7 @@ class HistoryForm(forms.Form):
         """What a valid form asks for."""
         said = self.cleaned_data
         return HistoryAsked(
-            days=said["period"],
+            days=int(said["period"] or DEFAULT_DAYS),
             kind=said["kind"],
             result=said["result"],
             reason=said["reason"].strip(),
@@ -98,9 +95,7 @@ class HistoryForm(forms.Form):
 class RunsForm(forms.Form):
     """What is asked of the runs on many machines. What cannot be read is refused."""
 
-    period = forms.TypedChoiceField(
-        label=_("Period"), choices=PERIODS, coerce=int, empty_value=DEFAULT_DAYS, required=False, widget=QuickSelect
-    )
+    period = forms.ChoiceField(label=_("Period"), choices=PERIODS, required=False, widget=QuickSelect)
     kind = forms.ChoiceField(
         label=_("Kind"), choices=[("", _("All")), *OPERATION_KINDS], required=False, widget=QuickSelect
     )
@@ -113,4 +108,4 @@ class RunsForm(forms.Form):
     def asked(self) -> HistoryAsked:
         """What a valid form asks for."""
         said = self.cleaned_data
-        return HistoryAsked(days=said["period"], kind=said["kind"], started_by=said["by"])
+        return HistoryAsked(days=int(said["period"] or DEFAULT_DAYS), kind=said["kind"], started_by=said["by"])

@@ -82,7 +82,7 @@ class HistoryAsked:
     @property
     def address(self) -> str:
         """It as the query of an address."""
-        said = {
+        said: dict[str, str | int | None] = {
             "period": self.days,
             "kind": self.kind,
             "result": self.result,
@@ -93,7 +93,7 @@ class HistoryAsked:
             "subscription": self.subscription,
             "resource_group": self.resource_group,
         }
-        return urlencode({name: value for name, value in said.items() if value})
+        return urlencode({name: str(value) for name, value in said.items() if value})
 
     @property
     def with_every_result(self) -> HistoryAsked:

@@ -114,7 +114,8 @@ def _head(rows: QuerySet[Any, Any], place: Cursor | None, *, is_rollout: bool) -
     found = beyond(rows.select_related(None), order=NEWEST_FIRST, place=place, limit=PAGE_SIZE + 1)
     kind = Value(is_rollout, output_field=BooleanField())
     named = found.annotate(key_at=F("created_at"), key_id=F("id"), key_kind=kind)
-    return named.values_list("key_at", "key_id", "key_kind")[: PAGE_SIZE + 1]
+    head: QuerySet[Any, Any] = named.values_list("key_at", "key_id", "key_kind")[: PAGE_SIZE + 1]
+    return head
 
 
 def _runs(keys: Sequence[Key], rollouts: QuerySet[Rollout], requests: QuerySet[BulkRequest]) -> list[RunOfMany]:
@@ -158,10 +159,10 @@ def _count(runs: Sequence[RunOfMany], grants: Grants) -> dict[UUID, Counted]:
 
 
 def _counts(rows: QuerySet[Any, Any], of: str, succeeded: Q, failed: Q) -> QuerySet[Any, Any]:
-    counts = (
-        rows.order_by().values(of).annotate(succeeded=Count("pk", filter=succeeded), failed=Count("pk", filter=failed))
-    )
-    return counts.values_list(of, "succeeded", "failed")
+    grouped = rows.order_by().values(of)
+    counts = grouped.annotate(succeeded=Count("pk", filter=succeeded), failed=Count("pk", filter=failed))
+    found: QuerySet[Any, Any] = counts.values_list(of, "succeeded", "failed")
+    return found
 
 
 def _fetch(rows: QuerySet[Model, Any]) -> list[tuple[Any, ...]]:
