@@ -27,6 +27,7 @@ class Tag(models.TextChoices):
     INVENTORY_SYNC = "fleet:inventory:sync", _("Inventory sync requested")
     INVENTORY_CANCEL = "fleet:inventory:cancel", _("Inventory import cancelled")
     INVENTORY_EXPORT = "fleet:inventory:export", _("List exported")
+    HISTORY_EXPORT = "fleet:history:export", _("History exported")
     BULK_REQUEST = "fleet:bulk:request", _("Bulk request made")
     BULK_CANCEL = "fleet:bulk:cancel", _("Bulk request cancelled")
     ROLLOUT_CREATE = "fleet:rollout:create", _("Rollout started")

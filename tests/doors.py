@@ -136,6 +136,11 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:calendar"): SIGNED_IN,
     ("get", "updates:calendar-sample"): SIGNED_IN,
     ("get", "updates:decisions"): SIGNED_IN,
+    # everybody sees the operations of the machines that he may see (tests/updates/test_history.py)
+    ("get", "updates:history"): SIGNED_IN,
+    ("get", "updates:history-runs"): SIGNED_IN,
+    ("get", "updates:history-export"): SIGNED_IN,
+    ("get", "updates:history-codes"): SIGNED_IN,
     # a decision holds for every machine: Patch operators of everything, with an answer (tests/updates/test_decisions.py)
     ("post", "updates:decisions"): empty(IMPORT),
     ("post", "set-preferences"): dict.fromkeys(WHO, 302),
@@ -223,6 +228,10 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:calendar",
         "updates:calendar-sample",
         "updates:decisions",
+        "updates:history",
+        "updates:history-runs",
+        "updates:history-export",
+        "updates:history-codes",
         "updates:ended",
         "updates:bulk-create",
         "updates:rollouts",

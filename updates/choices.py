@@ -95,3 +95,10 @@ AUDIENCES = [
     (Audience.EVERYBODY.value, _("Everybody")),
     (Audience.FEW.value, _("A few machines")),
 ]
+# Days of a history.
+PERIODS = [
+    (1, _("Last 24 hours")),
+    (7, _("Last 7 days")),
+    (15, _("Last 15 days")),
+    (30, _("Last 30 days")),
+]

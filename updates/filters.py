@@ -9,16 +9,10 @@ from datetime import datetime, timedelta
 from django.utils.translation import gettext_lazy as _
 
 from patching.terms import OperationState
-from updates.choices import OPERATION_STATES
+from updates.choices import OPERATION_STATES, PERIODS
 from updates.models import Operation
 
 S = OperationState
-PERIODS = [
-    (1, _("Last 24 hours")),
-    (7, _("Last 7 days")),
-    (15, _("Last 15 days")),
-    (30, _("Last 30 days")),
-]
 SUCCESSFUL = frozenset({S.SUCCEEDED, S.COMPLETED_WITH_WARNINGS})
 OUTCOMES = ("total", "failed", "contradicted", "successful")
 # A state that a run does not have by itself: it reported success, and a later look found otherwise.

@@ -505,6 +505,23 @@ class Operation(models.Model):
                 & (Q(state=OperationState.FAILED.value) | Q(verification=Verification.CONTRADICTED.value)),
                 name="updates_operation_trouble",
             ),
+            # The history of the fleet, newest first, without the assessments that are most of all operations: of each
+            # kind, of each result (written once, when it is known), and what was contradicted.
+            models.Index(
+                fields=["kind", "-created_at", "-id"],
+                condition=~Q(kind=terms.OperationKind.ASSESSMENT.value),
+                name="updates_operation_acts",
+            ),
+            models.Index(
+                fields=["state", "-created_at", "-id"],
+                condition=~Q(kind=terms.OperationKind.ASSESSMENT.value) & Q(finished_at__isnull=False),
+                name="updates_operation_results",
+            ),
+            models.Index(
+                fields=["-created_at", "-id"],
+                condition=Q(verification=Verification.CONTRADICTED.value),
+                name="updates_operation_contradicted",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from django.conf import settings
 from django.db.models import Model
@@ -205,35 +206,364 @@ _STORE = _("Repair the component store: DISM /Online /Cleanup-Image /RestoreHeal
 _NETWORK = _("Check name resolution, proxy and firewall between the machine and its update source.")
 _SERVICE = _("Check the Windows Update service (wuauserv) of the machine.")
 _LOG = _("Details may be in C:\\Windows\\Logs\\CBS\\CBS.log of the machine.")
-# Windows' own codes for an update that failed. Sources (Microsoft Learn): "WUA Success and Error Codes", "WUA Networking
-# Error Codes", "Windows Update common errors and mitigation", "System Error Codes" (0x8007xxxx holds such a code).
-HRESULTS: dict[str, ErrorText] = {
-    "0x80070002": ErrorText(_("A file was not found."), _LOG),
-    "0x80070005": ErrorText(_("Access was denied."), _LOG),
-    "0x8007000d": ErrorText(_("The data of the update is not valid."), _LOG),
-    "0x8007000e": ErrorText(_("The machine ran out of memory."), ""),
-    "0x80070020": ErrorText(_("A file was in use by another process."), _LOG),
-    "0x80070070": ErrorText(_("The disk is full."), _("Free some space on the system drive.")),
-    "0x80070422": ErrorText(_("The Windows Update service is disabled."), _SERVICE),
-    "0x800705b4": ErrorText(_("The machine did not finish in time."), _LOG),
-    "0x80070643": ErrorText(_("The installation of the update failed."), _LOG),
-    "0x80070bc9": ErrorText(_("The operation failed and needs a restart to undo its changes."), _LOG),
-    "0x80072ee2": ErrorText(_("The connection to the update source timed out."), _NETWORK),
-    "0x80072efd": ErrorText(_("The update source could not be reached."), _NETWORK),
-    "0x80072efe": ErrorText(_("The connection to the update source was cut off."), _NETWORK),
-    "0x80073701": ErrorText(_("A component that the update refers to is missing."), _STORE),
-    "0x80073712": ErrorText(_("The component store is damaged."), _STORE),
-    "0x800f081f": ErrorText(_("Source files of the update are missing."), _STORE),
-    "0x800f0922": ErrorText(_("A step of the installation failed."), _LOG),
-    "0x80240009": ErrorText(_("Another installation was running on the machine."), ""),
-    "0x80240016": ErrorText(
-        _("Another installation was running, or a restart was pending."), _("Restart the machine if it waits for it.")
+_RESTART = _("Restart the machine.")
+_LOCKED = _(
+    "Find the program that holds the file, often an antivirus: CBS.log names the file, Process Monitor the program."
+)
+_SCAN = _("Check the antivirus of the machine: it may block C:\\Windows\\SoftwareDistribution. CBS.log names the file.")
+_DOWNLOADS = _(
+    "Stop the Windows Update service, rename C:\\Windows\\SoftwareDistribution and start it: everything is downloaded anew."
+)
+_TRANSFER = _("Check the Background Intelligent Transfer Service (BITS) of the machine.")
+_SOURCE = _("Check the update source itself: WSUS, its application pool, or the proxy before it.")
+_PROXY = _("Set a proxy for WinHTTP that lets the machine through without a sign-in: netsh winhttp show proxy.")
+_SLOW = _("Give the machine more processors and memory, and less to do in its window.")
+
+
+class LearnPage(StrEnum):
+    """A page of Microsoft Learn, by its title, that says what a code of Windows means."""
+
+    WUA = "WUA Success and Error Codes"
+    NETWORK = "WUA Networking Error Codes"
+    BY_COMPONENT = "Windows Update error codes by component"
+    COMMON = "Windows Update common errors and mitigation"
+    CORRUPTION = "Fix Windows Update corruptions and installation failures"
+    INSTALLER = "Error Codes (Windows Installer)"
+    SYSTEM = "System Error Codes"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsText(ErrorText):
+    """A code of Windows itself: its name in Microsoft's headers, and the page of Microsoft Learn that explains it.
+
+    No `page`: it is general knowledge among administrators, and no page of Microsoft's was found. `is_read`: the meaning was
+    compared with the page; otherwise the page is only where it should be.
+    """
+
+    symbol: str = ""
+    page: LearnPage | None = None
+    is_read: bool = False
+
+
+def _read(page: LearnPage, symbol: str, title: Text, advice: Text = "") -> WindowsText:
+    return WindowsText(title, advice, symbol=symbol, page=page, is_read=True)
+
+
+def _not_read(page: LearnPage | None, symbol: str, title: Text, advice: Text = "") -> WindowsText:
+    return WindowsText(title, advice, symbol=symbol, page=page)
+
+
+# Windows' own codes for an update that failed. 0x8007xxxx holds a system error code, 0x800fxxxx is of component servicing,
+# 0x8024xxxx of the Windows Update agent.
+HRESULTS: dict[str, WindowsText] = {
+    "0x80070002": _read(LearnPage.CORRUPTION, "ERROR_FILE_NOT_FOUND", _("A file was not found."), _LOG),
+    "0x80070003": _read(
+        LearnPage.COMMON, "ERROR_PATH_NOT_FOUND", _("A path that the installation needs was not found."), _LOG
     ),
-    "0x8024001e": ErrorText(_("The service or the machine was shutting down."), ""),
-    "0x80240022": ErrorText(_("The operation failed for every update."), _LOG),
-    "0x8024401c": ErrorText(_("The update source did not answer in time."), _NETWORK),
-    "0x80244022": ErrorText(_("The update source is not available for now."), ""),
-    "0x8024402c": ErrorText(_("The name of the update source or its proxy could not be resolved."), _NETWORK),
+    "0x80070005": _read(LearnPage.COMMON, "E_ACCESSDENIED", _("Access was denied."), _LOG),
+    "0x8007000d": _read(LearnPage.COMMON, "ERROR_INVALID_DATA", _("The data of the update is not valid."), _DOWNLOADS),
+    "0x8007000e": _not_read(LearnPage.SYSTEM, "E_OUTOFMEMORY", _("The machine ran out of memory."), _SLOW),
+    "0x80070020": _read(
+        LearnPage.COMMON, "ERROR_SHARING_VIOLATION", _("A file was in use by another process."), _LOCKED
+    ),
+    "0x80070057": _read(LearnPage.CORRUPTION, "ERROR_INVALID_PARAMETER", _("A parameter is not correct."), _STORE),
+    "0x80070070": _not_read(
+        LearnPage.SYSTEM, "ERROR_DISK_FULL", _("The disk is full."), _("Free some space on the system drive.")
+    ),
+    "0x80070422": _read(
+        LearnPage.COMMON, "ERROR_SERVICE_DISABLED", _("The Windows Update service is disabled."), _SERVICE
+    ),
+    "0x80070490": _read(
+        LearnPage.COMMON, "ERROR_NOT_FOUND", _("Details of a driver that belongs to the update are missing."), _LOG
+    ),
+    "0x80070570": _read(
+        LearnPage.COMMON, "ERROR_FILE_CORRUPT", _("A file or folder is damaged and cannot be read."), _STORE
+    ),
+    "0x800705b4": _not_read(LearnPage.SYSTEM, "ERROR_TIMEOUT", _("The machine did not finish in time."), _SLOW),
+    "0x80070643": _read(
+        LearnPage.INSTALLER,
+        "ERROR_INSTALL_FAILURE",
+        _("The installation of the update failed."),
+        _(
+            "Details may be in C:\\Windows\\Logs\\CBS\\CBS.log of the machine. Of an update of the recovery environment it "
+            "often means that the recovery partition is too small."
+        ),
+    ),
+    "0x800706be": _read(LearnPage.COMMON, "RPC_S_CALL_FAILED", _("A call to the servicing stack failed."), _STORE),
+    "0x80070bc2": _not_read(
+        None, "ERROR_SUCCESS_REBOOT_REQUIRED", _("It is installed, and a restart is required to finish."), _RESTART
+    ),
+    "0x80070bc9": _read(
+        LearnPage.COMMON,
+        "ERROR_FAIL_REBOOT_REQUIRED",
+        _("The operation failed and needs a restart to undo its changes."),
+        _(
+            "Restart the machine. No policy may set how the Windows Modules Installer service (TrustedInstaller) starts."
+        ),
+    ),
+    "0x80072ee2": _read(
+        LearnPage.COMMON, "WININET_E_TIMEOUT", _("The connection to the update source timed out."), _NETWORK
+    ),
+    "0x80072efd": _read(
+        LearnPage.COMMON, "WININET_E_CANNOT_CONNECT", _("The update source could not be reached."), _NETWORK
+    ),
+    "0x80072efe": _read(
+        LearnPage.COMMON,
+        "WININET_E_CONNECTION_ABORTED",
+        _("The connection to the update source was cut off."),
+        _NETWORK,
+    ),
+    "0x80072f8f": _read(
+        LearnPage.COMMON,
+        "WININET_E_DECODING_FAILED",
+        _("What the update source sent could not be decoded."),
+        _("Check TLS 1.2, the clock and the root certificates of the machine."),
+    ),
+    "0x800736cc": _read(
+        LearnPage.CORRUPTION,
+        "ERROR_SXS_FILE_HASH_MISMATCH",
+        _("A file of a component is not the one that its manifest names."),
+        _STORE,
+    ),
+    "0x80073701": _read(
+        LearnPage.COMMON,
+        "ERROR_SXS_ASSEMBLY_MISSING",
+        _("A component that the update refers to is missing."),
+        _STORE,
+    ),
+    "0x80073712": _read(
+        LearnPage.CORRUPTION, "ERROR_SXS_COMPONENT_STORE_CORRUPT", _("The component store is damaged."), _STORE
+    ),
+    "0x8007371b": _read(
+        LearnPage.COMMON,
+        "ERROR_SXS_TRANSACTION_CLOSURE_INCOMPLETE",
+        _("Components that belong together are not all there."),
+        _STORE,
+    ),
+    "0x800b0100": _read(LearnPage.CORRUPTION, "TRUST_E_NOSIGNATURE", _("A file has no signature."), _STORE),
+    "0x800b0101": _read(
+        LearnPage.CORRUPTION,
+        "CERT_E_EXPIRED",
+        _("A certificate is not valid at the machine's time."),
+        _("Check the clock and the root certificates of the machine."),
+    ),
+    "0x800f081f": _read(LearnPage.COMMON, "CBS_E_SOURCE_MISSING", _("Source files of the update are missing."), _STORE),
+    "0x800f0821": _read(
+        LearnPage.COMMON, "CBS_E_ABORT", _("The servicing stack gave up because it took too long."), _SLOW
+    ),
+    "0x800f0825": _read(LearnPage.COMMON, "CBS_E_CANNOT_UNINSTALL", _("A package cannot be uninstalled."), _STORE),
+    "0x800f0831": _read(
+        LearnPage.COMMON,
+        "CBS_E_STORE_CORRUPTION",
+        _("The component store is damaged: a package that it lists is missing."),
+        _STORE,
+    ),
+    "0x800f0920": _read(LearnPage.COMMON, "CBS_E_HANG_DETECTED", _("The servicing stack stopped responding."), _SLOW),
+    "0x800f0922": _read(
+        LearnPage.COMMON,
+        "CBS_E_INSTALLERS_FAILED",
+        _("A step of the installation failed."),
+        _("CBS.log names the step. Often the system or recovery partition is full, or a policy forbids a write."),
+    ),
+    "0x800f0986": _not_read(
+        None,
+        "PSFX_E_APPLY_FORWARD_DELTA_FAILED",
+        _("The update's changes did not fit the files of the machine."),
+        _STORE,
+    ),
+    "0x800f0988": _not_read(
+        None,
+        "PSFX_E_INVALID_DELTA_COMBINATION",
+        _("The update's changes did not fit each other."),
+        _("Clean up the component store: DISM /Online /Cleanup-Image /StartComponentCleanup."),
+    ),
+    "0x80240009": _read(
+        LearnPage.WUA, "WU_E_OPERATIONINPROGRESS", _("Another installation was running on the machine.")
+    ),
+    "0x8024000b": _read(
+        LearnPage.WUA, "WU_E_CALL_CANCELLED", _("The operation was cancelled on the machine, by a person or a service.")
+    ),
+    "0x8024000e": _read(
+        LearnPage.COMMON, "WU_E_XML_INVALID", _("The description of the update is not valid."), _DOWNLOADS
+    ),
+    "0x80240016": _read(
+        LearnPage.WUA,
+        "WU_E_INSTALL_NOT_ALLOWED",
+        _("Another installation was running, or a restart was pending."),
+        _("Restart the machine if it waits for it."),
+    ),
+    "0x80240017": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_NOT_APPLICABLE",
+        _("The update does not apply to the machine."),
+        _("Assess the machine: what it lacks may have changed."),
+    ),
+    "0x8024001e": _read(LearnPage.WUA, "WU_E_SERVICE_STOP", _("The service or the machine was shutting down.")),
+    "0x8024001f": _read(
+        LearnPage.BY_COMPONENT, "WU_E_NO_CONNECTION", _("The machine had no network connection."), _NETWORK
+    ),
+    "0x80240020": _read(
+        LearnPage.COMMON, "WU_E_NO_INTERACTIVE_USER", _("The update wants somebody to be signed in on the machine.")
+    ),
+    "0x80240022": _read(
+        LearnPage.COMMON, "WU_E_ALL_UPDATES_FAILED", _("The operation failed for every update."), _SCAN
+    ),
+    "0x80240024": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_NO_UPDATE",
+        _("There was no update to work on."),
+        _("Assess the machine: what it lacks may have changed."),
+    ),
+    "0x80240025": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_USER_ACCESS_DISABLED",
+        _("A policy denies access to Windows Update."),
+        _("Check the Windows Update policies of the machine."),
+    ),
+    "0x8024002e": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_WU_DISABLED",
+        _("A policy forbids every update source but the managed one."),
+        _("Check the Windows Update policies of the machine."),
+    ),
+    "0x80240034": _read(
+        LearnPage.BY_COMPONENT, "WU_E_DOWNLOAD_FAILED", _("The update could not be downloaded."), _NETWORK
+    ),
+    "0x80240438": _not_read(
+        None, "WU_E_PT_ENDPOINT_UNREACHABLE", _("There is no route to the update source."), _NETWORK
+    ),
+    "0x80240fff": _read(
+        LearnPage.BY_COMPONENT, "WU_E_UNEXPECTED", _("It failed for a reason that has no code of its own."), _LOG
+    ),
+    "0x80242006": _read(
+        LearnPage.COMMON, "WU_E_UH_INVALIDMETADATA", _("The update's own data is not valid."), _DOWNLOADS
+    ),
+    "0x80242007": _read(
+        LearnPage.BY_COMPONENT, "WU_E_UH_INSTALLERHUNG", _("The update's installer took too long."), _SLOW
+    ),
+    "0x8024200b": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_UH_INSTALLERFAILURE",
+        _("The update's installer failed to install or uninstall it."),
+        _LOG,
+    ),
+    "0x8024200d": _read(
+        LearnPage.BY_COMPONENT, "WU_E_UH_NEEDANOTHERDOWNLOAD", _("The update must be downloaded anew."), _DOWNLOADS
+    ),
+    "0x80242014": _read(
+        LearnPage.COMMON,
+        "WU_E_UH_POSTREBOOTSTILLPENDING",
+        _("What follows the restart is still in progress."),
+        _RESTART,
+    ),
+    "0x80242016": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_UH_POSTREBOOTUNEXPECTEDSTATE",
+        _("After its restart the update was not in the state that was expected."),
+        _LOG,
+    ),
+    "0x80242017": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_UH_NEW_SERVICING_STACK_REQUIRED",
+        _("A newer servicing stack is needed first."),
+        _("Install the newest servicing stack update."),
+    ),
+    "0x80244007": _read(
+        LearnPage.COMMON,
+        "WU_E_PT_SOAPCLIENT_SOAPFAULT",
+        _("The update source answered with a fault: it could not renew the machine's cookie."),
+        _SOURCE,
+    ),
+    "0x80244010": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_EXCEEDED_MAX_SERVER_TRIPS",
+        _("The machine had to ask the update source too often."),
+        _("Assess the machine: each assessment goes on where the last one stopped."),
+    ),
+    "0x80244017": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_DENIED",
+        _("The update source wants a sign-in (HTTP 401)."),
+        _SOURCE,
+    ),
+    "0x80244018": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_FORBIDDEN",
+        _("The update source or its proxy refused the request (HTTP 403)."),
+        _PROXY,
+    ),
+    "0x80244019": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_NOT_FOUND",
+        _("The update source does not have the file (HTTP 404)."),
+        _SOURCE,
+    ),
+    "0x8024401b": _read(
+        LearnPage.COMMON,
+        "WU_E_PT_HTTP_STATUS_PROXY_AUTH_REQ",
+        _("The proxy wants a sign-in (HTTP 407)."),
+        _PROXY,
+    ),
+    "0x8024401c": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_REQUEST_TIMEOUT",
+        _("The update source did not answer in time."),
+        _NETWORK,
+    ),
+    "0x8024401f": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_SERVER_ERROR",
+        _("The update source had an error of its own (HTTP 500)."),
+        _SOURCE,
+    ),
+    "0x80244021": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_BAD_GATEWAY",
+        _("The proxy got no valid answer from the update source (HTTP 502)."),
+        _NETWORK,
+    ),
+    "0x80244022": _read(
+        LearnPage.COMMON,
+        "WU_E_PT_HTTP_STATUS_SERVICE_UNAVAIL",
+        _("The update source is not available for now."),
+        _SOURCE,
+    ),
+    "0x80244023": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_HTTP_STATUS_GATEWAY_TIMEOUT",
+        _("The proxy waited in vain for the update source (HTTP 504)."),
+        _NETWORK,
+    ),
+    "0x8024402c": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_PT_WINHTTP_NAME_NOT_RESOLVED",
+        _("The name of the update source or its proxy could not be resolved."),
+        _NETWORK,
+    ),
+    "0x80246007": _read(
+        LearnPage.BY_COMPONENT, "WU_E_DM_NOTDOWNLOADED", _("The update has not been downloaded."), _DOWNLOADS
+    ),
+    "0x80246008": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_DM_FAILTOCONNECTTOBITS",
+        _("The service that downloads in the background could not be reached."),
+        _TRANSFER,
+    ),
+    "0x80248007": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_DS_NODATA",
+        _("The update agent's own store lacks what was asked for."),
+        _DOWNLOADS,
+    ),
+    "0x80248014": _read(
+        LearnPage.BY_COMPONENT,
+        "WU_E_DS_UNKNOWNSERVICE",
+        _("The update source is not registered on the machine."),
+        _("Check which update source the policies of the machine name."),
+    ),
+    "0x8024a10a": _read(
+        LearnPage.COMMON, "USO_E_SERVICE_SHUTTING_DOWN", _("The Windows Update service was shutting down."), _SERVICE
+    ),
 }
 _HRESULT = re.compile(r"0x[0-9a-f]{8}")
 

@@ -1,8 +1,8 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/ and /calendar/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /calendar/ and /history/"""
 
 from django.urls import path
 
-from updates.views import bulk, calendar, connection, decision, operation, rollout, settings, vm
+from updates.views import bulk, calendar, connection, decision, history, operation, rollout, settings, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -47,4 +47,9 @@ urlpatterns = [
     # /calendar/
     path("calendar/", calendar.calendar, name="calendar"),
     path("calendar/sample/", calendar.sample, name="calendar-sample"),
+    # /history/
+    path("history/", history.history, name="history"),
+    path("history/runs/", history.history_runs, name="history-runs"),
+    path("history/export/", history.history_export, name="history-export"),
+    path("history/codes/", history.history_codes, name="history-codes"),
 ]

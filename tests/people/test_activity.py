@@ -300,6 +300,10 @@ ACTS: dict[str, tuple[Tag, Callable[[Client, dict[str, Any]], Any]]] = {
         lambda c, w: c.post(reverse("updates:remove", args=[_vm(w).pk]), {"name": _vm(w).name}),
     ),
     "export the list": (Tag.INVENTORY_EXPORT, lambda c, w: b"".join(c.get(reverse("vms:vm-export")).streaming_content)),
+    "export the history": (
+        Tag.HISTORY_EXPORT,
+        lambda c, w: b"".join(c.get(reverse("updates:history-export")).streaming_content),
+    ),
     "pause a rollout": (
         Tag.ROLLOUT_PAUSE,
         lambda c, w: c.post(reverse("updates:rollout-move", args=[rollout(w["chief"]).pk]), {"go": "pause"}),
