@@ -18,7 +18,7 @@ from django.urls import reverse
 
 from patching.terms import OperationState
 from tests.factories import ConnectionFactory, OperationFactory, UserFactory, VirtualMachineFactory
-from tests.updates.test_fleet import NOW, make_fleet, readers
+from tests.updates.fleets import NOW, make_fleet, readers
 from updates.models import Operation, Rollout, RolloutMember, RolloutState
 from updates.selectors.overview import TileName
 from updates.services.fleet import take_snapshot
