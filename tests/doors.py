@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from patching.terms import Classification, InstallationPlan
-from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Rollout, RolloutMember
+from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Patch, Rollout, RolloutMember
 from updates.plans import plan_to_json
 from vms.import_models import ImportJob
 from vms.models import VirtualMachine
@@ -135,6 +135,10 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:connection-misfortune"): IMPORT | {"chief": 422, "staff": 422},
     ("get", "updates:calendar"): SIGNED_IN,
     ("get", "updates:calendar-sample"): SIGNED_IN,
+    # everybody sees the updates of their own machines, and the catalogue (tests/updates/test_pending.py)
+    ("get", "updates:pending"): SIGNED_IN,
+    ("get", "updates:pending-export"): SIGNED_IN,
+    ("get", "updates:kb"): SIGNED_IN,
     ("get", "updates:decisions"): SIGNED_IN,
     # everybody sees the operations of the machines that he may see (tests/updates/test_history.py)
     ("get", "updates:history"): SIGNED_IN,
@@ -227,6 +231,8 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:connection-create",
         "updates:calendar",
         "updates:calendar-sample",
+        "updates:pending",
+        "updates:pending-export",
         "updates:decisions",
         "updates:history",
         "updates:history-runs",
@@ -245,6 +251,10 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name, args=[vm.connection_id])
     if name.startswith("vms:import-"):
         return reverse(name, args=[ImportJob.objects.get_or_create(file_name="x", connection=vm.connection)[0].pk])
+    if name == "updates:kb":
+        return reverse(
+            name, args=[Patch.objects.get_or_create(kb_number="5087424", classification="Security")[0].kb_number]
+        )
     if name == "updates:settings-change":
         return f"{reverse(name)}?vm={vm.pk}"
     if name.startswith("updates:") or name in {"vms:vm-settings", "vms:vm-edit"}:

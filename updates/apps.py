@@ -15,6 +15,7 @@ class UpdatesConfig(AppConfig):
         from updates.badges import register_badges
         from updates.selectors.fleet import vms_lacking
         from updates.selectors.fleet_trouble import vms_in_trouble
+        from updates.selectors.pending_machines import vms_failed_on, vms_having, vms_holding
         from updates.services.replacement import forget_replaced_machines
         from vms.filters import tell_filter
         from vms.services.replacement import follow_replacements
@@ -23,3 +24,6 @@ class UpdatesConfig(AppConfig):
         register_badges()
         tell_filter("lacks", vms_lacking)
         tell_filter("trouble", vms_in_trouble)
+        tell_filter("has", vms_having)
+        tell_filter("failed", vms_failed_on)
+        tell_filter("held", vms_holding)

@@ -980,6 +980,8 @@ class KbHold(models.Model):
     class Meta:
         verbose_name = _("held KB")
         verbose_name_plural = _("held KBs")
+        # on which machines a KB is held back
+        indexes = [models.Index(fields=["kb_number", "vm"], name="updates_kbhold_kb")]
         constraints = [models.UniqueConstraint(fields=["vm", "kb_number"], name="updates_kbhold_unique")]
         triggers = [
             kept(

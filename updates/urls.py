@@ -1,8 +1,8 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /calendar/ and /history/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /updates/, /calendar/, /history/"""
 
-from django.urls import path
+from django.urls import path, re_path
 
-from updates.views import bulk, calendar, connection, decision, history, operation, rollout, settings, vm
+from updates.views import bulk, calendar, connection, decision, history, operation, pending, rollout, settings, vm
 
 app_name = "updates"
 urlpatterns = [
@@ -44,6 +44,10 @@ urlpatterns = [
     path("connections/<int:pk>/misfortune/", connection.connection_misfortune, name="connection-misfortune"),
     # /decisions/
     path("decisions/", decision.decisions, name="decisions"),
+    # /updates/
+    path("updates/", pending.pending, name="pending"),
+    path("updates/export/", pending.pending_export, name="pending-export"),
+    re_path(r"^updates/kb/(?P<kb_number>[0-9]{4,10})/$", pending.kb, name="kb"),
     # /calendar/
     path("calendar/", calendar.calendar, name="calendar"),
     path("calendar/sample/", calendar.sample, name="calendar-sample"),

@@ -80,6 +80,7 @@ def _printable(text: str) -> str:
 # A class of updates, or a KB; what went wrong within a week, with the KB (or none) and the code of the reason.
 _LACKS = rf"^({'|'.join(Classification)}|(KB)?\d{{4,10}})$"
 _TROUBLE = r"^(failed(:(\d{4,10})?:.+)?|contradicted)$"
+_KB = r"^(KB)?[0-9]{4,10}$"
 
 
 class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter ships no types
@@ -141,6 +142,15 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     )
     trouble = django_filters.CharFilter(
         label=_("Trouble"), method="as_told", max_length=100, validators=[RegexValidator(_TROUBLE)]
+    )
+    has = django_filters.CharFilter(
+        label=_("Has KB"), method="as_told", max_length=12, validators=[RegexValidator(_KB)]
+    )
+    failed = django_filters.CharFilter(
+        label=_("Failed on KB within 7 days"), method="as_told", max_length=12, validators=[RegexValidator(_KB)]
+    )
+    held = django_filters.CharFilter(
+        label=_("Holds back KB"), method="as_told", max_length=12, validators=[RegexValidator(_KB)]
     )
 
     class Meta:

@@ -57,6 +57,8 @@ def addresses(page: Page) -> dict[str, str]:
     operation = page.locator("tbody th a").last.get_attribute("href") or ""
     page.goto("/virtual-machines/?q=web-013")
     other = page.locator("tbody th a").first.get_attribute("href") or ""
+    page.goto("/updates/")
+    kb = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/connections/")
     connection = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/bulk/?kind=assessment&q=sql&all=1")
@@ -119,6 +121,9 @@ def addresses(page: Page) -> dict[str, str]:
         "calendar": "/calendar/?line=ws2025&year=2025",
         "calendar-now": "/calendar/",
         "calendar-sample": "/calendar/sample/",
+        "pending": "/updates/",
+        "pending-none": "/updates/?classification=Tools",
+        "kb": kb,
         "decisions": "/decisions/",
         "fleet-history": "/history/?kind=all",
         "fleet-history-runs": "/history/runs/",

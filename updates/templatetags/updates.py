@@ -7,7 +7,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django import template
+from django.urls import reverse
 from django.utils.dates import WEEKDAYS as DAYS_OF_WEEK
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import ngettext
 
 from connectors.probe import ProbeFailure
@@ -54,6 +57,14 @@ register = template.Library()
 def fleet_news(context: Mapping[str, Any]) -> dict[str, Any]:
     """How old the catalogue is and which KBs wait for a decision, for the head of a page of the fleet."""
     return {"news": load_news(context["request"].user)}
+
+
+@register.simple_tag
+def kb_page(number: str) -> SafeString | str:
+    """A KB article as people write it, with a link to our page of it: who lacks it, has it, failed on it."""
+    if not number:
+        return "–"
+    return format_html('<a class="kb nowrap" href="{}">KB{}</a>', reverse("updates:kb", args=[number]), number)
 
 
 @register.filter
