@@ -103,7 +103,12 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     (`vms.selection`). Machines that are gone are left out unless they are asked for. Connections and subscriptions are those that the reader may see.
     """
 
-    q = django_filters.CharFilter(label=_("Search by name"), method="keep_for_search", max_length=200)
+    q = django_filters.CharFilter(
+        label=_("Search by name"),
+        method="keep_for_search",
+        max_length=200,
+        widget=forms.TextInput(attrs={"placeholder": _("Name, KB, or words as track:off")}),
+    )
     update_status = django_filters.ChoiceFilter(
         label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All"), widget=QuickSelect
     )
