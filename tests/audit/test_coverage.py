@@ -68,6 +68,8 @@ NOT_KEPT = {
     "vms_roleevent": "a history itself",
     "vms_settingsevent": "a history itself",
     "vms_virtualmachine": "has histories of its own (FactsEvent, SettingsEvent); what people do to it is an act",
+    "vms_fleetcount": "counters",
+    "updates_fleetsnapshot": "counters of a day",
     "vms_wordcount": "counters",
 }
 # Commands that change nothing that is kept, or record it by themselves.
