@@ -213,7 +213,8 @@ _DICE = "((hashint8extended(i, %(seed)s + {salt}) %% 1000003 + 1000003) %% {side
 _COPIED = [
     str(field.column)
     for field in VirtualMachine._meta.concrete_fields
-    if field.column
+    if not field.generated
+    and field.column
     not in {
         *("id", "arm_id", "name", "resource_group_id", "location", "time_zone", "zones", "tags", "availability_set"),
         *("computer_name", "created_at", "vm_id"),

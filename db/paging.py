@@ -53,7 +53,13 @@ class Order:
     def of(cls, model: type[Model], name: str, *columns: str) -> Self:
         """The order of this model's rows. Raises `ValueError` for columns by which pages cannot be told apart."""
         fields = [_field(model, column.lstrip("-")) for column in columns]
-        unfit = [field.name for field in fields if field.null or field.get_internal_type() not in _KINDS]
+        # What the database works out says of itself that it may be empty, whatever it is.
+        may_be_empty = [field.null and not field.generated for field in fields]
+        unfit = [
+            field.name
+            for field, is_empty in zip(fields, may_be_empty, strict=True)
+            if is_empty or field.get_internal_type() not in _KINDS
+        ]
         if unfit:
             raise ValueError(f"rows of {model.__name__} cannot be paged by {', '.join(unfit)}")
         if not fields or not fields[-1].primary_key:

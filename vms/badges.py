@@ -8,9 +8,21 @@ from enum import Enum
 from connectors.registry import Grade
 from patching.terms import HotpatchStatus, HotpatchTrack, UpdateStatus
 from ui.badges import UNKNOWN, Badge, register
-from vms.choices import PowerState
+from vms.choices import Need, PowerState
 
 BADGES: dict[str, Mapping[Enum, Badge]] = {
+    "need": {
+        Need.NOTHING: Badge("success", "circle-check"),
+        Need.UNSUPPORTED: Badge("neutral", "ban"),
+        Need.OTHERS: Badge("neutral", "circle-arrow-down"),
+        Need.UPDATES: Badge("neutral", "circle-arrow-down"),
+        Need.ASSESSMENT: UNKNOWN,
+        Need.INSTALLATION: Badge("warning", "circle-arrow-down"),
+        Need.BASELINE: Badge("warning", "calendar-clock"),
+        Need.REBOOT: Badge("warning", "rotate-cw"),
+        Need.OVERDUE_BASELINE: Badge("danger", "calendar-clock"),
+        Need.TRACK: Badge("danger", "triangle-alert"),
+    },
     "update_status": {
         UpdateStatus.NO_UPDATES_AVAILABLE: Badge("success", "circle-check"),
         UpdateStatus.UPDATES_AVAILABLE: Badge("warning", "circle-arrow-down"),

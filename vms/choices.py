@@ -1,7 +1,7 @@
 """Labels of the values that a person can choose or read; the values themselves are `patching.terms`."""
 
-from enum import StrEnum
-from typing import Any
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
 
 from django.utils.translation import gettext_lazy as _
 
@@ -59,14 +59,38 @@ class Scope(StrEnum):
 class Condition(StrEnum):
     """What the list can be narrowed to that is more than one word of a machine."""
 
+    NEEDS_ATTENTION = "needs_attention"
+    NEVER_ASSESSED = "never_assessed"
     ON_TRACK = "on_track"
     LACKS_CRITICAL = "lacks_critical"
+
+
+class Need(IntEnum):
+    """What a machine needs most, as far as its stored words say; the more urgent, the greater.
+
+    From `ATTENTION` on a person has to act, or to look why nobody knows.
+    """
+
+    NOTHING = 0
+    UNSUPPORTED = 5
+    OTHERS = 10  # updates of other classes
+    UPDATES = 20  # Critical or Security updates, and somebody installs them
+    ASSESSMENT = 30  # nobody knows what it lacks
+    INSTALLATION = 40  # Critical or Security updates, and nobody installs them by themselves
+    BASELINE = 50  # its baseline is due
+    REBOOT = 60
+    OVERDUE_BASELINE = 70
+    TRACK = 80  # it is off the hotpatch track
+
+
+ATTENTION = Need.ASSESSMENT
 
 
 class SelectionProblem(StrEnum):
     """Why a selection of machines means nothing (docs/rules.md, selection of machines)."""
 
     UNKNOWN_NAME = "unknown_name"
+    UNKNOWN_WORD = "unknown_word"
     UNKNOWN_VALUE = "unknown_value"
     TOO_LONG = "too_long"
     UNREADABLE = "unreadable"
@@ -161,6 +185,8 @@ HOTPATCH_TRACKS = [
 # Whether the connection of a machine still lists it.
 GONE_STATES = [("no", _("Not shown")), ("yes", _("Only these"))]
 CONDITIONS = [
+    (Condition.NEEDS_ATTENTION.value, _("Needs attention")),
+    (Condition.NEVER_ASSESSED.value, _("Never assessed")),
     (Condition.ON_TRACK.value, _("On the hotpatch track")),
     (Condition.LACKS_CRITICAL.value, _("Lacks Critical or Security updates")),
 ]
@@ -198,6 +224,40 @@ MISFORTUNES = [
     (Misfortune.BASELINE_REQUIRED.value, _("Hotpatches fail and ask for the baseline first")),
     (Misfortune.SETTINGS_CHANGED.value, _("Somebody changes its reboot setting on the machine, again and again")),
 ]
+
+
+class Column(NamedTuple):
+    """A column of the list: its name, its head, and the order that its head leads to, if there is one."""
+
+    name: str
+    label: Any
+    order: str = ""
+    descends_first: bool = False
+    css: str = ""
+
+
+# All but the name of the machine, which always comes first.
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("need", _("What it needs"), "need"),
+        Column("critical", _("Critical and Security"), "critical", descends_first=True, css="number"),
+        Column("other", _("Other"), css="number"),
+        Column("update_status", _("Update status"), "update_status"),
+        Column("hotpatch_status", _("Hotpatch status")),
+        Column("track", _("Hotpatch track"), "track"),
+        Column("assessed_at", _("Last assessed")),
+        Column("image_sku", _("Image")),
+        Column("product_line", _("Product line")),
+        Column("tags", _("Tags")),
+        Column("power_state", _("Power state")),
+        Column("resource_group", _("Resource group")),
+        Column("patcher", _("Patched by")),
+        Column("location", _("Location")),
+        Column("connection", _("Connection")),
+    )
+}
+DEFAULT_COLUMNS = ("need", "critical", "track", "assessed_at")
 
 
 class ImportSource(StrEnum):

@@ -7,16 +7,20 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import django_filters
 from django import forms
 from django.core.validators import ProhibitNullCharactersValidator, RegexValidator
+from django.db.models import Q
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from db.bounded import count_up_to
 from patching.terms import ON_TRACK_WORDS, Classification
 from ui.widgets import QuickSelect
 from vms.choices import (
+    ATTENTION,
     CONDITIONS,
     GONE_STATES,
     HOTPATCH_STATUSES,
@@ -30,9 +34,10 @@ from vms.choices import (
     Role,
     SelectionProblem,
 )
+from vms.filter_text import WORDS, ReadText, read_text, says_filters, write_text
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
-from vms.selectors import MAX_COUNT, FilterOptions, filter_options, search_by_name
+from vms.selectors import DEFAULT_ORDER, MAX_COUNT, ORDERS, FilterOptions, filter_options, search_by_name
 from vms.tags import HasTag
 from vms.texts import SELECTION_PROBLEMS, Text
 
@@ -73,6 +78,15 @@ class Problem:
         return str(SELECTION_PROBLEMS[self.kind] % {"name": name, "value": shown, "label": label, "count": self.count})
 
 
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A filter that narrows the list, in words, and the query of the list without it."""
+
+    label: str
+    value: str
+    without: str
+
+
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
@@ -90,7 +104,12 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     (`vms.selection`). Machines that are gone are left out unless they are asked for. Connections and subscriptions are those that the reader may see.
     """
 
-    q = django_filters.CharFilter(label=_("Search by name"), method="keep_for_search", max_length=200)
+    q = django_filters.CharFilter(
+        label=_("Search by name"),
+        method="keep_for_search",
+        max_length=200,
+        widget=forms.TextInput(attrs={"placeholder": _("Name, KB, or words as track:off")}),
+    )
     update_status = django_filters.ChoiceFilter(
         label=_("Update status"), choices=UPDATE_STATUSES, empty_label=_("All"), widget=QuickSelect
     )
@@ -158,7 +177,8 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         fields: list[str] = []
 
     def __init__(self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions) -> None:
-        super().__init__(data, queryset)
+        self.text = read_text(q, options) if says_filters(q := _typed(data)) else None
+        super().__init__(data if self.text is None else _with_filters(data, self.text), queryset)
         self.options = options
         self.form.fields["connection"].choices = options.connections
         self.form.fields["subscription"].choices = options.subscriptions
@@ -190,7 +210,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     def problems(self, others: Collection[str] = LIST_PARAMETERS) -> tuple[Problem, ...]:
         """What the address says and this filter set does not do. `others`: names that are somebody else's."""
         errors = self.form.errors if self.form.is_bound else {}
-        found = []
+        found = [Problem(each.kind, each.name, each.value) for each in self.text.unread] if self.text else []
         for name in self.data:
             values = values_of(self.data, name)
             if name not in self.filters:
@@ -217,8 +237,23 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         found = []
         for name, value in self.narrowing.items():
             choices = dict(getattr(self.form.fields[name], "choices", ()))
-            found.append((str(self.base_filters[name].label), str(choices.get(value, value))))
+            shown = f"KB{value}" if name == "lacks" and value.isdigit() else str(choices.get(value, value))
+            found.append((str(self.base_filters[name].label), shown))
         return found
+
+    @property
+    def as_text(self) -> str:
+        """What narrows the list, as a text to type into its search: it means the same filters."""
+        return write_text(self.narrowing, self.options)
+
+    def chips(self, sort: str = "") -> list[Chip]:
+        """What narrows the list, each with the address of the list without it. `sort`: an order that stays."""
+        narrowing = self.narrowing
+        kept = {"sort": sort} if sort else {}
+        return [
+            Chip(label, value, urlencode({n: v for n, v in narrowing.items() if n != name} | kept))
+            for name, (label, value) in zip(narrowing, self.told, strict=True)
+        ]
 
     @property
     def is_active(self) -> bool:
@@ -234,15 +269,22 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     def filter_queryset(self, queryset: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
         """The VMs that every filter leaves; of those that are gone none, or no others."""
+        if self.is_unread:
+            return queryset.none()
         found: VirtualMachineQuerySet = super().filter_queryset(queryset)
         return found.filter(gone_at__isnull=not self.shows_gone)
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the search holds a word that means nothing: no machine is meant then."""
+        return self.text is not None and bool(self.text.unread)
 
     def count_gone(self) -> int:
         """How many machines that are gone match everything else, up to one more than a list counts; 0 where they are shown.
 
         One query of an index that has no others. Raises `db.bounded.ListTooSlowError`.
         """
-        if self.shows_gone:
+        if self.shows_gone or self.is_unread:
             return 0
         found: VirtualMachineQuerySet = super().filter_queryset(self.queryset.order_by())
         return count_up_to(search_by_name(found.filter(gone_at__isnull=False), self.words), MAX_COUNT + 1)
@@ -277,9 +319,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     def in_condition(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs that several words put together."""
-        if value == Condition.ON_TRACK:
-            return queryset.filter(hotpatch_track__in=sorted(ON_TRACK_WORDS))
-        return queryset.filter(critical_and_security_count__gt=0)
+        return queryset.filter(_IN_CONDITION[Condition(value)])
 
     def as_told(self, queryset: VirtualMachineQuerySet, name: str, value: str) -> VirtualMachineQuerySet:
         """VMs of which a floor above says that they have it."""
@@ -288,6 +328,34 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     def in_location(self, queryset: VirtualMachineQuerySet, _name: str, value: str) -> VirtualMachineQuerySet:
         """VMs in this region; "Japan East" and "japaneast" are the same place."""
         return queryset.filter(location=region_name(value))
+
+
+_IN_CONDITION = {
+    Condition.NEEDS_ATTENTION: Q(need__gte=ATTENTION),
+    Condition.NEVER_ASSESSED: Q(patch_set=0),
+    Condition.ON_TRACK: Q(hotpatch_track__in=sorted(ON_TRACK_WORDS)),
+    Condition.LACKS_CRITICAL: Q(critical_and_security_count__gt=0),
+}
+
+
+def _typed(data: Any) -> str:
+    """What was typed into the search, once."""
+    values = values_of(data or {}, "q")
+    return values[0] if len(set(values)) == 1 else ""
+
+
+def _with_filters(data: Any, text: ReadText) -> QueryDict:
+    """What was asked for, with the filters that were typed in place of their text."""
+    found = QueryDict(mutable=True)
+    for name in data:
+        found.setlist(name, values_of(data, name))
+    for name, value in text.filters.items():
+        found.appendlist(name, value)
+    if text.search:
+        found["q"] = text.search
+    elif text.filters or text.unread:
+        del found["q"]
+    return found
 
 
 @cache
@@ -325,4 +393,17 @@ def _kind_of(value: str, errors: Any, *, is_search: bool) -> SelectionProblem | 
     return SelectionProblem.NO_WORD if is_search and not holds_a_word(value) else None
 
 
+def order_of(filters: VmFilter, asked: str) -> str:
+    """The order of the list. Who asks for none gets what needs attention first; of machines that were narrowed down, the names.
+
+    So each is read from one index, however large the fleet.
+    """
+    if asked in ORDERS:
+        return asked
+    is_narrowed = set(filters.narrowing.items()) - {("condition", Condition.NEEDS_ATTENTION.value)}
+    return "name" if is_narrowed else DEFAULT_ORDER
+
+
+# The words of the search, told beside it.
+FILTER_WORDS = " ".join(f"{word}:" for word in WORDS)
 FILTER_NAMES: tuple[str, ...] = tuple(VmFilter.base_filters)

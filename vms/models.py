@@ -13,7 +13,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVector
 from django.core.validators import MinValueValidator
 from django.db import connection, models
-from django.db.models import Func, Q, Value
+from django.db.models import Case, Func, Q, Value, When
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
 
@@ -61,6 +61,7 @@ from vms.choices import (
     SCALE_SET_ORCHESTRATIONS,
     SCOPES,
     UPDATE_STATUSES,
+    Need,
     PowerState,
     Role,
     Scope,
@@ -490,6 +491,40 @@ COUNTING = (
 )
 
 
+# What a machine needs, the most urgent first.
+_NEEDS = (
+    (Q(hotpatch_track=HotpatchTrack.OFF_TRACK_SINCE_KB.value), Need.TRACK),
+    (Q(hotpatch_track=HotpatchTrack.BASELINE_OVERDUE.value), Need.OVERDUE_BASELINE),
+    (
+        Q(is_reboot_pending=True)
+        | Q(update_status=UpdateStatus.REBOOT_REQUIRED.value)
+        | Q(hotpatch_track=HotpatchTrack.WAITS_FOR_REBOOT.value),
+        Need.REBOOT,
+    ),
+    (Q(hotpatch_track=HotpatchTrack.BASELINE_DUE.value), Need.BASELINE),
+)
+
+
+def need_of(lacks_critical: Q, lacks_others: Q) -> Case:
+    """What rows with the words of a machine need, as an expression: one rule for machines and for their counters.
+
+    `lacks_critical`, `lacks_others`: how the rows say that updates are missing.
+    """
+    cases = [
+        *_NEEDS,
+        (lacks_critical & Q(patcher=Patcher.NOBODY.value), Need.INSTALLATION),
+        (Q(update_status=UpdateStatus.NO_UPDATES_DATA.value), Need.ASSESSMENT),
+        (lacks_critical, Need.UPDATES),
+        (lacks_others, Need.OTHERS),
+        (Q(update_status=UpdateStatus.UNSUPPORTED.value), Need.UNSUPPORTED),
+    ]
+    return Case(
+        *(When(condition, then=Value(int(need))) for condition, need in cases),
+        default=Value(int(Need.NOTHING)),
+        output_field=models.PositiveSmallIntegerField(),
+    )
+
+
 class VirtualMachine(models.Model):
     """A VM with the facts that ARM holds, and the values of its patch status that lists filter or sort by.
 
@@ -620,6 +655,13 @@ class VirtualMachine(models.Model):
     patch_set = models.BigIntegerField(default=0, db_default=0, editable=False)
     # What the words rest on was changed: the floor above judges this VM again within a minute. Set by a trigger.
     are_words_due = models.BooleanField(default=False, db_default=False)
+    # What it needs most (`Need`), worked out by the database from the words above.
+    need = models.GeneratedField(
+        expression=need_of(Q(critical_and_security_count__gt=0), Q(other_count__gt=0)),
+        output_field=models.PositiveSmallIntegerField(),
+        db_persist=True,
+        verbose_name=_("what it needs"),
+    )
     # Whether an enabled maintenance configuration means this VM: told by the floor above, which knows them.
     is_scheduled = models.BooleanField(_("has a schedule"), default=False)
     # The default is the answer for the default patch mode.
@@ -652,6 +694,9 @@ class VirtualMachine(models.Model):
             models.Index(fields=["location", "name", "id"], name="vms_vm_location_name"),
             models.Index(fields=["power_state", "name", "id"], name="vms_vm_power_name"),
             models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
+            models.Index(fields=["-need", "-critical_and_security_count", "name", "id"], name="vms_vm_need_name"),
+            # the machines that nobody has assessed yet
+            models.Index(fields=["name", "id"], condition=Q(patch_set=0), name="vms_vm_never_assessed"),
             # the machines whose settings are not as wanted, which are few
             models.Index(
                 fields=["name", "id"],
@@ -981,6 +1026,54 @@ class RoleAssignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user or self.group}: {self.get_role_display()}"
+
+
+class SavedView(models.Model):
+    """A list of machines by a name: the filters and the order of its address. A shared one is everybody's to open.
+
+    The address is read anew whenever somebody opens it; what it says means nothing more than the same address typed by hand.
+    """
+
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", verbose_name=_("owner")
+    )
+    name = models.CharField(_("name"), max_length=60)
+    address = models.CharField(_("address"), max_length=8_000, blank=True)
+    is_shared = models.BooleanField(_("shared with everybody"), default=False)
+
+    class Meta:
+        verbose_name = _("saved view")
+        verbose_name_plural = _("saved views")
+        constraints = [
+            models.UniqueConstraint("owner", Lower("name"), name="vms_savedview_unique_name"),
+        ]
+        indexes = [models.Index(fields=["id"], condition=Q(is_shared=True), name="vms_savedview_shared")]
+        triggers = [
+            kept(
+                source="vms.savedview",
+                create=Tag.VIEW_CREATE,
+                change=Tag.VIEW_CHANGE,
+                remove=Tag.VIEW_REMOVE,
+                name="it->>'name'",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ListColumns(models.Model):
+    """Which columns of the list a person wants to see, in which order; who has none sees the usual ones."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    columns = models.JSONField(_("columns"), default=list)
+
+    class Meta:
+        verbose_name = _("columns of the list")
+        verbose_name_plural = _("columns of the list")
+
+    def __str__(self) -> str:
+        return str(self.user)
 
 
 _RoleEvent: Any = pghistory.create_event_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.utils.functional import Promise
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext_lazy
 
 from connectors.configuration import Wrong
 from connectors.protocol import Capability
@@ -12,7 +13,7 @@ from connectors.registry import Trouble, TroubleCode
 from connectors.secrets import variable_of
 from patching.probes import ProbeProblem
 from patching.settings_rules import SettingsProblem
-from vms.choices import SelectionProblem
+from vms.choices import Need, SelectionProblem
 
 Text = str | Promise
 
@@ -51,6 +52,9 @@ SELECTION_PROBLEMS: dict[SelectionProblem, Text] = {
     SelectionProblem.UNKNOWN_NAME: _(
         "“%(name)s” is nothing that machines can be chosen by. Choose a filter in the list instead."
     ),
+    SelectionProblem.UNKNOWN_WORD: _(
+        "“%(name)s:%(value)s” is no filter: there is no word “%(name)s”. The words are listed under “Add filter”."
+    ),
     SelectionProblem.UNKNOWN_VALUE: _(
         "%(label)s: “%(value)s” does not exist, or you may not see it. Choose it again in the list."
     ),
@@ -79,6 +83,27 @@ SELECTION_PROBLEMS: dict[SelectionProblem, Text] = {
     ),
     SelectionProblem.MEMBERS_CHANGED: _(
         "%(count)s machines match, as many as were shown, but other ones. Look at them again, then confirm."
+    ),
+}
+# What a machine needs, in one sentence.
+NEEDS: dict[int, Text] = {
+    Need.NOTHING: _("Nothing is missing"),
+    Need.UNSUPPORTED: _("Not supported"),
+    Need.ASSESSMENT: _("No updates data: assess it"),
+    Need.BASELINE: _("Baseline due"),
+    Need.REBOOT: _("Waits for its reboot"),
+    Need.OVERDUE_BASELINE: _("Baseline overdue"),
+    Need.TRACK: _("Off the hotpatch track"),
+}
+NEEDS_COUNTED: dict[int, Text] = {
+    Need.OTHERS: ngettext_lazy("%(count)s other update", "%(count)s other updates", "count"),
+    Need.UPDATES: ngettext_lazy(
+        "%(count)s Critical or Security update", "%(count)s Critical or Security updates", "count"
+    ),
+    Need.INSTALLATION: ngettext_lazy(
+        "%(count)s Critical or Security update, installed by nobody",
+        "%(count)s Critical or Security updates, installed by nobody",
+        "count",
     ),
 }
 SETTING_LABELS: dict[str, Text] = {

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from vms import views, views_imports
+from vms import views, views_imports, views_lists
 
 app_name = "vms"
 urlpatterns = [
@@ -12,6 +12,10 @@ urlpatterns = [
     path("import/<uuid:pk>/cancel/", views_imports.import_cancel, name="import-cancel"),
     path("import/<uuid:pk>/answers/", views_imports.import_answers, name="import-answers"),
     path("import/connections/<int:pk>/", views_imports.inventory_sync, name="inventory-sync"),
+    path("columns/", views_lists.list_columns, name="list-columns"),
+    path("views/save/", views_lists.view_save, name="view-save"),
+    path("views/<int:pk>/", views_lists.view_open, name="view"),
+    path("views/<int:pk>/remove/", views_lists.view_remove, name="view-remove"),
     path("export/", views.vm_export, name="vm-export"),
     path("images/", views.image_catalog, name="images"),
     path("create/", views.vm_create, name="vm-create"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -19,14 +20,16 @@ from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
-from vms.filters import VmFilter
+from vms.filters import FILTER_WORDS, VmFilter, order_of
 from vms.forms.record import CreateForm, EditForm
+from vms.list_tabs import query_of, tabs_of
 from vms.models import Grants, ImageCatalogEntry, VirtualMachine
 from vms.selectors import (
-    DEFAULT_ORDER,
     ORDERS,
+    assessed_at,
     csv_lines,
     eligibility_of,
+    list_head,
     may_create_vms,
     vm_page,
 )
@@ -46,13 +49,16 @@ from vms.services.records import (
 def vm_list(request: PortalRequest) -> HttpResponse:
     """Every VM the reader may see: searched, filtered, sorted, a page at a time; all of it in the address."""
     filters = VmFilter.of(request.user, request.GET)
-    order = request.GET.get("sort", DEFAULT_ORDER)
-    order = order if order in ORDERS else DEFAULT_ORDER
+    head = list_head(request.user, Grants.last_read(request.user))
+    sort = request.GET.get("sort", "") if request.GET.get("sort", "") in ORDERS else ""
+    order, query = order_of(filters, sort), query_of(filters, sort)
+    extras, place = [column.name for column in head.columns], request.GET.get("cursor", "")
     page, gone = None, 0
     with suppress(ListTooSlowError):
-        page = vm_page(filters.qs, words=filters.words, order=order, cursor=request.GET.get("cursor", ""))
+        page = vm_page(filters.qs, words=filters.words, order=order, cursor=place, extras=extras)
         gone = filters.count_gone()
-    context = {"filters": filters, "page": page, "order": order, "gone": gone}
+    shown = {"filters": filters, "page": page, "order": order, "sort": sort, "gone": gone, "head": head}
+    context = shown | {"tabs": tabs_of(head, query), "query": urlencode(query), "words": FILTER_WORDS}
     return render_page(request, "vms/list.html", context, partials={"vm-table"})
 
 
@@ -60,7 +66,8 @@ def vm_list(request: PortalRequest) -> HttpResponse:
 def vm_export(request: PortalRequest) -> StreamingHttpResponse:
     """Every VM that the list would show, as CSV; rows are sent as they are read."""
     filters = VmFilter.of(request.user, request.GET)
-    lines = csv_lines(filters.found, notes=[problem.words for problem in filters.ignored])
+    notes = [problem.words for problem in filters.ignored]
+    lines = csv_lines(filters.found, notes=notes, assessed=assessed_at())
     with acting(door=Door.PAGE, person=request.user):
         note_export(filters=request.GET.dict(), machines=filters.found.count(), by=request.user)
     name = f"virtual-machines-{timezone.localdate().isoformat()}.csv"

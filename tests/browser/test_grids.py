@@ -57,7 +57,7 @@ def test_the_track_is_in_sight_on_a_tablet(new_context: OpenContext, width: int,
     right = page.evaluate(
         """() => Math.max(...[...document.querySelectorAll("main tbody tr")].map((row) => {
             const range = document.createRange();
-            range.selectNodeContents(row.children[6]);
+            range.selectNodeContents(row.children[4]);
             return range.getBoundingClientRect().right;
         }))"""
     )
@@ -104,7 +104,7 @@ def test_rows_are_in_sight_at_200_percent(new_context: OpenContext) -> None:
     row = page.locator("main tbody tr").first.bounding_box()
     assert row is not None
     assert row["y"] + row["height"] <= 450
-    page.get_by_text("Filters", exact=True).click()
+    page.get_by_text("Add filter", exact=True).click()
     expect(page.get_by_label("Hotpatch track")).to_be_visible()
 
 

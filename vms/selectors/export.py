@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import DateTimeField, Subquery, Value
 
 from ui.spreadsheet import BYTE_ORDER_MARK, harmless
+from vms.choices import Need
 from vms.models import VirtualMachineQuerySet
 
 EXPORTED = (
@@ -30,12 +36,20 @@ EXPORTED = (
     "hotpatch_track",
     "patcher",
     "arm_id",
+    "product_line",
+    "need",
+    "tags",
+    "assessed_at",
 )
 EXPORT_BLOCK = 2_000
 
 
-def csv_lines(vms: VirtualMachineQuerySet, *, notes: Sequence[str] = ()) -> Iterator[str]:
+def csv_lines(
+    vms: VirtualMachineQuerySet, *, notes: Sequence[str] = (), assessed: Subquery[Any] | None = None
+) -> Iterator[str]:
     """These VMs as CSV with a head, in blocks of lines: memory does not grow with the fleet.
+
+    `assessed`: an expression over a VM that says when it was assessed last.
 
     Field names and codes are the same in every language, for scripts. For spreadsheets it begins with a byte order mark,
     and a text that one would take for a formula gets an apostrophe.
@@ -45,10 +59,21 @@ def csv_lines(vms: VirtualMachineQuerySet, *, notes: Sequence[str] = ()) -> Iter
     writer = csv.writer(buffer)
     writer.writerows([f"# {note}"] for note in notes)
     writer.writerow(name.replace("__name", "").replace("resource_group__", "") for name in EXPORTED)
-    for number, row in enumerate(vms.order_by("name", "pk").values_list(*EXPORTED).iterator(EXPORT_BLOCK), start=1):
-        writer.writerow(harmless(value) for value in row)
+    rows = (
+        vms.order_by("name", "pk")
+        .annotate(assessed_at=assessed or Value(None, output_field=DateTimeField()))
+        .values_list(*EXPORTED)
+    )
+    for number, row in enumerate(rows.iterator(EXPORT_BLOCK), start=1):
+        *cells, need, tags, assessed_at = row
+        told = (Need(need).name.lower(), json.dumps(tags, ensure_ascii=False, sort_keys=True), _moment(assessed_at))
+        writer.writerow(harmless(value) for value in (*cells, *told))
         if number % EXPORT_BLOCK == 0:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
+
+
+def _moment(at: datetime | None) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds") if at else ""

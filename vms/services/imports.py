@@ -333,7 +333,8 @@ def _apply(
 _WRITTEN = [
     str(field.column)
     for field in VirtualMachine._meta.concrete_fields
-    if field.name
+    if not field.generated
+    and field.name
     not in {
         "id",
         "connection",

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django import template
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from connectors.protocol import Capability
 from connectors.registry import is_everything_simulated
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings, UpdateStatus
+from ui.badges import badge_of
 from ui.templatetags.portal import badge, badge_cell, icon
-from vms.choices import ASSESSMENT_MODES, PATCH_MODES, REBOOT_SETTINGS
+from vms.choices import ASSESSMENT_MODES, ATTENTION, PATCH_MODES, REBOOT_SETTINGS, Column, Need
 from vms.import_pages import sync_of
 from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
-from vms.selectors import ListedVm
+from vms.selectors import ListedVm, VmPage
 from vms.services.settings import Refusal
-from vms.texts import CAPABILITIES, REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
+from vms.texts import CAPABILITIES, NEEDS, NEEDS_COUNTED, REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
 
 register = template.Library()
 _WORDS = {
@@ -70,21 +77,42 @@ def setting_lines(before: PatchSettings, after: PatchSettings, names: tuple[str,
     ]
 
 
-# A row of the list. As nodes of a template fifty of them took half of the page's time. It is as short as HTML allows: end
-# tags that may be left out are, the columns get their look by their place (.grid--vms), and only what does not explain
-# itself in the narrow layout has a label.
-_ROW = (
-    '<tr>%s<th scope="row"><a href="%s">%s</a>%s%s<td data-label="%s">%s<td data-label="%s">%s%s%s'
-    "<td>%s<td>%s<td>%s<td>%s<td>%s"
-)
+# The rows of the list. As nodes of a template fifty of them took half of the page's time. They are as short as HTML allows:
+# end tags that may be left out are, and only what does not explain itself in the narrow layout has a label. `keep` stays
+# there.
 _TICK = '<td><input type="checkbox" name="vm" value="%s" aria-label="%s">'
+Cell = Callable[[ListedVm], str]
 
 
 @register.simple_tag
-def vm_rows(vms: Sequence[ListedVm], may_tick: bool) -> SafeString:
+def vm_rows(vms: Sequence[ListedVm], columns: Sequence[Column], may_tick: bool) -> SafeString:
     """The rows of the list, with a box to tick where the reader may act."""
-    labels = [_(label) for label in ("Critical and Security", "Other", "Hotpatch status")]
-    return mark_safe("".join([_html_of(vm, labels, may_tick=may_tick) for vm in vms]))  # noqa: S308 (each value is escaped)
+    names = {column.name for column in columns}
+    cells = [_cell_of(column, is_need_shown="need" in names) for column in columns]
+    address = reverse("updates:blade", args=(0,)).rpartition("0")
+    rows = []
+    for vm in vms:
+        name = escape(vm.name)
+        tick = _TICK % (vm.id, name) if may_tick else ""
+        group = "" if "resource_group" in names else f"<small>{escape(vm.resource_group)}</small>"
+        differs = _unlike_wanted() if vm.desired_settings else ""
+        link = f'<a href="{address[0]}{vm.id}{address[2]}">{name}</a>'
+        rows.append(f'<tr>{tick}<th scope="row">{link}{group}{differs}{"".join([cell(vm) for cell in cells])}')
+    return mark_safe("".join(rows))  # noqa: S308 (each value is escaped)
+
+
+@register.simple_tag
+def list_count(page: VmPage) -> str:
+    """How many machines the list holds, as far as they are counted."""
+    if not page.is_count_exact:
+        return _("1,000+ virtual machines")
+    return ngettext("%(count)s virtual machine", "%(count)s virtual machines", page.count) % {"count": page.count}
+
+
+@register.filter
+def grouped(count: int) -> str:
+    """A number with its thousands apart."""
+    return f"{count:,}"
 
 
 def _unlike_wanted() -> SafeString:
@@ -92,27 +120,109 @@ def _unlike_wanted() -> SafeString:
     return format_html('<span class="reason">{}{}</span>', icon("sliders-horizontal"), _("Settings not as wanted"))
 
 
-def _html_of(vm: ListedVm, labels: Sequence[str], *, may_tick: bool) -> str:
-    critical_label, other_label, hotpatch_label = labels
-    name, is_unknown = escape(vm.name), vm.update_status == UpdateStatus.NO_UPDATES_DATA
-    return _ROW % (
-        _TICK % (vm.id, name) if may_tick else "",
-        reverse("updates:blade", args=(vm.id,)),
-        name,
-        _unlike_wanted() if vm.desired_settings else "",
-        badge_cell("update_status", vm.update_status, vm.update_status_label),
-        escape(critical_label),
-        vm.critical_and_security_count or ("–" if is_unknown else 0),
-        escape(other_label),
-        vm.other_count or ("–" if is_unknown else 0),
-        badge_cell("hotpatch_status", vm.hotpatch_status, vm.hotpatch_status_label, hotpatch_label),
-        badge_cell("hotpatch_track", vm.hotpatch_track, vm.hotpatch_track_label),
-        escape(vm.power_state_label),
-        escape(vm.resource_group),
-        escape(vm.patcher_label),
-        escape(vm.location),
-        escape(vm.connection),
+def _cell_of(column: Column, *, is_need_shown: bool) -> Cell:
+    """What makes a cell of this column, without its end tag, for the language that is active."""
+    if column.name in _NUMBERS:
+        return partial(_number, read=_NUMBERS[column.name], label=escape(column.label))
+    if column.name == "assessed_at":
+        return partial(_assessed, now=timezone.now())
+    if column.name == "track" and is_need_shown:
+        return _quiet_track
+    return _CELLS.get(column.name) or partial(_text, read=_TEXTS[column.name])
+
+
+_NUMBERS: dict[str, Callable[[ListedVm], int]] = {
+    "critical": attrgetter("critical_and_security_count"),
+    "other": attrgetter("other_count"),
+}
+_TEXTS: dict[str, Callable[[ListedVm], str | None]] = {
+    "image_sku": attrgetter("image_sku"),
+    "product_line": attrgetter("product_line_label"),
+    "power_state": attrgetter("power_state_label"),
+    "resource_group": attrgetter("resource_group"),
+    "patcher": attrgetter("patcher_label"),
+    "location": attrgetter("location"),
+    "connection": attrgetter("connection"),
+}
+
+
+def _text(vm: ListedVm, read: Callable[[ListedVm], str | None]) -> str:
+    return f"<td>{escape(read(vm) or '–')}"
+
+
+def _number(vm: ListedVm, read: Callable[[ListedVm], int], label: str) -> str:
+    is_unknown = vm.update_status == UpdateStatus.NO_UPDATES_DATA
+    return f'<td class="number keep" data-label="{label}">{read(vm) or ("–" if is_unknown else 0)}'
+
+
+def _need(vm: ListedVm) -> str:
+    if vm.need < ATTENTION:
+        return f'<td class="keep">{escape(_need_words(vm))}'
+    look = badge_of("need", str(vm.need))
+    return f'<td class="keep {look.tone}">{icon(look.icon)}{escape(_need_words(vm))}'
+
+
+def _need_words(vm: ListedVm) -> str:
+    """What the machine needs most, in one sentence."""
+    if vm.need in NEEDS_COUNTED:
+        count = vm.other_count if vm.need == Need.OTHERS else vm.critical_and_security_count
+        return str(NEEDS_COUNTED[Need(vm.need)] % {"count": count})
+    return str(NEEDS.get(vm.need, ""))
+
+
+def _track(vm: ListedVm) -> str:
+    return badge_cell("hotpatch_track", vm.hotpatch_track, vm.hotpatch_track_label)
+
+
+def _quiet_track(vm: ListedVm) -> str:
+    return f'<td class="keep">{escape(vm.hotpatch_track_label)}'
+
+
+def _update_status(vm: ListedVm) -> str:
+    if vm.update_status == UpdateStatus.UPDATES_AVAILABLE and vm.need < ATTENTION:
+        return f"<td>{escape(vm.update_status_label)}"
+    return badge_cell("update_status", vm.update_status, vm.update_status_label)
+
+
+def _hotpatch_status(vm: ListedVm) -> str:
+    return f"<td>{escape(vm.hotpatch_status_label)}"
+
+
+def _tags(vm: ListedVm) -> str:
+    tags = json.loads(vm.tags) if vm.tags else {}
+    return (
+        f"<td>{escape(', '.join(f'{name}={value}' if value else name for name, value in sorted(tags.items())) or '–')}"
     )
+
+
+_CELLS: dict[str, Cell] = {
+    "need": _need,
+    "track": _track,
+    "update_status": _update_status,
+    "hotpatch_status": _hotpatch_status,
+    "tags": _tags,
+}
+_A_WEEK = timedelta(days=7)
+
+
+def _assessed(vm: ListedVm, now: datetime) -> str:
+    """How long ago the machine was assessed, or on which day; the exact time on hover."""
+    at = vm.assessed_at
+    if at is None:
+        return f"<td>{escape(_('never'))}"
+    age = max(now - at, timedelta())
+    local = timezone.localtime(at)
+    words = local.strftime("%Y-%m-%d") if age >= _A_WEEK else _ago(age)
+    return f'<td><time title="{local:%Y-%m-%d %H:%M}">{escape(words)}</time>'
+
+
+def _ago(age: timedelta) -> str:
+    minutes = int(age.total_seconds()) // 60
+    if minutes < 60:
+        return _("%(count)s min ago") % {"count": minutes}
+    if minutes < 48 * 60:
+        return _("%(count)s h ago") % {"count": minutes // 60}
+    return _("%(count)s days ago") % {"count": minutes // (24 * 60)}
 
 
 @register.filter
