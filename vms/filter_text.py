@@ -80,6 +80,7 @@ WORDS = {
 }
 # These are written by their names, and by their ids where a name is not the only one.
 NAMED = ("connection", "subscription")
+OF_ONE_KB = ("kb", "has", "failed", "held")
 _KB = re.compile(r"(?:kb)?(\d{4,10})", re.ASCII | re.IGNORECASE)
 # A KB by itself is no name of a machine.
 _KB_ALONE = re.compile(r"kb\d{6,8}", re.ASCII | re.IGNORECASE)
@@ -181,7 +182,7 @@ def _meant(word: str, name: str, value: str, options: FilterOptions) -> str | No
         return None
     if name in NAMED:
         return _id_of(value, getattr(options, f"{name}s"))
-    if word == "kb":
+    if word in OF_ONE_KB:
         number = _KB.fullmatch(value)
         return number[1] if number else None
     if name == "lacks":
