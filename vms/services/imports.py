@@ -342,6 +342,7 @@ _WRITTEN = [
         "critical_and_security_count",
         "other_count",
         "is_reboot_pending",
+        "patch_set",
         "is_scheduled",
         "are_words_due",
     }
@@ -367,7 +368,7 @@ def _save_changes(vms: Sequence[VirtualMachine]) -> None:
 _ADDED = {
     str(field.column): "text" if isinstance(field, CharField) else str(field.cast_db_type(database))
     for field in VirtualMachine._meta.concrete_fields
-    if not field.primary_key
+    if not field.primary_key and not field.generated
 }
 _VALUES_ADDED = attrgetter(*_ADDED)
 
