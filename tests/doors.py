@@ -255,7 +255,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
     if name.startswith("updates:connection"):
         return reverse(name, args=[vm.connection_id])
     if name in {"vms:view", "vms:view-remove"}:
-        chief = User.objects.get(username="chief")
+        chief = User.objects.filter(username="chief").first() or User.objects.create(username="chief")
         return reverse(name, args=[SavedView.objects.get_or_create(owner=chief, name="v", is_shared=True)[0].pk])
     if name == "vms:inventory-sync":
         return reverse(name, args=[vm.connection_id])

@@ -19,9 +19,11 @@ from patching.forecast import Hindrance, Outlook
 from patching.orchestrator import Patcher
 from patching.terms import HotpatchTrack
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.updates.rollouts import PLAN
 from ui.train import Certainty, Kind, Train
 from updates.models import MaintenanceConfiguration, Release
 from updates.pictures import sample_train, train_of
+from updates.plans import plan_to_json
 from updates.selectors import calendar as selectors
 from updates.selectors.calendar import Calendar, load_calendar
 from updates.services.catalogue import import_catalogue
@@ -177,7 +179,7 @@ def configuration(name: str, *vms: VirtualMachine, **fields: object) -> Maintena
         "starts_at": time(22, 0),
         "time_zone": "Tokyo Standard Time",
         "recur_every": "Month Second Tuesday Offset4",
-        "plan": {},
+        "plan": plan_to_json(PLAN),
     } | fields
     row = MaintenanceConfiguration.objects.create(**given)
     row.vms.set(vms)

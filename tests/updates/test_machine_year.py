@@ -17,11 +17,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from patching.orchestrator import Patcher
-from patching.terms import HotpatchTrack
+from patching.terms import HotpatchTrack, OperationKind
 from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.updates.rollouts import PLAN
 from ui.charts import Shape
 from updates.models import InstalledPatch, MaintenanceConfiguration, Operation, Patch, VmUpdateState
+from updates.payloads import encode
 from updates.pictures import strip_of
+from updates.plans import plan_to_json
 from updates.selectors.blade import load_picture
 from updates.selectors.machine_year import Coming, MachineYear
 from updates.services.catalogue import import_catalogue
@@ -84,7 +87,7 @@ def scheduled(vm: VirtualMachine) -> MaintenanceConfiguration:
         starts_at=time(22, 0),
         time_zone="Tokyo Standard Time",
         recur_every="Month Second Tuesday Offset4",
-        plan={},
+        plan=plan_to_json(PLAN),
     )
     row.vms.add(vm)
     return row
@@ -199,7 +202,7 @@ def test_failures_and_restarts_are_marks_that_lead_to_their_runs(chief: User, re
             created_at=at,
             finished_at=at,
             reboot_status=reboot,
-            plan={},
+            payload=encode(OperationKind.INSTALLATION, PLAN),
         )
     strip = strip_of(year_of(chief, vm))
     shapes = [mark.shape for lane in strip.lanes[1:3] for mark in lane.marks]
@@ -231,7 +234,7 @@ def test_the_overview_costs_no_query_more_for_its_year(
             state="succeeded",
             created_at=NOW,
             finished_at=NOW,
-            plan={},
+            payload=encode(OperationKind.INSTALLATION, PLAN),
         )
     assert cost() == before <= 8
 

@@ -19,7 +19,9 @@ from django.urls import reverse
 from patching.terms import OperationState
 from tests.factories import ConnectionFactory, OperationFactory, UserFactory, VirtualMachineFactory
 from tests.updates.fleets import NOW, make_fleet, readers
+from tests.updates.rollouts import PLAN
 from updates.models import Operation, Rollout, RolloutMember, RolloutState
+from updates.plans import plan_to_json
 from updates.selectors.overview import TileName
 from updates.services.fleet import take_snapshot
 from vms.filters import VmFilter
@@ -117,7 +119,7 @@ def roll_out(user: User) -> Rollout:
     rollout = Rollout.objects.create(
         name="Finance, November",
         source="installation",
-        plan={},
+        plan=plan_to_json(PLAN),
         status=RolloutState.PAUSED,
         created_at=NOW,
         created_by=user,
