@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = {**OF_MACHINES, **OF_UPDATES}
 TONES = {"success", "warning", "danger", "info", "neutral"}
 # What a template or a tag asks for: the kind, and the value where it stands there.
-ASKED = re.compile(r"""(?:{% badge |\bbadge(?:_cell)?\()"(\w+)",? (?:"(\w+)")?""")
+ASKED = re.compile(r"""(?:{% badge |\bbadge(?:_cell|_of)?\()"(\w+)",? (?:"(\w+)")?""")
 
 
 class Weather(StrEnum):
@@ -27,7 +27,7 @@ class Weather(StrEnum):
 @pytest.mark.parametrize("kind", sorted(OURS))
 def test_every_member_of_a_shown_enum_has_a_badge(kind: str) -> None:
     (enum,) = {type(member) for member in OURS[kind]}
-    assert registered()[kind] == {member.value: OURS[kind][member] for member in enum}
+    assert registered()[kind] == {str(member.value): OURS[kind][member] for member in enum}
     assert {badge.tone for badge in OURS[kind].values()} <= TONES
 
 
