@@ -60,8 +60,8 @@ gettext:
 # The rules are covered to every branch by their own tests; watching takes more than half of the time of all the others.
 test: $(VENV)/.dev browser ## run every test, the browser's last and alone
 	@$(BIN)/python manage.py compile_translations
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/patching --cov=patching --cov-branch --cov-fail-under=100 --cov-report=
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not browser" --ignore=tests/patching
+	@$(BIN)/python -m pytest -q -n 2 tests/patching --cov=patching --cov-branch --cov-fail-under=100 --cov-report=
+	@$(BIN)/python -m pytest -q -n 2 -m "not browser" --ignore=tests/patching
 	@$(BIN)/python -m pytest -q -m browser
 
 check: lint types test ## all that CI runs

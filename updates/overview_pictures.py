@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as _lazy
+from django.utils.translation import gettext_lazy
 
 from patching.releases import second_tuesday
 from ui.charts import Bar, Column, ColumnChart, Segment, Series, Tone, day_words
@@ -37,10 +37,10 @@ def pictures_of(page: Overview) -> Pictures:
 
 
 _TILES = {
-    TileName.UPDATES: (_lazy("Updates available"), Tone.PLANNED),
-    TileName.ON_TRACK: (_lazy("On the hotpatch track"), Tone.DONE),
-    TileName.REBOOT: (_lazy("Reboot required"), Tone.ATTENTION),
-    TileName.NO_DATA: (_lazy("Not assessed for 7 days"), Tone.QUIET),
+    TileName.UPDATES: (gettext_lazy("Updates available"), Tone.PLANNED),
+    TileName.ON_TRACK: (gettext_lazy("On the hotpatch track"), Tone.DONE),
+    TileName.REBOOT: (gettext_lazy("Reboot required"), Tone.ATTENTION),
+    TileName.NO_DATA: (gettext_lazy("Not assessed for 7 days"), Tone.QUIET),
 }
 
 

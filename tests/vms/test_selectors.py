@@ -228,7 +228,14 @@ def test_the_index_of_the_groups_holds_all_that_the_list_is_filtered_by() -> Non
     """Else how many of some groups' machines match is counted in their rows, all over the table."""
     (index,) = (index for index in VirtualMachine._meta.indexes if index.name == "vms_vm_group_name")
     by_group = {"resource_group", "subscription"}
-    by_own_index = {"settings", "lacks", "trouble", "has", "failed", "held"}  # what they look for, few machines or sets have
+    by_own_index = {
+        "settings",
+        "lacks",
+        "trouble",
+        "has",
+        "failed",
+        "held",
+    }  # what they look for, few machines or sets have
     by_words = {"condition", "tag"}  # several words that are there, or the counts; tags have no index
     narrowed = {*VmFilter.base_filters} - {"q", "gone"} - by_group - by_own_index - by_words
     assert narrowed | {"gone_at"} <= {*index.include}
