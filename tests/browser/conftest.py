@@ -156,7 +156,7 @@ def signed_in(stack: Stack, browser: Browser) -> dict[str, object]:
     page.fill("input[name=login]", stack.username)
     page.fill("input[name=password]", stack.password)
     page.click("main .button--primary")
-    page.wait_for_url("**/virtual-machines/**")
+    page.wait_for_url(lambda url: "/accounts/" not in url)
     state = context.storage_state()
     context.close()
     return dict(state)
