@@ -76,7 +76,8 @@ class ImportPage:
         if self.phase is ImportPhase.READING and not self.is_sync:
             parts = {"read": filesizeformat(job.read_bytes), "size": filesizeformat(job.size)}
             rows = _("%(count)s rows") % {"count": f"{job.row_count:,}"}
-            return f"{_('%(read)s of %(size)s') % parts} · {rows}"
+            read = _("%(read)s of %(size)s") % parts
+            return f"{read} · {rows}"
         if self.phase is ImportPhase.READING:
             return _("%(count)s rows") % {"count": f"{job.row_count:,}"}
         if self.phase is ImportPhase.RECEIVING:

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.browser
 # What stays as it is in Japanese: names, ids, KB titles, technical words of Windows and Azure.
 KEPT = re.compile(
     r"""
-    Windows\sUpdate | Microsoft | PowerShell | ConvertTo-Json\s-Depth | Resource\sGraph | Asia/Tokyo | \sto\s(?=\d{4}-) | \bweb$
+    (?:DISM|sfc|netsh)\s[ -~]+ | [A-Z]:\\\S+ | CBS\.log | WinHTTP | HTTP | TLS | WSUS | BITS | wuauserv | Cookie | SoftwareDistribution
+    | Background\sIntelligent\sTransfer\sService | Process\sMonitor | Windows\sModules\sInstaller | TrustedInstaller | track:off
+    | Windows\sUpdate | Microsoft | PowerShell | ConvertTo-Json\s-Depth | Resource\sGraph | Asia/Tokyo | \sto\s(?=\d{4}-) | \bweb$
     | KB\d+ | \d{4}-\d\d(-\d\d)? | [0-9a-f]{8}(-[0-9a-f-]+)? | Hotpatch\sPortal | English | admin | UTC | SKU | OS | VM | KB | ID
     | WindowsServer | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
     | SConfig | Server\sCore | Feature\sPack | Service\sPack | az\svm\slist\s-o\sjson | nextLink | MB | Resource\sManager | manage\.py.* | GB

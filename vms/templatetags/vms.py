@@ -209,7 +209,8 @@ def _assessed(vm: ListedVm, now: datetime) -> str:
     """How long ago the machine was assessed, or on which day; the exact time on hover."""
     at = vm.assessed_at
     if at is None:
-        return f"<td>{escape(_('never'))}"
+        never = _("never")  # xgettext does not look into f-strings
+        return f"<td>{escape(never)}"
     age = max(now - at, timedelta())
     local = timezone.localtime(at)
     words = local.strftime("%Y-%m-%d") if age >= _A_WEEK else _ago(age)
