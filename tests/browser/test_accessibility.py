@@ -39,7 +39,14 @@ QUOTED = "tbody .title, code, .mono, details, [lang=en], input, select[name=conn
 # What has an address and is no page of somebody who is signed in.
 NO_PAGES = {
     *("healthz", "readyz", "metrics"),  # a word, or numbers
-    *("vms:vm-export", "vms:import-answers", "activity-export"),  # files
+    *(
+        "vms:vm-export",
+        "vms:import-answers",
+        "activity-export",
+        "updates:pending-export",
+        "updates:history-export",
+    ),  # files
+    "vms:view",  # leads to the list
     "updates:ended",  # a part: the toasts
     "account_login",  # looked at signed out
     "account_set_password",  # for accounts without a password
