@@ -53,7 +53,7 @@ class Order:
     def of(cls, model: type[Model], name: str, *columns: str) -> Self:
         """The order of this model's rows. Raises `ValueError` for columns by which pages cannot be told apart."""
         fields = [_field(model, column.lstrip("-")) for column in columns]
-        # What the database works out says of itself that it may be empty, whatever it is.
+        # Django marks every generated column as nullable.
         may_be_empty = [field.null and not field.generated for field in fields]
         unfit = [
             field.name

@@ -1,4 +1,4 @@
-"""Every address of the portal and its admin site: what it answers to whom, and how the address of each is made."""
+"""Every address of the portal and its admin site: the answer for each kind of person, and how the address is made."""
 
 from __future__ import annotations
 

@@ -489,7 +489,7 @@ LANE_HEIGHT = 28
 
 @dataclass(frozen=True)
 class Strip:
-    """Lanes of spans and marks over one stretch of time. What lies outside of it is not drawn, and is in no table.
+    """Lanes of spans and marks over one stretch of time. Spans and marks outside of that time are neither drawn nor in the table.
 
     Raises ValueError if it ends before it starts.
     """

@@ -349,7 +349,7 @@ class VmUpdateState(models.Model):
     # Whether the machine says that hotpatches work on it (Azure: not ActionRequired).
     is_ready_for_hotpatches = models.BooleanField(default=True, db_default=True)
     last_assessed_at = models.DateTimeField(_("last assessed"), null=True, db_index=True)
-    # Who made that assessment: an operation of this portal, or somebody else from whom it was taken over.
+    # Who made that assessment: an operation of this portal, or another system.
     assessment_source = models.CharField(
         max_length=20, default=AssessmentSource.PORTAL.value, db_default=AssessmentSource.PORTAL.value
     )

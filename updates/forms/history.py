@@ -1,4 +1,4 @@
-"""What the history of the fleet is narrowed down by; all of it is in the address."""
+"""Filters of the fleet's history; each is a parameter of the address."""
 
 from __future__ import annotations
 

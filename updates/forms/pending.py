@@ -1,4 +1,4 @@
-"""What the rows of pending updates can be narrowed by, and their order; all of it is part of the address."""
+"""Filters and order of pending updates; each is a parameter of the address."""
 
 from __future__ import annotations
 

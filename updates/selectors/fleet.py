@@ -86,7 +86,7 @@ class Place:
 
     @property
     def is_of_groups(self) -> bool:
-        """Whether all of it is counted by counters, and kept day by day."""
+        """Whether the counters cover this place, so that snapshots of its days exist."""
         return self.others is None
 
 

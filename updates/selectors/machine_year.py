@@ -1,4 +1,4 @@
-"""Twelve months of one machine: where it stood, what was done to it, what comes. No query: all of it is in its picture."""
+"""Twelve months of one machine: where it stood, what was done to it, what comes. It needs no query beyond the machine's picture."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _made(model: type[M], document: Mapping[str, Any]) -> M:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """A configuration that can be read: what it installs, when its window opens, and whom it means beside its own machines."""
+    """A configuration that can be read: what it installs, when its window opens, and which machines its scope adds."""
 
     pk: int
     plan: InstallationPlan

@@ -42,7 +42,7 @@ WHERE %(everything)s OR id = ANY(%(subscriptions)s::bigint[]) OR id IN (
 
 
 def filter_options(grants: Grants) -> FilterOptions:
-    """Connections and subscriptions to offer to whom these were granted, in one query; nothing of what may not be seen."""
+    """The connections and subscriptions that this person may choose from, in one query."""
     if not grants.rows:
         return FilterOptions((), ())
     places: dict[str, str | bool] = {
