@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 KEPT = re.compile(
     r"""
     (?:DISM|sfc|netsh)\s[ -~]+ | [A-Z]:\\\S+ | CBS\.log | WinHTTP | HTTP | TLS | WSUS | BITS | wuauserv | Cookie | SoftwareDistribution
-    | Background\sIntelligent\sTransfer\sService | Process\sMonitor | Windows\sModules\sInstaller | TrustedInstaller | track:off
+    | Background\sIntelligent\sTransfer\sService | Process\sMonitor | Windows\sModules\sInstaller | TrustedInstaller | track:off | truck(:off)?
     | Windows\sUpdate | Microsoft | PowerShell | ConvertTo-Json\s-Depth | Resource\sGraph | Asia/Tokyo | \sto\s(?=\d{4}-) | \bweb$
     | KB\d+ | \d{4}-\d\d(-\d\d)? | [0-9a-f]{8}(-[0-9a-f-]+)? | Hotpatch\sPortal | English | admin | UTC | SKU | OS | VM | KB | ID
     | WindowsServer | Azure(\sStack\sHCI)? | Windows(\sServer)?(\s20\d\d)? | Datacenter:?(\sAzure\sEdition)? | Get-HotFix | HotFixID | InstalledOn
