@@ -20,7 +20,12 @@ def hotfixes(stack: Stack, name: str) -> set[str]:
 def test_a_hotpatch_is_rolled_back_and_held(page: Page, stack: Stack) -> None:
     name = "run-hotpatched"
     open_updates(page, name)
-    expect(page.locator("dl.strip")).to_contain_text("20348.5074", timeout=RUN_MS)
+    updates = page.url.partition("?")[0]
+    page.goto(f"{updates}?tab=history")
+    expect(page.locator("tbody tr").last).to_contain_text("Succeeded", timeout=RUN_MS)
+    page.goto(updates.removesuffix("updates/"))
+    expect(page.locator("dl.essentials").first).to_contain_text("20348.5074")
+    page.goto(updates)
     assert "KB5087424" in hotfixes(stack, name)
     page.get_by_role("link", name="Roll back").click()
     expect(page.locator("ol.runs li")).to_have_text(
