@@ -547,6 +547,18 @@ def test_a_full_wave_is_passed_over() -> None:
     assert lane.waves == ((1, 4, 5), (2, 6, 7), (3, 8, 9), (10, 11, 12))
 
 
+def test_a_wave_is_taken_where_both_groups_of_a_machine_have_room() -> None:
+    """2 and 4 wait for 1 and 3, and their set has room for one of them at a time."""
+    fleet = [
+        Machine(1, "nowhere", group="g"),
+        Machine(2, "nowhere", availability_set="x", group="g"),
+        Machine(3, "nowhere", group="k"),
+        Machine(4, "nowhere", availability_set="x", group="k"),
+    ]
+    (lane,) = plan_lanes(fleet, pairs=PAIRS)
+    assert lane.waves == ((1, 3), (2,), (4,))
+
+
 @pytest.mark.parametrize("is_availability_first", [True, False])
 def test_rings_go_one_after_the_other(is_availability_first: bool) -> None:
     rings = [
