@@ -82,8 +82,10 @@ def test_who_lacks_an_update(hand: Hand) -> None:
 def test_what_failed_this_week_and_one_of_its_runs(hand: Hand) -> None:
     hand.begin()
     hand.follow(hand.page.get_by_role("navigation").get_by_role("link", name="History"))
-    reasons = hand.page.get_by_role("region").filter(has_text="Failures by reason").or_(
-        hand.page.locator("section", has=hand.page.get_by_role("heading", name="Failures by reason"))
+    reasons = (
+        hand.page.get_by_role("region")
+        .filter(has_text="Failures by reason")
+        .or_(hand.page.locator("section", has=hand.page.get_by_role("heading", name="Failures by reason")))
     )
     group = reasons.locator("tbody tr", has_text="KB").first
     expect(group).to_contain_text("0x")
@@ -115,7 +117,7 @@ def test_a_view_shared_with_a_colleague(hand: Hand, stack: Stack, new_context: O
     name = f"Off track {id(hand)}"
     hand.begin("/virtual-machines/?q=track:off")
     hand.follow(hand.page.get_by_role("link", name="Save this view"))
-    hand.write(hand.page.get_by_label("Name", exact=True), name)
+    hand.write(hand.page.get_by_label("Name of the view"), name)
     hand.tick(hand.page.get_by_role("checkbox"))
     hand.follow(hand.page.get_by_role("button", name="Save", exact=True))
     expect(hand.page.locator("#vm-views")).to_contain_text(name)

@@ -136,7 +136,7 @@ def _day(text: str | None) -> date | None:
 
 def find_news(now: datetime) -> dict[str, Any]:
     """Everything there is to tell, as JSON. Patch sets are judged in memory; machines are counted through them."""
-    releases = [row.facts for row in Release.objects.order_by("pk")]
+    releases = Release.objects.order_by("pk").facts()
     days = {row.pk: row.catalogue_date for row in Connection.objects.order_by("pk")}
     known = {
         (line, day): timetable(releases, line, as_of(day, now)) for line in ProductLine for day in set(days.values())

@@ -47,7 +47,7 @@ def work_on(vm_ids: Collection[int], plan: InstallationPlan, *, now: datetime) -
     held: dict[int, tuple[str, ...]] = defaultdict(tuple)
     for vm_id, kb_number in KbHold.objects.filter(vm__any=ids).order_by("kb_number").values_list("vm_id", "kb_number"):
         held[vm_id] = (*held[vm_id], kb_number)
-    releases = [row.facts for row in Release.objects.order_by("pk")]
+    releases = Release.objects.order_by("pk").facts()
     known: dict[tuple[str, date | None], Timetable] = {}
     judged: dict[Any, RunWork] = {}
     found = {}
