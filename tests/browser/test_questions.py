@@ -99,9 +99,10 @@ def test_an_off_track_machine(hand: Hand) -> None:
     hand.begin()
     hand.follow(hand.page.locator(".overview-needs").get_by_role("link", name="off the hotpatch track"))
     row = hand.page.locator("#rows tr", has_text="hr-off-track")
-    expect(row).to_contain_text("Off track since KB5070881")
+    expect(row).to_contain_text("Off the hotpatch track")
     hand.follow(row.get_by_role("link", name="hr-off-track", exact=True))
     expect(hand.page.get_by_role("heading", level=1)).to_have_text("hr-off-track | Updates")
+    expect(hand.page.locator("#blade")).to_contain_text("Off track since KB5070881")
     assert hand.clicks == 2
 
 
@@ -125,8 +126,8 @@ def test_a_view_shared_with_a_colleague(hand: Hand, stack: Stack, new_context: O
     colleague = new_context(storage_state=None).new_page()
     stack.manage("shell", "-v", "0", "-c", COLLEAGUE)
     colleague.goto("/virtual-machines/")
-    colleague.fill("input[name=login]", "yamada")
-    colleague.fill("input[name=password]", "a-long-password-of-yamada")
+    colleague.fill("input[name=login]", "a-colleague")
+    colleague.fill("input[name=password]", "a-long-password-of-theirs")
     colleague.click("main .button--primary")
     colleague.locator("#vm-views").get_by_role("link", name=name).click()
     expect(colleague.locator(".listbar")).to_contain_text("Off track")
@@ -136,9 +137,7 @@ def test_a_view_shared_with_a_colleague(hand: Hand, stack: Stack, new_context: O
 COLLEAGUE = """
 from django.contrib.auth.models import User
 from vms.models import RoleAssignment
-user, is_new = User.objects.get_or_create(username="yamada")
-if is_new:
-    user.set_password("a-long-password-of-yamada")
-    user.save()
+if not User.objects.filter(username="a-colleague").exists():
+    user = User.objects.create_user("a-colleague", password="a-long-password-of-theirs")
     RoleAssignment.objects.create(user=user, role="reader", scope="everything")
 """
