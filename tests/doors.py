@@ -158,6 +158,10 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:history-runs"): SIGNED_IN,
     ("get", "updates:history-export"): SIGNED_IN,
     ("get", "updates:history-codes"): SIGNED_IN,
+    # everybody gets a report on the machines that he may see (tests/updates/test_report.py)
+    ("get", "updates:report"): SIGNED_IN,
+    ("get", "updates:report-machines"): SIGNED_IN,
+    ("get", "updates:report-export"): SIGNED_IN,
     # a decision holds for every machine: Patch operators of everything, with an answer (tests/updates/test_decisions.py)
     ("post", "updates:decisions"): empty(IMPORT),
     ("post", "set-preferences"): dict.fromkeys(WHO, 302),
@@ -251,6 +255,9 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:history-runs",
         "updates:history-export",
         "updates:history-codes",
+        "updates:report",
+        "updates:report-machines",
+        "updates:report-export",
         "updates:ended",
         "updates:bulk-create",
         "updates:rollouts",
