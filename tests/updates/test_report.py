@@ -100,10 +100,10 @@ def counted(user: User, address: str) -> int:
         assert not filters.problems(), address
         return int(filters.found.count())
     if parts.path == HISTORY:
-        form = HistoryForm(asked, options=filter_options(Grants.of(user)))
-        assert form.is_valid(), form.errors
-        search = Search(user, Grants.of(user), form.asked, NOW)
-        return sum(part.count() for part in search.branches(form.asked))
+        history = HistoryForm(asked, options=filter_options(Grants.of(user)))
+        assert history.is_valid(), history.errors
+        search = Search(user, Grants.of(user), history.asked, NOW)
+        return sum(part.count() for part in search.branches(history.asked))
     assert parts.path == MACHINES, address
     form = ReportMachinesForm(asked)
     assert form.is_valid(), form.errors

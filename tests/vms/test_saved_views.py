@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.test import Client
 from django.urls import reverse
 
@@ -11,7 +12,7 @@ from audit.models import AuditEvent
 from tests.factories import VirtualMachineFactory
 from tests.forms import text_of
 from vms.models import ResourceGroup, SavedView
-from vms.services.views import PermissionDenied, change_view, remove_view, replace_filters
+from vms.services.views import change_view, remove_view, replace_filters
 
 pytestmark = pytest.mark.django_db
 

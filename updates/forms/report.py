@@ -29,7 +29,7 @@ class _WithDays(forms.Form):
 
     def clean_days(self) -> int:
         """The days; where none were said, the usual ones."""
-        return self.cleaned_data["days"] or DEFAULT.days
+        return int(self.cleaned_data["days"] or DEFAULT.days)
 
 
 class ReportForm(_WithDays):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Case, Count, F, OuterRef, Q, QuerySet, When
@@ -89,7 +89,7 @@ def running_requests(user: User, grants: Grants) -> tuple[Running, ...]:
     return tuple(_request(row) for row in found[:MOST_SHOWN])
 
 
-def _requests_of_open() -> QuerySet[BulkOutcome, object]:
+def _requests_of_open() -> QuerySet[BulkOutcome, Any]:
     """The requests that open operations answer, so many of them as are asked."""
     # In flight are at most as many as the connections' caps let be; of what waits in the queue a part stands for the others.
     in_flight = Operation.objects.in_flight().filter(is_bulk=True).order_by().values("pk")[:MOST_ASKED]

@@ -530,9 +530,10 @@ def _looked_for(machines: VirtualMachineQuerySet) -> dict[str, int] | None:
     if not statements:
         return {}
     try:
-        return dict(fetch_bounded(" UNION ALL ".join(statements), parameters))
+        found = fetch_bounded(" UNION ALL ".join(statements), parameters)
     except ListTooSlowError:
         return None
+    return {str(what): int(count) for what, count in found}
 
 
 def _held(scope: FleetScope, looked_for: Mapping[str, int] | None) -> tuple[Figure, ...] | None:
