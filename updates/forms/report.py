@@ -35,14 +35,7 @@ class _WithDays(forms.Form):
 class ReportForm(_WithDays):
     """Days and period of a report. What cannot be read is refused: a report that says something else is no evidence."""
 
-    period = forms.TypedChoiceField(
-        label=_("Failures of"),
-        choices=PERIODS,
-        coerce=int,
-        empty_value=DEFAULT.period,
-        required=False,
-        widget=QuickSelect,
-    )
+    period = forms.ChoiceField(label=_("Failures of"), choices=PERIODS, required=False, widget=QuickSelect)
 
     def __init__(self, query: Mapping[str, str]) -> None:
         super().__init__({"days": str(DEFAULT.days), "period": str(DEFAULT.period)} | dict(query))
@@ -50,7 +43,8 @@ class ReportForm(_WithDays):
     @property
     def asked(self) -> ReportAsked:
         """What a valid form asks for."""
-        return ReportAsked(days=self.cleaned_data["days"], period=self.cleaned_data["period"])
+        said = self.cleaned_data
+        return ReportAsked(days=said["days"], period=int(said["period"] or DEFAULT.period))
 
 
 class ReportMachinesForm(_WithDays):
