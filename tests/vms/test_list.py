@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.models import AuditEvent
-from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.factories import ConnectionFactory, ResourceGroupFactory, VirtualMachineFactory
 from tests.forms import text_of
 from vms.choices import ATTENTION, COLUMNS, SelectionProblem
 from vms.filter_text import VALUES, WORDS, read_text, write_text
@@ -209,6 +210,45 @@ def test_every_order_is_an_index(order: str) -> None:
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Sort" not in plan, plan
     assert "vms_vm_" in plan
+
+
+# --- suggestions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_text_is_offered_what_contains_it_of_what_the_reader_sees(
+    client: Client, chief: User, reader: User, resource_group: ResourceGroup
+) -> None:
+    row = ConnectionFactory()
+    ResourceGroup.objects.filter(pk=resource_group.pk).update(name="rg-Web-1")
+    VirtualMachineFactory(connection=row, resource_group=resource_group, tags={"Env": "prod", "<i>web": ""})
+    other = ResourceGroupFactory(name="web")
+    VirtualMachineFactory(connection=row, resource_group=other, tags={"web-tier": "front"})
+    where = reverse("vms:suggestions")
+
+    def offered(**asked: str) -> list[str]:
+        return [unescape(value) for value in re.findall(r'value="([^"]*)"', client.get(where, asked).content.decode())]
+
+    client.force_login(chief)
+    assert offered(resource_group="WEB") == ["web", "rg-Web-1"]
+    assert offered(tag="web") == ["<i>web", "web-tier", "web-tier=front"]
+    assert "japaneast" in offered(location="Japan E")
+    assert offered(tag="") == offered(name="web") == offered() == []
+    client.force_login(reader)
+    assert offered(resource_group="web") == ["rg-Web-1"]
+    assert offered(tag="prod") == ["Env=prod"]
+    page = client.get(LIST, {"resource_group": "web", "location": "japan"}).content.decode()
+    assert "Did you mean:" in page
+    assert f'href="{LIST}?resource_group=rg-Web-1&amp;location=japan"' in page
+    assert 'location=japaneast"' in page
+
+
+@pytest.mark.django_db
+def test_no_more_than_ten_are_offered(client: Client, chief: User) -> None:
+    for number in range(12):
+        ResourceGroupFactory(name=f"web-{number}")
+    client.force_login(chief)
+    assert client.get(reverse("vms:suggestions"), {"resource_group": "eb-"}).content.count(b"<option") == 10
 
 
 # --- columns -------------------------------------------------------------------------------------------------------
