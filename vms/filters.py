@@ -16,6 +16,7 @@ from django.core.validators import ProhibitNullCharactersValidator, RegexValidat
 from django.db.models import Q
 from django.http import QueryDict
 from django.urls import reverse
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from db.bounded import ListTooSlowError, count_up_to
@@ -30,13 +31,14 @@ from vms.choices import (
     PATCHERS,
     POWER_STATES,
     PRODUCT_LINES,
+    REBOOTS_HOW,
     SETTINGS_STATES,
     UPDATE_STATUSES,
     Condition,
     Role,
     SelectionProblem,
 )
-from vms.filter_text import WORDS, ReadText, read_text, says_filters, write_text
+from vms.filter_text import NEXT_PATCH_TUESDAY, WORDS, ReadText, read_text, says_filters, write_text
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
 from vms.selectors import (
@@ -106,6 +108,8 @@ def _printable(text: str) -> str:
 _LACKS = rf"^({'|'.join(Classification)}|(KB)?\d{{4,10}})$"
 _TROUBLE = r"^(failed(:(\d{4,10})?:.+)?|contradicted)$"
 _KB = r"^(KB)?[0-9]{4,10}$"
+# A month, or that of the next Patch Tuesday; those that will reboot then, that may, of which it is not known, or all these.
+_REBOOTS = rf"^(20\d\d-(0[1-9]|1[0-2])|{NEXT_PATCH_TUESDAY})(:(may|unknown|any))?$"
 
 
 class OfferingInput(forms.TextInput):
@@ -209,6 +213,10 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         label=_("Holds back KB"), method="as_told", max_length=12, validators=[RegexValidator(_KB)]
     )
 
+    reboots = django_filters.CharFilter(
+        label=_("Reboots in"), method="as_told", max_length=16, validators=[RegexValidator(_REBOOTS)]
+    )
+
     class Meta:
         model = VirtualMachine
         fields: list[str] = []
@@ -278,8 +286,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         found = []
         for name, value in self.narrowing.items():
             choices = dict(getattr(self.form.fields[name], "choices", ()))
-            shown = f"KB{value}" if name == "lacks" and value.isdigit() else str(choices.get(value, value))
-            found.append((str(self.base_filters[name].label), shown))
+            found.append((str(self.base_filters[name].label), _shown(name, str(choices.get(value, value)))))
         return found
 
     @property
@@ -393,6 +400,17 @@ _IN_CONDITION = {
     Condition.ON_TRACK: Q(hotpatch_track__in=sorted(ON_TRACK_WORDS)),
     Condition.LACKS_CRITICAL: Q(critical_and_security_count__gt=0),
 }
+
+
+def _shown(name: str, value: str) -> str:
+    """The value of a filter as the list shows it."""
+    if name == "lacks" and value.isdigit():
+        return f"KB{value}"
+    if name == "reboots":
+        month, _sign, how = value.partition(":")
+        month = gettext("the month of the next Patch Tuesday") if month == NEXT_PATCH_TUESDAY else month
+        return f"{month} ({REBOOTS_HOW[how]})" if how in REBOOTS_HOW else month
+    return value
 
 
 def _typed(data: Any) -> str:
