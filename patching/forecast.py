@@ -245,3 +245,26 @@ def judge_outlook(
 def _is_by_rule(machine: _Machine, month: date) -> bool:
     """Whether only the rule of the quarters speaks of this month: it is not recorded, and a hole or the end lies before."""
     return bool(machine.verdict.missing_months) and month >= machine.verdict.missing_months[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NextReboot:
+    """What a forecast comes to: the first month that will or may bring a reboot, and its first cause.
+
+    Without such a month: whether it is not known, or what hinders the first that else would.
+    """
+
+    month: date | None
+    outlook: Outlook
+    cause: RebootCause | Hindrance | None
+
+
+def next_reboot(forecast: Iterable[MonthForecast]) -> NextReboot:
+    """The next reboot of these months, which are in order."""
+    is_known, hindrance = True, None
+    for month in forecast:
+        if month.outlook in {Outlook.WILL, Outlook.MAY}:
+            return NextReboot(month.month, month.outlook, month.causes[0])
+        is_known = is_known and month.outlook is not Outlook.NOT_KNOWN
+        hindrance = hindrance or month.hindrance
+    return NextReboot(None, Outlook.WILL_NOT if is_known else Outlook.NOT_KNOWN, hindrance)

@@ -90,6 +90,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "vms:vm-list"): SIGNED_IN,
     ("get", "vms:images"): SIGNED_IN,
     ("get", "vms:list-columns"): SIGNED_IN,
+    ("get", "vms:suggestions"): SIGNED_IN,
     ("post", "vms:list-columns"): redirecting(SIGNED_IN),
     ("get", "vms:view-save"): SIGNED_IN,
     ("post", "vms:view-save"): empty(SIGNED_IN),

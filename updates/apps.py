@@ -17,6 +17,7 @@ class UpdatesConfig(AppConfig):
         from updates.badges import register_badges
         from updates.models import VmUpdateState
         from updates.selectors.fleet import vms_lacking
+        from updates.selectors.fleet_forecast import vms_rebooting
         from updates.selectors.fleet_trouble import vms_in_trouble
         from updates.selectors.pending_machines import vms_failed_on, vms_having, vms_holding
         from updates.services.replacement import forget_replaced_machines
@@ -32,3 +33,4 @@ class UpdatesConfig(AppConfig):
         tell_filter("has", vms_having)
         tell_filter("failed", vms_failed_on)
         tell_filter("held", vms_holding)
+        tell_filter("reboots", vms_rebooting)

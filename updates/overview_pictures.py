@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from django.urls import reverse
 from django.utils.formats import date_format
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from patching.releases import second_tuesday
 from ui.charts import Bar, Column, ColumnChart, Segment, Series, Tone, day_words
+from updates.selectors.fleet import FleetScope
 from updates.selectors.fleet_days import SHOWN_DAYS, Standings
-from updates.selectors.fleet_forecast import FleetForecast, MonthAhead
+from updates.selectors.fleet_forecast import FleetForecast, MonthAhead, reboots_in
 from updates.selectors.overview import Overview, Tile, TileName
 from updates.selectors.overview_running import Running
 
@@ -32,7 +35,7 @@ def pictures_of(page: Overview) -> Pictures:
     return Pictures(
         tiles=tuple((tile, _share(tile)) for tile in page.tiles),
         days=days_picture(page.days) if page.are_days_kept else None,
-        months=months_picture(page.forecast),
+        months=months_picture(page.forecast, page.scope),
         running=tuple(
             (running, _progress(number, running)) for number, running in enumerate((*page.rollouts, *page.requests))
         ),
@@ -99,8 +102,8 @@ def _day(day: date, row: Standings | None) -> Column:
     return Column(day_words(day), values, words=date_format(day, "DATE_FORMAT"), mark=mark)
 
 
-def months_picture(forecast: FleetForecast) -> ColumnChart:
-    """How many machines reboot in the coming months, by the day of each Patch Tuesday."""
+def months_picture(forecast: FleetForecast, scope: FleetScope) -> ColumnChart:
+    """How many machines reboot in the coming months, by the day of each Patch Tuesday; a column leads to its machines."""
     return ColumnChart(
         name="months",
         title=_("Reboots ahead"),
@@ -113,11 +116,11 @@ def months_picture(forecast: FleetForecast) -> ColumnChart:
             Series(_("May reboot"), Tone.CALM),
             Series(_("Not known"), Tone.UNKNOWN),
         ),
-        columns=tuple(_month(month) for month in forecast.months),
+        columns=tuple(_month(month, scope) for month in forecast.months),
     )
 
 
-def _month(month: MonthAhead) -> Column:
+def _month(month: MonthAhead, scope: FleetScope) -> Column:
     caption = _("baseline") if month.is_baseline else _("hotpatch")
     words = date_format(month.patch_tuesday, "DATE_FORMAT")
     return Column(
@@ -125,4 +128,5 @@ def _month(month: MonthAhead) -> Column:
         (month.will, month.may, month.not_known),
         caption=caption,
         words=f"{words} · {caption}",
+        address=f"{reverse('vms:vm-list')}?{urlencode(scope.address | {'reboots': reboots_in(month.month)})}",
     )

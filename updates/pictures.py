@@ -15,10 +15,11 @@ from patching.releases import expected_type, next_month, patch_tuesday
 from patching.terms import HotpatchTrack, ReleaseType
 from ui.charts import Lane, Mark, Shape, Span, Strip, Tone, day_words, month_ticks, number_words
 from ui.train import Between, Certainty, Kind, Opening, Stop, Train
-from updates.selectors.calendar import Calendar, CalendarCell, CalendarRelease, Restarts
+from updates.selectors.calendar import Calendar, CalendarCell, CalendarRelease
+from updates.selectors.fleet_forecast import Restarts
 from updates.selectors.machine_year import Done, MachineYear, NextReboot, Stretch
-from updates.texts import CAUSES, HINDRANCES
 from vms.choices import HOTPATCH_TRACKS
+from vms.texts import CAUSES, HINDRANCES
 
 # --- the hotpatch calendar ---------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from django.utils.translation import pgettext_lazy
 
 from connectors.probe import ProbeFailure
 from patching.codes import ErrorCode, EventCode, Fault, RolloutReason, storable_code
-from patching.forecast import Hindrance, RebootCause
 from patching.one_release import DecisionProblem
 from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import BlackoutProblem, Frequency, RecurrenceProblem
@@ -603,24 +602,6 @@ REASONS: dict[SelectionReason, Text] = {
     SelectionReason.PUBLISHED_LATER: _("It was published after the latest day you chose"),
     SelectionReason.NAME_MASK_EXCLUDED: _("Its name is excluded"),
     SelectionReason.NAME_MASK_NOT_INCLUDED: _("Its name is not included"),
-}
-
-CAUSES: dict[RebootCause, Text] = {
-    RebootCause.REBOOT_PENDING: _("a reboot is pending"),
-    RebootCause.BASELINE_DUE: _("the baseline is due"),
-    RebootCause.PENDING_UPDATE: _("pending updates may reboot"),
-    RebootCause.PENDING_UPDATE_REQUIRES: _("pending updates need a reboot"),
-    RebootCause.PLANNED_BASELINE: _("planned baseline"),
-    RebootCause.UNRECORDED_BASELINE: _("a baseline is due by the calendar and is not recorded"),
-    RebootCause.UNPLANNED_BASELINE: _("unplanned baseline"),
-    RebootCause.CUMULATIVE_UPDATE: _("cumulative update"),
-    RebootCause.END_OF_HOTPATCHING: _("hotpatching has ended: cumulative update"),
-    RebootCause.ALWAYS_REBOOTS: _("the reboot setting is Always"),
-}
-
-HINDRANCES: dict[Hindrance, Text] = {
-    Hindrance.NEVER_REBOOTS: _("installed, waits for a reboot (the reboot setting is Never)"),
-    Hindrance.NOBODY_PATCHES: _("due, nobody installs it"),
 }
 
 PROSPECTS: dict[RebootProspect, Text] = {

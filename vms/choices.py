@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from connectors.registry import KINDS, SIMULATOR, Grade
 from connectors.simulator import Misfortune
+from patching.forecast import Outlook
 from patching.orchestrator import Patcher
 from patching.terms import (
     AssessmentMode,
@@ -190,6 +191,16 @@ CONDITIONS = [
     (Condition.ON_TRACK.value, _("On the hotpatch track")),
     (Condition.LACKS_CRITICAL.value, _("Lacks Critical or Security updates")),
 ]
+# What stands in place of the month of a machine's next reboot; the months come before them in every order of texts.
+NO_REBOOT, REBOOT_NOT_KNOWN = "none", "unknown"
+OUTLOOKS = [
+    (Outlook.WILL.value, _("Will reboot")),
+    (Outlook.MAY.value, _("May reboot")),
+    (Outlook.WILL_NOT.value, _("Will not reboot")),
+    (Outlook.NOT_KNOWN.value, _("Not known")),
+]
+# What stands behind the month in which machines reboot, where not those are meant that will.
+REBOOTS_HOW = {"may": _("May reboot"), "unknown": _("Not known"), "any": _("Will reboot, may reboot, or not known")}
 SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [
     (Patcher.NOBODY.value, _("Nobody")),
@@ -246,6 +257,7 @@ COLUMNS = {
         Column("update_status", _("Update status"), "update_status"),
         Column("hotpatch_status", _("Hotpatch status")),
         Column("track", _("Hotpatch track"), "track"),
+        Column("next_reboot", _("Next reboot"), "reboot"),
         Column("assessed_at", _("Last assessed")),
         Column("image_sku", _("Image")),
         Column("product_line", _("Product line")),
@@ -257,7 +269,7 @@ COLUMNS = {
         Column("connection", _("Connection")),
     )
 }
-DEFAULT_COLUMNS = ("need", "critical", "track", "assessed_at")
+DEFAULT_COLUMNS = ("need", "critical", "track", "next_reboot", "assessed_at")
 
 
 class ImportSource(StrEnum):

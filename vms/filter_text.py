@@ -55,6 +55,7 @@ VALUES: dict[str, dict[str, str]] = {
     "product_line": {line.value: line.value for line in ProductLine},
     "condition": {condition.value.replace("_", "-"): condition.value for condition in Condition},
 }
+NEXT_PATCH_TUESDAY = "next"  # in place of the month in which machines reboot
 # The word of each filter but the search itself, in the order in which they are told.
 WORDS = {
     "status": "update_status",
@@ -77,6 +78,7 @@ WORDS = {
     "has": "has",
     "failed": "failed",
     "held": "held",
+    "reboot": "reboots",
 }
 # These are written by their names, and by their ids where a name is not the only one.
 NAMED = ("connection", "subscription")

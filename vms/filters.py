@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -14,9 +15,11 @@ from django import forms
 from django.core.validators import ProhibitNullCharactersValidator, RegexValidator
 from django.db.models import Q
 from django.http import QueryDict
+from django.urls import reverse
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from db.bounded import count_up_to
+from db.bounded import ListTooSlowError, count_up_to
 from patching.terms import ON_TRACK_WORDS, Classification
 from ui.widgets import QuickSelect
 from vms.choices import (
@@ -28,16 +31,26 @@ from vms.choices import (
     PATCHERS,
     POWER_STATES,
     PRODUCT_LINES,
+    REBOOTS_HOW,
     SETTINGS_STATES,
     UPDATE_STATUSES,
     Condition,
     Role,
     SelectionProblem,
 )
-from vms.filter_text import WORDS, ReadText, read_text, says_filters, write_text
+from vms.filter_text import NEXT_PATCH_TUESDAY, WORDS, ReadText, read_text, says_filters, write_text
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
-from vms.selectors import DEFAULT_ORDER, MAX_COUNT, ORDERS, FilterOptions, filter_options, search_by_name
+from vms.selectors import (
+    DEFAULT_ORDER,
+    MAX_COUNT,
+    OFFERING,
+    ORDERS,
+    FilterOptions,
+    filter_options,
+    offers_like,
+    search_by_name,
+)
 from vms.tags import HasTag
 from vms.texts import SELECTION_PROBLEMS, Text
 
@@ -95,6 +108,28 @@ def _printable(text: str) -> str:
 _LACKS = rf"^({'|'.join(Classification)}|(KB)?\d{{4,10}})$"
 _TROUBLE = r"^(failed(:(\d{4,10})?:.+)?|contradicted)$"
 _KB = r"^(KB)?[0-9]{4,10}$"
+# A month, or that of the next Patch Tuesday; those that will reboot then, that may, of which it is not known, or all these.
+_REBOOTS = rf"^(20\d\d-(0[1-9]|1[0-2])|{NEXT_PATCH_TUESDAY})(:(may|unknown|any))?$"
+
+
+class OfferingInput(forms.TextInput):
+    """A text for which the server offers values that contain it, while it is typed (the list's suggestions).
+
+    Without JavaScript nothing is offered beside it; an empty list then names what comes near.
+    """
+
+    def build_attrs(self, base_attrs: dict[str, Any], extra_attrs: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the element carries; its list is beside it, by the same name."""
+        found = super().build_attrs(base_attrs, extra_attrs)
+        offers = f"{found.get('id', 'id')}_offers"
+        return found | {
+            "list": offers,
+            "hx-get": reverse("vms:suggestions"),
+            "hx-trigger": "input changed delay:200ms",
+            "hx-target": f"#{offers}",
+            "hx-swap": "innerHTML",
+            "hx-push-url": "false",
+        }
 
 
 class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter ships no types
@@ -135,8 +170,10 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     subscription = django_filters.ChoiceFilter(
         label=_("Subscription"), choices=[], empty_label=_("All"), widget=QuickSelect, method="in_subscription"
     )
-    resource_group = django_filters.CharFilter(label=_("Resource group"), method="in_resource_group", max_length=90)
-    location = django_filters.CharFilter(label=_("Location"), method="in_location", max_length=60)
+    resource_group = django_filters.CharFilter(
+        label=_("Resource group"), method="in_resource_group", max_length=90, widget=OfferingInput
+    )
+    location = django_filters.CharFilter(label=_("Location"), method="in_location", max_length=60, widget=OfferingInput)
     power_state = django_filters.ChoiceFilter(
         label=_("Power state"), choices=POWER_STATES, empty_label=_("All"), widget=QuickSelect
     )
@@ -151,7 +188,11 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         label=_("Product line"), choices=PRODUCT_LINES, empty_label=_("All"), widget=QuickSelect
     )
     tag = django_filters.CharFilter(
-        label=_("Tag"), method="with_tag", max_length=200, validators=[RegexValidator(r"^\s*[^=\s]")]
+        label=_("Tag"),
+        method="with_tag",
+        max_length=200,
+        validators=[RegexValidator(r"^\s*[^=\s]")],
+        widget=OfferingInput,
     )
     condition = django_filters.ChoiceFilter(
         label=_("Condition"), choices=CONDITIONS, empty_label=_("All"), widget=QuickSelect, method="in_condition"
@@ -172,9 +213,15 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         label=_("Holds back KB"), method="as_told", max_length=12, validators=[RegexValidator(_KB)]
     )
 
+    reboots = django_filters.CharFilter(
+        label=_("Reboots in"), method="as_told", max_length=16, validators=[RegexValidator(_REBOOTS)]
+    )
+
     class Meta:
         model = VirtualMachine
         fields: list[str] = []
+
+    grants = Grants(())  # of who asks, for what is offered
 
     def __init__(self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions) -> None:
         self.text = read_text(q, options) if says_filters(q := _typed(data)) else None
@@ -194,7 +241,9 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         Two queries; three with a role on a subscription.
         """
         grants = Grants.of(user)
-        return cls(data, VirtualMachine.objects.granted_by(grants, role), options=filter_options(grants))
+        found = cls(data, VirtualMachine.objects.granted_by(grants, role), options=filter_options(grants))
+        found.grants = grants
+        return found
 
     @property
     def words(self) -> str:
@@ -237,8 +286,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         found = []
         for name, value in self.narrowing.items():
             choices = dict(getattr(self.form.fields[name], "choices", ()))
-            shown = f"KB{value}" if name == "lacks" and value.isdigit() else str(choices.get(value, value))
-            found.append((str(self.base_filters[name].label), shown))
+            found.append((str(self.base_filters[name].label), _shown(name, str(choices.get(value, value)))))
         return found
 
     @property
@@ -254,6 +302,22 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
             Chip(label, value, urlencode({n: v for n, v in narrowing.items() if n != name} | kept))
             for name, (label, value) in zip(narrowing, self.told, strict=True)
         ]
+
+    @property
+    def near_misses(self) -> list[tuple[str, str, str]]:
+        """For a list that is empty: values that contain what was typed, with the word for the filter and the list's address."""
+        narrowing, found = self.narrowing, []
+        for name in OFFERING:
+            typed = narrowing.get(name, "")
+            offers: tuple[str, ...] = ()
+            with suppress(ListTooSlowError):
+                offers = offers_like(self.grants, name, typed) if typed else ()
+            found += [
+                (str(self.base_filters[name].label), offer, urlencode(narrowing | {name: offer}))
+                for offer in offers
+                if offer.casefold() != typed.casefold()
+            ]
+        return found
 
     @property
     def is_active(self) -> bool:
@@ -336,6 +400,17 @@ _IN_CONDITION = {
     Condition.ON_TRACK: Q(hotpatch_track__in=sorted(ON_TRACK_WORDS)),
     Condition.LACKS_CRITICAL: Q(critical_and_security_count__gt=0),
 }
+
+
+def _shown(name: str, value: str) -> str:
+    """The value of a filter as the list shows it."""
+    if name == "lacks" and value.isdigit():
+        return f"KB{value}"
+    if name == "reboots":
+        month, _sign, how = value.partition(":")
+        month = gettext("the month of the next Patch Tuesday") if month == NEXT_PATCH_TUESDAY else month
+        return f"{month} ({REBOOTS_HOW[how]})" if how in REBOOTS_HOW else month
+    return value
 
 
 def _typed(data: Any) -> str:

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from vms.choices import Condition
+from vms.filter_text import NEXT_PATCH_TUESDAY
 from vms.filters import VmFilter
 from vms.selectors import ListHead
 
@@ -28,12 +29,13 @@ class Tab:
 def tabs_of(head: ListHead, query: Mapping[str, str]) -> list[Tab]:
     """The tabs of a list that `query` narrows down and sorts."""
     totals, here = head.totals, dict(query)
-    counts = (totals.machines, totals.needs_attention, totals.never_assessed) if totals else (None, None, None)
+    counts = (totals.machines, totals.needs_attention, totals.never_assessed, None) if totals else (None,) * 4
     attention, never = Condition.NEEDS_ATTENTION.value, Condition.NEVER_ASSESSED.value
     builtin: list[tuple[str, dict[str, str]]] = [
         (_("All"), {}),
         (_("Needs attention"), {"condition": attention}),
         (_("Never assessed"), {"condition": never}),
+        (_("Reboots next Patch Tuesday"), {"reboots": NEXT_PATCH_TUESDAY}),
     ]
     list_url = reverse("vms:vm-list")
     tabs = [

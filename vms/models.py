@@ -14,7 +14,7 @@ from django.contrib.postgres.search import SearchVector
 from django.core.validators import MinValueValidator
 from django.db import connection, models
 from django.db.models import Case, Func, Q, Value, When
-from django.db.models.functions import Lower
+from django.db.models.functions import Cast, Concat, Lower
 from django.utils.translation import gettext_lazy as _
 
 from audit.tags import Tag
@@ -51,6 +51,7 @@ from vms.choices import (
     GRADES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
+    OUTLOOKS,
     PATCH_MODES,
     PATCHERS,
     PLATFORMS,
@@ -472,6 +473,57 @@ COUNTED_IN_FLEET = tuple(name for name in COUNTED if name != "resource_group_id"
 COUNTED_OF_VM = ", ".join(COUNTED).replace("lacks_critical", "critical_and_security_count > 0 AS lacks_critical")
 
 
+# What decides when a machine reboots next, beside the clock and the catalogue: machines that agree in it have one forecast.
+ALIKE = (
+    *("connection_id", "product_line", "hotpatch_track", "is_reboot_pending"),
+    *("patcher", "reboot_setting", "patch_set"),
+)
+# What the list says of the next reboot: of a machine, and of all that are alike.
+NEXT_REBOOT = ("next_reboot", "next_reboot_outlook", "next_reboot_cause")
+
+
+def alike_hash() -> Func[Any]:
+    """The number of what decides a forecast, of machines and of their counters: one rule for both."""
+    parts = [Cast(name.removesuffix("_id"), models.TextField()) for name in ALIKE]
+    told = [part for each in parts for part in (each, Value("|"))][:-1]
+    return Func(
+        Concat(*told, output_field=models.TextField()),
+        Value(0),
+        function="hashtextextended",
+        output_field=models.BigIntegerField(),
+    )
+
+
+# The same of the row that a trigger is about to write.
+_ALIKE_OF_NEW = "hashtextextended({}, 0)".format(" || '|' || ".join(f"NEW.{name}::text" for name in ALIKE))
+
+
+def _looking_up(name: str, operation: pgtrigger.Operation, condition: pgtrigger.Condition | None) -> pgtrigger.Trigger:
+    """A row that is written says of its next reboot what is told of all that are alike; nothing where nobody has told yet."""
+    none = "; ".join(f"NEW.{column} := ''" for column in NEXT_REBOOT)
+    return pgtrigger.Trigger(
+        name=name,
+        when=pgtrigger.Before,
+        operation=operation,
+        condition=condition,
+        func=(
+            f"SELECT {', '.join(NEXT_REBOOT)} INTO {', '.join(f'NEW.{column}' for column in NEXT_REBOOT)} "  # noqa: S608 (ours)
+            f"FROM vms_outlook WHERE alike = {_ALIKE_OF_NEW} AND NEW.gone_at IS NULL; "
+            f"IF NOT FOUND THEN {none}; END IF; RETURN NEW;"
+        ),
+    )
+
+
+LOOKING_UP = (
+    _looking_up("reboot_added", pgtrigger.Insert, None),
+    _looking_up(
+        "reboot_moved",
+        pgtrigger.Update,
+        pgtrigger.AnyChange(*(name.removesuffix("_id") for name in ALIKE), *NEXT_REBOOT, "gone_at"),
+    ),
+)
+
+
 def _counting(name: str, operation: pgtrigger.Operation, rows: str, **tables: str) -> pgtrigger.Trigger:
     """Once a statement: add to the counters what it changed. No door and no cascade goes past it.
 
@@ -681,6 +733,17 @@ class VirtualMachine(models.Model):
         db_persist=True,
         verbose_name=_("what it needs"),
     )
+    # What decides its forecast, as one number (`alike_hash`), and what that foresees: looked up among the outlooks by a trigger.
+    alike = models.GeneratedField(expression=alike_hash(), output_field=models.BigIntegerField(), db_persist=True)
+    next_reboot = models.CharField(
+        _("next reboot"), max_length=10, blank=True, default="", db_default="", editable=False
+    )
+    next_reboot_outlook = models.CharField(
+        _("whether it reboots"), max_length=10, choices=OUTLOOKS, blank=True, default="", db_default="", editable=False
+    )
+    next_reboot_cause = models.CharField(
+        _("why it reboots"), max_length=30, blank=True, default="", db_default="", editable=False
+    )
     # Whether an enabled maintenance configuration means this VM: told by the floor above, which knows them.
     is_scheduled = models.BooleanField(_("has a schedule"), default=False)
     # The default is the answer for the default patch mode.
@@ -699,7 +762,7 @@ class VirtualMachine(models.Model):
                 fields=["resource_group", "name", "id"],
                 include=[
                     *("connection", "location", "power_state", "patcher", "product_line"),
-                    *("update_status", "hotpatch_status", "hotpatch_track", "gone_at"),
+                    *("update_status", "hotpatch_status", "hotpatch_track", "gone_at", "alike"),
                 ],
                 name="vms_vm_group_name",
             ),
@@ -714,6 +777,10 @@ class VirtualMachine(models.Model):
             models.Index(fields=["power_state", "name", "id"], name="vms_vm_power_name"),
             models.Index(fields=["-critical_and_security_count", "name", "id"], name="vms_vm_critical_name"),
             models.Index(fields=["-need", "-critical_and_security_count", "name", "id"], name="vms_vm_need_name"),
+            models.Index(fields=["next_reboot", "name", "id"], name="vms_vm_reboot_name"),
+            models.Index(fields=["alike"], name="vms_vm_alike"),
+            # the machines of whose next reboot nobody has told yet
+            models.Index(fields=["id"], condition=Q(next_reboot="", gone_at__isnull=True), name="vms_vm_reboot_untold"),
             # the machines that nobody has assessed yet
             models.Index(fields=["name", "id"], condition=Q(patch_set=0), name="vms_vm_never_assessed"),
             # the machines whose settings are not as wanted, which are few
@@ -757,6 +824,7 @@ class VirtualMachine(models.Model):
                     + ")); RETURN NEW;"
                 ),
             ),
+            *LOOKING_UP,
             *COUNTING,
         ]
         constraints = [
@@ -816,6 +884,28 @@ class VirtualMachine(models.Model):
             reboot_setting=RebootSetting(self.reboot_setting),
             bypass_platform_safety_checks=self.bypass_platform_safety_checks,
         )
+
+
+class Outlook(models.Model):
+    """What is foreseen of machines that are alike: when they reboot next, whether they will or may, and why.
+
+    The floor above tells it (`updates.services.outlooks`); triggers let machines say the same. `next_reboot`: the month
+    (2027-01), `none` or `unknown`. `settles_at`: machines may still say something older; they are told once more then.
+    """
+
+    alike = models.BigIntegerField(primary_key=True)
+    next_reboot = models.CharField(max_length=10)
+    next_reboot_outlook = models.CharField(max_length=10, choices=OUTLOOKS)
+    next_reboot_cause = models.CharField(max_length=30, blank=True)
+    is_told = models.BooleanField(default=False)
+    settles_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("outlook of machines")
+        verbose_name_plural = _("outlooks of machines")
+
+    def __str__(self) -> str:
+        return f"{self.next_reboot} {self.next_reboot_outlook}"
 
 
 class Counted(models.Model):

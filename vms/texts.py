@@ -11,11 +11,30 @@ from connectors.configuration import Wrong
 from connectors.protocol import Capability
 from connectors.registry import Trouble, TroubleCode
 from connectors.secrets import variable_of
+from patching.forecast import Hindrance, RebootCause
 from patching.probes import ProbeProblem
 from patching.settings_rules import SettingsProblem
 from vms.choices import Need, SelectionProblem
 
 Text = str | Promise
+
+CAUSES: dict[RebootCause, Text] = {
+    RebootCause.REBOOT_PENDING: _("a reboot is pending"),
+    RebootCause.BASELINE_DUE: _("the baseline is due"),
+    RebootCause.PENDING_UPDATE: _("pending updates may reboot"),
+    RebootCause.PENDING_UPDATE_REQUIRES: _("pending updates need a reboot"),
+    RebootCause.PLANNED_BASELINE: _("planned baseline"),
+    RebootCause.UNRECORDED_BASELINE: _("a baseline is due by the calendar and is not recorded"),
+    RebootCause.UNPLANNED_BASELINE: _("unplanned baseline"),
+    RebootCause.CUMULATIVE_UPDATE: _("cumulative update"),
+    RebootCause.END_OF_HOTPATCHING: _("hotpatching has ended: cumulative update"),
+    RebootCause.ALWAYS_REBOOTS: _("the reboot setting is Always"),
+}
+
+HINDRANCES: dict[Hindrance, Text] = {
+    Hindrance.NEVER_REBOOTS: _("installed, waits for a reboot (the reboot setting is Never)"),
+    Hindrance.NOBODY_PATCHES: _("due, nobody installs it"),
+}
 
 SETTINGS_PROBLEMS: dict[SettingsProblem, Text] = {
     SettingsProblem.HOTPATCH_NOT_AVAILABLE: _("Hotpatch is not available on this machine."),

@@ -12,6 +12,7 @@ urlpatterns = [
     path("import/<uuid:pk>/cancel/", views_imports.import_cancel, name="import-cancel"),
     path("import/<uuid:pk>/answers/", views_imports.import_answers, name="import-answers"),
     path("import/connections/<int:pk>/", views_imports.inventory_sync, name="inventory-sync"),
+    path("suggestions/", views_lists.suggestions, name="suggestions"),
     path("columns/", views_lists.list_columns, name="list-columns"),
     path("views/save/", views_lists.view_save, name="view-save"),
     path("views/<int:pk>/", views_lists.view_open, name="view"),

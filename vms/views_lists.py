@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import Http404, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
+from django.utils.html import format_html_join
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods
 
+from db.bounded import ListTooSlowError
 from ui.http import PortalRequest
 from ui.pages import render_page
 from vms.filters import LIST_PARAMETERS, VmFilter
 from vms.forms.lists import ColumnsForm, ViewForm
 from vms.list_tabs import query_of
 from vms.models import Grants, SavedView
-from vms.selectors import ORDERS, list_head, visible_views
+from vms.selectors import OFFERING, ORDERS, list_head, offers_like, visible_views
 from vms.services.views import (
     ViewExistsError,
     change_view,
@@ -28,6 +31,18 @@ from vms.services.views import (
     replace_filters,
     save_view,
 )
+
+MAX_TYPED = 200  # characters
+
+
+@require_GET
+def suggestions(request: PortalRequest) -> HttpResponse:
+    """What a filter's text may mean: values that contain it, of what the reader may see."""
+    name = next((name for name in OFFERING if name in request.GET), "")
+    offers: tuple[str, ...] = ()
+    with suppress(ListTooSlowError):
+        offers = offers_like(Grants.of(request.user), name, request.GET.get(name, "")[:MAX_TYPED]) if name else ()
+    return HttpResponse(format_html_join("", '<option value="{}">', ((offer,) for offer in offers)))
 
 
 @require_http_methods(["GET", "POST"])

@@ -58,7 +58,7 @@
     if (target) {
       event.preventDefault();
       target.focus();
-      if (target.matches(".sidemenu a")) target.click();
+      if (target.matches(".keys a")) target.click();
     }
     prefix = event.key === "g";
   });

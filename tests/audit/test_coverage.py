@@ -50,6 +50,7 @@ NOT_KEPT = {
     "updates_fleetsnapshot": "what was counted of the fleet on a day",
     "updates_workerheartbeat": "workers tell it of themselves",
     "vms_fleetcount": "totals of what machines say",
+    "vms_outlook": "what is foreseen of machines",
     "vms_listcolumns": "concerns nobody but the person",
     "vms_importjob": "the import that it carries out is an act (vms.services.import_jobs)",
     "vms_importpiece": "a file on its way",

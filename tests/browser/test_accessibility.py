@@ -49,6 +49,7 @@ NO_PAGES = {
     ),  # files
     "vms:view",  # leads to the list
     "updates:ended",  # a part: the toasts
+    "vms:suggestions",  # a part: what a filter's text may mean
     "account_login",  # looked at signed out
     "account_set_password",  # for accounts without a password
 }

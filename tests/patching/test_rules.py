@@ -22,7 +22,16 @@ from patching.eligibility import (
     is_uniform_arm_id,
     judge_eligibility,
 )
-from patching.forecast import Outlook, RebootCause, forecast_reboots, judge_outlook
+from patching.forecast import (
+    Hindrance,
+    MonthForecast,
+    NextReboot,
+    Outlook,
+    RebootCause,
+    forecast_reboots,
+    judge_outlook,
+    next_reboot,
+)
 from patching.kb_numbers import KbNumbersError, parse_kb_numbers
 from patching.lifecycle import (
     TRANSITIONS,
@@ -673,3 +682,31 @@ def test_admission(row: Row) -> None:
         for kind, state in (text.split() for text in words(row["open on the VM"]))
     )
     assert admit(OperationKind(row["request"]), found) is Admission(row["answer"])
+
+
+@pytest.mark.parametrize(
+    ("months", "expected"),
+    [
+        ([], NextReboot(None, Outlook.WILL_NOT, None)),
+        ([(Outlook.WILL_NOT, None)] * 2, NextReboot(None, Outlook.WILL_NOT, None)),
+        ([(Outlook.WILL_NOT, None), (Outlook.NOT_KNOWN, None)], NextReboot(None, Outlook.NOT_KNOWN, None)),
+        (
+            [(Outlook.WILL_NOT, Hindrance.NOBODY_PATCHES), (Outlook.WILL_NOT, Hindrance.NEVER_REBOOTS)],
+            NextReboot(None, Outlook.WILL_NOT, Hindrance.NOBODY_PATCHES),
+        ),
+        (
+            [(Outlook.NOT_KNOWN, None), (Outlook.MAY, None), (Outlook.WILL, None)],
+            NextReboot(date(2026, 2, 1), Outlook.MAY, RebootCause.BASELINE_DUE),
+        ),
+        ([(Outlook.WILL, None)], NextReboot(date(2026, 1, 1), Outlook.WILL, RebootCause.BASELINE_DUE)),
+    ],
+)
+def test_the_next_reboot_is_the_first_month_that_brings_one(
+    months: list[tuple[Outlook, Hindrance | None]], expected: NextReboot
+) -> None:
+    causes = (RebootCause.BASELINE_DUE, RebootCause.PENDING_UPDATE)
+    forecast = [
+        MonthForecast(date(2026, number, 1), causes, outlook=outlook, hindrance=hindrance)
+        for number, (outlook, hindrance) in enumerate(months, start=1)
+    ]
+    assert next_reboot(forecast) == expected

@@ -13,7 +13,7 @@ from lucide import IconDoesNotExist
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from ui.icons import drawing, with_drawings
 from ui.templatetags.portal import icon
-from vms.models import ResourceGroup
+from vms.models import Outlook, ResourceGroup, VirtualMachine
 from vms.selectors import PAGE_SIZE
 
 LIST = "/virtual-machines/"
@@ -62,6 +62,10 @@ def test_a_page_of_the_list_is_light(client: Client, chief: User, resource_group
         PAGE_SIZE, resource_group=resource_group, connection=ConnectionFactory(), update_status="updates_available",
         hotpatch_track="baseline_due", hotpatch_status="Enabled", critical_and_security_count=12, other_count=3,
     )  # fmt: skip
+    alike = set(VirtualMachine.objects.values_list("alike", flat=True))
+    told = {"next_reboot_outlook": "may", "next_reboot_cause": "pending_update_requires"}
+    Outlook.objects.bulk_create(Outlook(alike=number, next_reboot="2027-01", **told) for number in alike)
+    VirtualMachine.objects.update(next_reboot="2027-01")
     client.force_login(chief)
     answer = client.get(reverse("vms:vm-list"), headers={"Accept-Language": language})
     assert answer.content.count(b'name="vm"') == PAGE_SIZE

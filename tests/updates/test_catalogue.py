@@ -42,13 +42,13 @@ from updates.services.catalogue import (
 )
 from updates.texts import (
     CATALOGUE_PROBLEMS,
-    CAUSES,
     DECISION_PROBLEMS,
     PLAN_PROBLEMS,
     PROSPECTS,
     REASONS,
     STEPS,
 )
+from vms.texts import CAUSES
 
 NOW = datetime(2026, 11, 27, 9, 0, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]

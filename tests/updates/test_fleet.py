@@ -12,6 +12,7 @@ import time_machine
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from patching.forecast import Outlook
 from patching.terms import Classification, HotpatchTrack, UpdateStatus
@@ -20,12 +21,14 @@ from tests.factories import (
     OperationFactory,
     PatchFactory,
     ResourceGroupFactory,
+    RoleAssignmentFactory,
     UserFactory,
     VirtualMachineFactory,
 )
 from tests.updates.fleets import NOW, TODAY, make_fleet, readers
-from updates.models import FleetSnapshot, Patch, PatchResult
+from updates.models import FleetSnapshot, Patch, PatchResult, Release
 from updates.selectors.blade import load_picture
+from updates.selectors.calendar import load_calendar
 from updates.selectors.fleet import (
     EVERYWHERE,
     FleetCounts,
@@ -38,10 +41,11 @@ from updates.selectors.fleet import (
     place_of,
 )
 from updates.selectors.fleet_days import KEPT, load_days, standings_now
-from updates.selectors.fleet_forecast import MONTHS, forecast_fleet
+from updates.selectors.fleet_forecast import MONTHS, forecast_fleet, reboots_in
 from updates.selectors.fleet_trouble import load_runs
 from updates.services.fleet import KEEP_DAYS, forget_snapshots, take_snapshot
 from updates.services.words import refresh_words
+from vms.choices import Scope
 from vms.filters import VmFilter
 from vms.models import Grants, VirtualMachine
 from vms.services.counters import fold_counters
@@ -110,11 +114,77 @@ def check_numbers(user: User, scope: FleetScope) -> None:
     for number in Patch.objects.filter(kb_number__startswith="900").values_list("kb_number", flat=True):
         assert lacked.get(number, 0) == len(listed(user, scope, lacks=number))
     vms = VirtualMachine.objects.filter(pk__in=listed(user, scope))
+    check_reboots(user, scope, counts, pending)
     trouble = load_runs(vms, NOW)[0]
     assert trouble.failed == len(listed(user, scope, trouble="failed"))
     assert trouble.contradicted == len(listed(user, scope, trouble="contradicted"))
     for reason in trouble.reasons:
         assert reason.machines == len(listed(user, scope, trouble=reason.trouble)) > 0
+
+
+def check_reboots(user: User, scope: FleetScope, counts: FleetCounts, pending: Pending) -> None:
+    """The numbers of the months ahead, of the calendar, and what each machine says of itself, are one thing."""
+    now = timezone.now()
+    forecast = forecast_fleet(counts, pending, moments_of_connections(now), now=now, months=4)
+    seen: dict[int, str] = {}
+    for month in forecast.months:
+        for outlook, number in (
+            (Outlook.WILL, month.will),
+            (Outlook.MAY, month.may),
+            (Outlook.NOT_KNOWN, month.not_known),
+        ):
+            found = listed(user, scope, reboots=reboots_in(month.month, outlook))
+            assert number == len(found), (month, outlook)
+            if outlook is not Outlook.NOT_KNOWN:
+                for pk in found:
+                    seen.setdefault(pk, f"{month.month:%Y-%m}")
+        every = listed(user, scope, reboots=reboots_in(month.month))
+        assert len(every) == month.will + month.may + month.not_known
+    shown = [f"{month.month:%Y-%m}" for month in forecast.months]
+    rows = VirtualMachine.objects.filter(pk__in=listed(user, scope))
+    for pk, said in rows.values_list("pk", "next_reboot"):
+        if said >= shown[0] and said <= shown[-1]:
+            assert seen.get(pk) == said
+        elif pk in seen:  # it lives in an earlier month, by the catalogue of its connection
+            assert said < shown[0]
+    if scope == EVERYWHERE:
+        line = random.Random(user.pk).choice(("ws2022", "ws2025"))
+        calendar = load_calendar(user, {"line": line, "year": str(now.year)}, now)
+        counted = [cell for cell in calendar.cells if cell.month.month in (calendar.machines or {})]
+        for cell in counted[:3]:
+            for outlook, count in ((Outlook.WILL, cell.will), (Outlook.MAY, cell.may)):
+                asked = cell.asked[outlook.value]
+                assert count == len(listed(user, scope, product_line=line, reboots=asked))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_reboots_follow_the_clock_and_every_door(seed: int) -> None:
+    """After a tick of a moved clock, and with facts that changed since, numbers and lists are the same machines."""
+    own = random.Random(seed)
+    vms = make_fleet(seed)
+    people = readers(own)
+    crowd = [ResourceGroupFactory() for _ in range(50)]
+    user = UserFactory()
+    for group in [*crowd, own.choice(vms).resource_group]:
+        RoleAssignmentFactory(user=user, scope=Scope.RESOURCE_GROUP, resource_group=group)
+    people["fifty"] = user
+    for vm in own.sample(vms, 15):
+        VirtualMachine.objects.filter(pk=vm.pk).update(resource_group=own.choice(crowd))
+    for _ in range(2):
+        now = NOW + timedelta(days=own.uniform(-300, 500))
+        Release.objects.filter(pk=own.choice(list(Release.objects.all())).pk).update(status="scheduled")
+        for vm in own.sample(vms, 10):
+            mine = VirtualMachine.objects.filter(pk=vm.pk)
+            mine.update(patcher=own.choice(("nobody", "guest_os", "portal_automatically")))
+            mine.update(reboot_setting=own.choice(("IfRequired", "Never", "Always")))
+            mine.update(connection=own.choice(vms).connection, gone_at=own.choice((None, None, NOW)))
+        with time_machine.travel(now, tick=False):
+            refresh_words(now=now)
+            assert not VirtualMachine.objects.filter(gone_at=None, next_reboot="").exists()
+            for person in people.values():
+                for scope in {EVERYWHERE, own.choice(scopes(own))}:
+                    _place, counts, pending = looked_at(person, scope)
+                    check_reboots(person, scope, counts, pending)
 
 
 def test_what_went_wrong_is_told_for_a_week_and_assessments_are_not_in_it() -> None:

@@ -39,6 +39,7 @@ from updates.models import (
 )
 from updates.plans import plan_to_json
 from updates.selectors.decisions import load_news
+from updates.selectors.fleet_forecast import MONTHS
 from updates.selectors.overview import TileName
 from updates.services.fleet import take_snapshot
 from vms.choices import Scope
@@ -69,7 +70,7 @@ def numbers_of(page: str) -> list[tuple[int, str]]:
     found = []
     main = page[page.index('<div class="overview">') :]
     for before, address, inside in re.findall(
-        rf'((?:<span class="overview-count">[^<]*</span>\s*<span>)?)<a[^>]*href="({LIST}[^"]*)"[^>]*>(.*?)</a>',
+        rf'((?:<span class="overview-count">[^<]*</span>\s*<span>)?)<a(?! class="chart-stop")[^>]*href="({LIST}[^"]*)"[^>]*>(.*?)</a>',
         main,
         re.S,
     ):
@@ -78,6 +79,16 @@ def numbers_of(page: str) -> list[tuple[int, str]]:
         if number and "overview-verb" not in inside:
             found.append((int(number.group().replace(",", "")), unescape(address)))
     return found
+
+
+def columns_of(page: str) -> list[tuple[int, str]]:
+    """What each column of the months ahead adds up to, and the address that it leads to."""
+    picture = page[page.index('id="months"') :]
+    addresses = re.findall(rf'<a class="chart-stop" href="({LIST}[^"]*)"', picture)
+    rows = re.findall(r'<tr><th scope="row">[^<]*</th>((?:<td class="number">[\d,]+</td>)+)</tr>', picture)
+    totals = [sum(int(n.replace(",", "")) for n in re.findall(r">([\d,]+)<", row)) for row in rows[: len(addresses)]]
+    assert len(totals) == len(addresses) == MONTHS
+    return list(zip(totals, map(unescape, addresses), strict=True))
 
 
 def listed(user: User, address: str) -> int:
@@ -102,6 +113,8 @@ def test_every_number_leads_to_just_that_many_machines(client: Client, seed: int
             assert len(numbers) >= 1 + len(TileName)
             for number, address in numbers:
                 assert number == listed(user, address), (name, query, address)
+            for total, address in columns_of(page):
+                assert total == listed(user, address), (name, query, address)
             compared += len(numbers)
     assert compared > 100
 

@@ -45,6 +45,7 @@ from updates.selectors.catalogue import load_catalogue
 from updates.selectors.health import find_trouble
 from updates.selectors.vm_facts import load_vm_facts
 from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
+from updates.services import outlooks
 from updates.services.catalogue import import_catalogue
 from updates.services.operations import request_assessments
 from updates.services.words import BLOCK, refresh_words
@@ -54,6 +55,7 @@ from vms.models import (
     COUNTED_IN_FLEET,
     FleetCount,
     ImageCatalogEntry,
+    Outlook,
     ResourceGroup,
     VirtualMachine,
     WordCount,
@@ -197,9 +199,37 @@ def test_an_idle_tick_reads_no_machine_and_writes_nothing(_catalogue: None) -> N
         refresh_words(now=NOW + timedelta(minutes=minutes))
     with CaptureQueriesContext(connection) as queries:
         assert refresh_words(now=NOW + timedelta(minutes=5)) == 0
-    assert len(queries) <= 9
+    assert len(queries) <= 16  # nine for the words, seven for the next reboots
     assert not [q for q in queries if "UPDATE" in q["sql"] and "vms_virtualmachine" in q["sql"]]
     assert not [q for q in queries if "updates_installedpatch" in q["sql"]]
+
+
+def test_next_reboots_that_run_out_of_time_go_on_and_settle(_catalogue: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlooks, "BLOCK", 2)
+    for _ in range(5):
+        assessed(VirtualMachineFactory(), NOW, "20348.5020", "5082142")
+    untold = VirtualMachine.objects.filter(next_reboot="")
+    refresh_words(now=NOW, seconds=0)
+    assert untold.count() == 5
+    calls = iter([False, True, True, True])
+    assert outlooks.tell_outlooks(now=NOW, is_over=lambda: next(calls)) == 2
+    assert untold.count() == 3
+    refresh_words(now=NOW)
+    assert not untold.exists()
+    # Clock and catalogue move what is foreseen: all of a kind are told, and once more those that were written meanwhile.
+    later = NOW + timedelta(days=70)
+    refresh_words(now=later)
+    said = set(VirtualMachine.objects.values_list("next_reboot", "next_reboot_outlook"))
+    assert said == set(Outlook.objects.values_list("next_reboot", "next_reboot_outlook"))
+    Outlook.objects.update(next_reboot="2000-01", is_told=True, settles_at=None)
+    refresh_words(now=later)
+    assert not Outlook.objects.filter(next_reboot="2000-01").exists()
+    assert Outlook.objects.filter(is_told=True, settles_at=later + outlooks.SETTLES_AFTER).exists()
+    refresh_words(now=later + outlooks.SETTLES_AFTER)
+    assert not Outlook.objects.exclude(settles_at=None).exists()
+    VirtualMachine.objects.all().delete()
+    refresh_words(now=later)
+    assert not Outlook.objects.exists()
 
 
 def test_a_pass_that_runs_out_of_time_goes_on_where_it_was(_catalogue: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.db import connection as database
 from django.http import QueryDict
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.models import AuditEvent
-from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.factories import ConnectionFactory, ResourceGroupFactory, VirtualMachineFactory
 from tests.forms import text_of
 from vms.choices import ATTENTION, COLUMNS, SelectionProblem
 from vms.filter_text import VALUES, WORDS, read_text, write_text
 from vms.filters import FILTER_NAMES, VmFilter, order_of
-from vms.models import ListColumns, ResourceGroup, SavedView, VirtualMachine
-from vms.selectors import ORDERS, FilterOptions, list_head, page_sql
+from vms.models import ListColumns, Outlook, ResourceGroup, SavedView, VirtualMachine
+from vms.selectors import ORDERS, FilterOptions, csv_lines, list_head, page_sql
 
 LIST = "/virtual-machines/"
 OPTIONS = FilterOptions(
@@ -209,6 +214,136 @@ def test_every_order_is_an_index(order: str) -> None:
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Sort" not in plan, plan
     assert "vms_vm_" in plan
+
+
+# --- the next reboot -----------------------------------------------------------------------------------------------
+
+
+def foresee(vm: VirtualMachine, month: str, outlook: str = "will", cause: str = "") -> VirtualMachine:
+    """Let this machine, and all that are alike, say that of its next reboot, as a tick does."""
+    vm.refresh_from_db()
+    told = {"next_reboot": month, "next_reboot_outlook": outlook, "next_reboot_cause": cause}
+    Outlook.objects.create(alike=vm.alike, **told)
+    VirtualMachine.objects.filter(alike=vm.alike).update(**told)
+    return vm
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (("2027-01", "will", "planned_baseline"), "<td>2027-01<small>planned baseline</small>"),
+        (("2026-12", "may", "pending_update"), "<td>2026-12, perhaps<small>pending updates may reboot</small>"),
+        (("none", "will_not", "nobody_patches"), "<td>Not by itself<small>due, nobody installs it</small>"),
+        (("none", "will_not"), "<td>None in sight"),
+        (("unknown", "not_known"), "<td>Not known"),
+    ],
+)
+def test_a_row_says_when_its_machine_reboots_and_why(
+    client: Client, chief: User, told: tuple[str, ...], words: str
+) -> None:
+    vm = foresee(VirtualMachineFactory(), *told)
+    client.force_login(chief)
+    assert words in client.get(LIST).content.decode()
+    lines = list(csv.DictReader(io.StringIO("".join(csv_lines(VirtualMachine.objects.all())).lstrip("\ufeff"))))
+    assert (lines[0]["next_reboot"], lines[0]["next_reboot_outlook"]) == told[:2]
+    VirtualMachine.objects.filter(pk=vm.pk).update(patcher="nobody")  # now it is like no other
+    vm.refresh_from_db()
+    assert vm.next_reboot == vm.next_reboot_cause == ""
+
+
+@pytest.mark.django_db
+def test_the_soonest_reboot_comes_first_and_what_is_not_known_last(client: Client, chief: User) -> None:
+    row = ConnectionFactory()
+    for name, month, track in (
+        ("a", "unknown", "unknown"),
+        ("b", "2027-01", "on_track"),
+        ("c", "none", "not_on_train"),
+        ("d", "2026-12", "baseline_due"),
+    ):
+        foresee(VirtualMachineFactory(name=name, connection=row, hotpatch_track=track), month)
+    client.force_login(chief)
+    assert names(client.get(LIST, {"sort": "reboot"})) == ["d", "b", "c", "a"]
+    assert names(client.get(LIST, {"sort": "-reboot"})) == ["a", "c", "b", "d"]
+
+
+@pytest.mark.django_db
+def test_a_machine_that_is_written_says_what_its_like_says(resource_group: ResourceGroup) -> None:
+    row = ConnectionFactory()
+    first = foresee(VirtualMachineFactory(connection=row, resource_group=resource_group), "2027-04")
+    second = VirtualMachineFactory(connection=row, resource_group=resource_group)
+    second.refresh_from_db()
+    assert (second.alike, second.next_reboot) == (first.alike, "2027-04")
+    VirtualMachine.objects.filter(pk=second.pk).update(next_reboot="1999-01")
+    second.refresh_from_db()
+    assert second.next_reboot == "2027-04", "nobody writes another word than that of its like"
+    VirtualMachine.objects.filter(pk=second.pk).update(gone_at=timezone.now())
+    second.refresh_from_db()
+    assert second.next_reboot == ""
+
+
+@pytest.mark.django_db
+def test_who_reboots_is_found_through_an_index(chief: User) -> None:
+    VirtualMachineFactory.create_batch(60, connection=ConnectionFactory())
+    with time_machine.travel("2026-11-27T12:00:00Z", tick=False):
+        found = VmFilter.of(chief, {"reboots": "next:any"}).qs
+    sql, parameters = page_sql(found, ORDERS["name"], None, is_search=False)
+    with database.cursor() as cursor:
+        cursor.execute("ANALYZE vms_virtualmachine")
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {sql}", parameters)
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan on vms_virtualmachine" not in plan, plan
+
+
+@pytest.mark.django_db
+def test_the_view_of_the_next_patch_tuesday_says_what_it_shows(client: Client, chief: User) -> None:
+    client.force_login(chief)
+    page = client.get(LIST, {"q": "reboot:next"}).content.decode()
+    assert "the month of the next Patch Tuesday" in page
+    assert re.search(r'href="[^"]*\?reboots=next" aria-current="page"', page)
+    assert "reboot:next" in page
+    assert "2027-01 (May reboot)" in client.get(LIST, {"reboots": "2027-01:may"}).content.decode()
+    assert client.get(LIST, {"reboots": "2027-13"}).context["filters"].problems()
+
+
+# --- suggestions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_text_is_offered_what_contains_it_of_what_the_reader_sees(
+    client: Client, chief: User, reader: User, resource_group: ResourceGroup
+) -> None:
+    row = ConnectionFactory()
+    ResourceGroup.objects.filter(pk=resource_group.pk).update(name="rg-Web-1")
+    VirtualMachineFactory(connection=row, resource_group=resource_group, tags={"Env": "prod", "<i>web": ""})
+    other = ResourceGroupFactory(name="web")
+    VirtualMachineFactory(connection=row, resource_group=other, tags={"web-tier": "front"})
+    where = reverse("vms:suggestions")
+
+    def offered(**asked: str) -> list[str]:
+        return [unescape(value) for value in re.findall(r'value="([^"]*)"', client.get(where, asked).content.decode())]
+
+    client.force_login(chief)
+    assert offered(resource_group="WEB") == ["web", "rg-Web-1"]
+    assert offered(tag="web") == ["<i>web", "web-tier", "web-tier=front"]
+    assert "japaneast" in offered(location="Japan E")
+    assert offered(tag="") == offered(name="web") == offered() == []
+    client.force_login(reader)
+    assert offered(resource_group="web") == ["rg-Web-1"]
+    assert offered(tag="prod") == ["Env=prod"]
+    page = client.get(LIST, {"resource_group": "web", "location": "japan"}).content.decode()
+    assert "Did you mean:" in page
+    assert f'href="{LIST}?resource_group=rg-Web-1&amp;location=japan"' in page
+    assert 'location=japaneast"' in page
+
+
+@pytest.mark.django_db
+def test_no_more_than_ten_are_offered(client: Client, chief: User) -> None:
+    for number in range(12):
+        ResourceGroupFactory(name=f"web-{number}")
+    client.force_login(chief)
+    assert client.get(reverse("vms:suggestions"), {"resource_group": "eb-"}).content.count(b"<option") == 10
 
 
 # --- columns -------------------------------------------------------------------------------------------------------

@@ -53,6 +53,29 @@ def test_the_list_pages_by_links(client: Client, reader: User, fleet: list[Virtu
     assert names(client.get(LIST + back.replace("&amp;", "&"))) == names(first)
 
 
+def test_the_menu_of_a_machine_has_its_own_entries_only(
+    client: Client, chief: User, fleet: list[VirtualMachine], settings: Any
+) -> None:
+    settings.HAS_DEMO = True
+    client.force_login(chief)
+    menu = re.compile(r'<nav class="sidemenu".*?</nav>', re.DOTALL)
+    entries = re.compile(r"</svg>([^<]+)</a>")
+    vm = fleet[0]
+    for where in (reverse("updates:vm-overview", args=[vm.pk]), reverse("vms:vm-settings", args=[vm.pk])):
+        page = client.get(where).content.decode()
+        own = entries.findall(menu.findall(page)[0])
+        assert own == ["All machines", "Overview", "Activity", "Updates", "Update settings"]
+        assert '<nav class="breadcrumb"' in page
+        assert 'role="search"' in page
+        assert 'data-key="c"' in page, "the shortcuts lead everywhere from here, too"
+    page = client.get(LIST).content.decode()
+    assert "Tour of the demo" not in menu.findall(page)[0]
+    help_menu = page[page.index('id="help-menu"') : page.index('id="account-menu"')]
+    assert f'href="{reverse("tour")}"' in help_menu
+    settings.HAS_DEMO = False
+    assert f'href="{reverse("tour")}"' not in client.get(LIST).content.decode()
+
+
 def test_who_may_only_read_sees_no_ticks_and_no_commands(
     client: Client, reader: User, operator: User, owner: User, fleet: list[VirtualMachine]
 ) -> None:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
-from django.db.models import Case, Count, Exists, When
-from django.db.models.fields.json import KeyTextTransform
+from django.db.models import Case, Exists, When
 from django.utils import timezone
 
-from connectors.registry import catalogue_day
-from patching.forecast import Hindrance, Outlook, forecast_reboots
-from patching.orchestrator import Patcher
+from patching.forecast import Outlook
 from patching.releases import (
     END_OF_HOTPATCHING,
     PACIFIC,
     CalendarMonth,
-    Timetable,
     YearCounts,
-    as_of,
     calendar_year,
     next_baseline_of,
     out_at,
@@ -31,12 +25,12 @@ from patching.releases import (
     timetable,
     year_counts,
 )
-from patching.selection import OFF_GUARD
-from patching.terms import HOTPATCH_TYPES, HotpatchTrack, ProductLine, RebootSetting, ReleaseType
+from patching.terms import HOTPATCH_TYPES, ProductLine, ReleaseType
 from patching.terms import Release as ReleaseFacts
-from patching.track import TrackVerdict
 from updates.models import MaintenanceConfiguration, Release
 from updates.selectors.automation import members_of
+from updates.selectors.fleet import FleetScope, count_fleet, load_pending, moments_of_connections, place_of
+from updates.selectors.fleet_forecast import Restarts, count_restarts, reboots_in
 from updates.selectors.maintenance import open_windows_of
 from vms.models import Grants, VirtualMachine
 from vms.selectors import ListTooSlowError, fetch_bounded
@@ -46,7 +40,6 @@ if TYPE_CHECKING:
 
 MAX_CONFIGURATIONS = 12  # whose windows are shown
 MAX_WINDOWS = 400  # of each
-MAX_AHEAD = 36  # months for which restarts are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +79,22 @@ class CalendarCell:
     is_missing: bool = False  # its Patch Tuesday has passed, and no baseline or hotpatch is recorded
     is_before_all: bool = False  # the line's first recorded release came later
     is_after_end: bool = False  # the line's hotpatching is over: every month brings a cumulative update
+    restarts: Restarts = field(default_factory=Restarts)  # how many of the reader's machines restart
+
+    @property
+    def will(self) -> int:
+        """How many machines will restart; the list shows them at `reboots_in`."""
+        return self.restarts[Outlook.WILL]
+
+    @property
+    def may(self) -> int:
+        """How many machines may restart."""
+        return self.restarts[Outlook.MAY]
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The values of the list's filter of these machines."""
+        return {outlook.value: reboots_in(self.month.month, outlook) for outlook in (Outlook.WILL, Outlook.MAY)}
 
     @property
     def main(self) -> CalendarRelease | None:
@@ -105,9 +114,6 @@ class CalendarCell:
         if self.month.is_unplanned_baseline:
             return "unplanned"
         return "baseline" if self.month.main.type is ReleaseType.BASELINE else "hotpatch"
-
-
-Restarts = Counter[Outlook | Hindrance]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +177,7 @@ class Calendar:
 
 
 def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: datetime) -> Calendar:
-    """The year that the address asks for; this one if it asks for none that is offered. Four to six queries."""
+    """The year that the address asks for; this one if it asks for none that is offered. At most nine queries, whatever the size of the fleet."""
     line = ProductLine(query["line"]) if query.get("line") in set(ProductLine) else ProductLine.WS2022
     rows = {row.facts: row for row in Release.objects.filter(product_line=line)}
     this_year = timezone.localtime(now).year
@@ -184,7 +190,7 @@ def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: dat
     first = min((facts.month for facts in rows), default=date.max)
     end = END_OF_HOTPATCHING.get(line, date.max)
     grants = Grants.of(user)
-    rows_of_machines = _machines(grants, line)
+    restarts, has_dated = _restarts(grants, line, year, now)
     return Calendar(
         line=line,
         year=year,
@@ -197,6 +203,7 @@ def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: dat
                 is_missing=m.month in known.missing_months,
                 is_before_all=m.month < first,
                 is_after_end=m.month > end,
+                restarts=(restarts or {}).get(m.month, Restarts()),
             )
             for m in months
         ),
@@ -205,76 +212,29 @@ def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: dat
         known_until=known.ends,
         missing=known.missing_after_baseline,
         holes=tuple(month for month in known.missing_months if month <= newest and month.year == year),
-        machines=None if rows_of_machines is None else _outlooks(rows_of_machines, tuple(rows), line, year, now),
-        has_dated_machines=any(row.day for row in rows_of_machines or ()),
+        machines=restarts,
+        has_dated_machines=has_dated,
         windows=_windows(grants, year, now),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Alike:
-    """How many machines are alike in what decides whether they restart."""
+def _restarts(grants: Grants, line: ProductLine, year: int, now: datetime) -> tuple[dict[date, Restarts] | None, bool]:
+    """By month of the year from the present one on, how many machines of the line restart, what hinders them, or of how many nobody knows.
 
-    track: HotpatchTrack
-    patcher: Patcher
-    setting: RebootSetting
-    day: date | None  # their connection's catalogue date
-    machines: int
-
-
-def _machines(grants: Grants, line: ProductLine) -> list[_Alike] | None:
-    """The machines of a line that these grants show, alike ones counted together; None where that takes too long."""
-    rows = (
-        VirtualMachine.objects.granted_by(grants)
-        .filter(product_line=line, gone_at=None)
-        .order_by()
-        .values_list(
-            "hotpatch_track", "patcher", "reboot_setting", KeyTextTransform("catalogue_date", "connection__config")
-        )
-        .annotate(machines=Count("pk"))
-    )
-    if rows.query.is_empty():
-        return []
+    Then whether a connection's catalogue is of another day. None where counting takes too long. Four queries of counters.
+    """
+    scope = FleetScope(product_line=line.value)
     try:
-        found = fetch_bounded(*rows.query.sql_with_params())
+        counts = count_fleet(place_of(grants), scope)
     except ListTooSlowError:
-        return None
-    return [
-        _Alike(HotpatchTrack(track), Patcher(patcher), RebootSetting(setting), catalogue_day(day), machines)
-        for track, patcher, setting, day, machines in found
-    ]
-
-
-def _outlooks(
-    alike: Iterable[_Alike], releases: Sequence[ReleaseFacts], line: ProductLine, year: int, now: datetime
-) -> dict[date, Restarts]:
-    """By month of the year from the present one on, how many machines restart, what hinders them, or of how many nobody knows."""
-    found: defaultdict[date, Restarts] = defaultdict(Counter)
-    tables: dict[date | None, Timetable] = {}
+        return None, False
+    if not counts.lines:
+        return {}, False
+    moments = moments_of_connections(now)
+    found = count_restarts(counts, load_pending(counts), moments, now=now, until=date(year, 12, 1))
     present = now.astimezone(PACIFIC).date().replace(day=1)  # what is over restarts nobody any more
-    for row in alike:
-        moment = as_of(row.day, now)
-        this_month = moment.astimezone(PACIFIC).date().replace(day=1)
-        months = min((year - this_month.year) * 12 + 13 - this_month.month, MAX_AHEAD)
-        if months < 1:
-            continue
-        known = tables.setdefault(row.day, timetable(releases, line, moment))
-        forecast = forecast_reboots(
-            releases,
-            line,
-            TrackVerdict(row.track, baseline=known.baseline, missing_months=known.missing_after_baseline),
-            (),
-            is_reboot_pending=False,
-            as_of=moment,
-            months=months,
-            reboot_setting=row.setting,
-            patcher=row.patcher,
-            guard=OFF_GUARD,
-        )
-        for month in forecast:
-            if month.month.year == year and month.month >= present:
-                found[month.month][month.hindrance or month.outlook] += row.machines
-    return dict(found)
+    ahead = {month: restarts for month, restarts in found.items() if month.year == year and month >= present}
+    return ahead, any(moments.get(pk, now) != now for pk in counts.by("connection_id"))
 
 
 def _windows(grants: Grants, year: int, now: datetime) -> Windows | None:

@@ -283,7 +283,11 @@ class Pending:
 
 def load_pending(counts: FleetCounts) -> Pending:
     """The updates that these machines lack, by what their last assessments found (one query)."""
-    by_set = counts.by("patch_set")
+    return load_pending_of(counts.by("patch_set"))
+
+
+def load_pending_of(by_set: Mapping[int, int]) -> Pending:
+    """The updates of patch sets, by how many machines lack what each holds (one query)."""
     of_set = Q(memberships__patch_set__any=array(sorted(by_set)))
     rows = Patch.objects.filter(of_set).annotate(sets=ArrayAgg("memberships__patch_set_id")).order_by("pk")
     found = (PendingUpdate(row, frozenset(row.sets), sum(by_set[pk] for pk in row.sets)) for row in rows)

@@ -1,7 +1,8 @@
 """The stored words follow the clock, the catalogue and the facts: one pass of the tick, in bounded blocks.
 
 Three things make words due: an assessment grows too old, a release or a Patch Tuesday comes (or the catalogue changes),
-and facts of a VM change. Each is found through an index or by digests; where nothing is due nothing is read of VMs.
+and facts of a VM change. Each is found through an index or by digests; where nothing is due nothing is read of VMs. The next
+reboots follow from the words and are told after them (`updates.services.outlooks`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from patching.status import ASSESSMENT_IS_VALID_FOR
 from updates.models import PatchSet, WordsClock
 from updates.selectors.decisions import find_news
 from updates.selectors.words import Reading, Words, digests, read_for_judging
+from updates.services.outlooks import tell_outlooks
 from vms.services.counters import fold_counters
 from vms.services.summaries import VmSummary, record_summaries
 
@@ -41,9 +43,10 @@ def refresh_words(*, now: datetime, seconds: float = 20.0) -> int:
     work = _Work(now, ends_at)
     changed = work.due_vms() + work.aged_vms() + work.judged_vms()
     are_folded = fold_counters()
+    reboots = tell_outlooks(now=now, is_over=lambda: work.is_over)
     work.tell_news(is_moved=bool(changed) or are_folded)
-    if changed:
-        log.info("words_refreshed", vms=changed, finished=time.monotonic() < ends_at)
+    if changed or reboots:
+        log.info("words_refreshed", vms=changed, reboots=reboots, finished=time.monotonic() < ends_at)
     return changed
 
 

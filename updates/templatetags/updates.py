@@ -26,10 +26,8 @@ from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIO
 from updates.models import Operation, OperationEvent, RolloutMember
 from updates.selectors.decisions import load_news
 from updates.texts import (
-    CAUSES,
     CONTRADICTIONS,
     EVENTS,
-    HINDRANCES,
     HOLDS,
     OFF_TRAIN_REASONS,
     ORDINALS,
@@ -49,6 +47,7 @@ from updates.texts import (
     fault_text,
 )
 from vms.choices import REBOOT_SETTINGS
+from vms.texts import CAUSES, HINDRANCES
 
 register = template.Library()
 

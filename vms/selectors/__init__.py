@@ -25,7 +25,7 @@ from vms.selectors.listing import (
     vm_page,
 )
 from vms.selectors.names import shortest_names, vms_by_name
-from vms.selectors.offers import FilterOptions, filter_options
+from vms.selectors.offers import OFFERING, FilterOptions, filter_options, offers_like
 from vms.selectors.patchers import (
     connections_in_charge,
     patcher_of,
@@ -37,6 +37,7 @@ from vms.selectors.totals import word_totals
 __all__ = [
     "DEFAULT_ORDER",
     "MAX_COUNT",
+    "OFFERING",
     "ORDERS",
     "PAGE_SIZE",
     "Cursor",
@@ -61,6 +62,7 @@ __all__ = [
     "image_catalog",
     "list_head",
     "may_create_vms",
+    "offers_like",
     "owns_everything",
     "page_sql",
     "patcher_of",

@@ -13,7 +13,7 @@ from django.db.models import DateTimeField, Subquery, Value
 
 from ui.spreadsheet import BYTE_ORDER_MARK, harmless
 from vms.choices import Need
-from vms.models import VirtualMachineQuerySet
+from vms.models import NEXT_REBOOT, VirtualMachineQuerySet
 
 EXPORTED = (
     "name",
@@ -37,6 +37,7 @@ EXPORTED = (
     "patcher",
     "arm_id",
     "product_line",
+    *NEXT_REBOOT,
     "need",
     "tags",
     "assessed_at",

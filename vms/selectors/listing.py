@@ -18,7 +18,7 @@ from django.utils.translation import get_language
 from db.bounded import fetch_bounded
 from db.paging import PAGE_SIZE, Cursor, Order, beyond, cut
 from vms.choices import HOTPATCH_STATUSES, HOTPATCH_TRACKS, PATCHERS, POWER_STATES, PRODUCT_LINES, UPDATE_STATUSES
-from vms.models import NAME_SEARCH, VirtualMachine, VirtualMachineQuerySet
+from vms.models import NAME_SEARCH, NEXT_REBOOT, VirtualMachine, VirtualMachineQuerySet
 
 MAX_COUNT = 1_000  # also the number of search matches that are sorted
 
@@ -36,6 +36,8 @@ ORDERS = {
         "-critical": ("-critical_and_security_count", "name", "id"),
         "track": ("hotpatch_track", "name", "id"),
         "-track": ("-hotpatch_track", "-name", "-id"),
+        "reboot": ("next_reboot", "name", "id"),
+        "-reboot": ("-next_reboot", "-name", "-id"),
     }.items()
 }
 DEFAULT_ORDER = "need"
@@ -53,6 +55,9 @@ class ListedVm(NamedTuple):
     connection: str
     desired_settings: Any  # None: it has the settings that it shall have
     need: int
+    next_reboot: str  # the month, or what stands in place of it (`vms.choices`); empty: nobody has told yet
+    next_reboot_outlook: str
+    next_reboot_cause: str
     # None where nobody asked for them
     image_sku: str | None
     tags: str | None  # as JSON
@@ -75,6 +80,7 @@ _LABELLED = (UPDATE_STATUSES, HOTPATCH_STATUSES, HOTPATCH_TRACKS, POWER_STATES, 
 _FIRST = (
     *("id", "name", "critical_and_security_count", "other_count"),
     *("resource_group__name", "location", "connection__name", "desired_settings", "need"),
+    *NEXT_REBOOT,
 )
 # What is read where a column shows it only. The last is what a floor above knows (`tell_assessed`).
 EXTRAS = ("image_sku", "tags", "assessed_at")

@@ -27,7 +27,7 @@ from db.locks import Lock, hold
 from patching.eligibility import CatalogIndex, judge_eligibility
 from patching.terms import Platform, ScaleSetOrchestration
 from vms.choices import PowerState
-from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
+from vms.models import NEXT_REBOOT, Connection, ResourceGroup, Subscription, VirtualMachine
 from vms.selectors import build_of_image, image_catalog, patcher_of
 from vms.services.inventory_rows import ROW_PROBLEMS, BadRow, InventoryRow, RowProblem, VmFacts
 from vms.services.replacement import forget_machine, machines_replaced
@@ -345,6 +345,7 @@ _WRITTEN = [
         "patch_set",
         "is_scheduled",
         "are_words_due",
+        *NEXT_REBOOT,
     }
 ]
 _UPDATE = f"""

@@ -21,17 +21,37 @@ from django.utils.translation import ngettext
 
 from connectors.protocol import Capability
 from connectors.registry import is_everything_simulated
+from patching.forecast import Outlook
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings, UpdateStatus
 from ui.badges import badge_of
 from ui.templatetags.portal import badge, badge_cell, icon
-from vms.choices import ASSESSMENT_MODES, ATTENTION, PATCH_MODES, REBOOT_SETTINGS, Column, Need
+from vms.choices import (
+    ASSESSMENT_MODES,
+    ATTENTION,
+    NO_REBOOT,
+    PATCH_MODES,
+    REBOOT_NOT_KNOWN,
+    REBOOT_SETTINGS,
+    Column,
+    Need,
+)
 from vms.import_pages import sync_of
 from vms.models import Connection, VirtualMachine
 from vms.regions import clock_of
 from vms.selectors import ListedVm, VmPage
 from vms.services.settings import Refusal
-from vms.texts import CAPABILITIES, NEEDS, NEEDS_COUNTED, REFUSALS, SETTING_LABELS, SETTINGS_PROBLEMS, Text
+from vms.texts import (
+    CAPABILITIES,
+    CAUSES,
+    HINDRANCES,
+    NEEDS,
+    NEEDS_COUNTED,
+    REFUSALS,
+    SETTING_LABELS,
+    SETTINGS_PROBLEMS,
+    Text,
+)
 
 register = template.Library()
 _WORDS = {
@@ -195,8 +215,24 @@ def _tags(vm: ListedVm) -> str:
     )
 
 
+def _next_reboot(vm: ListedVm) -> str:
+    """The month of the next reboot, and why; or that there is none by itself."""
+    why = str(_WHY.get(vm.next_reboot_cause, ""))
+    if vm.next_reboot == NO_REBOOT:
+        month = _("Not by itself") if why else _("None in sight")
+    elif vm.next_reboot == REBOOT_NOT_KNOWN:
+        month = _("Not known")
+    else:
+        month = vm.next_reboot or "–"
+    if vm.next_reboot_outlook == Outlook.MAY:
+        month = _("%(month)s, perhaps") % {"month": month}
+    return f"<td>{escape(month)}<small>{escape(why)}</small>" if why else f"<td>{escape(month)}"
+
+
+_WHY: dict[str, Text] = {code.value: words for code, words in (*CAUSES.items(), *HINDRANCES.items())}
 _CELLS: dict[str, Cell] = {
     "need": _need,
+    "next_reboot": _next_reboot,
     "track": _track,
     "update_status": _update_status,
     "hotpatch_status": _hotpatch_status,
