@@ -58,6 +58,7 @@ OPERATION_KINDS = [
     (OperationKind.INSTALLATION.value, _("Installation")),
     (OperationKind.ROLLBACK.value, _("Rollback")),
     (OperationKind.SETTINGS.value, _("Settings")),
+    (OperationKind.RESTART.value, _("Restart")),
 ]
 OPERATION_STATES = [
     (OperationState.QUEUED.value, _("Queued")),

@@ -166,6 +166,11 @@ class VmPicture:
         return Capability.UNINSTALL in self.vm.connection.capabilities
 
     @property
+    def can_restart(self) -> bool:
+        """Whether a reboot is pending that the connector of the VM can carry out by itself."""
+        return self.vm.is_reboot_pending and Capability.RESTART in self.vm.connection.capabilities
+
+    @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
         """Name and next window of the maintenance configurations that mean this VM, the next first."""
         return schedules_meaning(self.vm)

@@ -59,6 +59,11 @@ class OperationPage:
         return self.operation.kind == OperationKind.INSTALLATION
 
     @property
+    def is_restart(self) -> bool:
+        """Whether it restarts the machine."""
+        return self.operation.kind == OperationKind.RESTART
+
+    @property
     def plan(self) -> InstallationPlan | None:
         """What an installation is to do."""
         return self.payload if isinstance(self.payload, InstallationPlan) else None

@@ -181,13 +181,13 @@ def request_with_payload(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    payload: Payload,
+    payload: Payload | None,
     requested_by: User | None,
     operation_id: UUID | None = None,
     is_bulk: bool = False,
     begin_on: Collection[int] = (),
 ) -> list[RequestOutcome]:
-    """Ask for operations that carry this; admitted as installations are. Other arguments as in `request_installations`."""
+    """Ask for operations that carry this (None: nothing); admitted as installations are. Other arguments as in `request_installations`."""
     if operation_id is not None:
         if len(set(vm_ids)) != 1:
             raise ValueError("operation_id names the operation of exactly one VM")
