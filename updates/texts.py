@@ -28,7 +28,7 @@ from patching.scope import ScopeProblem
 from patching.selection import HoldReason, PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.track import Contradiction, OffTrainReason
-from updates.choices import RELEASE_TYPES
+from updates.choices import RELEASE_TYPES, RunPart
 from vms import choices
 
 Text = str | Promise
@@ -775,6 +775,17 @@ ORDINALS: dict[str, Text] = {
     "Third": _("third %(weekday)s"),
     "Fourth": _("fourth %(weekday)s"),
     "Last": _("last %(weekday)s"),
+}
+
+# What became of the machines of a run on many.
+RUN_PARTS: dict[RunPart, Text] = {
+    RunPart.SUCCEEDED: _("Succeeded"),
+    RunPart.WITH_WARNINGS: _("With warnings"),
+    RunPart.CONTRADICTED: _("Contradicted"),
+    RunPart.FAILED: _("Failed"),
+    RunPart.RUNNING: _("Running"),
+    RunPart.WAITING: _("Waiting"),
+    RunPart.SKIPPED: _("Skipped"),
 }
 
 # What an open operation is doing, by kind and state; the empty state stands for every other.

@@ -27,6 +27,12 @@ def soak_minutes_field() -> forms.IntegerField:
 class RolloutForm(forms.Form):
     """In which order machines go, and what stops them."""
 
+    rollout_name = forms.CharField(
+        label=_("Name of the rollout"),
+        required=False,
+        max_length=150,
+        help_text=_("Shown wherever the rollout is; empty: what it does on how many machines."),
+    )
     availability_first = forms.BooleanField(
         label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
     )
@@ -80,7 +86,7 @@ class RolloutForm(forms.Form):
         if not (fields["availability_first"] or fields["rings"]):
             return None
         return RolloutPlan(
-            name="",
+            name=fields["rollout_name"],
             source=RolloutSource.ON_DEMAND,
             plan=plan,
             is_availability_first=fields["availability_first"],

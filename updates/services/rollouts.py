@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models import Count, QuerySet, TextField
 from django.db.models.functions import Cast, Lower
 
 from audit.context import acting
@@ -49,7 +49,7 @@ from updates.models import (
 from updates.plans import PlanError, plan_from_json, plan_to_json
 from updates.selectors.automation import times_off_peak
 from updates.selectors.maintenance import UnreadableError, read_configuration
-from updates.selectors.rollouts import proven_kbs
+from updates.selectors.rollouts import proven_kbs, unhealthy_in
 from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, RequestVerdict, cancel_operations, request_installations
 from updates.services.restarts import request_restarts
@@ -327,7 +327,7 @@ def _advance(pk: UUID, now: datetime) -> bool:
     if rollout.catch_up_until and rollout.catch_up_until <= now:
         members.filter(status=MemberState.CATCHING_UP).update(status=MemberState.SKIPPED)
     counts = _counts(rollout)
-    bad = counts[MemberState.FAILED] + _unhealthy(rollout)
+    bad = counts[MemberState.FAILED] + unhealthy_in(rollout)
     result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
     if must_pause(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent):
         log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
@@ -360,16 +360,6 @@ def _counts(rollout: Rollout) -> dict[str, int]:
         RolloutMember.objects.filter(rollout=rollout).values_list("status").annotate(count=Count("pk")).order_by()
     )
     return {state.value: rows.get(state.value, 0) for state in MemberState}
-
-
-def _unhealthy(rollout: Rollout) -> int:
-    """VMs that were updated and are not well: not running, or silent since."""
-    return RolloutMember.objects.filter(
-        Q(vm__update_state__is_awaiting_assessment=True)
-        | ~Q(vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value]),
-        rollout=rollout,
-        status=MemberState.SUCCEEDED,
-    ).count()
 
 
 def _work_on(rollout: Rollout, kept: _Kept, now: datetime) -> None:
@@ -591,7 +581,7 @@ def resume_rollout(*, rollout_id: UUID, now: datetime, resumed_by: User) -> bool
     rollout = Rollout.objects.filter(pk=rollout_id).first()
     if rollout is None:
         return False
-    forgiven = RolloutMember.objects.filter(rollout=rollout, status=MemberState.FAILED).count() + _unhealthy(rollout)
+    forgiven = RolloutMember.objects.filter(rollout=rollout, status=MemberState.FAILED).count() + unhealthy_in(rollout)
     with acting(person=resumed_by):
         Rollout.objects.filter(pk=rollout_id, status=RolloutState.PAUSED).update(forgiven=forgiven)
     return _move(rollout_id, {RolloutState.PAUSED}, RolloutState.RUNNING, "", now, resumed_by)

@@ -105,7 +105,9 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
 def install(request: PortalRequest, pk: int) -> HttpResponse:
     """Install updates now: updates, properties, review, run."""
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
-    wizard = InstallWizard(request.POST or None, picture=picture, again=request.GET.get("again", ""))
+    asked = request.GET
+    again, without = asked.get("again", ""), [kb for kb in asked.getlist("without") if kb.isdecimal()][:100]
+    wizard = InstallWizard(request.POST or None, picture=picture, again=again, without=without)
     if wizard.is_confirmed:
         form = wizard.form
         (outcome,) = request_installations(
