@@ -477,3 +477,24 @@ def test_the_end_follows_the_pace_and_no_sooner_than_the_budgets() -> None:
     assert late.seconds == 3_600
     assert expected_end(ended=5, left=0, since=began, wait=wait, now=NOW) is None
     assert expected_end(ended=0, left=3, since=began, wait=None, now=NOW) is None
+
+
+def test_history_retries_what_failed_for_one_reason(
+    page: Client, client: Client, operator: User, reader: User, resource_group: ResourceGroup
+) -> None:
+    vms = machines(resource_group, 3)
+    row = bulk(operator, vms, OK, FAILED, FAILED)
+    for outcome in BulkOutcome.objects.filter(request=row, operation__state="failed").select_related("operation"):
+        break_down(outcome.operation, "5087424", "0x80070643")
+    address = reverse("updates:history")
+    asked = {"reason": "0x80070643", "kb": "5087424"}
+    told = page.get(address, asked)
+    retry = told.context["page"].retry
+    if retry_address():
+        assert retry.count == 2
+        assert "Retry 2 failed" in text_of(told)
+    else:
+        assert retry is None
+    assert page.get(address).context["page"].retry is None
+    client.force_login(reader)
+    assert client.get(address, asked).context["page"].retry is None

@@ -30,6 +30,7 @@ from updates.selectors.runs import (
     reasons_of,
     retry_of,
     row_of,
+    seen_by,
     with_kbs,
 )
 from updates.selectors.waits import StartWait, start_wait
@@ -181,7 +182,7 @@ def load_bulk(
     """
     request = bulk_or_404(user, pk)
     everything = BulkOutcome.objects.filter(request=request)
-    rows = everything.filter(vm__in=VirtualMachine.objects.visible_to(user).order_by())
+    rows = seen_by(user, everything)
     show = show if show in SHOWN else SHOWN[0]
     tally = _tally(rows)
     shown = rows.filter(_shown(show), pk__gt=after)
@@ -192,7 +193,7 @@ def load_bulk(
     wait = start_wait(Operation.objects.filter(pk__in=rows.values("operation_id")), now=now) if tally.queued else None
     is_over = request.is_handed_out and not tally.parts[RunPart.RUNNING] + tally.parts[RunPart.WAITING]
     has_failed = tally.parts[RunPart.FAILED] > 0
-    mine = rows.filter(_shown("failed"), vm__in=VirtualMachine.objects.visible_to(user, Role.OPERATOR).order_by())
+    mine = seen_by(user, rows.filter(_shown("failed")), Role.OPERATOR)
     return BulkPage(
         request=request,
         plan=_plan_of(request),

@@ -32,6 +32,7 @@ from updates.selectors.runs import (
     reasons_of,
     retry_of,
     row_of,
+    seen_by,
     with_kbs,
 )
 from updates.selectors.waits import StartWait, start_wait
@@ -168,7 +169,7 @@ def load_rollout(
     """
     rollout = rollout_or_404(user, pk)
     everything = RolloutMember.objects.filter(rollout=rollout)
-    rows = everything.filter(vm__in=VirtualMachine.objects.visible_to(user).order_by())
+    rows = seen_by(user, everything)
     waves, counts = _waves(rollout, rows)
     failed = rows.filter(status=MemberState.FAILED)
     state = state if state in MemberState.values else ""
@@ -252,10 +253,7 @@ def _gate(rollout: Rollout, members: QuerySet[RolloutMember]) -> Gate:
 
 def _retry(user: User, rollout: Rollout, failed: QuerySet[RolloutMember]) -> Retry | None:
     """What of the failures can be asked for again by this reader: those whose own run failed."""
-    mine = failed.filter(
-        operation__state=OperationState.FAILED.value,
-        vm__in=VirtualMachine.objects.visible_to(user, Role.OPERATOR).order_by(),
-    )
+    mine = seen_by(user, failed.filter(operation__state=OperationState.FAILED.value), Role.OPERATOR)
     return retry_of(rollout.kind, failed_pairs(mine), count=mine.count())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib.postgres.expressions import ArraySubquery
@@ -18,7 +18,11 @@ from patching.terms import InstallationState, OperationKind
 from updates.choices import RunPart
 from updates.models import Operation, PatchResult
 from updates.selectors.waits import StartWait
-from vms.models import VirtualMachine
+from vms.choices import Role
+from vms.models import Grants, VirtualMachine
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 MOST_RETRIED = 1_000  # machines of one form, as everywhere
 MOST_REASONS = 10
@@ -76,6 +80,17 @@ class Eta:
 
     at: datetime
     seconds: float
+
+
+def seen_by(user: User, rows: QuerySet[Any, Any], role: Role = Role.READER) -> QuerySet[Any, Any]:
+    """Those of these outcomes or members whose machines the user may see now, or with a stronger role act on."""
+    grants = Grants.last_read(user)
+    if grants.at_least(role).are_of_everything:
+        return rows
+    mine: QuerySet[Any, Any] = rows.filter(
+        vm__in=VirtualMachine.objects.order_by().granted_by(grants, role).values("pk")
+    )
+    return mine
 
 
 def with_kbs(rows: QuerySet[Any, Any]) -> QuerySet[Any, Any]:
