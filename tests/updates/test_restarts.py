@@ -24,11 +24,10 @@ from connectors.registry import KINDS
 from patching.codes import ErrorCode
 from patching.terms import OperationKind, RebootStatus, RunStatus
 from tests.connectors.scripted import EVERYTHING, Lying, Scripted
-from tests.factories import VmUpdateStateFactory
 from tests.updates.pages import settle
-from tests.updates.world import PLAN, found, hand_out, in_threads, make_due, make_vms
+from tests.updates.world import PLAN, found, hand_out, in_threads, make_due, make_vms, waits_for_reboot
 from updates.engine.sweep import sweep
-from updates.models import BulkRequest, MaintenanceConfiguration, Operation, PatchSet, Rollout, VmUpdateState
+from updates.models import BulkRequest, MaintenanceConfiguration, Operation, Rollout, VmUpdateState
 from updates.selectors.restarts import judge_restarts
 from updates.services.operations import RequestVerdict, request_assessments, request_installations
 from updates.services.restarts import request_restarts
@@ -38,21 +37,11 @@ from vms.models import Connection, VirtualMachine
 pytestmark = pytest.mark.django_db
 
 
-def waiting(*vms: VirtualMachine) -> None:
-    """These machines were assessed just now, lack nothing, and wait for their reboot."""
-    nothing, _ = PatchSet.objects.get_or_create(digest=b"nothing", critical_and_security_count=0, other_count=0)
-    for vm in vms:
-        VmUpdateStateFactory.create(vm=vm, patch_set=nothing, last_assessed_at=timezone.now(), os_build="20348.5074")
-    VirtualMachine.objects.filter(pk__in=[vm.pk for vm in vms]).update(
-        is_reboot_pending=True, update_status="reboot_required", power_state="running"
-    )
-
-
 @pytest.fixture
 def vm(make_vm: Callable[..., VirtualMachine]) -> VirtualMachine:
     """One of our group behind a simulator that is done at once, waiting for its reboot."""
     vm = make_vm(build="")
-    waiting(vm)
+    waits_for_reboot(vm)
     return vm
 
 
@@ -101,7 +90,7 @@ def test_only_machines_that_need_nothing_else_are_restarted(
     make_vm: Callable[..., VirtualMachine], owner: User
 ) -> None:
     needs, never, old, stopped, silent, well = (make_vm(build="") for _ in range(6))
-    waiting(needs, old, stopped, silent, well)
+    waits_for_reboot(needs, old, stopped, silent, well)
     rows = VirtualMachine.objects
     rows.filter(pk=old.pk).update(update_status="no_updates_data")
     rows.filter(pk=stopped.pk).update(power_state="deallocated")
@@ -134,7 +123,7 @@ def test_judging_costs_the_same_however_many(make_vm: Callable[..., VirtualMachi
     costs = []
     for count in (1, 40):
         vms = [make_vm(build="") for _ in range(count)]
-        waiting(*vms)
+        waits_for_reboot(*vms)
         with CaptureQueriesContext(connection) as captured:
             assert set(judge_restarts([vm.pk for vm in vms], now=timezone.now()).values()) == {None}
         costs.append(len(captured))
@@ -145,7 +134,7 @@ def test_a_connection_that_cannot_restart_is_neither_asked_nor_offered(
     client: Client, chief: User, lab: Callable[[Any], Connection]
 ) -> None:
     (vm,) = make_vms(1, connection=lab(Scripted(capabilities=EVERYTHING - {Capability.RESTART})))
-    waiting(vm)
+    waits_for_reboot(vm)
     (outcome,) = request_restarts(vm_ids=[vm.pk], requested_by=chief)
     assert outcome.code == "restart.not_supported"
     client.force_login(chief)
@@ -192,7 +181,7 @@ def test_without_a_look_of_its_own_an_assessment_says_whether_it_helped(
     connector = Busy(seconds=0, capabilities=EVERYTHING - {Capability.FINAL_ASSESSMENT})
     connector.assessment = lambda _r: replace(found(), is_reboot_pending=is_pending)  # type: ignore[method-assign]
     (vm,) = make_vms(1, connection=lab(connector))
-    waiting(vm)
+    waits_for_reboot(vm)
     request_restarts(vm_ids=[vm.pk], requested_by=None)
     go(connector)
     assert restarts() == [("succeeded", "", "Completed", "pending")]
@@ -207,7 +196,7 @@ def test_without_a_look_of_its_own_an_assessment_says_whether_it_helped(
 def test_a_restart_that_something_else_made_needless_is_not_sent(lab: Callable[[Any], Connection]) -> None:
     connector = Scripted(seconds=0)
     vms = make_vms(2, connection=lab(connector))
-    waiting(*vms)
+    waits_for_reboot(*vms)
     asked = request_restarts(vm_ids=[vm.pk for vm in vms], requested_by=None)
     VirtualMachine.objects.filter(pk=vms[0].pk).update(is_reboot_pending=False)
     go(connector)
@@ -222,7 +211,7 @@ def test_what_ends_otherwise_is_no_end_of_a_restart(lab: Callable[[Any], Connect
     connector = Lying(capabilities=frozenset({Capability.RESTART}))
     connector.ended = lambda _r: Observation(assessment=found())  # type: ignore[method-assign]
     (vm,) = make_vms(1, connection=lab(connector))
-    waiting(vm)
+    waits_for_reboot(vm)
     request_restarts(vm_ids=[vm.pk], requested_by=None)
     for _ in range(2):
         go(connector)
@@ -236,7 +225,7 @@ def test_an_end_that_nobody_can_read_is_a_failure(lab: Callable[[Any], Connectio
     connector = Scripted(seconds=0)
     connector.ended = lambda _r: Observation(restart=RestartResult(RunStatus.UNKNOWN, RebootStatus.UNKNOWN))  # type: ignore[method-assign]
     (vm,) = make_vms(1, connection=lab(connector))
-    waiting(vm)
+    waits_for_reboot(vm)
     request_restarts(vm_ids=[vm.pk], requested_by=None)
     go(connector)
     assert [row[:2] for row in restarts()] == [("failed", "connector.garbage")]
@@ -254,7 +243,7 @@ def test_a_start_whose_worker_died_restarts_the_machine_once(
     """The machine got it, and nobody wrote that down."""
     connector = Scripted(seconds=0, capabilities=capabilities)
     (vm,) = make_vms(1, connection=lab(connector))
-    waiting(vm)
+    waits_for_reboot(vm)
     (outcome,) = request_restarts(vm_ids=[vm.pk], requested_by=None)
     assert outcome.operation_id is not None
     if Capability.IDEMPOTENT_START not in capabilities:
@@ -296,7 +285,7 @@ def test_it_stands_aside_for_what_changes_the_machine(vm: VirtualMachine, operat
 @pytest.mark.django_db(transaction=True)
 def test_many_at_once_restart_it_once() -> None:
     (vm,) = make_vms(1)
-    waiting(vm)
+    waits_for_reboot(vm)
 
     def ask(_number: int) -> object:
         return request_restarts(vm_ids=[vm.pk], requested_by=None)[0].verdict
@@ -353,7 +342,7 @@ def test_a_reader_is_offered_no_restart(client: Client, reader: User, vm: Virtua
 def test_many_machines_by_one_page(page: Client, make_vm: Callable[..., VirtualMachine], in_waves: bool) -> None:
     vms = [make_vm(build="", location="japaneast") for _ in range(3)]
     new = make_vm(build="")
-    waiting(*vms)
+    waits_for_reboot(*vms)
     address = reverse("updates:bulk-create")
     fields = {"kind": "restart", "vm": [vm.pk for vm in (*vms, new)], "request_id": str(uuid.uuid4()), "go": "start"}
     if in_waves:
