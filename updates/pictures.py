@@ -375,7 +375,7 @@ def waves_of(page: RolloutPage) -> ColumnChart:
     after_current = next((wave.number for wave in waves if wave.number > page.rollout.wave), None)
     is_going_on = page.rollout.finished_at is None
     return ColumnChart(
-        name="waves",
+        name="wave-strip",
         title=_("Waves"),
         description=_("Each column is a wave: its machines by what became of them. The line is the gate."),
         head=_("Wave"),

@@ -18,6 +18,11 @@ def title_of(run: BulkRequest | Rollout) -> str:
     """The name that a person gave it, else what it does on how many machines."""
     if isinstance(run, Rollout) and run.name:
         return run.name
+    return title_by_plan(run)
+
+
+def title_by_plan(run: BulkRequest | Rollout) -> str:
+    """What it does on how many machines."""
     return plan_title(run.kind, _plan(run), run.vm_count)
 
 

@@ -48,7 +48,7 @@ from updates.texts import (
     error_text,
     fault_text,
 )
-from updates.titles import title_of
+from updates.titles import title_by_plan, title_of
 from vms.choices import REBOOT_SETTINGS
 
 register = template.Library()
@@ -120,6 +120,12 @@ def run_reason(code: str) -> ErrorText:
 def run_title(run: BulkRequest | Rollout) -> str:
     """What a run on many machines is called."""
     return title_of(run)
+
+
+@register.filter
+def run_plan(run: BulkRequest | Rollout) -> str:
+    """What a run on many machines does, whatever it is called."""
+    return title_by_plan(run)
 
 
 @register.filter

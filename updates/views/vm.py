@@ -13,7 +13,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from patching.lifecycle import deadline_after
 from patching.restart import EXPECTED, LONGEST
+from patching.terms import OperationKind
 from ui.http import PortalRequest
 from ui.pages import render_page
 from ui.watching import watch
@@ -164,7 +166,7 @@ def _restart_plan(picture: VmPicture) -> dict[str, Any]:
         "refusal": judge_restarts([picture.vm.pk], now=picture.now)[picture.vm.pk],
         "blackouts": blackouts_meaning(picture.vm, now=picture.now),
         "expected": EXPECTED,
-        "longest": LONGEST,
+        "longest": deadline_after(OperationKind.RESTART, LONGEST),
     }
 
 
