@@ -13,6 +13,7 @@ class Tag(models.TextChoices):
     ASSESSMENT_REQUEST = "machine:assessment:request", _("Assessment requested")
     INSTALLATION_REQUEST = "machine:installation:request", _("Installation requested")
     ROLLBACK_REQUEST = "machine:rollback:request", _("Rollback requested")
+    RESTART_REQUEST = "machine:restart:request", _("Restart requested")
     OPERATION_CANCEL = "machine:operation:cancel", _("Operation cancelled")
     HOLD_MAKE = "machine:hold:make", _("KB held back")
     HOLD_LIFT = "machine:hold:lift", _("Hold lifted")

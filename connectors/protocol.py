@@ -34,7 +34,7 @@ from patching.terms import (
 class Capability(StrEnum):
     """What a connector can do beyond starting and observing; each is asked where what needs it is offered.
 
-    Stopping a run and restarting a machine are none of them: no operation carries them to a machine.
+    Stopping a run is none of them: no operation carries it to a machine.
     """
 
     FIND_BY_REQUEST = "find_by_request"
@@ -42,6 +42,7 @@ class Capability(StrEnum):
     INSTALLED_UPDATES = "installed_updates"
     UNINSTALL = "uninstall"
     SETTINGS = "settings"
+    RESTART = "restart"
     FINAL_ASSESSMENT = "final_assessment"
 
 
@@ -314,8 +315,18 @@ class InstallationResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartResult:
+    """How a restart ended: the machine is back (Succeeded, Completed), or nobody saw it come back."""
+
+    status: RunStatus
+    reboot_status: RebootStatus
+    error: ConnectorError | None = None
+    final_assessment: AssessmentResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
-    """One look. Exactly one of: still running (`progress`), or ended (`assessment`, `installation` or `settings`).
+    """One look. Exactly one of: still running (`progress`), or ended (`assessment`, `installation`, `settings` or `restart`).
 
     `settings`: what the machine has after it was told its settings, as it reports them.
     """
@@ -326,13 +337,15 @@ class Observation:
     assessment: AssessmentResult | None = None
     installation: InstallationResult | None = None
     settings: PatchSettings | None = None
+    restart: RestartResult | None = None
     handle: str | None = None  # a new handle to keep, where it changed
     look_again_after: float = 2.0
 
     @property
     def ends(self) -> tuple[object, ...]:
         """What the operation ended with: one result. None while it runs; more than one is no answer."""
-        return tuple(end for end in (self.assessment, self.installation, self.settings) if end is not None)
+        found = (self.assessment, self.installation, self.settings, self.restart)
+        return tuple(end for end in found if end is not None)
 
     @property
     def is_final(self) -> bool:

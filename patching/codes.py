@@ -81,6 +81,11 @@ class ErrorCode(StrEnum):
     ROLLBACK_NO_EARLIER_BASELINE = "rollback.no_earlier_baseline", Fault.MACHINE, False
     ROLLBACK_NOT_SUPPORTED = "rollback.not_supported", Fault.CONNECTION, False
 
+    RESTART_NOT_SUPPORTED = "restart.not_supported", Fault.CONNECTION, False
+    RESTART_UNKNOWN_STATE = "restart.unknown_state", Fault.MACHINE, False
+    RESTART_NOT_NEEDED = "restart.not_needed", Fault.PERSON, False
+    RESTART_UPDATES_FIRST = "restart.updates_first", Fault.PERSON, False
+
     # How a change of settings ended
     SETTINGS_NOT_TAKEN = "settings.not_taken", Fault.MACHINE, False
 

@@ -101,7 +101,8 @@ class Admission(StrEnum):
 
     ACCEPT = "accept"
     ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT = "accept_and_cancel_queued_assessment"
-    JOIN = "join"  # an assessment that is queued or running answers this request too; queued settings take the new ones
+    # An assessment that is queued or running answers this request too, and so does a restart; queued settings take the new ones.
+    JOIN = "join"
     CONFLICT = "conflict"  # an installation is queued or running
 
 
@@ -109,6 +110,8 @@ def admit(kind: OperationKind, open_operations: frozenset[tuple[OperationKind, O
     """Decide what becomes of a request for a VM that has these operations open (docs/rules.md)."""
     changing = {entry for entry in open_operations if entry[0].changes_the_machine}
     if kind is OperationKind.SETTINGS and changing == {(OperationKind.SETTINGS, S.QUEUED)}:
+        return Admission.JOIN
+    if kind is OperationKind.RESTART and {one for one, _state in changing} == {OperationKind.RESTART}:
         return Admission.JOIN
     if changing:
         return Admission.CONFLICT

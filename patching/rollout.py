@@ -332,8 +332,36 @@ class WaveResult:
     unhealthy: int
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The arithmetic that a rollout stops by: `bad` of `ended` machines, against a number and a share that both may not be exceeded."""
+
+    bad: int
+    ended: int
+    most_failures: int
+    most_percent: int
+
+    @property
+    def percent(self) -> float:
+        """The share of the bad ones in all that have ended."""
+        return 100 * self.bad / max(1, self.ended)
+
+    @property
+    def is_share_exceeded(self) -> bool:
+        """Whether the share is above its limit."""
+        return 100 * self.bad > self.most_percent * max(1, self.ended)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the rollout pauses here."""
+        return self.bad > self.most_failures and self.is_share_exceeded
+
+
+def gate_of(result: WaveResult, *, most_failures: int, most_percent: int) -> Gate:
+    """The gate with what has come of the waves so far."""
+    return Gate(result.failed + result.unhealthy, result.succeeded + result.failed, most_failures, most_percent)
+
+
 def must_pause(result: WaveResult, *, most_failures: int, most_percent: int) -> bool:
     """Whether failures and unhealthy machines have used up the budget: more than a number and than a share of all ended."""
-    bad = result.failed + result.unhealthy
-    ended = result.succeeded + result.failed
-    return bad > most_failures and 100 * bad > most_percent * max(1, ended)
+    return gate_of(result, most_failures=most_failures, most_percent=most_percent).is_shut

@@ -212,6 +212,7 @@ class OperationKind(StrEnum):
     INSTALLATION = "installation"
     ROLLBACK = "rollback"
     SETTINGS = "settings"
+    RESTART = "restart"
 
     @property
     def changes_the_machine(self) -> bool:

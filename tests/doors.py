@@ -119,6 +119,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:assess"): redirecting(OPERATE),
     ("get", "updates:install"): OPERATE,
     ("get", "updates:rollback"): OPERATE,
+    ("get", "updates:restart"): OPERATE,
+    ("post", "updates:restart"): empty(OPERATE),
     ("post", "updates:lift"): redirecting(OPERATE),
     ("post", "updates:settings-apply"): redirecting(OWN),
     ("post", "updates:settings-accept"): redirecting(OWN),
@@ -205,6 +207,7 @@ BUTTONS = {
     "updates:connection-create": {"name": ""},
     "updates:connection": {"name": ""},
     "updates:rollback": {"go": "start"},
+    "updates:restart": {"go": "start"},
 }
 LIBRARY = {"account_login", "account_logout", "account_change_password", "account_set_password"}
 

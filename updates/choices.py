@@ -1,5 +1,7 @@
 """Labels of the values of updates that a person can choose or read; the values themselves are `patching.terms`."""
 
+from enum import StrEnum
+
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
@@ -58,6 +60,7 @@ OPERATION_KINDS = [
     (OperationKind.INSTALLATION.value, _("Installation")),
     (OperationKind.ROLLBACK.value, _("Rollback")),
     (OperationKind.SETTINGS.value, _("Settings")),
+    (OperationKind.RESTART.value, _("Restart")),
 ]
 OPERATION_STATES = [
     (OperationState.QUEUED.value, _("Queued")),
@@ -102,3 +105,15 @@ PERIODS = [
     (15, _("Last 15 days")),
     (30, _("Last 30 days")),
 ]
+
+
+class RunPart(StrEnum):
+    """What became of a machine of a run; each machine is in just one part."""
+
+    SUCCEEDED = "succeeded"
+    WITH_WARNINGS = "with_warnings"
+    CONTRADICTED = "contradicted"
+    FAILED = "failed"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SKIPPED = "skipped"  # nothing was started on it, and nothing will be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
 from django.urls import reverse
@@ -12,12 +13,32 @@ from django.utils.translation import ngettext, pgettext
 
 from patching.forecast import Hindrance, MonthForecast, Outlook
 from patching.releases import expected_type, next_month, patch_tuesday
+from patching.rollout import Gate
 from patching.terms import HotpatchTrack, ReleaseType
-from ui.charts import Lane, Mark, Shape, Span, Strip, Tone, day_words, month_ticks, number_words
+from ui.charts import (
+    Bar,
+    Column,
+    ColumnChart,
+    Lane,
+    Mark,
+    Segment,
+    Series,
+    Shape,
+    Span,
+    Strip,
+    Tone,
+    day_words,
+    month_ticks,
+    number_words,
+)
 from ui.train import Between, Certainty, Kind, Opening, Stop, Train
+from updates.choices import RunPart
+from updates.selectors.bulk import BulkPage
 from updates.selectors.calendar import Calendar, CalendarCell, CalendarRelease
 from updates.selectors.fleet_forecast import Restarts
 from updates.selectors.machine_year import Done, MachineYear, NextReboot, Stretch
+from updates.selectors.rollouts import RolloutPage
+from updates.texts import RUN_PARTS
 from vms.choices import HOTPATCH_TRACKS
 from vms.texts import CAUSES, HINDRANCES
 
@@ -289,3 +310,96 @@ def _hindered(month: MonthForecast) -> Mark:
     assert month.hindrance is not None
     causes = ", ".join(str(CAUSES[cause]) for cause in month.causes)
     return Mark(patch_tuesday(month.month), f"{causes}: {HINDRANCES[month.hindrance]}", Shape.REBOOT, Tone.QUIET)
+
+
+# --- runs on many machines ---------------------------------------------------------------------------------------
+
+_PART_TONES = {
+    RunPart.SUCCEEDED: Tone.DONE,
+    RunPart.WITH_WARNINGS: Tone.ATTENTION,
+    RunPart.CONTRADICTED: Tone.UNKNOWN,
+    RunPart.FAILED: Tone.FAILED,
+    RunPart.RUNNING: Tone.PLANNED,
+    RunPart.WAITING: Tone.QUIET,
+    RunPart.SKIPPED: Tone.CALM,
+}
+_SHOWN = {
+    RunPart.CONTRADICTED: "contradicted",
+    RunPart.FAILED: "failed",
+    RunPart.RUNNING: "open",
+    RunPart.WAITING: "open",
+    RunPart.SKIPPED: "refused",
+}
+_STATES = {
+    RunPart.SUCCEEDED: "succeeded",
+    RunPart.WITH_WARNINGS: "succeeded",
+    RunPart.CONTRADICTED: "failed",
+    RunPart.FAILED: "failed",
+    RunPart.RUNNING: "started",
+    RunPart.WAITING: "waiting",
+    RunPart.SKIPPED: "skipped",
+}
+
+
+def bar_of_bulk(page: BulkPage) -> Bar:
+    """What became of the machines of a bulk request; those whose turn has not come wait, or are skipped where it never will."""
+    parts = dict(page.parts)
+    parts[RunPart.SKIPPED if page.request.is_handed_out else RunPart.WAITING] += page.not_asked
+    parts[RunPart.SKIPPED] += page.request.removed_count
+    return _bar(parts, {part: f"?show={name}" for part, name in _SHOWN.items()}, page.request.vm_count)
+
+
+def bar_of_rollout(page: RolloutPage) -> Bar:
+    """What became of the machines of a rollout; what was removed since is left empty."""
+    return _bar(page.parts, {part: f"?state={name}" for part, name in _STATES.items()}, page.rollout.vm_count)
+
+
+def _bar(parts: Mapping[RunPart, int], addresses: Mapping[RunPart, str], whole: int) -> Bar:
+    return Bar(
+        name="run-parts",
+        title=_("Machines by what became of them"),
+        segments=tuple(
+            Segment(str(RUN_PARTS[part]), parts[part], _PART_TONES[part], addresses.get(part, ""))
+            for part in RunPart
+            if parts[part] or part in _ALWAYS
+        ),
+        whole=whole,
+    )
+
+
+_ALWAYS = frozenset({RunPart.SUCCEEDED, RunPart.FAILED})
+
+
+def waves_of(page: RolloutPage) -> ColumnChart:
+    """The waves of a rollout, each by what became of its machines, with its gate after the wave that has its turn."""
+    shown = [part for part in RunPart if page.parts[part] or part in _ALWAYS]
+    waves = page.shown_waves
+    after_current = next((wave.number for wave in waves if wave.number > page.rollout.wave), None)
+    is_going_on = page.rollout.finished_at is None
+    return ColumnChart(
+        name="wave-strip",
+        title=_("Waves"),
+        description=_("Each column is a wave: its machines by what became of them. The line is the gate."),
+        head=_("Wave"),
+        series=tuple(Series(str(RUN_PARTS[part]), _PART_TONES[part]) for part in shown),
+        columns=tuple(
+            Column(
+                label=str(wave.number + 1),
+                values=tuple(wave.parts[part] for part in shown),
+                words=_("Wave %(number)s") % {"number": wave.number + 1},
+                mark=gate_words(page.gate) if is_going_on and wave.number == after_current else "",
+            )
+            for wave in waves
+        ),
+    )
+
+
+def gate_words(gate: Gate) -> str:
+    """The arithmetic of a gate as it stands: “1 of 4 = 25 % > 5 %”."""
+    return _("%(bad)s of %(ended)s = %(share)s %% %(sign)s %(limit)s %%") % {
+        "bad": number_words(gate.bad),
+        "ended": number_words(gate.ended),
+        "share": f"{gate.percent:.1f}".removesuffix(".0"),
+        "sign": ">" if gate.is_share_exceeded else "≤",
+        "limit": gate.most_percent,
+    }

@@ -27,7 +27,7 @@ from patching.scope import ScopeProblem
 from patching.selection import HoldReason, PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.track import Contradiction, OffTrainReason
-from updates.choices import RELEASE_TYPES
+from updates.choices import RELEASE_TYPES, RunPart
 from vms import choices
 
 Text = str | Promise
@@ -107,6 +107,22 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("This connection cannot uninstall updates."),
         _("There is no way back through the portal. Uninstall on the machine itself, then assess it."),
     ),
+    ErrorCode.RESTART_NOT_SUPPORTED: ErrorText(
+        _("This connection cannot restart machines."),
+        _("Restart the machine with its own tools, then assess it here."),
+    ),
+    ErrorCode.RESTART_UNKNOWN_STATE: ErrorText(
+        _("Whether a reboot is pending is not known: the machine was not assessed within the last 7 days."),
+        _("Assess it first."),
+    ),
+    ErrorCode.RESTART_NOT_NEEDED: ErrorText(
+        _("No reboot is pending on the machine, so it is not restarted."),
+        _("If you expect one, assess the machine again."),
+    ),
+    ErrorCode.RESTART_UPDATES_FIRST: ErrorText(
+        _("The machine lacks Critical or Security updates besides the reboot."),
+        _("Install them: the same run reboots the machine once, for both."),
+    ),
     ErrorCode.CONNECTION_UNUSABLE: ErrorText(
         _("The connection cannot be used."),
         _("Its page says what is wrong: Connections, then its name. Nothing was sent to the machine."),
@@ -175,8 +191,8 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("If it still exists, sync the inventory of its connection; the next list that names it brings it back."),
     ),
     ErrorCode.VM_AWAITING_ASSESSMENT: ErrorText(
-        _("The last installation stopped answering, so it is not known what is installed."),
-        _("Assess the machine first; installations are possible again when it has answered."),
+        _("It is not known what the last run left on the machine."),
+        _("Assess the machine first; installations and restarts are possible again when it has answered."),
     ),
     ErrorCode.CONFLICT_INSTALLATION_OPEN: ErrorText(
         _("An operation that changes this machine is queued or running."),
@@ -742,6 +758,17 @@ ORDINALS: dict[str, Text] = {
     "Last": _("last %(weekday)s"),
 }
 
+# What became of the machines of a run on many.
+RUN_PARTS: dict[RunPart, Text] = {
+    RunPart.SUCCEEDED: _("Succeeded"),
+    RunPart.WITH_WARNINGS: _("With warnings"),
+    RunPart.CONTRADICTED: _("Contradicted"),
+    RunPart.FAILED: _("Failed"),
+    RunPart.RUNNING: _("Running"),
+    RunPart.WAITING: _("Waiting"),
+    RunPart.SKIPPED: _("Skipped"),
+}
+
 # What an open operation is doing, by kind and state; the empty state stands for every other.
 RUNNING: dict[tuple[str, str], Text] = {
     ("assessment", "queued"): _("Queued"),
@@ -754,6 +781,9 @@ RUNNING: dict[tuple[str, str], Text] = {
     ("rollback", ""): _("Rolling back"),
     ("settings", "queued"): _("Queued"),
     ("settings", ""): _("Changing settings"),
+    ("restart", "queued"): _("Queued"),
+    ("restart", "rebooting"): _("Rebooting"),
+    ("restart", ""): _("Restarting"),
 }
 
 HOLDS: dict[HoldReason, Text] = {

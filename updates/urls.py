@@ -26,6 +26,7 @@ urlpatterns = [
     path("virtual-machines/<int:pk>/updates/assess/", vm.assess, name="assess"),
     path("virtual-machines/<int:pk>/updates/install/", vm.install, name="install"),
     path("virtual-machines/<int:pk>/updates/rollback/", vm.rollback, name="rollback"),
+    path("virtual-machines/<int:pk>/updates/restart/", vm.restart, name="restart"),
     path("virtual-machines/<int:pk>/updates/lift/", vm.lift, name="lift"),
     # /operations/
     path("virtual-machines/settings/", settings.settings_change, name="settings-change"),

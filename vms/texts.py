@@ -154,6 +154,7 @@ CONFIG_FIELDS: dict[str, tuple[Text, Text]] = {
 }
 CAPABILITIES: dict[Capability, Text] = {
     Capability.SETTINGS: _("change patch settings"),
+    Capability.RESTART: _("restart machines"),
     Capability.UNINSTALL: _("uninstall updates (roll back)"),
     Capability.INSTALLED_UPDATES: _("list installed updates"),
 }

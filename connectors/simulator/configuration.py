@@ -18,6 +18,7 @@ CAPABILITIES = frozenset(
         Capability.FINAL_ASSESSMENT,
         Capability.UNINSTALL,
         Capability.SETTINGS,
+        Capability.RESTART,
     }
 )
 TRAITS = Traits(is_simulated=True, orchestrator=Orchestrator.PORTAL)

@@ -22,6 +22,7 @@ from connectors.protocol import (
     ObserveRequest,
     PatchOutcome,
     Progress,
+    RestartResult,
     StartChunk,
     Started,
     StartRequest,
@@ -65,7 +66,11 @@ DOWNLOAD_SHARE = 0.2  # of an update's whole time
 # How long after the request (in real seconds) a passing misfortune lasts.
 THROTTLED_FOR = timedelta(seconds=60)
 ANSWER_LOST_FOR = timedelta(seconds=30)
-FIRST_STEPS = {OperationKind.ASSESSMENT: "assessing", OperationKind.SETTINGS: "configuring"}
+FIRST_STEPS = {
+    OperationKind.ASSESSMENT: "assessing",
+    OperationKind.SETTINGS: "configuring",
+    OperationKind.RESTART: "rebooting",
+}
 _TAKES_STARTS = frozenset({"running", "starting", "unknown"})  # power states
 
 
@@ -238,6 +243,8 @@ class Simulator:
         machine = self.machines.machine(request.vm, line, moment)
         if request.kind is OperationKind.ASSESSMENT:
             return self._observe_assessment(request, machine, moment, elapsed)
+        if request.kind is OperationKind.RESTART:
+            return self._observe_restart(request, machine, moment, elapsed)
         if request.rollback is not None:
             return self._observe_rollback(request, request.rollback, machine, moment, elapsed)
         if request.plan is None:
@@ -322,6 +329,36 @@ class Simulator:
                 remaining_seconds=(clock - elapsed) / self.clock_factor,
             ),
             look_again_after=self._look_again(stretches[number].ends - elapsed),
+        )
+
+    def _observe_restart(
+        self, request: ObserveRequest, machine: Machine, moment: datetime, elapsed: float
+    ) -> Observation:
+        """The machine goes down, comes back with everything that waited for it, and looks what is there."""
+        has_hung = Misfortune.REBOOT_HANGS in wishes_of(request.vm.tags)
+        back = HANGING_REBOOT_SECONDS if has_hung else REBOOT_SECONDS
+        length = back + VERIFY_SECONDS
+        if elapsed < length:
+            is_down = elapsed < back
+            return Observation(
+                is_rebooting=is_down,
+                progress=Progress(
+                    step="rebooting" if is_down else "verifying",
+                    fraction=elapsed / length,
+                    remaining_seconds=(length - elapsed) / self.clock_factor,
+                ),
+                look_again_after=self._look_again((back if is_down else length) - elapsed),
+            )
+        self._tell(request, [_Stretch("rebooting", 0.0, back), _Stretch("verifying", back, length)])
+        outcome = judge_run(RunFacts(is_reboot_needed=True, has_reboot_failed=has_hung))
+        after = self.machines.after_run(machine, [], has_rebooted=True, is_reboot_outstanding=False)
+        return Observation(
+            restart=RestartResult(
+                status=outcome.status,
+                reboot_status=outcome.reboot_status,
+                error=ConnectorError(outcome.error_code) if has_hung else None,
+                final_assessment=None if has_hung else self._assessment(request.vm, after, moment),
+            )
         )
 
     def _observe_settings(self, request: ObserveRequest, elapsed: float) -> Observation | ConnectorError:

@@ -109,6 +109,7 @@ def addresses(page: Page) -> dict[str, str]:
         "bulk-assess": "/bulk/?kind=assessment&all=1",
         "bulk-install": "/bulk/?kind=installation&q=web&all=1",
         "bulk-rollback": "/bulk/?kind=rollback&q=web&all=1",
+        "bulk-restart": "/bulk/?kind=restart&q=web&all=1",
         "bulk": bulk,
         "tour": "/tour/",
         "list": "/virtual-machines/",
@@ -161,6 +162,7 @@ def addresses(page: Page) -> dict[str, str]:
         "password": "/accounts/password/change/",
         "logout": "/accounts/logout/",
         "rollback": f"{updates}rollback/",
+        "restart": f"{updates}restart/",
         "404": "/nothing/here/",
     }
 

@@ -43,7 +43,9 @@ def test_a_rollout_goes_wave_by_wave_is_paused_and_resumed(page: Page) -> None:
     page.get_by_role("button", name="Resume").click()
     # The demo's own stories must be over first: one of them fills a window of two hours (two minutes here), in a region
     # that must not be changed at the same time.
-    expect(page.locator("#members-succeeded .tile-number")).not_to_have_text("0", timeout=5 * RUN_MS)
+    expect(page.locator("#run-parts li", has_text="Succeeded").locator(".chart-count")).not_to_have_text(
+        "0", timeout=5 * RUN_MS
+    )
     page.get_by_role("button", name="End rollout…", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="End the rollout").click()
     expect(page.locator("#rollout")).to_contain_text("Ended by a person")

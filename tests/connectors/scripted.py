@@ -26,6 +26,7 @@ from connectors.protocol import (
     Pace,
     PatchOutcome,
     Progress,
+    RestartResult,
     StartChunk,
     Started,
     StartOutcome,
@@ -68,6 +69,7 @@ EVERYTHING = frozenset(
         Capability.INSTALLED_UPDATES,
         Capability.FINAL_ASSESSMENT,
         Capability.SETTINGS,
+        Capability.RESTART,
     }
 )
 TIMEOUT = ConnectorError(ErrorCode.CONNECTOR_TIMEOUT, is_retryable=True)
@@ -104,6 +106,8 @@ class Scripted:
         """Refuse what cannot be taken; write down what can."""
         if request.vm.product_line is None:
             return ConnectorError(ErrorCode.VM_UNSUPPORTED, nothing_was_sent=True)
+        if request.kind is OperationKind.RESTART and Capability.RESTART not in self.capabilities:
+            return ConnectorError(ErrorCode.RESTART_NOT_SUPPORTED, nothing_was_sent=True)
         if request.vm.power_state != "running":
             return ConnectorError(ErrorCode.VM_NOT_RUNNING, nothing_was_sent=True)
         self.receive(request)
@@ -121,7 +125,11 @@ class Scripted:
             return ConnectorError(ErrorCode.VM_UNSUPPORTED)
         passed = (now - request.started_at).total_seconds()
         if passed < self.seconds:
-            step = {OperationKind.ASSESSMENT: "assessing", OperationKind.SETTINGS: "configuring"}
+            step = {
+                OperationKind.ASSESSMENT: "assessing",
+                OperationKind.SETTINGS: "configuring",
+                OperationKind.RESTART: "rebooting",
+            }
             return Observation(
                 progress=Progress(
                     step.get(request.kind, "installing"), total=1, fraction=max(0.0, passed / self.seconds)
@@ -134,8 +142,13 @@ class Scripted:
             return Observation(settings=request.settings)
         if request.kind is OperationKind.ASSESSMENT:
             return Observation(assessment=self.assessment(request))
-        self.installed[request.vm.vm_id] = (InstalledUpdate(DOT_NET, request.started_at),)
         is_final = Capability.FINAL_ASSESSMENT in self.capabilities
+        if request.kind is OperationKind.RESTART:
+            looked = self.assessment(request) if is_final else None
+            return Observation(
+                restart=RestartResult(RunStatus.SUCCEEDED, RebootStatus.COMPLETED, final_assessment=looked)
+            )
+        self.installed[request.vm.vm_id] = (InstalledUpdate(DOT_NET, request.started_at),)
         return Observation(
             installation=InstallationResult(
                 status=RunStatus.SUCCEEDED,
@@ -212,6 +225,11 @@ def throttled_by_bucket() -> Throttled:
 def partial() -> Scripted:
     """Knows only what its own runs installed, and tells that in no list; no assessment after a run either."""
     return Scripted(capabilities=EVERYTHING - {Capability.INSTALLED_UPDATES, Capability.FINAL_ASSESSMENT})
+
+
+def unable() -> Scripted:
+    """Cannot restart a machine."""
+    return Scripted(capabilities=EVERYTHING - {Capability.RESTART})
 
 
 @dataclass

@@ -27,7 +27,7 @@ from connectors.protocol import (
 )
 from connectors.registry import Trouble, TroubleCode, UnusableConnector
 from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
-from patching.terms import OperationKind, PatchSettings, RebootSetting
+from patching.terms import OperationKind, PatchSettings, RebootSetting, RebootStatus, RunStatus
 from tests.connectors.catalogue import recorded
 from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
 from tests.connectors.scripted import (
@@ -38,6 +38,7 @@ from tests.connectors.scripted import (
     partial,
     slow,
     throttled_by_bucket,
+    unable,
 )
 
 
@@ -52,6 +53,7 @@ WORKING: dict[str, Callable[[], Connector]] = {
     "scripted": Scripted,
     "slow": slow,
     "partial": partial,
+    "unable": unable,
     "piecemeal": Piecemeal,
 }
 REFUSING: dict[str, Callable[[], Connector]] = {
@@ -288,6 +290,52 @@ def test_a_lost_start_can_be_found(connector: Connector) -> None:
     found = connector.find([never_sent, lost], now=NOW)
     assert found[0] is None
     assert isinstance(found[1], Started)
+
+
+WAITING = replace(machine("waiting"), is_reboot_pending=True)
+
+
+def test_a_machine_is_restarted_and_says_how_it_came_back(connector: Connector) -> None:
+    told = replace(start_request(WAITING), kind=OperationKind.RESTART)
+    (started,) = start(connector, [told], now=NOW)
+    if Capability.RESTART not in connector.capabilities:
+        assert isinstance(started, ConnectorError)
+        assert started.nothing_was_sent
+        return
+    assert isinstance(started, Started)
+    asked = replace(observe_request(WAITING), kind=OperationKind.RESTART)
+    finals = []
+    fractions = []
+    for minutes in range(0, 60, 2):
+        (seen,) = connector.observe([asked], now=NOW + timedelta(minutes=minutes / 10))
+        assert isinstance(seen, Observation)
+        if seen.is_final:
+            finals.append(seen)
+            continue
+        assert not finals
+        assert seen.progress is not None
+        fractions.append(seen.progress.fraction)
+    assert fractions == sorted(fractions)
+    assert finals
+    assert all(final == finals[0] for final in finals)
+    ended = finals[0].restart
+    assert ended is not None
+    assert (ended.status, ended.reboot_status) == (RunStatus.SUCCEEDED, RebootStatus.COMPLETED)
+    promised = Capability.FINAL_ASSESSMENT in connector.capabilities
+    assert (ended.final_assessment is not None) is promised
+    if ended.final_assessment is not None:
+        assert not ended.final_assessment.is_reboot_pending
+
+
+def test_the_same_restart_twice_is_one(connector: Connector) -> None:
+    if not {Capability.RESTART, Capability.IDEMPOTENT_START} <= connector.capabilities:
+        pytest.skip("not promised")
+    told = replace(start_request(WAITING), kind=OperationKind.RESTART)
+    first = start(connector, [told], now=NOW)
+    assert start(connector, [told], now=NOW + timedelta(seconds=5)) == first
+    reached = getattr(connector, "received", None)
+    if reached is not None:
+        assert set(reached) == {told.request_id}
 
 
 def test_settings_are_carried_and_reported(connector: Connector) -> None:

@@ -732,3 +732,29 @@ def test_the_file_ledger_appends_whole_lines(tmp_path: Path) -> None:
     world = replace(simulator(), ledger=FileLedger(tmp_path / "ledger"))
     start(world, [start_request(machine(), number=number) for number in (1, 2)], now=NOW)
     assert len((tmp_path / "ledger").read_text().splitlines()) == 2
+
+
+def test_a_restart_lets_what_was_installed_take_effect() -> None:
+    """April's baseline is installed and waits for its reboot: the machine still runs what it ran before."""
+    world = simulator(date(2026, 4, 20))
+    fresh = assessed(world, machine(os_build="20348.4773"))
+    never = replace(SECURITY, reboot_setting=RebootSetting.NEVER)
+    result = install(world, fresh, never)
+    waits = result.final_assessment
+    assert waits is not None
+    assert waits.is_reboot_pending
+    vm = replace(fresh, os_build=waits.os_build, installed=waits.installed or (), is_reboot_pending=True)
+    request = replace(observe_request(vm), kind=OperationKind.RESTART)
+    down = look(world, request, NOW + timedelta(seconds=1))
+    assert down.is_rebooting
+    ended = look(world, request, NOW + timedelta(hours=1)).restart
+    assert ended is not None
+    assert ended.final_assessment is not None
+    assert not ended.final_assessment.is_reboot_pending
+    assert ended.final_assessment.os_build != waits.os_build
+    hangs = replace(request, vm=replace(vm, tags=simulate("reboot-hangs")))
+    hung = look(world, hangs, NOW + timedelta(hours=1)).restart
+    assert hung is not None
+    assert (hung.status, hung.reboot_status, hung.final_assessment) == (RunStatus.FAILED, RebootStatus.FAILED, None)
+    assert hung.error is not None
+    assert hung.error.code == "reboot.failed"

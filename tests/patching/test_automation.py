@@ -53,6 +53,7 @@ from patching.rollout import (
     Progress,
     ProgressError,
     WaveResult,
+    gate_of,
     groups_of,
     may_start,
     must_pause,
@@ -671,6 +672,14 @@ def test_the_budget(row: dict[str, str]) -> None:
     assert must_pause(result, most_failures=int(row["most failures"]), most_percent=int(row["most percent"])) is flag(
         row["pauses"]
     )
+
+
+def test_a_gate_says_how_many_of_those_that_have_ended_are_bad() -> None:
+    gate = gate_of(WaveResult(3, 1, 0), most_failures=2, most_percent=5)
+    assert (gate.bad, gate.ended, gate.percent) == (1, 4, 25.0)
+    assert gate.is_share_exceeded
+    assert not gate.is_shut, "no more machines than the number are bad"
+    assert gate_of(WaveResult(0, 0, 0), most_failures=0, most_percent=0).percent == 0
 
 
 # --- the way back ------------------------------------------------------------------------------------------------

@@ -57,9 +57,11 @@ from patching.releases import (
     next_planned_baseline_month,
     second_tuesday,
 )
+from patching.restart import RestartFacts, judge_restart, verify_restart
 from patching.selection import (
     Guard,
     PatchVerdict,
+    RunWork,
     Selection,
     SelectionReason,
     guard_for,
@@ -88,10 +90,12 @@ from patching.terms import (
     ProductLine,
     RebootBehavior,
     RebootSetting,
+    RebootStatus,
     Release,
     ReleaseType,
     RunStatus,
     ScaleSetOrchestration,
+    Verification,
 )
 from patching.track import TrackVerdict, hotpatch_status, judge_track
 from tests.patching.recorded import day, moment, month, releases
@@ -673,6 +677,36 @@ def test_deadline(row: Row) -> None:
 @table("final-state")
 def test_final_state(row: Row) -> None:
     assert state_for(RunStatus(row["outcome"])) == row["state"]
+
+
+@table("restart")
+def test_restart(row: Row) -> None:
+    facts = RestartFacts(
+        can_restart=flag(row["connection restarts"]),
+        is_supported=flag(row["supported"]),
+        owes_assessment=flag(row["owes an assessment"]),
+        is_known=flag(row["assessed within 7 days"]),
+        is_reboot_pending=flag(row["reboot pending"]),
+        is_running=flag(row["running"]),
+        work=RunWork(row["a run would do"]) if row["a run would do"] else None,
+    )
+    refusal = judge_restart(facts)
+    assert (refusal.value if refusal else "") == row["refused"]
+
+
+@given(facts=st.builds(RestartFacts))
+def test_only_a_known_machine_with_nothing_else_to_do_is_restarted(facts: RestartFacts) -> None:
+    if judge_restart(facts) is None:
+        assert all((facts.can_restart, facts.is_supported, facts.is_known, facts.is_running, facts.is_reboot_pending))
+        assert not facts.owes_assessment
+        assert facts.work in {RunWork.PENDING_REBOOT, RunWork.NOTHING}
+
+
+@table("restart-verification")
+def test_restart_verification(row: Row) -> None:
+    is_pending = flag(row["still pending"]) if row["still pending"] else None
+    said = RunStatus(row["status"]), RebootStatus(row["reboot status"])
+    assert verify_restart(*said, is_reboot_pending_after=is_pending) is Verification(row["verification"])
 
 
 @table("admission")

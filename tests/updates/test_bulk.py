@@ -356,13 +356,13 @@ def test_from_the_list_to_the_answers(client: Client, operator: User, resource_g
     assert "web-001" not in shown
     polled = {"HX-Request": "true", "HX-Target": "bulk-progress"}
     part = client.get(answer["Location"], headers=polled).content.decode()
-    assert part.strip().startswith("<title>● Installations")
+    assert part.strip().startswith("<title>● Install Critical, Security updates on 3 machines")
     assert 'hx-trigger="every' in part
     assert "cancel-command" not in part  # it stays as long as something is queued
     assert client.post(reverse("updates:bulk-cancel", args=[row.pk])).status_code == 302
     assert not Operation.objects.filter(state="queued").exists()
     part = client.get(answer["Location"], headers=polled).content.decode()
-    assert part.strip().startswith("<title>Installations")
+    assert part.strip().startswith("<title>Install Critical, Security updates on 3 machines")
     assert 'hx-trigger="every' not in part
     assert '<span id="cancel-command" hx-swap-oob="true"></span>' in part
     assert "Cancel what is queued" not in client.get(answer["Location"]).content.decode()
@@ -416,8 +416,8 @@ def test_answers_page_through(client: Client, operator: User, resource_group: Re
     url = reverse("updates:bulk", args=[row.pk])
     first = client.get(url).context["page"]
     second = client.get(url, {"after": first.next_after}).context["page"]
-    assert (len(first.outcomes), len(second.outcomes), second.next_after) == (50, 10, None)
-    assert {o.vm_id for o in first.outcomes} & {o.vm_id for o in second.outcomes} == set()
+    assert (len(first.rows), len(second.rows), second.next_after) == (50, 10, None)
+    assert {row.vm.pk for row in first.rows} & {row.vm.pk for row in second.rows} == set()
     assert client.get(url, {"after": "x", "show": "everything"}).status_code == 200
 
 
@@ -517,8 +517,8 @@ def test_an_answer_whose_machine_is_gone_is_found_and_shown_on_no_page(
         call_command("doctor")
     assert "bulk_answer_without_machine" in capsys.readouterr().out
     client.force_login(operator)
-    shown = client.get(reverse("updates:bulk", args=[row.pk])).context["page"].outcomes
-    assert [outcome.vm_id for outcome in shown] == [kept.pk]
+    shown = client.get(reverse("updates:bulk", args=[row.pk])).context["page"].rows
+    assert [row.vm.pk for row in shown] == [kept.pk]
 
 
 def test_a_summary_that_differs_is_found(resource_group: ResourceGroup, capsys: pytest.CaptureFixture[str]) -> None:

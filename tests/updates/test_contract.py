@@ -38,13 +38,14 @@ from tests.connectors.scripted import (
     Throttled,
     partial,
 )
-from tests.updates.world import PLAN, make_due, make_vms
+from tests.updates.world import PLAN, make_due, make_vms, waits_for_reboot
 from updates.engine.sweep import sweep
 from updates.models import Bucket, InstalledPatch, Operation, VmUpdateState
 from updates.selectors.catalogue import load_catalogue
 from updates.selectors.vm_facts import load_vm_facts
 from updates.services.assessments import AssessmentFound, record_assessments
 from updates.services.operations import request_assessments, request_installations
+from updates.services.restarts import request_restarts
 from vms.models import Connection, VirtualMachine
 
 pytestmark = pytest.mark.django_db
@@ -92,6 +93,21 @@ def test_what_is_said_about_starts_and_cannot_be_true_is_never_believed(lie, lab
         go(connector)
     assert ends() == {("failed", "start.unconfirmed")}
     assert {pk: connector.received[pk] for pk in ids} == dict.fromkeys(ids, 1)
+
+
+@pytest.mark.parametrize("lie", LIES_ABOUT_STARTS.values(), ids=LIES_ABOUT_STARTS)
+def test_no_lie_about_its_start_restarts_a_machine_twice(lie, lab) -> None:
+    connector = Lying(capabilities=frozenset({Capability.RESTART}), about_starts=lie)
+    vms = make_vms(2, connection=lab(connector))
+    waits_for_reboot(*vms)
+    asked = request_restarts(vm_ids=[vm.pk for vm in vms], requested_by=None)
+    for _ in range(4):
+        go(connector)
+        request_restarts(vm_ids=[vm.pk for vm in vms], requested_by=None)  # somebody is impatient
+    first = {outcome.operation_id for outcome in asked}
+    rows = Operation.objects.filter(kind="restart", pk__in=first)
+    assert set(rows.values_list("state", "error_code")) == {("failed", "start.unconfirmed")}
+    assert {connector.received[pk] for pk in first if pk} == {1}
 
 
 @pytest.mark.parametrize("name", LIES_ABOUT_LOOKS)

@@ -45,6 +45,7 @@ OWN: dict[OperationKind, Payload | None] = {
     K.INSTALLATION: PLAN,
     K.ROLLBACK: ORDER,
     K.SETTINGS: SETTINGS,
+    K.RESTART: None,
 }
 
 # What a request to a connector says of every operation; the rest is what a kind carries.
@@ -78,8 +79,9 @@ def test_what_is_kept_reaches_the_connector(kind: OperationKind) -> None:
 def test_a_kind_takes_nothing_of_another(kind: OperationKind) -> None:
     for other, payload in OWN.items():
         if other is not kind:
-            with pytest.raises(PayloadError, match=f"^{kind.value}: "):
-                encode(kind, payload)
+            if payload is not None or OWN[kind] is not None:
+                with pytest.raises(PayloadError, match=f"^{kind.value}: "):
+                    encode(kind, payload)
             with pytest.raises(PayloadError, match=f"^{kind.value}: "):
                 decode(kind, encode(other, payload) or {})
 

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection as database
+from django.utils import timezone
 
 from connectors.protocol import (
     AssessmentResult,
@@ -45,7 +46,7 @@ from patching.terms import (
 )
 from tests.factories import VmUpdateStateFactory
 from updates.engine.sweep import ALL_PRIORITIES, sweep
-from updates.models import InstalledPatch, Operation
+from updates.models import InstalledPatch, Operation, PatchSet
 from updates.models import Patch as PatchRow
 from updates.services.bulk import hand_out_block
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
@@ -205,3 +206,13 @@ def assessed(vm: VirtualMachine, at: datetime, build: str, *kbs: str) -> Virtual
     for patch in PatchRow.objects.filter(product_line=line, kb_number__in=kbs):
         InstalledPatch.objects.create(vm=vm, patch=patch, installed_on=at)
     return vm
+
+
+def waits_for_reboot(*vms: VirtualMachine) -> None:
+    """These machines were assessed just now, lack nothing, and wait for their reboot."""
+    nothing, _ = PatchSet.objects.get_or_create(digest=b"nothing", critical_and_security_count=0, other_count=0)
+    for vm in vms:
+        VmUpdateStateFactory.create(vm=vm, patch_set=nothing, last_assessed_at=timezone.now(), os_build="20348.5074")
+    VirtualMachine.objects.filter(pk__in=[vm.pk for vm in vms]).update(
+        is_reboot_pending=True, update_status="reboot_required", power_state="running"
+    )

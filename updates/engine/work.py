@@ -149,6 +149,7 @@ class Work:
             batches[step].append(replace(row, facts=facts[row.vm_id]))
         # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
         starts = self._not_gone([row for row in batches[Step.START] if row.is_unsent])
+        starts = self._still_needed(starts)
         self._send([row for row in starts if row.priority == Priority.INTERACTIVE])
         self._give_up(batches[Step.GIVE_UP_UNCONFIRMED], ErrorCode.START_UNCONFIRMED)
         self._find(batches[Step.RECOVER_BY_FIND])
@@ -186,6 +187,14 @@ class Work:
             [(gone[pk], refusal) for pk in sorted(own)], now=self.claim.present, leased_until=self.claim.leased_until
         )
         return [row for row in rows if row.pk not in own]
+
+    def _still_needed(self, rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
+        """End restarts of machines whose reboot is no longer pending: something else restarted them since it was queued."""
+        needless = [row for row in rows if row.kind is OperationKind.RESTART and not row.vm.ref.is_reboot_pending]
+        refusal = ConnectorError(ErrorCode.RESTART_NOT_NEEDED)
+        record.fail([(row, refusal) for row in needless], now=self.claim.present, leased_until=self.claim.leased_until)
+        ended = {row.pk for row in needless}
+        return [row for row in rows if row.pk not in ended]
 
     def _send(self, rows: Sequence[ClaimedRow], *, is_recovery: bool = False) -> None:
         """Let the connector draw starts as long as there is time, and record each answer before it may send more.

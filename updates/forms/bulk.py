@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -15,14 +16,16 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from patching.restart import EXPECTED
 from patching.rollback import RollbackOrder
 from patching.terms import (
     InstallationPlan,
     OperationKind,
 )
 from updates.forms.install import InstallForm, RequestForm
-from updates.forms.rollouts import RolloutForm, WayBackForm
+from updates.forms.rollouts import RestartManyForm, RolloutForm, WayBackForm
 from updates.selectors.bulk import waiting_for_reboot
+from updates.selectors.restarts import judge_restarts
 from updates.selectors.rollback import rollback_orders
 from updates.services.rollouts import RolloutPlan
 from updates.texts import (
@@ -38,10 +41,11 @@ BULK_KINDS: dict[OperationKind, Text] = {
     OperationKind.ASSESSMENT: _("Assess now"),
     OperationKind.INSTALLATION: _("Install updates now"),
     OperationKind.ROLLBACK: _("Roll back"),
+    OperationKind.RESTART: _("Restart now"),
 }
 MAX_ROLLED_BACK = 1_000  # each is judged by itself before anything is asked for
 # Whatever is asked for, a field of another kind beside it is no unknown one.
-_FIELDS = {*InstallForm.base_fields, *RolloutForm.base_fields, *WayBackForm.base_fields}
+_FIELDS = {*InstallForm.base_fields, *RolloutForm.base_fields, *WayBackForm.base_fields, *RestartManyForm.base_fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,15 @@ class RollbackGroup:
     order: RollbackOrder | None
     refusal: ErrorText | None
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestartGroup:
+    """Machines that will be restarted, or that are refused for the same reason."""
+
+    refusal: ErrorText | None
+    count: int
+    expected: timedelta = EXPECTED
 
 
 class BulkWizard:
@@ -82,16 +95,19 @@ class BulkWizard:
         return InstallForm(self._sent) if self.is_installation else RequestForm(self._sent)
 
     @cached_property
-    def rollout_form(self) -> RolloutForm | WayBackForm | None:
+    def rollout_form(self) -> RolloutForm | WayBackForm | RestartManyForm | None:
         """In which order the machines go; an assessment has none."""
         if self.is_rollback:
             return WayBackForm(self._sent, count=self.going_back)
+        if self.is_restart:
+            return RestartManyForm(self._sent, count=self.restarting)
         return RolloutForm(self._sent, vms=self.asked.selection.vms) if self.is_installation else None
 
     @cached_property
     def count_form(self) -> CountForm | None:
-        """All that match are confirmed by their number. A rollback is, by the number of those that go back."""
-        return CountForm(self._sent, count=self.count) if self.asked.is_all and not self.is_rollback else None
+        """All that match are confirmed by their number. A rollback or restart is, by the number of those that it does it to."""
+        has_own = self.is_rollback or self.is_restart
+        return CountForm(self._sent, count=self.count) if self.asked.is_all and not has_own else None
 
     @cached_property
     def is_confirmed(self) -> bool:
@@ -129,6 +145,28 @@ class BulkWizard:
         """Whether it takes machines back."""
         return self.kind is OperationKind.ROLLBACK
 
+    @property
+    def is_restart(self) -> bool:
+        """Whether it restarts machines."""
+        return self.kind is OperationKind.RESTART
+
+    @cached_property
+    def restarts(self) -> tuple[RestartGroup, ...]:
+        """What would become of the machines, those that are restarted first."""
+        if not self.is_restart or not self.count:
+            return ()
+        found = Counter(judge_restarts(self.asked.selection.ids, now=timezone.now()).values())
+        groups = [
+            RestartGroup(error_text(refusal.value) if refusal else None, count)
+            for refusal, count in found.most_common()
+        ]
+        return tuple(sorted(groups, key=lambda group: group.refusal is not None))
+
+    @property
+    def restarting(self) -> int:
+        """How many machines would be restarted."""
+        return sum(group.count for group in self.restarts if group.refusal is None)
+
     @cached_property
     def way_back(self) -> tuple[RollbackGroup, ...]:
         """What would become of the machines, the largest group first."""
@@ -162,7 +200,7 @@ class BulkWizard:
     @property
     def rollout(self) -> RolloutPlan | None:
         """The rollout that a confirmed form asks for; None: everything at once."""
-        if isinstance(self.rollout_form, WayBackForm):
+        if isinstance(self.rollout_form, WayBackForm | RestartManyForm):
             return self.rollout_form.spec
         return self.rollout_form.spec(self.plan) if self.rollout_form is not None and self.plan is not None else None
 

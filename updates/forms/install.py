@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -129,18 +129,23 @@ class InstallWizard:
     otherwise the step with the first error stays, with status 422.
     """
 
-    def __init__(self, data: Mapping[str, Any] | None, *, picture: VmPicture, again: str = "") -> None:
-        """`again`: the id of an installation of this VM whose plan to begin with."""
+    def __init__(
+        self, data: Mapping[str, Any] | None, *, picture: VmPicture, again: str = "", without: Sequence[str] = ()
+    ) -> None:
+        """`again`: the id of an installation of this VM whose plan to review, `without` these KBs."""
         go = data.get("go", "") if data else ""
         if data and go == EXCLUDE_REBOOTS:
             data = _with(data, "exclude_kbs_requiring_reboot", "on")
             go = "review"
         self.picture = picture
-        self.form = InstallForm(data, plan=picture.plan_of(again))
+        plan = picture.plan_of(again, without=without)
+        self.form = InstallForm(data, plan=plan)
         self.current = data["step"] if data and data.get("step") in STEPS else "updates"
         self.refused: RequestOutcome | None = None
         self.is_held_back = False
         self.step = self._next_step(go)
+        if data is None and plan is not None and InstallForm(_as_data(self.form)).is_valid():
+            self.step = "review"  # it was looked at before; what is wrong with it now is seen where it stands
         self.is_confirmed = go == INSTALL and self.form.is_valid() and self.is_runnable
 
     def _next_step(self, go: str) -> str:

@@ -27,6 +27,12 @@ def soak_minutes_field() -> forms.IntegerField:
 class RolloutForm(forms.Form):
     """In which order machines go, and what stops them."""
 
+    rollout_name = forms.CharField(
+        label=_("Name of the rollout"),
+        required=False,
+        max_length=150,
+        help_text=_("Shown wherever the rollout is; empty: what it does on how many machines."),
+    )
     availability_first = forms.BooleanField(
         label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"), required=False
     )
@@ -80,7 +86,7 @@ class RolloutForm(forms.Form):
         if not (fields["availability_first"] or fields["rings"]):
             return None
         return RolloutPlan(
-            name="",
+            name=fields["rollout_name"],
             source=RolloutSource.ON_DEMAND,
             plan=plan,
             is_availability_first=fields["availability_first"],
@@ -112,6 +118,39 @@ class WayBackForm(CountForm):
             name="",
             source=RolloutSource.ON_DEMAND,
             plan=None,
+            most_failures=0,
+            most_percent=0,
+            soak_minutes=_or(self.cleaned_data["soak_minutes"], 0),
+        )
+
+
+class RestartManyForm(CountForm):
+    """In which order machines are restarted; it is confirmed by the number of those that will be."""
+
+    availability_first = forms.BooleanField(
+        label=_("Availability first: in waves, never both of a pair of regions, one zone at a time"),
+        required=False,
+        initial=True,
+    )
+    soak_minutes = soak_minutes_field()
+    field_order = ("availability_first", "soak_minutes", "confirm")
+
+    def __init__(self, data: Any = None, *, count: int) -> None:
+        """`count`: how many of the machines will be restarted."""
+        super().__init__(data, count=count)
+        words = _("Type %(count)s to confirm that so many machines are restarted.")
+        self.fields["confirm"].help_text = words % {"count": count}
+
+    @property
+    def spec(self) -> RolloutPlan | None:
+        """The rollout that a valid form asks for, which pauses at the first failure; None: all at once."""
+        if not self.cleaned_data["availability_first"]:
+            return None
+        return RolloutPlan(
+            name="",
+            source=RolloutSource.ON_DEMAND,
+            plan=None,
+            is_restart=True,
             most_failures=0,
             most_percent=0,
             soak_minutes=_or(self.cleaned_data["soak_minutes"], 0),

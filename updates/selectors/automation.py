@@ -136,7 +136,7 @@ def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:
     """Name and next window of those of `schedule_rows` that mean this VM, whose group must be loaded."""
     return [
         (row["name"], datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None)
-        for row in _rows_meaning(vm)
+        for row in rows_meaning(vm)
     ]
 
 
@@ -145,7 +145,7 @@ def openings_meaning(
 ) -> list[tuple[str, datetime]]:
     """Name and time of the windows between two moments that mean this VM, in order; `most` of each configuration."""
     found = []
-    for row in _rows_meaning(vm):
+    for row in rows_meaning(vm):
         configuration = MaintenanceConfiguration(
             starts_on=date.fromisoformat(row["starts_on"]),
             starts_at=time.fromisoformat(row["starts_at"]),
@@ -162,7 +162,8 @@ def openings_meaning(
     return sorted(found, key=lambda opening: opening[1])
 
 
-def _rows_meaning(vm: VirtualMachine) -> Iterator[dict[str, Any]]:
+def rows_meaning(vm: VirtualMachine) -> Iterator[dict[str, Any]]:
+    """Those of `schedule_rows` that mean this VM, whose group must be loaded."""
     rows = vm.schedule_rows  # type: ignore[attr-defined]  # annotated by the caller
     return (row for row in rows if row["is_static"] or kept_scope_means(row["scope"], vm))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -166,6 +166,11 @@ class VmPicture:
         return Capability.UNINSTALL in self.vm.connection.capabilities
 
     @property
+    def can_restart(self) -> bool:
+        """Whether a reboot is pending that the connector of the VM can carry out by itself."""
+        return self.vm.is_reboot_pending and Capability.RESTART in self.vm.connection.capabilities
+
+    @property
     def schedules(self) -> list[tuple[str, datetime | None]]:
         """Name and next window of the maintenance configurations that mean this VM, the next first."""
         return schedules_meaning(self.vm)
@@ -216,13 +221,23 @@ class VmPicture:
         """The Critical and Security updates that are available now."""
         return tuple(row for row in self.available if row.is_recommended)
 
-    def plan_of(self, operation_id: str) -> terms.InstallationPlan | None:
-        """The plan of this installation of the last 30 days; None where the VM has none of this id."""
+    def plan_of(self, operation_id: str, *, without: Collection[str] = ()) -> terms.InstallationPlan | None:
+        """The plan of this installation of the last 30 days; None where the VM has none of this id.
+
+        `without`: KBs that it excludes besides, whatever it named before.
+        """
         found = next(
             (o for o in self.operations if str(o.pk) == operation_id and o.kind == OperationKind.INSTALLATION), None
         )
         payload = readable(found.kind, found.payload) if found is not None else None
-        return payload if isinstance(payload, terms.InstallationPlan) else None
+        if not isinstance(payload, terms.InstallationPlan):
+            return None
+        added = [kb for kb in without if kb not in payload.kb_numbers_to_exclude]
+        return replace(
+            payload,
+            kb_numbers_to_include=tuple(kb for kb in payload.kb_numbers_to_include if kb not in without),
+            kb_numbers_to_exclude=(*payload.kb_numbers_to_exclude, *added),
+        )
 
     @property
     def way_back_kbs(self) -> tuple[str, ...]:

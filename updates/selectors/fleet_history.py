@@ -25,6 +25,7 @@ from db.bounded import fetch_bounded
 from db.paging import Order, page_of
 from patching.terms import InstallationState, OperationKind, OperationState, Verification
 from updates.models import WELL_ENDED_STATES, BulkRequest, Operation, PatchResult, Rollout
+from updates.selectors.runs import Retry, retry_address, retry_of
 from vms.choices import Role
 from vms.models import Grants, ResourceGroup, VirtualMachine
 from vms.selectors import MAX_COUNT, ListTooSlowError
@@ -171,6 +172,12 @@ class HistoryPage:
     tiles: tuple[HistoryTile, ...] | None
     groups: tuple[ReasonGroup, ...] | None
     has_more_groups: bool
+    retry: Retry | None  # of the installations of this page that failed for the reason that is asked for
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether what failed can be asked for again from here, where the reader holds the role."""
+        return bool(retry_address())
 
 
 TILES = (None, Result.SUCCEEDED, Result.WITH_WARNINGS, Result.FAILED, Result.CONTRADICTED)
@@ -199,7 +206,20 @@ def load_history(user: User, asked: HistoryAsked, *, now: datetime, cursor: str 
         tiles=tiles,
         groups=None if groups is None else tuple(groups[:MOST_GROUPS]),
         has_more_groups=groups is not None and len(groups) > MOST_GROUPS,
+        retry=_retry(user, page.rows) if asked.reason else None,
     )
+
+
+def _retry(user: User, operations: Sequence[Operation]) -> Retry | None:
+    """What of these the reader may ask for again: installations that failed, on machines of which he is Patch operator (one query)."""
+    failed = {
+        operation.vm_id: operation.pk
+        for operation in reversed(operations)  # of a machine the newest counts
+        if operation.kind == OperationKind.INSTALLATION and operation.state == OperationState.FAILED
+    }
+    mine = VirtualMachine.objects.visible_to(user, Role.OPERATOR).filter(pk__any=array(failed)).order_by("pk")
+    pairs = [(failed[vm_id], vm_id) for vm_id in mine.values_list("pk", flat=True)] if failed else []
+    return retry_of(OperationKind.INSTALLATION.value, pairs, count=len(pairs))
 
 
 # --- which operations ---------------------------------------------------------------------------------------------

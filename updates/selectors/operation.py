@@ -14,7 +14,6 @@ from django.urls import reverse
 from connectors.protocol import Capability
 from patching.rollback import RollbackOrder
 from patching.terms import (
-    Classification,
     InstallationPlan,
     InstallationState,
     OperationKind,
@@ -28,7 +27,6 @@ from updates.selectors.polling import poll_seconds
 from updates.selectors.rollouts import rollouts_of
 from updates.selectors.waits import StartWait, start_wait
 from vms.access import Access, access_or_404
-from vms.choices import REBOOT_SETTINGS
 from vms.models import VirtualMachine
 
 if TYPE_CHECKING:
@@ -57,6 +55,11 @@ class OperationPage:
     def is_installation(self) -> bool:
         """Whether it installs."""
         return self.operation.kind == OperationKind.INSTALLATION
+
+    @property
+    def is_restart(self) -> bool:
+        """Whether it restarts the machine."""
+        return self.operation.kind == OperationKind.RESTART
 
     @property
     def plan(self) -> InstallationPlan | None:
@@ -131,19 +134,17 @@ class OperationPage:
         return frozenset((self.operation.verification_detail or {}).get("kb_numbers", ()))
 
     @property
-    def classifications(self) -> tuple[Classification, ...]:
-        """The plan's classes in their own order."""
-        return tuple(name for name in Classification if self.plan and name in self.plan.classifications)
+    def troubling_kbs(self) -> tuple[str, ...]:
+        """What failed, or was reported as installed and is not there: what to leave out where it stays so."""
+        failed = {row.patch.kb_number for row in self.results if row.state == InstallationState.FAILED}
+        return tuple(sorted((failed | self.missing_kbs) - {""}))
 
     @property
-    def reboot_option(self) -> str:
-        """The plan's reboot option in the operator's words."""
-        return str(dict(REBOOT_SETTINGS)[self.plan.reboot_setting.value]) if self.plan else ""
-
-    @property
-    def minutes(self) -> int:
-        """The plan's maximum duration in minutes."""
-        return int(self.plan.maximum_duration.total_seconds() // 60) if self.plan else 0
+    def can_exclude(self) -> bool:
+        """Whether the reader may run the plan again without those, and something is left of it then."""
+        if self.plan is None or not self.can_run_again or not self.troubling_kbs:
+            return False
+        return bool(self.plan.classifications or set(self.plan.kb_numbers_to_include) - set(self.troubling_kbs))
 
 
 def may_cancel(operation: Operation, access: Access) -> bool:

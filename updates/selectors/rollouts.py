@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.db import connection
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
 from django.shortcuts import get_object_or_404
-from django.utils import timezone
 
-from patching.rollout import Progress, ProgressError
-from patching.terms import Classification, InstallationPlan, InstallationState, Verification
+from patching.codes import RolloutReason
+from patching.rollout import Gate, Progress, ProgressError, WaveResult, gate_of
+from patching.terms import InstallationPlan, InstallationState, OperationState, Verification
+from updates.choices import RunPart
 from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
 from updates.plans import PlanError, plan_from_json
+from updates.selectors.runs import (
+    ENDED_PARTS,
+    Eta,
+    MachineRow,
+    Retry,
+    RunReason,
+    expected_end,
+    failed_pairs,
+    of_reason,
+    reasons_of,
+    retry_of,
+    row_of,
+    seen_by,
+    with_kbs,
+)
 from updates.selectors.waits import StartWait, start_wait
-from vms.choices import Role
+from vms.choices import PowerState, Role
 from vms.models import Grants, VirtualMachine
 
 if TYPE_CHECKING:
@@ -30,21 +47,21 @@ MAX_WAVES, MAX_MEMBERS, MAX_ROLLOUTS = 200, 200, 100
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """A wave with the number of its machines by state."""
+    """A wave with the number of its machines in each part, as far as the reader sees them."""
 
     number: int
-    counts: dict[str, int]
+    parts: Mapping[RunPart, int]
     is_current: bool
 
     @property
     def total(self) -> int:
         """How many machines are in it."""
-        return sum(self.counts.values())
+        return sum(self.parts.values())
 
     @property
     def ended(self) -> int:
         """How many of them have ended."""
-        return self.total - sum(self.counts.get(state, 0) for state in ("waiting", "started", "catching_up"))
+        return sum(self.parts[part] for part in ENDED_PARTS)
 
     @property
     def percent(self) -> int:
@@ -58,22 +75,29 @@ class RolloutPage:
 
     rollout: Rollout
     waves: tuple[Wave, ...]
-    members: tuple[RolloutMember, ...]
+    counts: Mapping[str, int]  # machines in each state
+    rows: tuple[MachineRow, ...]
     state: str
+    reason: tuple[str, str] | None  # the code and KB that are asked for
+    reasons: tuple[RunReason, ...]
+    gate: Gate
     may_move: bool
-    plan: InstallationPlan | None  # None: it rolls back, or what is kept of it cannot be read
+    plan: InstallationPlan | None  # None: it rolls back or restarts, or what is kept of it cannot be read
     progress: Progress | None  # None: what is kept of it cannot be read
+    retry: Retry | None
+    eta: Eta | None
     start_wait: StartWait | None  # what budgets still make the last of what is queued wait
+    kept: int  # machines that are still in the inventory, seen or not
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many machines are in each state."""
-        return {state.value: sum(wave.counts.get(state.value, 0) for wave in self.waves) for state in MemberState}
+    def parts(self) -> dict[RunPart, int]:
+        """How many machines are in each part."""
+        return {part: sum(wave.parts[part] for wave in self.waves) for part in RunPart}
 
     @property
-    def classifications(self) -> list[Classification]:
-        """The classes that it installs."""
-        return [name for name in Classification if self.plan and name in self.plan.classifications]
+    def state_words(self) -> str:
+        """The state that is asked for, in words."""
+        return str(MemberState(self.state).label) if self.state else ""
 
     @property
     def is_open(self) -> bool:
@@ -81,9 +105,15 @@ class RolloutPage:
         return self.may_move and self.rollout.status in {RolloutState.RUNNING, RolloutState.PAUSED}
 
     @property
+    def broken(self) -> int:
+        """How many machines it would go on without, where they made it pause."""
+        is_paused = self.rollout.status == RolloutState.PAUSED and self.rollout.reason == RolloutReason.BUDGET_USED
+        return self.gate.bad if is_paused else 0
+
+    @property
     def removed(self) -> int:
         """How many of its machines have been removed from the inventory since."""
-        return max(0, self.rollout.vm_count - sum(wave.total for wave in self.waves))
+        return max(0, self.rollout.vm_count - self.kept)
 
     @property
     def shown_waves(self) -> tuple[Wave, ...]:
@@ -120,32 +150,120 @@ def rollout_or_404(user: User, pk: UUID, role: Role = Role.READER) -> Rollout:
     return rollout
 
 
-def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
-    """The rollout, its waves (one query), and its machines in this state that the user still may see."""
+def unhealthy_in(rollout: Rollout) -> int:
+    """How many machines of it were updated and are not well: not running, or silent since."""
+    return RolloutMember.objects.filter(
+        Q(vm__update_state__is_awaiting_assessment=True)
+        | ~Q(vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value]),
+        rollout=rollout,
+        status=MemberState.SUCCEEDED,
+    ).count()
+
+
+def load_rollout(
+    user: User, pk: UUID, *, state: str, now: datetime, reason: tuple[str, str] | None = None
+) -> RolloutPage:
+    """The rollout, its waves, its gate and its machines in this state, all but the gate of machines that the user still may see.
+
+    `reason`: the code and KB of the failures that are asked for. A fixed number of queries.
+    """
     rollout = rollout_or_404(user, pk)
-    rows = RolloutMember.objects.filter(rollout=rollout)
-    counts: dict[int, dict[str, int]] = defaultdict(dict)
-    for number, member_state, count in rows.values_list("wave", "status").annotate(count=Count("pk")).order_by("wave"):
-        counts[number][member_state] = count
+    everything = RolloutMember.objects.filter(rollout=rollout)
+    rows = seen_by(user, everything)
+    waves, counts = _waves(rollout, rows)
+    failed = rows.filter(status=MemberState.FAILED)
     state = state if state in MemberState.values else ""
-    shown = (
-        rows.filter(status=state)
-        if state
-        else rows.filter(status__in=["failed", "started", "skipped", "waiting", "catching_up"])
-    )
-    members = (
-        shown.filter(vm__in=VirtualMachine.objects.visible_to(user))
-        .select_related("vm", "operation")
-        .order_by("status", "wave", "pk")[:MAX_MEMBERS]
-    )
-    waves = tuple(Wave(number, counts[number], number == rollout.wave) for number in sorted(counts))
-    may_move = rollouts_of(user, Role.OPERATOR).filter(pk=pk).exists()
+    shown = rows.filter(status=state) if state else rows
+    if reason is not None:
+        state, shown = MemberState.FAILED.value, of_reason(failed, code=reason[0], kb_number=reason[1])
+    place = Case(*(When(status=status, then=Value(number)) for number, status in enumerate(_FIRST)))
+    members = with_kbs(shown).order_by(place, "wave", "pk")[:MAX_MEMBERS]
     wait = None
-    if any(wave.counts.get(MemberState.STARTED.value) for wave in waves):
+    if counts[MemberState.STARTED]:
         mine = Operation.objects.filter(pk__in=rows.filter(status=MemberState.STARTED.value).values("operation_id"))
-        wait = start_wait(mine, now=timezone.now())
+        wait = start_wait(mine, now=now)
     plan, progress = _kept(rollout)
-    return RolloutPage(rollout, waves, tuple(members), state, may_move, plan, progress, wait)
+    is_over = rollout.status != RolloutState.RUNNING
+    return RolloutPage(
+        rollout=rollout,
+        waves=waves,
+        counts=counts,
+        rows=tuple(row_of(member, now) for member in members),
+        state=state,
+        reason=reason,
+        reasons=reasons_of(failed) if counts[MemberState.FAILED] else (),
+        gate=_gate(rollout, everything),
+        may_move=rollouts_of(user, Role.OPERATOR).filter(pk=pk).exists(),
+        plan=plan,
+        progress=progress,
+        retry=_retry(user, rollout, failed) if is_over and counts[MemberState.FAILED] else None,
+        eta=None if is_over else _eta(rollout, waves, wait, now),
+        start_wait=wait,
+        kept=everything.count(),
+    )
+
+
+# What needs somebody comes first.
+_FIRST = [
+    state.value
+    for state in (
+        MemberState.FAILED,
+        MemberState.STARTED,
+        MemberState.SKIPPED,
+        MemberState.WAITING,
+        MemberState.CATCHING_UP,
+        MemberState.SUCCEEDED,
+    )
+]
+_PARTS = {
+    MemberState.SUCCEEDED: RunPart.SUCCEEDED,
+    MemberState.FAILED: RunPart.FAILED,
+    MemberState.STARTED: RunPart.RUNNING,
+    MemberState.WAITING: RunPart.WAITING,
+    MemberState.CATCHING_UP: RunPart.WAITING,
+    MemberState.SKIPPED: RunPart.SKIPPED,
+}
+
+
+def _waves(rollout: Rollout, rows: QuerySet[RolloutMember]) -> tuple[tuple[Wave, ...], dict[str, int]]:
+    """The waves with their machines by part, and all machines by state (one query)."""
+    waves: dict[int, dict[RunPart, int]] = {}
+    counts = dict.fromkeys(MemberState.values, 0)
+    contradicted = RolloutReason.CONTRADICTED.value
+    has_warnings = OperationState.COMPLETED_WITH_WARNINGS.value
+    groups = rows.order_by().values_list("wave", "status", "code", "operation__state").annotate(count=Count("pk"))
+    for number, status, code, operation_state, count in groups:
+        part = _PARTS[MemberState(status)]
+        if part is RunPart.FAILED and code == contradicted:
+            part = RunPart.CONTRADICTED
+        elif part is RunPart.SUCCEEDED and operation_state == has_warnings:
+            part = RunPart.WITH_WARNINGS
+        waves.setdefault(number, dict.fromkeys(RunPart, 0))[part] += count
+        counts[status] += count
+    return tuple(Wave(number, waves[number], number == rollout.wave) for number in sorted(waves)), counts
+
+
+def _gate(rollout: Rollout, members: QuerySet[RolloutMember]) -> Gate:
+    """The arithmetic of the rollout's gate as it stands: of all its machines, since it stops for all of them (two queries)."""
+    counts = dict(members.order_by().values_list("status").annotate(count=Count("pk")))
+    bad = counts.get(MemberState.FAILED.value, 0) + unhealthy_in(rollout)
+    result = WaveResult(counts.get(MemberState.SUCCEEDED.value, 0), max(0, bad - rollout.forgiven), 0)
+    return gate_of(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent)
+
+
+def _retry(user: User, rollout: Rollout, failed: QuerySet[RolloutMember]) -> Retry | None:
+    """What of the failures can be asked for again by this reader: those whose own run failed."""
+    mine = seen_by(user, failed.filter(operation__state=OperationState.FAILED.value), Role.OPERATOR)
+    return retry_of(rollout.kind, failed_pairs(mine), count=mine.count())
+
+
+def _eta(rollout: Rollout, waves: Sequence[Wave], wait: StartWait | None, now: datetime) -> Eta | None:
+    """When the last wave has ended, if it goes on as it went; nothing while it waits for a time of day or a wave's watch."""
+    if rollout.reason not in {"", RolloutReason.BESIDE_OTHERS}:
+        return None
+    ended = sum(wave.ended - wave.parts[RunPart.SKIPPED] for wave in waves)
+    left = sum(wave.total - wave.ended for wave in waves)
+    return expected_end(ended=ended, left=left, since=rollout.created_at, wait=wait, now=now)
 
 
 def _kept(rollout: Rollout) -> tuple[InstallationPlan | None, Progress | None]:

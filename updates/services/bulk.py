@@ -31,6 +31,7 @@ from updates.services.operations import (
     request_assessments,
     request_installations,
 )
+from updates.services.restarts import request_restarts
 from vms.choices import Role
 from vms.models import VirtualMachine
 from vms.selection import VmSelection
@@ -195,6 +196,8 @@ def _free_connections(connection_kinds: Sequence[str], is_quick: Callable[[int],
 
 
 def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) -> list[RequestOutcome]:
+    if row.kind == OperationKind.RESTART:
+        return request_restarts(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True, begin_on=begin_on)
     if row.plan is None:
         return request_assessments(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True, begin_on=begin_on)
     return request_installations(

@@ -20,6 +20,7 @@ from connectors.registry import KINDS
 from db.arrays import array
 from patching.codes import ErrorCode, EventCode
 from patching.lifecycle import Admission, admit, deadline_after
+from patching.restart import LONGEST
 from patching.selection import RunWork, validate_plan
 from patching.terms import (
     InstallationPlan,
@@ -181,13 +182,13 @@ def request_with_payload(
     *,
     kind: OperationKind,
     vm_ids: Collection[int],
-    payload: Payload,
+    payload: Payload | None,
     requested_by: User | None,
     operation_id: UUID | None = None,
     is_bulk: bool = False,
     begin_on: Collection[int] = (),
 ) -> list[RequestOutcome]:
-    """Ask for operations that carry this; admitted as installations are. Other arguments as in `request_installations`."""
+    """Ask for operations that carry this (None: nothing); admitted as installations are. Other arguments as in `request_installations`."""
     if operation_id is not None:
         if len(set(vm_ids)) != 1:
             raise ValueError("operation_id names the operation of exactly one VM")
@@ -418,7 +419,9 @@ class _New:
 
     @property
     def _longest(self) -> timedelta | None:
-        """How long it may take, where it has a plan for an installation; nothing else is begun at once."""
+        """How long it may take: an installation by its plan, a restart as any; nothing else that takes its time is begun at once."""
+        if self.kind is OperationKind.RESTART:
+            return LONGEST
         return self.payload.maximum_duration if isinstance(self.payload, InstallationPlan) else None
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Count, Q, QuerySet, TextField
+from django.db.models import Count, QuerySet, TextField
 from django.db.models.functions import Cast, Lower
 
 from audit.context import acting
@@ -49,9 +49,10 @@ from updates.models import (
 from updates.plans import PlanError, plan_from_json, plan_to_json
 from updates.selectors.automation import times_off_peak
 from updates.selectors.maintenance import UnreadableError, read_configuration
-from updates.selectors.rollouts import proven_kbs
+from updates.selectors.rollouts import proven_kbs, unhealthy_in
 from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, RequestVerdict, cancel_operations, request_installations
+from updates.services.restarts import request_restarts
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
@@ -77,12 +78,13 @@ ANTI_AFFINITY_TAG = "anti-affinity"
 class RolloutPlan:
     """What a rollout is made of. `most_failures` and `most_percent` are its budget; see docs/rules.md.
 
-    Without a plan it rolls back. `rings`: the values of the tag `ring_tag`, in order; machines with none of them go last.
+    Without a plan it rolls back, or restarts where `is_restart` says so. `rings`: the values of the tag `ring_tag`, in order; machines with none of them go last.
     """
 
     name: str
     source: RolloutSource
     plan: InstallationPlan | None
+    is_restart: bool = False
     is_availability_first: bool = True
     is_off_peak_only: bool = False
     window_ends_at: datetime | None = None
@@ -94,6 +96,13 @@ class RolloutPlan:
     rings: tuple[str, ...] = ()
     ring_soak_minutes: int = 0
     configuration: MaintenanceConfiguration | None = None
+
+    @property
+    def kind(self) -> OperationKind:
+        """What it does on each machine."""
+        if self.plan is not None:
+            return OperationKind.INSTALLATION
+        return OperationKind.RESTART if self.is_restart else OperationKind.ROLLBACK
 
 
 @transaction.atomic
@@ -119,7 +128,7 @@ def create_rollout(
         name=what.name[:150],
         source=what.source,
         configuration=what.configuration,
-        kind=(OperationKind.INSTALLATION if what.plan else OperationKind.ROLLBACK).value,
+        kind=what.kind.value,
         plan=plan_to_json(what.plan) if what.plan else {},
         rings=[*what.rings, ""] if what.rings else [],
         ring=min((lane.ring for lane in lanes), default=0),  # rings without machines prove nothing and stop nobody
@@ -222,7 +231,7 @@ def advance_rollouts(*, now: datetime) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What a rollout keeps as JSON and its configuration says, read for one step. `plan` None: it rolls back.
+    """What a rollout keeps as JSON and its configuration says, read for one step. `plan` None: it rolls back or restarts.
 
     `left`: how long until a blackout begins, in whole minutes; None: none comes. `shut`: what to say while it is too short.
     """
@@ -318,7 +327,7 @@ def _advance(pk: UUID, now: datetime) -> bool:
     if rollout.catch_up_until and rollout.catch_up_until <= now:
         members.filter(status=MemberState.CATCHING_UP).update(status=MemberState.SKIPPED)
     counts = _counts(rollout)
-    bad = counts[MemberState.FAILED] + _unhealthy(rollout)
+    bad = counts[MemberState.FAILED] + unhealthy_in(rollout)
     result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
     if must_pause(result, most_failures=rollout.most_failures, most_percent=rollout.most_percent):
         log.warning("rollout_paused", rollout_id=str(pk), bad=bad)
@@ -351,16 +360,6 @@ def _counts(rollout: Rollout) -> dict[str, int]:
         RolloutMember.objects.filter(rollout=rollout).values_list("status").annotate(count=Count("pk")).order_by()
     )
     return {state.value: rows.get(state.value, 0) for state in MemberState}
-
-
-def _unhealthy(rollout: Rollout) -> int:
-    """VMs that were updated and are not well: not running, or silent since."""
-    return RolloutMember.objects.filter(
-        Q(vm__update_state__is_awaiting_assessment=True)
-        | ~Q(vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value]),
-        rollout=rollout,
-        status=MemberState.SUCCEEDED,
-    ).count()
 
 
 def _work_on(rollout: Rollout, kept: _Kept, now: datetime) -> None:
@@ -438,7 +437,10 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
     if kept.plan is None:
         # Not asked before: a machine that is not well is why one rolls back.
         ready = _beside_others(list(rest)) if rest else []
-        outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
+        if rollout.kind == OperationKind.RESTART:
+            outcomes = request_restarts(vm_ids=ready, requested_by=asker, is_bulk=True)
+        else:
+            outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
         return _record(rollout, outcomes), "" if ready or not rest else RolloutReason.BESIDE_OTHERS
     plan = _plan_in_window(rollout, kept.plan, kept.progress.proven, now)
     if kept.progress.proven == ():
@@ -579,7 +581,7 @@ def resume_rollout(*, rollout_id: UUID, now: datetime, resumed_by: User) -> bool
     rollout = Rollout.objects.filter(pk=rollout_id).first()
     if rollout is None:
         return False
-    forgiven = RolloutMember.objects.filter(rollout=rollout, status=MemberState.FAILED).count() + _unhealthy(rollout)
+    forgiven = RolloutMember.objects.filter(rollout=rollout, status=MemberState.FAILED).count() + unhealthy_in(rollout)
     with acting(person=resumed_by):
         Rollout.objects.filter(pk=rollout_id, status=RolloutState.PAUSED).update(forgiven=forgiven)
     return _move(rollout_id, {RolloutState.PAUSED}, RolloutState.RUNNING, "", now, resumed_by)

@@ -12,11 +12,12 @@ from uuid import UUID
 from django.db import connection
 
 from connectors.catalogue import Catalogue
-from connectors.protocol import AssessmentResult, InstallationResult
+from connectors.protocol import AssessmentResult, InstallationResult, RestartResult
 from db.arrays import array
 from patching.codes import RolloutReason
 from patching.outcome import ExpectedPatch, VerificationResult, verify
-from patching.terms import InstallationState, Patch, ProductLine, Verification
+from patching.restart import verify_restart
+from patching.terms import InstallationState, OperationKind, Patch, ProductLine, RebootStatus, RunStatus, Verification
 from updates.models import WELL_ENDED_STATES, MemberState, Operation, PatchResult
 from updates.selectors.catalogue import LoadedCatalogue
 from updates.selectors.vm_facts import VmFacts
@@ -34,22 +35,30 @@ def conclude(result: InstallationResult, *, facts: VmFacts, catalogue: Catalogue
     return _as_kept(_compare(reported, final, final.os_build, facts.line_with(final.os_build), catalogue))
 
 
+def conclude_restart(result: RestartResult, *, facts: VmFacts) -> Verification:
+    """What the look of a restart says of it; pending where it brought none, or an older one than is known."""
+    final = result.final_assessment
+    has_looked = final is not None and final.has_found and not _is_older(final, facts)
+    after = final.is_reboot_pending if final is not None and has_looked else None
+    return verify_restart(result.status, result.reboot_status, is_reboot_pending_after=after)
+
+
 def _is_older(final: AssessmentResult, facts: VmFacts) -> bool:
     known = facts.last_assessed_at
     return final.assessed_at is not None and known is not None and final.assessed_at < known
 
 
 def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue: LoadedCatalogue) -> None:
-    """Let these assessments confirm or contradict the installations that still wait for one, in three statements.
+    """Let these assessments confirm or contradict the runs that still wait for one, in three statements.
 
-    One that was made before an installation ended says nothing about it.
+    One that was made before a run ended says nothing about it.
     """
     by_vm = {item.facts.ref.vm_id: item for item in found}
     waiting = {
-        pk: vm_id
-        for pk, vm_id, finished_at in Operation.objects.ended()
+        pk: (vm_id, OperationKind(kind))
+        for pk, vm_id, kind, finished_at in Operation.objects.ended()
         .filter(vm__any=array(by_vm), verification=Verification.PENDING.value)
-        .values_list("pk", "vm_id", "finished_at")
+        .values_list("pk", "vm_id", "kind", "finished_at")
         if (made := by_vm[vm_id].result.assessed_at) is None or finished_at is None or made >= finished_at
     }
     if not waiting:
@@ -65,7 +74,9 @@ def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue:
         (
             pk,
             *_as_kept(
-                _compare(
+                _restarted(by_vm[vm_id].result)
+                if kind is OperationKind.RESTART
+                else _compare(
                     reported[pk],
                     by_vm[vm_id].result,
                     by_vm[vm_id].os_build,
@@ -74,8 +85,14 @@ def verify_earlier_installations(*, found: Sequence[AssessmentFound], catalogue:
                 )
             ),
         )
-        for pk, vm_id in waiting.items()
+        for pk, (vm_id, kind) in waiting.items()
     )
+
+
+def _restarted(after: AssessmentResult) -> VerificationResult:
+    """What a look says of a restart that reported success before it."""
+    said = RunStatus.SUCCEEDED, RebootStatus.COMPLETED
+    return VerificationResult(verify_restart(*said, is_reboot_pending_after=after.is_reboot_pending))
 
 
 def _compare(

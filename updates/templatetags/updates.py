@@ -19,11 +19,11 @@ from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import RecurrenceError, parse_recurrence, zone_of
 from patching.selection import HoldReason, RebootProspect, SelectionReason
 from patching.status import StaleCause
-from patching.terms import RebootBehavior
+from patching.terms import InstallationPlan, RebootBehavior
 from patching.track import Contradiction, OffTrainReason
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
-from updates.models import Operation, OperationEvent, RolloutMember
+from updates.models import BulkRequest, Operation, OperationEvent, Rollout, RolloutMember
 from updates.selectors.decisions import load_news
 from updates.texts import (
     CONTRADICTIONS,
@@ -46,6 +46,7 @@ from updates.texts import (
     error_text,
     fault_text,
 )
+from updates.titles import title_by_plan, title_of
 from vms.choices import REBOOT_SETTINGS
 from vms.texts import CAUSES, HINDRANCES
 
@@ -100,6 +101,30 @@ _INSTALLATION_STATES = dict(INSTALLATION_STATES)
 def _filled(text: Text, detail: Mapping[str, Any]) -> str:
     name = kb_text(str(detail.get("kb_number", ""))) or str(detail.get("title", ""))
     return str(text) % {"name": name, "index": detail.get("index", ""), "total": detail.get("total", "")}
+
+
+@register.filter
+def plan_classes(plan: InstallationPlan) -> list[Text]:
+    """The classes of a plan in words, in their own order."""
+    return [label for value, label in CLASSIFICATIONS if value in plan.classifications]
+
+
+@register.filter
+def run_reason(code: str) -> ErrorText:
+    """Why machines of a run failed: an error, or what a rollout found."""
+    return ErrorText(ROLLOUT_REASONS[code], "") if code in ROLLOUT_REASONS else error_text(code)
+
+
+@register.filter
+def run_title(run: BulkRequest | Rollout) -> str:
+    """What a run on many machines is called."""
+    return title_of(run)
+
+
+@register.filter
+def run_plan(run: BulkRequest | Rollout) -> str:
+    """What a run on many machines does, whatever it is called."""
+    return title_by_plan(run)
 
 
 @register.filter

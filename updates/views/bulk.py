@@ -15,7 +15,9 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms.bulk import BulkWizard
 from updates.models import BulkRequest, Rollout
+from updates.pictures import bar_of_bulk
 from updates.selectors.bulk import asked_before, bulk_or_404, load_bulk
+from updates.selectors.runs import asked_reason
 from updates.services.bulk import cancel_bulk, request_bulk
 from updates.services.rollouts import RolloutPlan, create_rollout
 from updates.tasks import wake_up
@@ -63,9 +65,11 @@ def _start_rollout(request: PortalRequest, wizard: BulkWizard, what: RolloutPlan
 @require_GET
 def bulk_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
     """How far it is, and what became of each VM."""
-    after = _whole_number(request.GET.get("after", ""))
-    page = load_bulk(request.user, pk, show=request.GET.get("show", ""), after=after, now=timezone.now())
-    return render_page(request, "updates/bulk.html", {"page": page, "bulk": page.request}, partials={"bulk-progress"})
+    asked = request.GET
+    after, reason = _whole_number(asked.get("after", "")), asked_reason(asked)
+    page = load_bulk(request.user, pk, show=asked.get("show", ""), after=after, now=timezone.now(), reason=reason)
+    context = {"page": page, "bulk": page.request, "bar": bar_of_bulk(page)}
+    return render_page(request, "updates/bulk.html", context, partials={"bulk-progress"})
 
 
 def _whole_number(text: str) -> int:

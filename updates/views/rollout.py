@@ -15,9 +15,11 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms.maintenance import MaintenanceForm
 from updates.models import MaintenanceConfiguration
+from updates.pictures import bar_of_rollout, gate_words, waves_of
 from updates.selectors.bulk import bulk_requests_of
 from updates.selectors.maintenance import troubles_of
 from updates.selectors.rollouts import MAX_ROLLOUTS, load_rollout, rollout_or_404, rollouts_of
+from updates.selectors.runs import asked_reason
 from updates.services.automation import (
     WindowIsNearError,
     change_configuration,
@@ -45,8 +47,11 @@ def rollout_list(request: PortalRequest) -> HttpResponse:
 @require_GET
 def rollout_detail(request: PortalRequest, pk: UUID) -> HttpResponse:
     """Its waves, its gates, and what became of each machine."""
-    page = load_rollout(request.user, pk, state=request.GET.get("state", ""))
-    return render_page(request, "updates/rollout.html", {"page": page, "rollout": page.rollout}, partials={"rollout"})
+    asked, now = request.GET, timezone.now()
+    page = load_rollout(request.user, pk, state=asked.get("state", ""), now=now, reason=asked_reason(asked))
+    pictures = {"bar": bar_of_rollout(page), "waves": waves_of(page), "gate": gate_words(page.gate)}
+    context = {"page": page, "rollout": page.rollout, **pictures}
+    return render_page(request, "updates/rollout.html", context, partials={"rollout"})
 
 
 @require_POST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
@@ -12,18 +13,23 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from patching.lifecycle import deadline_after
+from patching.restart import EXPECTED, LONGEST
+from patching.terms import OperationKind
 from ui.http import PortalRequest
 from ui.pages import render_page
 from ui.watching import watch
 from updates.filters import history_of
-from updates.forms.install import InstallWizard
+from updates.forms.install import InstallWizard, RequestForm
 from updates.forms.record import NameForm, RollbackForm
 from updates.pictures import strip_of
 from updates.selectors.activity import load_activity
-from updates.selectors.blade import load_picture
+from updates.selectors.blade import VmPicture, load_picture
 from updates.selectors.machine_year import MachineYear
+from updates.selectors.restarts import blackouts_meaning, judge_restarts
 from updates.services.operations import RequestOutcome, RequestVerdict, request_assessments, request_installations
 from updates.services.removal import MachineIsBusyError, preview_removal, remove_vm
+from updates.services.restarts import request_restarts
 from updates.services.rollback import lift_hold, request_rollback
 from updates.tasks import wake_up
 from updates.texts import error_text
@@ -101,7 +107,9 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
 def install(request: PortalRequest, pk: int) -> HttpResponse:
     """Install updates now: updates, properties, review, run."""
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
-    wizard = InstallWizard(request.POST or None, picture=picture, again=request.GET.get("again", ""))
+    asked = request.GET
+    again, without = asked.get("again", ""), [kb for kb in asked.getlist("without") if kb.isdecimal()][:100]
+    wizard = InstallWizard(request.POST or None, picture=picture, again=again, without=without)
     if wizard.is_confirmed:
         form = wizard.form
         (outcome,) = request_installations(
@@ -135,6 +143,31 @@ def _roll_back(form: RollbackForm, user: User) -> RequestOutcome:
     return request_rollback(
         vm_id=form.vm.pk, order=form.order, requested_by=user, operation_id=form.cleaned_data["request_id"]
     )
+
+
+@require_http_methods(["GET", "POST"])
+def restart(request: PortalRequest, pk: int) -> HttpResponse:
+    """Restart now: what will happen first, then the restart."""
+    picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
+    form, outcome = RequestForm(request.POST if request.method == "POST" else None), None
+    if form.is_valid():
+        request_id = form.cleaned_data["request_id"]
+        (outcome,) = request_restarts(vm_ids=[pk], requested_by=request.user, operation_id=request_id)
+        if outcome.verdict is not RequestVerdict.REFUSED:
+            wake_up()
+            return watch(request, redirect("updates:operation", outcome.operation_id), outcome.operation_id)
+    context = {"vm": picture.vm, "picture": picture, "form": form, "refused": outcome, **_restart_plan(picture)}
+    return render_page(request, "updates/restart.html", context, status=409 if outcome else 422 if form.errors else 200)
+
+
+def _restart_plan(picture: VmPicture) -> dict[str, Any]:
+    """What a restart of this machine would mean now, or why there is none."""
+    return {
+        "refusal": judge_restarts([picture.vm.pk], now=picture.now)[picture.vm.pk],
+        "blackouts": blackouts_meaning(picture.vm, now=picture.now),
+        "expected": EXPECTED,
+        "longest": deadline_after(OperationKind.RESTART, LONGEST),
+    }
 
 
 @require_POST

@@ -8,7 +8,7 @@ from typing import cast
 
 from connectors.protocol import Observation
 from patching.terms import OperationKind
-from updates.engine.kinds import assessment, installation, rollback, settings
+from updates.engine.kinds import assessment, installation, restart, rollback, settings
 from updates.engine.kinds.handler import Handler
 from updates.engine.rows import ClaimedRow
 
@@ -18,6 +18,7 @@ HANDLERS: Mapping[OperationKind, Handler] = {
     OperationKind.INSTALLATION: cast("Handler", installation),
     OperationKind.ROLLBACK: cast("Handler", rollback),
     OperationKind.SETTINGS: cast("Handler", settings),
+    OperationKind.RESTART: cast("Handler", restart),
 }
 
 
