@@ -76,6 +76,32 @@ class News:
 
 def load_news(user: User | AnonymousUser) -> News:
     """What the last tick found, with counts of the machines that the user sees (one query where nothing waits)."""
+    news = find_told()
+    if not news.waiting:
+        return news
+    grants = Grants.last_read(user)
+    if grants.are_of_everything:
+        return news
+    counted = [(item, _count_of(item, grants)) for item in news.waiting]
+    waiting = tuple(
+        Waiting(
+            item.line,
+            item.kb_number,
+            item.title,
+            item.published_on,
+            item.reason,
+            min(count, MAX_COUNT),
+            item.sets,
+            count <= MAX_COUNT,
+        )
+        for item, count in counted
+        if count
+    )
+    return News(news.ages, waiting)
+
+
+def find_told() -> News:
+    """What the last tick found, with counts of all machines (one query)."""
     stored = WordsClock.objects.filter(pk=1).values_list("news", flat=True).first() or {}
     ages = tuple(
         Age(ProductLine(line), _day(until), tuple(date.fromisoformat(m) for m in months), _day(day))
@@ -85,25 +111,6 @@ def load_news(user: User | AnonymousUser) -> News:
         Waiting(ProductLine(line), kb, title, _day(published), reason, machines, tuple(sets))
         for line, kb, title, published, reason, machines, sets in stored.get("waiting", ())
     )
-    if not waiting:
-        return News(ages, ())
-    grants = Grants.last_read(user)
-    if not grants.are_of_everything:
-        counted = [(item, _count_of(item, grants)) for item in waiting]
-        waiting = tuple(
-            Waiting(
-                item.line,
-                item.kb_number,
-                item.title,
-                item.published_on,
-                item.reason,
-                min(count, MAX_COUNT),
-                item.sets,
-                count <= MAX_COUNT,
-            )
-            for item, count in counted
-            if count
-        )
     return News(ages, waiting)
 
 
