@@ -12,7 +12,7 @@ from ui.admin import LookOnlyAdmin
 class MailAdmin(LookOnlyAdmin):
     """What became of each mail, with the mail server's last answer."""
 
-    list_display = ["created_at", "person", "kind", "state", "reason", "attempts", "due_at", "error"]
-    list_filter = ["state", "reason", "kind"]
+    list_display = ["created_at", "person", "kind", "status", "reason", "attempts", "due_at", "error"]
+    list_filter = ["status", "reason", "kind"]
     list_select_related = ["person"]
     ordering = ["-created_at", "-pk"]

@@ -16,7 +16,7 @@ class Kind(models.TextChoices):
     BULK_FAILED = "bulk_failed", _("Bulk request ended with failures")
 
 
-class State(models.TextChoices):
+class Status(models.TextChoices):
     """Where a mail is."""
 
     WAITING = "waiting", _("Waits to be sent")
@@ -49,7 +49,7 @@ class Mail(models.Model):
     kind = models.CharField(_("kind"), max_length=20, choices=Kind)
     object_id = models.CharField(max_length=64)
     message_id = models.CharField(max_length=250, unique=True)
-    state = models.CharField(_("state"), max_length=10, choices=State, default=State.WAITING)
+    status = models.CharField(_("state"), max_length=10, choices=Status, default=Status.WAITING)
     reason = models.CharField(_("why"), max_length=20, choices=Why, blank=True, default="")
     error = models.CharField(_("last error"), max_length=300, blank=True, default="")
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
@@ -62,14 +62,14 @@ class Mail(models.Model):
         verbose_name_plural = _("mails")
         ordering = ["-created_at", "-pk"]
         indexes = [
-            models.Index(fields=["due_at"], condition=Q(state=State.WAITING.value), name="notifications_mail_due"),
+            models.Index(fields=["due_at"], condition=Q(status=Status.WAITING.value), name="notifications_mail_due"),
             models.Index(fields=["created_at"], name="notifications_mail_created"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["event_id", "person"], name="notifications_mail_once"),
             models.CheckConstraint(
-                condition=Q(state=State.WAITING.value, due_at__isnull=False, ended_at__isnull=True)
-                | (~Q(state=State.WAITING.value) & Q(due_at__isnull=True, ended_at__isnull=False)),
+                condition=Q(status=Status.WAITING.value, due_at__isnull=False, ended_at__isnull=True)
+                | (~Q(status=Status.WAITING.value) & Q(due_at__isnull=True, ended_at__isnull=False)),
                 name="notifications_mail_due_or_ended",
             ),
         ]

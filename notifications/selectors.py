@@ -46,7 +46,9 @@ def readers_of(events: Collection[AuditEvent]) -> list[tuple[AuditEvent, Kind, i
     """
     if not events:
         return []
-    wishes = list(MailWishes.objects.filter(user__is_active=True).exclude(address="").values())
+    wishes = [
+        dict[str, Any](row) for row in MailWishes.objects.filter(user__is_active=True).exclude(address="").values()
+    ]
     owners, deciders = (
         set(holders_of_everything(role).values_list("pk", flat=True)) for role in (Role.OWNER, Role.OPERATOR)
     )
@@ -56,9 +58,9 @@ def readers_of(events: Collection[AuditEvent]) -> list[tuple[AuditEvent, Kind, i
         if kind is Kind.BULK_FAILED and not _has_failed(event):
             continue
         wanting = {row["user_id"] for row in wishes if row[WISHES[kind]]}
-        able = {
-            Kind.ROLLOUT_PAUSED: owners | {event.owner_key},
-            Kind.DECISION_WAITS: deciders,
+        able: set[int | None] = {
+            Kind.ROLLOUT_PAUSED: {*owners, event.owner_key},
+            Kind.DECISION_WAITS: {*deciders},
             Kind.BULK_FAILED: {event.owner_key},
         }[kind]
         doer = event.person_id if event.door != Door.PORTAL else None
@@ -168,7 +170,7 @@ def _reader(person: User) -> Reader:
     stored = getattr(person, "preferences", None)
     language = stored.language if stored and stored.language else settings.LANGUAGE_CODE
     zone = stored.time_zone if stored and stored.time_zone else settings.TIME_ZONE
-    return Reader(person.mail_wishes.address, language, zone)  # type: ignore[attr-defined]  # the other side of MailWishes.user
+    return Reader(person.mail_wishes.address, language, zone)
 
 
 def _seen(mails: Iterable[Mail], grants: Mapping[int, Grants]) -> dict[int, _Seen]:
@@ -190,18 +192,19 @@ def _parts(mail: Mail, grants: Grants) -> list[QuerySet[VirtualMachine, Any]]:
     if mail.kind == Kind.ROLLOUT_PAUSED:
         role, members = Role.OPERATOR, RolloutMember.objects.filter(rollout_id=mail.object_id)
         machines = VirtualMachine.objects.filter(pk__in=members.order_by().values("vm"))
-        broken = members.filter(status=MemberState.FAILED).order_by().values("vm")
+        failing = members.filter(status=MemberState.FAILED).order_by()
+        broken = VirtualMachine.objects.filter(pk__in=failing.values("vm"))
     elif mail.kind == Kind.BULK_FAILED:
-        role, blocks = Role.READER, BulkBlock.objects.filter(request_id=mail.object_id).order_by()
+        role, blocks = Role.READER, BulkBlock.objects.filter(request_id=UUID(mail.object_id)).order_by()
         machines = VirtualMachine.objects.filter(pk__in=blocks.values(one=_UNNESTED))
-        outcomes = BulkOutcome.objects.filter(request_id=mail.object_id, operation__state=OperationState.FAILED.value)
-        broken = outcomes.exclude(verdict=RequestVerdict.REFUSED.value).order_by().values("vm")
+        outcomes = BulkOutcome.objects.filter(request_id=UUID(mail.object_id)).order_by()
+        failed = outcomes.filter(operation__state=OperationState.FAILED.value)
+        broken = VirtualMachine.objects.filter(pk__in=failed.exclude(verdict=RequestVerdict.REFUSED.value).values("vm"))
     else:
         return []
-    seen = VirtualMachine.objects.filter(pk__in=broken).granted_by(grants).order_by("name")
     return [
         _named(mail, machines.granted_by(grants, role).order_by(), has_failed=False)[:1],
-        _named(mail, seen, has_failed=True)[: MAX_NAMES + 1],
+        _named(mail, broken.granted_by(grants).order_by("name"), has_failed=True)[: MAX_NAMES + 1],
     ]
 
 

@@ -23,7 +23,7 @@ from django.utils.crypto import salted_hmac
 
 from audit.services import mark_delivered, next_delivery, subscribe
 from db.arrays import array
-from notifications.models import Mail, State, Why
+from notifications.models import Mail, Status, Why
 from notifications.selectors import TOLD, Letter, judge, readers_of
 
 log = structlog.get_logger(__name__)
@@ -79,14 +79,14 @@ def message_id(*, event_id: int, person_id: int) -> str:
 
 def prune_mails(*, before: datetime) -> int:
     """Forget mails that ended and are older; how many."""
-    return Mail.objects.filter(created_at__lt=before).exclude(state=State.WAITING).delete()[0]
+    return Mail.objects.filter(created_at__lt=before).exclude(status=Status.WAITING).delete()[0]
 
 
 # --- to the server -----------------------------------------------------------------------------------------------------
 
 _CLAIM = """
 UPDATE notifications_mail SET due_at = %(leased)s WHERE id IN (
-    SELECT id FROM notifications_mail WHERE state = %(waiting)s AND due_at <= %(now)s
+    SELECT id FROM notifications_mail WHERE status = %(waiting)s AND due_at <= %(now)s
     ORDER BY due_at, id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 RETURNING id
@@ -115,7 +115,7 @@ def send_due(*, now: datetime, seconds: float = 10.0) -> int:
 
 
 def _claim(now: datetime) -> list[Mail]:
-    parameters = {"leased": now + LEASE, "now": now, "waiting": State.WAITING.value, "batch": BATCH}
+    parameters: dict[str, Any] = {"leased": now + LEASE, "now": now, "waiting": Status.WAITING.value, "batch": BATCH}
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM, parameters)
         ids = [row[0] for row in cursor.fetchall()]
@@ -125,12 +125,12 @@ def _claim(now: datetime) -> list[Mail]:
 def _drop(reasons: Mapping[int, Why]) -> None:
     for why in set(reasons.values()):  # a statement for each of these few reasons
         ids = [pk for pk, reason in reasons.items() if reason is why]
-        _end(ids, State.DROPPED, why)
+        _end(ids, Status.DROPPED, why)
 
 
-def _end(ids: Collection[int], state: State, why: Why | str = "", **fields: Any) -> None:
-    rows = Mail.objects.filter(pk__in=ids, state=State.WAITING)
-    rows.update(state=state, reason=why, due_at=None, ended_at=timezone.now(), **fields)
+def _end(ids: Collection[int], status: Status, why: Why | str = "", **fields: Any) -> None:
+    rows = Mail.objects.filter(pk__in=ids, status=Status.WAITING)
+    rows.update(status=status, reason=why, due_at=None, ended_at=timezone.now(), **fields)
 
 
 def _send(letters: Sequence[Letter], ends_at: float) -> int:
@@ -152,16 +152,16 @@ def _send(letters: Sequence[Letter], ends_at: float) -> int:
             if time.monotonic() >= ends_at:
                 _give_back(letters[number:])
                 break
-            error = _handed_over(server, letter)
-            if error is None:
-                _end([letter.mail.pk], State.SENT, attempts=letter.mail.attempts + 1, error="")
+            failure = _handed_over(server, letter)
+            if failure is None:
+                _end([letter.mail.pk], Status.SENT, attempts=letter.mail.attempts + 1, error="")
                 sent += 1
-            elif _is_for_good(error):
-                fields = {"attempts": letter.mail.attempts + 1, "error": _words(error)}
-                _end([letter.mail.pk], State.GIVEN_UP, Why.REFUSED, **fields)
+            elif _is_for_good(failure):
+                fields: dict[str, Any] = {"attempts": letter.mail.attempts + 1, "error": _words(failure)}
+                _end([letter.mail.pk], Status.GIVEN_UP, Why.REFUSED, **fields)
             else:
-                _postpone([letter.mail.pk], error)
-                if not isinstance(error, SMTPResponseException | SMTPRecipientsRefused):
+                _postpone([letter.mail.pk], failure)
+                if not isinstance(failure, SMTPResponseException | SMTPRecipientsRefused):
                     _give_back(letters[number + 1 :], later=DELAYS[0])
                     break
     finally:
@@ -205,24 +205,24 @@ def _words(error: Exception) -> str:
 _POSTPONE = """
 UPDATE notifications_mail SET
     attempts = attempts + 1, error = %(error)s,
-    state = CASE WHEN attempts < %(most)s THEN state ELSE %(given_up)s END,
+    status = CASE WHEN attempts < %(most)s THEN status ELSE %(given_up)s END,
     reason = CASE WHEN attempts < %(most)s THEN reason ELSE %(no_server)s END,
     due_at = CASE WHEN attempts < %(most)s THEN %(now)s + make_interval(secs => (%(delays)s::int[])[attempts + 1]) END,
     ended_at = CASE WHEN attempts < %(most)s THEN NULL ELSE %(now)s END
-WHERE id = ANY(%(ids)s::bigint[]) AND state = %(waiting)s
+WHERE id = ANY(%(ids)s::bigint[]) AND status = %(waiting)s
 """
 
 
 def _postpone(ids: Collection[int], error: Exception) -> None:
     """An attempt that failed: these wait longer each time, until they are given up with the reason."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "ids": array(ids),
         "error": _words(error).replace("\0", ""),
         "most": len(DELAYS),
         "delays": [int(delay.total_seconds()) for delay in DELAYS],
         "now": timezone.now(),
-        "waiting": State.WAITING.value,
-        "given_up": State.GIVEN_UP.value,
+        "waiting": Status.WAITING.value,
+        "given_up": Status.GIVEN_UP.value,
         "no_server": Why.NO_SERVER.value,
     }
     with connection.cursor() as cursor:
@@ -233,4 +233,4 @@ def _postpone(ids: Collection[int], error: Exception) -> None:
 def _give_back(letters: Iterable[Letter], *, later: timedelta = timedelta(0)) -> None:
     """These were not tried: they are due again."""
     ids = [letter.mail.pk for letter in letters]
-    Mail.objects.filter(pk__in=ids, state=State.WAITING).update(due_at=timezone.now() + later)
+    Mail.objects.filter(pk__in=ids, status=Status.WAITING).update(due_at=timezone.now() + later)

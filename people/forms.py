@@ -189,7 +189,7 @@ class GiveForm(forms.Form):
 
     def __init__(self, data: Any, *, giver: User, scope: Scope) -> None:
         super().__init__(data, initial={"scope": scope.value})
-        self._grants, self.scope = Grants.of(giver), scope
+        self._grants, self.kind_of_place = Grants.of(giver), scope
         asked = self.fields["scope"]
         assert isinstance(asked, forms.ChoiceField)
         asked.choices = [
@@ -205,7 +205,7 @@ class GiveForm(forms.Form):
             del self.fields["place_id"]
 
     def _offer(self, name: str) -> None:
-        found = places_named(self._grants, self.scope, name) if name and len(name) <= 200 else []
+        found = places_named(self._grants, self.kind_of_place, name) if name and len(name) <= 200 else []
         self._places = {str(place.pk): place for place in found}
         choice = self.fields["place_id"]
         assert isinstance(choice, forms.ChoiceField)
@@ -240,7 +240,7 @@ class GiveForm(forms.Form):
     @property
     def on(self) -> Held:
         """Where; None: everything."""
-        if self.scope is Scope.EVERYTHING:
+        if self.kind_of_place is Scope.EVERYTHING:
             return None
         chosen = self.cleaned_data.get("place_id") or next(iter(self._places))
         return self._places[chosen]

@@ -274,7 +274,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name, args=[SavedView.objects.get_or_create(owner=chief, name="v", is_shared=True)[0].pk])
     if name == "access-take":
         reader = User.objects.filter(username="reader").first() or User.objects.create(username="reader")
-        place = {"scope": "resource_group", "resource_group": vm.resource_group}
+        place: dict[str, Any] = {"scope": "resource_group", "resource_group": vm.resource_group}
         return reverse(name, args=[RoleAssignment.objects.get_or_create(user=reader, role="reader", **place)[0].pk])
     if name == "vms:inventory-sync":
         return reverse(name, args=[vm.connection_id])

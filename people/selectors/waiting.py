@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
@@ -91,7 +91,7 @@ class WaitingNumber:
 
 
 def _may_wait(user: User, grants: Grants, now: datetime) -> tuple[int, int, int]:
-    parameters = {
+    parameters: dict[str, Any] = {
         "reader": user.pk,
         "is_chief": grants.at_least(Role.OWNER).are_of_everything,
         "decides": grants.at_least(Role.OPERATOR).are_of_everything,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -25,7 +26,7 @@ from django.utils import timezone
 from audit.context import acting
 from audit.services import Act, record
 from audit.tags import Door, Tag
-from notifications.models import Kind, Mail, State, Why
+from notifications.models import Kind, Mail, Status, Why
 from notifications.services import DELAYS, LEASE, collect_mails, message_id, prune_mails, send_due
 from people.models import MailWishes, Preferences
 from tests.factories import GroupFactory, UserFactory, VirtualMachineFactory
@@ -50,7 +51,7 @@ def vm(resource_group: ResourceGroup) -> VirtualMachine:
 
 
 def states() -> dict[str, int]:
-    return dict(Counter(Mail.objects.values_list("state", flat=True)))
+    return dict(Counter(Mail.objects.values_list("status", flat=True)))
 
 
 def body(mail: Any) -> str:
@@ -84,7 +85,7 @@ def test_a_paused_rollout_is_told_to_who_may_resume_it(
     assert "Too many machines failed or are unhealthy." in text
     assert "- web-001" in text
     assert f"https://portal.example.org{rollout.get_absolute_url()}" in text
-    assert states() == {State.SENT: 2}
+    assert states() == {Status.SENT: 2}
     assert later(minutes=1) == collect() == 0  # once
 
 
@@ -208,7 +209,7 @@ def test_nobody_is_told_of_a_machine_that_he_may_not_see(
     for mail in server.taken:
         user = User.objects.get(username=mail["To"].partition("@")[0])
         seen = set(VirtualMachine.objects.visible_to(user).values_list("name", flat=True))
-        told = set(re.findall(r"^- (.+)$", mail.get_content(), re.MULTILINE))
+        told = {line[2:] for line in mail.get_content().splitlines() if line.startswith("- ")}
         assert told == names & seen, user
         assert told
         assert not [name for name in names - seen if name in mail.get_content()], user
@@ -231,7 +232,7 @@ def test_a_role_that_is_gone_when_it_is_sent_tells_nothing(
     collect()
     RoleAssignment.objects.filter(user=operator).delete()
     assert later() == 0
-    assert set(Mail.objects.filter(state=State.DROPPED).values_list("reason", flat=True)) == {Why.NOT_ALLOWED}
+    assert set(Mail.objects.filter(status=Status.DROPPED).values_list("reason", flat=True)) == {Why.NOT_ALLOWED}
     assert len(server.taken) == 2
 
 
@@ -274,7 +275,7 @@ def test_what_changed_before_it_was_sent_is_heeded(
     else:
         User.objects.filter(pk=operator.pk).update(is_active=False)
     assert later() == 0
-    assert set(Mail.objects.values_list("state", "reason")) == {(State.DROPPED, why)}
+    assert set(Mail.objects.values_list("status", "reason")) == {(Status.DROPPED, why)}
 
 
 def test_a_batch_costs_the_same_queries_for_two_and_for_twenty(
@@ -312,14 +313,14 @@ def test_a_server_that_fails_hangs_and_comes_back_gets_every_mail_once(
         assert later(minutes=60) == 0
         assert time.monotonic() - began < 8
         assert server.taken == []
-        rows = Mail.objects.values_list("attempts", "state")
-        assert set(rows) == {(attempt, State.WAITING)}
+        rows = Mail.objects.values_list("attempts", "status")
+        assert set(rows) == {(attempt, Status.WAITING)}
         assert Mail.objects.filter(error="").count() == 0
         assert later() == 0  # nothing is due before its time
     server.mood = Mood.TAKES
     assert later(minutes=60) == 3
     assert sorted(server.ids) == sorted(first.values())
-    assert states() == {State.SENT: 3}
+    assert states() == {Status.SENT: 3}
 
 
 def test_the_time_between_attempts_grows(server: MailServer, wanting: Want, chief: User, vm: VirtualMachine) -> None:
@@ -333,7 +334,7 @@ def test_the_time_between_attempts_grows(server: MailServer, wanting: Want, chie
         assert delay - timedelta(seconds=30) < left <= delay
     later(minutes=1)
     mail = Mail.objects.get()
-    assert (mail.state, mail.reason, mail.attempts) == (State.GIVEN_UP, Why.NO_SERVER, len(DELAYS) + 1)
+    assert (mail.status, mail.reason, mail.attempts) == (Status.GIVEN_UP, Why.NO_SERVER, len(DELAYS) + 1)
     assert "451" in mail.error
     assert mail.ended_at is not None
     assert later(minutes=1) == 0
@@ -348,7 +349,7 @@ def test_a_server_that_is_not_there_costs_one_attempt_a_batch(
     collect()
     settings.EMAIL_PORT = 1
     assert later() == 0
-    assert set(Mail.objects.values_list("attempts", "state")) == {(1, State.WAITING)}
+    assert set(Mail.objects.values_list("attempts", "status")) == {(1, Status.WAITING)}
     assert "ConnectionRefusedError" in Mail.objects.first().error  # type: ignore[union-attr]
 
 
@@ -361,7 +362,7 @@ def test_an_address_that_is_refused_for_good_ends_with_the_reason(
     server.mood = Mood.REFUSES
     assert later() == 0
     mail = Mail.objects.get()
-    assert (mail.state, mail.reason, mail.attempts) == (State.GIVEN_UP, Why.REFUSED, 1)
+    assert (mail.status, mail.reason, mail.attempts) == (Status.GIVEN_UP, Why.REFUSED, 1)
     assert "no such mailbox" in mail.error
 
 
@@ -384,7 +385,7 @@ def test_an_answer_that_gets_lost_repeats_the_same_message_id(
         pass
     assert len(server.taken) == 3
     assert set(server.ids) == set(Mail.objects.values_list("message_id", flat=True))
-    assert states() == {State.SENT: 2}
+    assert states() == {Status.SENT: 2}
 
 
 def test_a_mail_belongs_to_one_worker_for_a_lease(
@@ -437,10 +438,7 @@ while True:
 
 def worker(server: MailServer) -> subprocess.Popen[bytes]:
     """A worker process on the database of the test."""
-    of = connection.settings_dict
-    address = (
-        f"postgres://{of['USER']}:{of['PASSWORD']}@{(of['HOST'] or '').replace('/', '%2F')}:{of['PORT']}/{of['NAME']}"
-    )
+    address = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
     environment = os.environ | {
         "DATABASE_URL": address,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
@@ -467,7 +465,7 @@ def test_workers_that_are_killed_lose_no_mail(server: MailServer, wanting: Want,
     for mood in (Mood.TAKES_SILENTLY, Mood.SILENT, Mood.TAKES_SILENTLY, Mood.HANGS_UP):
         server.mood = mood
         server.has_come.clear()
-        Mail.objects.filter(state=State.WAITING).update(due_at=timezone.now())  # as when the leases are over
+        Mail.objects.filter(status=Status.WAITING).update(due_at=timezone.now())  # as when the leases are over
         killed = worker(server)
         try:
             assert server.has_come.wait(30)
@@ -476,13 +474,13 @@ def test_workers_that_are_killed_lose_no_mail(server: MailServer, wanting: Want,
             killed.wait()
             assert killed.stdout is not None
             killed.stdout.close()
-    assert states() == {State.WAITING: 25}
+    assert states() == {Status.WAITING: 25}
     server.mood = Mood.TAKES
     Mail.objects.update(due_at=timezone.now())
     workers = [worker(server), worker(server)]
     try:
         ends_at = time.monotonic() + 40
-        while states() != {State.SENT: 25} and time.monotonic() < ends_at:
+        while states() != {Status.SENT: 25} and time.monotonic() < ends_at:
             time.sleep(0.2)
     finally:
         for process in workers:
@@ -490,7 +488,7 @@ def test_workers_that_are_killed_lose_no_mail(server: MailServer, wanting: Want,
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-    assert states() == {State.SENT: 25}
+    assert states() == {Status.SENT: 25}
     assert set(server.ids) == expected  # none is lost, and none has another Message-ID
     assert len(server.ids) <= 25 + 2  # sent again only what a killed worker had in its hands
 
@@ -534,14 +532,14 @@ def test_the_database_tells_an_event_to_a_person_once(chief: User) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Mail.objects.create(message_id="<b@x>", **row)
     with pytest.raises(IntegrityError), transaction.atomic():
-        Mail.objects.filter(event_id=1).update(state=State.SENT)  # ended, and due
+        Mail.objects.filter(event_id=1).update(status=Status.SENT)  # ended, and due
 
 
 def test_old_mails_are_forgotten_once_they_have_ended(chief: User) -> None:
     now = timezone.now()
     old = {"person": chief, "kind": Kind.BULK_FAILED, "created_at": now - timedelta(days=100)}
     Mail.objects.create(event_id=1, message_id="<a@x>", due_at=now, **old)
-    Mail.objects.create(event_id=2, message_id="<b@x>", state=State.SENT, ended_at=now, **old)
+    Mail.objects.create(event_id=2, message_id="<b@x>", status=Status.SENT, ended_at=now, **old)
     assert prune_mails(before=now - timedelta(days=90)) == 1
     assert Mail.objects.get().event_id == 1
 

@@ -44,7 +44,7 @@ def failed_bulk(by: User, *vms: VirtualMachine) -> BulkRequest:
     )
     BulkBlock.objects.create(request=request, number=0, vm_ids=[vm.pk for vm in vms])
     for vm in vms:
-        operation = OperationFactory(vm=vm, installation=True, failed=True)
+        operation = OperationFactory.create(vm=vm, installation=True, failed=True)
         BulkOutcome.objects.create(request=request, vm=vm, verdict="accepted", operation=operation)
     finish_bulk_requests(now=timezone.now())
     request.refresh_from_db()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -44,7 +44,7 @@ def finish_bulk_requests(*, now: datetime) -> int:
 
     A request ends once, whatever worker sees it first: the row says so, and the event is in the same transaction.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "now": now,
         "open": [OperationState.QUEUED.value, *IN_FLIGHT_STATES],
         "failed": OperationState.FAILED.value,

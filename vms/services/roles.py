@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
+from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
@@ -52,7 +53,7 @@ def revoke_roles(*, assignments: Collection[RoleAssignment]) -> int:
     return deleted
 
 
-def _fields(on: Held) -> dict[str, object]:
+def _fields(on: Held) -> dict[str, Any]:
     if on is None:
         return {"scope": Scope.EVERYTHING.value}
     scope = _SCOPES[type(on)]
@@ -67,7 +68,7 @@ def give_role(*, role: Role, on: Held, to: User | Group, by: User) -> bool:
     """
     if not may_give_on(Grants.of(by), Place.of(on)):
         raise PermissionDenied
-    principal = {"user": to, "group": None} if isinstance(to, User) else {"user": None, "group": to}
+    principal: dict[str, Any] = {"user": to, "group": None} if isinstance(to, User) else {"user": None, "group": to}
     place = {"subscription": None, "resource_group": None, "vm": None} | _fields(on)
     _row, is_new = RoleAssignment.objects.get_or_create(role=role.value, **principal, **place)
     return is_new
