@@ -194,6 +194,11 @@ class Judged:
     cannot: Capability | None = None
 
     @property
+    def needed(self) -> str:
+        """The role that it takes, in words."""
+        return str(ROLE_WORDS[self.act.role.value])
+
+    @property
     def is_allowed(self) -> bool:
         """Whether nothing speaks against it."""
         return not self.lacks and self.cannot is None
