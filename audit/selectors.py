@@ -27,6 +27,7 @@ DETAILS = {
     "events": gettext_lazy("Entries"),
     "rows": gettext_lazy("Rows"),
     "operations": gettext_lazy("Operations"),
+    "failed": gettext_lazy("Failed"),
     "sessions": gettext_lazy("Sessions"),
     "created": gettext_lazy("Added"),
     "changed": gettext_lazy("Changed"),

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import connection, transaction
-from django.db.models import Min
+from django.db.models import Max, Min
 
 from audit.models import AuditEvent, OutboxCursor
 from audit.tags import Tag
@@ -92,6 +92,35 @@ WHERE e.id > %s AND e.at < (
 ) - interval '1 second'
 ORDER BY e.id LIMIT %s
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Some of the next events, in their order; with `upto`, an id, `mark_delivered` says that all up to there were seen."""
+
+    events: tuple[AuditEvent, ...]
+    upto: int
+
+
+def subscribe(*, consumer: str) -> None:
+    """A new reader of the events begins with those that come from now on; who reads already goes on where it is."""
+    newest = AuditEvent.objects.aggregate(newest=Max("pk"))["newest"] or 0
+    OutboxCursor.objects.get_or_create(pk=consumer, defaults={"delivered": newest})
+
+
+def next_delivery(*, consumer: str, tags: Collection[Tag], limit: int = 5_000) -> Delivery | None:
+    """The next events with one of these tags, among the next `limit` of all; None: no settled event is new.
+
+    As `undelivered`, but of the events that the reader does not want only the ids are read.
+    """
+    position = OutboxCursor.objects.filter(pk=consumer).values_list("delivered", flat=True).first() or 0
+    with connection.cursor() as cursor:
+        cursor.execute(_SETTLED, [position, limit])
+        ids = [row[0] for row in cursor.fetchall()]
+    if not ids:
+        return None
+    wanted = AuditEvent.objects.filter(pk__gte=ids[0], pk__lte=ids[-1], tag__in=[tag.value for tag in tags])
+    return Delivery(tuple(wanted.order_by("pk")), ids[-1])
 
 
 def undelivered(*, consumer: str, limit: int = 500) -> list[AuditEvent]:

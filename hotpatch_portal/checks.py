@@ -259,3 +259,56 @@ def open_metrics(**_kwargs: Any) -> list[CheckMessage]:
             id="portal.E011",
         )
     ]
+
+
+@register()
+def mail_sender(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E012: mail servers refuse mail that comes from nowhere."""
+    if not settings.EMAIL_HOST or settings.EMAIL_FROM:
+        return []
+    return [
+        Error(
+            f"EMAIL_HOST={settings.EMAIL_HOST} is to send mail, and EMAIL_FROM does not say from whom.",
+            hint="Set EMAIL_FROM to an address that this server may send for: Hotpatch Portal <portal@example.org>.",
+            id="portal.E012",
+        )
+    ]
+
+
+@register(Tags.security)
+def mail_password(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.E013: half of a sign-in, or one in clear."""
+    found: list[CheckMessage] = []
+    if not settings.EMAIL_HOST:
+        return found
+    if bool(settings.EMAIL_HOST_USER) != bool(settings.EMAIL_HOST_PASSWORD):
+        found.append(
+            Error(
+                "Of EMAIL_HOST_USER and EMAIL_HOST_PASSWORD one is set and the other is not.",
+                hint="Set both (EMAIL_HOST_PASSWORD_FILE names a file), or neither for a server that asks for no sign-in.",
+                id="portal.E013",
+            )
+        )
+    if settings.EMAIL_HOST_USER and settings.EMAIL_SECURITY == "none" and not _is_loopback(settings.EMAIL_HOST):
+        found.append(
+            Error(
+                f"EMAIL_SECURITY=none sends the password to {settings.EMAIL_HOST} in clear.",
+                hint="Write EMAIL_SECURITY=starttls (port 587) or tls (port 465).",
+                id="portal.E013",
+            )
+        )
+    return found
+
+
+@register()
+def mail_links(**_kwargs: Any) -> list[CheckMessage]:
+    """portal.W003: a mail without a link says what to do only in words."""
+    if not settings.EMAIL_HOST or settings.PORTAL_URL:
+        return []
+    return [
+        Warning(
+            "PORTAL_URL is not set: mails have no links.",
+            hint="Set PORTAL_URL to the address that people type: https://portal.example.org.",
+            id="portal.W003",
+        )
+    ]

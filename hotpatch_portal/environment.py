@@ -17,6 +17,9 @@ from patching.recurrence import parse_hours
 
 DATABASE_SCHEMES = frozenset({"postgres", "postgresql"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
+WEB_SCHEMES = frozenset({"http", "https"})
+_MAIL_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*\.?)*|\[?[0-9A-Fa-f:.]+\]?")
+_MAILBOX = re.compile(r"[^\s<>@,;]+@[A-Za-z0-9]([A-Za-z0-9-]*\.?)*")
 _HOST = re.compile(r"\*|\.?[A-Za-z0-9_]([A-Za-z0-9_-]*\.?)*|\[[0-9A-Fa-f:.]+\]")
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 lets a bearer token have
@@ -98,6 +101,23 @@ class Environment:
                     "separated by commas (portal.example,.example.org)."
                 )
         return found
+
+    def host(self, name: str) -> str:
+        """The name or address of one server; empty: there is none."""
+        text = self.text(name, "").strip()
+        if text and not _MAIL_HOST.fullmatch(text):
+            raise SettingError(f"{name}={text} is no host name: write one without scheme and port (mail.example.org).")
+        return text
+
+    def mailbox(self, name: str) -> str:
+        """An address of mail, with a name before it or without; empty: there is none."""
+        text = self.text(name, "").strip()
+        named = re.fullmatch(r"[^<>\r\n]*<([^<>]+)>", text)
+        if text and not _MAILBOX.fullmatch(named[1] if named else text):
+            raise SettingError(
+                f"{name}={text} is no mail address: write portal@example.org or Hotpatch Portal <portal@example.org>."
+            )
+        return text
 
     def origins(self, name: str) -> list[str]:
         """Origins: scheme and host."""

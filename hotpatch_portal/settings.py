@@ -9,7 +9,7 @@ from csp.constants import NONE, SELF
 from django.contrib.messages import constants as messages
 from django.utils.translation import gettext_lazy as _
 
-from hotpatch_portal.environment import DATABASE_SCHEMES, REDIS_SCHEMES, Environment
+from hotpatch_portal.environment import DATABASE_SCHEMES, REDIS_SCHEMES, WEB_SCHEMES, Environment
 from hotpatch_portal.logs import without_traceback
 
 env = Environment()
@@ -51,6 +51,7 @@ CSRF_FAILURE_VIEW = "ui.views.csrf_failure"
 
 # --- apps --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "notifications",
     "people",  # before django.contrib.auth, whose commands it signs
     "updates",
     "vms",
@@ -133,6 +134,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "ui.context.portal",
                 "vms.access.may",
+                "people.context.waiting",
             ],
             "builtins": [
                 "django.templatetags.i18n",
@@ -188,7 +190,7 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
 CELERY_TASK_DEFAULT_QUEUE = "interactive"
-CELERY_IMPORTS = ("updates.tasks", "updates.worker", "vms.tasks")
+CELERY_IMPORTS = ("updates.tasks", "updates.worker", "vms.tasks", "notifications.tasks")
 # A wake-up older than its period is worthless: a stopped worker must not come back to a pile of them.
 CELERY_BEAT_SCHEDULE = {
     "sweep-interactive": {
@@ -229,6 +231,16 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 5.0,
         "options": {"expires": 5, "queue": "bulk"},
     },
+    "mail": {
+        "task": "notifications.tasks.mail",
+        "schedule": 10.0,
+        "options": {"expires": 10, "queue": "bulk"},
+    },
+    "prune-mail": {
+        "task": "notifications.tasks.prune",
+        "schedule": 60 * 60.0,
+        "options": {"expires": 600, "queue": "bulk"},
+    },
     "prune": {
         "task": "updates.tasks.prune",
         "schedule": 20 * 60.0,
@@ -258,6 +270,21 @@ ACCOUNT_RATE_LIMITS = {"login": "30/m/ip", "login_failed": "20/m/ip,5/300s/key"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
+
+# --- mail --------------------------------------------------------------------------------------------------------
+# Who wants to be told by mail says so on the account page. Empty: no mail is sent.
+EMAIL_HOST = env.host("EMAIL_HOST")
+EMAIL_SECURITY = env.choice("EMAIL_SECURITY", "starttls", ("starttls", "tls", "none"))
+EMAIL_USE_TLS, EMAIL_USE_SSL = EMAIL_SECURITY == "starttls", EMAIL_SECURITY == "tls"
+EMAIL_PORT = env.number("EMAIL_PORT", {"starttls": 587, "tls": 465, "none": 25}[EMAIL_SECURITY], least=1, most=65_535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "").strip()
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "").rstrip("\n")
+# How long each answer of the server may take. A connection and a mail have some five of them each, and a task ends after 50 s.
+EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 5, least=1, most=6)
+EMAIL_FROM = env.mailbox("EMAIL_FROM")
+DEFAULT_FROM_EMAIL = EMAIL_FROM or "hotpatch-portal@localhost"
+# The portal's own address, for the links in mails; without it they tell the way in words.
+PORTAL_URL = env.url("PORTAL_URL", "", WEB_SCHEMES)
 
 # --- language, time ----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"

@@ -16,7 +16,7 @@ urlpatterns = [
     # /virtual-machines/, /operations/, /calendar/
     path("virtual-machines/", include("vms.urls")),
     path("", include("updates.urls")),
-    # /preferences/, /accounts/, /activity/
+    # /preferences/, /accounts/, /activity/, /access/, /waiting/
     path("", include("people.urls")),
     # /admin/
     path("admin/", admin.site.urls),

@@ -34,6 +34,25 @@ class Preferences(models.Model):
         return str(self.user)
 
 
+class MailWishes(models.Model):
+    """Of what a person wants to be told by mail, and where; who never asked for anything has no row, and gets nothing."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="mail_wishes"
+    )
+    address = models.EmailField(_("mail address"), blank=True)
+    rollouts = models.BooleanField(_("a rollout that I may resume is paused"), default=False)
+    decisions = models.BooleanField(_("an update waits for a decision that I may take"), default=False)
+    bulk_requests = models.BooleanField(_("a bulk request of mine ended with failures"), default=False)
+
+    class Meta:
+        verbose_name = _("wishes for mail")
+        verbose_name_plural = _("wishes for mail")
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.address}"
+
+
 # Accounts and groups are Django's own tables. These stand for them only so that triggers can be put on them.
 
 

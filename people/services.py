@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from allauth.usersessions.models import UserSession
 from django.conf import settings
@@ -12,7 +13,7 @@ from django.http.response import HttpResponseBase
 
 from audit.services import Act, record
 from audit.tags import Tag
-from people.models import Preferences
+from people.models import MailWishes, Preferences
 from ui.preferences import CHOSEN_TIME_ZONE_COOKIE, DENSITY_COOKIE, THEME_COOKIE, remember
 
 _COOKIES = {
@@ -39,6 +40,11 @@ def carry_stored(response: HttpResponseBase, *, user: User) -> None:
     stored = Preferences.objects.filter(user=user).values_list(*_COOKIES).first()
     if stored is not None:
         carry(response, values=dict(zip(_COOKIES, stored, strict=True)))
+
+
+def save_mail_wishes(*, user: User, values: Mapping[str, Any]) -> None:
+    """Keep what the user wants to be told by mail (by field)."""
+    MailWishes.objects.update_or_create(user=user, defaults=dict(values))
 
 
 def sessions_of(*, user: User) -> list[UserSession]:

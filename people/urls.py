@@ -1,4 +1,4 @@
-"""/preferences/, /accounts/ and /activity/"""
+"""/preferences/, /accounts/, /activity/, /access/ and /waiting/"""
 
 from allauth.account import views as account
 from django.urls import path
@@ -10,6 +10,7 @@ urlpatterns = [
     path("preferences/", views.set_preferences, name="set-preferences"),
     # /accounts/ (nobody signs up by themselves; passwords are reset by an administrator)
     path("accounts/", views.account, name="account"),
+    path("accounts/mail/", views.set_mail, name="set-mail"),
     path("accounts/sessions/end/", views.sessions_end, name="sessions-end"),
     path("accounts/login/", account.login, name="account_login"),
     path("accounts/logout/", account.logout, name="account_logout"),
@@ -18,4 +19,12 @@ urlpatterns = [
     # /activity/
     path("activity/", views.activity, name="activity"),
     path("activity/export/", views.activity_export, name="activity-export"),
+    # /waiting/
+    path("waiting/", views.waiting, name="waiting"),
+    path("waiting/<uuid:pk>/seen/", views.waiting_seen, name="waiting-seen"),
+    # /access/
+    path("access/", views.access, name="access"),
+    path("access/give/", views.access_give, name="access-give"),
+    path("access/<int:pk>/take/", views.access_take, name="access-take"),
+    path("access/check/", views.access_check, name="access-check"),
 ]

@@ -14,7 +14,7 @@ from patching.terms import Classification, InstallationPlan
 from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Patch, Rollout, RolloutMember
 from updates.plans import plan_to_json
 from vms.import_models import ImportJob
-from vms.models import SavedView, VirtualMachine
+from vms.models import RoleAssignment, SavedView, VirtualMachine
 
 WHO = ("anonymous", "outsider", "reader", "operator", "owner", "chief", "staff")
 # name: (method, {who: status}); `see` is for what shows one VM, `do` for what takes a role on it
@@ -24,6 +24,9 @@ OPERATE = SEE | {"reader": 403}
 OWN = OPERATE | {"operator": 403}
 IMPORT = dict.fromkeys(WHO, 403) | {"anonymous": 302, "chief": 200, "staff": 200}
 OWN_VIEW = dict.fromkeys(WHO, 404) | {"anonymous": 302, "chief": 200}
+
+GIVE = IMPORT | {"owner": 200, "outsider": 200}
+TAKE = SIGNED_IN | {"outsider": 404, "reader": 403, "operator": 404}
 
 
 def redirecting(table: dict[str, int]) -> dict[str, int]:
@@ -48,6 +51,7 @@ ADMIN_MODELS: dict[str, dict[str, int]] = {
     "vms_factsevent": LOOK,
     "vms_settingsevent": LOOK,
     "vms_roleevent": LOOK,
+    "notifications_mail": LOOK,
     "auth_group": CHANGE,
     "auth_user": CHANGE | {"password_change": 200},
     "usersessions_usersession": CHANGE,
@@ -185,8 +189,19 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     # everybody sees what happened where they may look (tests/people/test_activity.py)
     ("get", "activity"): SIGNED_IN,
     ("get", "activity-export"): SIGNED_IN,
+    ("get", "waiting"): SIGNED_IN,
+    # only who made a request has seen to it
+    ("post", "waiting-seen"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 302},
+    # who owns something gives roles there; the reader sees the own role, and cannot take it (tests/people/test_access.py)
+    ("get", "access"): SIGNED_IN,
+    ("get", "access-check"): SIGNED_IN,
+    ("get", "access-give"): GIVE,
+    ("post", "access-give"): empty(GIVE),
+    ("get", "access-take"): TAKE,
+    ("post", "access-take"): redirecting(TAKE),
     ("get", "account"): SIGNED_IN,
     ("post", "sessions-end"): dict.fromkeys(WHO, 302),
+    ("post", "set-mail"): dict.fromkeys(WHO, 302),
     ("get", "account_login"): dict.fromkeys(WHO, 302) | {"anonymous": 200},
     ("get", "account_logout"): SIGNED_IN,
     # accounts of these tests have no usable password: they are led to setting one
@@ -226,7 +241,7 @@ def maintenance() -> MaintenanceConfiguration:
 
 
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
-    if name in {"updates:bulk", "updates:bulk-cancel"}:
+    if name in {"updates:bulk", "updates:bulk-cancel", "waiting-seen"}:
         row, is_new = BulkRequest.objects.get_or_create(
             kind="assessment", requested_by=User.objects.filter(username="operator").first()
         )
@@ -274,6 +289,10 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
     if name in {"vms:view", "vms:view-edit", "vms:view-replace", "vms:view-remove"}:
         chief = User.objects.filter(username="chief").first() or User.objects.create(username="chief")
         return reverse(name, args=[SavedView.objects.get_or_create(owner=chief, name="v", is_shared=True)[0].pk])
+    if name == "access-take":
+        reader = User.objects.filter(username="reader").first() or User.objects.create(username="reader")
+        place: dict[str, Any] = {"scope": "resource_group", "resource_group": vm.resource_group}
+        return reverse(name, args=[RoleAssignment.objects.get_or_create(user=reader, role="reader", **place)[0].pk])
     if name == "vms:inventory-sync":
         return reverse(name, args=[vm.connection_id])
     if name.startswith("vms:import-"):

@@ -170,8 +170,11 @@ def test_the_list_offers_what_its_reader_may_do_somewhere(
     assert {words for words in known if words in bar} == shown
 
 
-def test_the_menu_costs_one_query(client: Client, reader: User, staff: User, django_assert_num_queries: Any) -> None:
-    for user, count in ((reader, 3), (staff, 2)):  # session, user, and the roles of who is no superuser
+def test_the_menu_and_the_top_bar_cost_two_queries(
+    client: Client, reader: User, staff: User, django_assert_num_queries: Any
+) -> None:
+    # session, user, what waits, and the roles of who is no superuser
+    for user, count in ((reader, 4), (staff, 3)):
         client.force_login(user)
         with django_assert_num_queries(count):
             client.get("/tour/missing/")

@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import NoReverseMatch, URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
+from notifications.models import Mail
 from tests.doors import ADMIN_DOORS, ADMIN_MODELS, BUTTONS, DOORS, LIBRARY, WHO, a_row_of, address, admin_address
 from tests.factories import OperationFactory, PatchFactory, ReleaseFactory, UserFactory, VirtualMachineFactory
 from tests.updates.world import hand_out
@@ -221,6 +222,8 @@ def rows_of_every_model(vm: VirtualMachine, operation: Operation, cast: dict[str
     ReleaseFactory()
     VirtualMachine.objects.filter(pk=vm.pk).update(reboot_setting="Never")
     UserSession.objects.create(user=cast["reader"], ip="127.0.0.1", session_key="x")
+    now = timezone.now()
+    Mail.objects.create(event_id=1, person=cast["reader"], message_id="<1@x>", due_at=now, created_at=now)
 
 
 @pytest.mark.usefixtures("rows_of_every_model")

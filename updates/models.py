@@ -664,6 +664,8 @@ class BulkRequest(models.Model):
     The VMs were settled when it was confirmed: `vm_count` of them, in blocks (`BulkBlock`) that workers hand out in their
     order; `cursor` is the next. Who may operate is judged at every block. `selection` says how the VMs were chosen, for
     people: nothing is chosen by it again. `removed_count`: VMs that were no longer in the inventory when their block came.
+    `finished_at`: when its last operation was found to have ended, `failed_count` of them failed; `seen_at`: when who made it
+    said that this is seen to.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -684,6 +686,9 @@ class BulkRequest(models.Model):
     removed_count = models.PositiveIntegerField(default=0)
     is_handed_out = models.BooleanField(default=False)
     error_code = models.CharField(_("error"), max_length=60, blank=True)
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    failed_count = models.PositiveIntegerField(default=0, db_default=0)
+    seen_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name = _("bulk request")
@@ -691,6 +696,13 @@ class BulkRequest(models.Model):
         ordering = ["-created_at"]
         indexes = [
             models.Index(fields=["created_at"], condition=Q(is_handed_out=False), name="updates_bulkrequest_open"),
+            models.Index(fields=["id"], condition=Q(finished_at=None), name="updates_bulkrequest_unended"),
+            # every page asks for the failed ones of its reader
+            models.Index(
+                fields=["requested_by", "finished_at"],
+                condition=Q(seen_at=None, finished_at__isnull=False),
+                name="updates_bulkrequest_unseen",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -908,6 +920,14 @@ class Rollout(models.Model):
         verbose_name = _("rollout")
         verbose_name_plural = _("rollouts")
         ordering = ["-created_at"]
+        # every page asks how many are paused
+        indexes = [
+            models.Index(
+                fields=["created_by", "created_at"],
+                condition=Q(status=RolloutState.PAUSED.value),
+                name="updates_rollout_paused",
+            )
+        ]
         constraints = [
             # A configuration's window opens once, whatever worker saw it first.
             models.UniqueConstraint(

@@ -17,6 +17,7 @@ from updates.engine.sweep import ALL_PRIORITIES, INTERACTIVE_PRIORITIES
 from updates.engine.sweep import sweep as sweep_operations
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
+from updates.services.bulk_ends import finish_bulk_requests
 from updates.services.fleet import forget_snapshots
 from updates.services.health import ask_probes
 from updates.services.operations import database_now
@@ -46,9 +47,10 @@ def schedule() -> None:
 
 @shared_task(name="updates.tasks.rollouts")
 def rollouts() -> None:
-    """Every few seconds: ask the health probes that are due, then step the rollouts that are."""
+    """Every few seconds: ask the health probes that are due, then step the rollouts that are; note which bulk requests ended."""
     ask_probes(now=database_now())
     advance_rollouts(now=database_now())
+    finish_bulk_requests(now=database_now())
 
 
 @shared_task(name="updates.tasks.prune")

@@ -92,6 +92,16 @@ class May:
         return may_create_vms(self._grants)
 
     @cached_property
+    def operate_everything(self) -> bool:
+        """Whether the reader may decide what holds for every machine."""
+        return self._grants.at_least(Role.OPERATOR).are_of_everything
+
+    @cached_property
+    def give_roles(self) -> bool:
+        """Whether there is a place on which the reader may give roles."""
+        return self.own_somewhere
+
+    @cached_property
     def own_everything(self) -> bool:
         """Whether the reader may import VMs and change connections and maintenance configurations."""
         return self._grants.at_least(Role.OWNER).are_of_everything

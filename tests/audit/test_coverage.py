@@ -19,7 +19,7 @@ from patching.terms import OperationKind
 from updates.services.acts import REQUESTS
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("vms", "updates", "people")
+OURS = ("vms", "updates", "people", "notifications")
 KEPT = {
     "auth_group",
     "auth_group_permissions",
@@ -42,6 +42,8 @@ KEPT = {
 # By table: why no trigger of the record stands on it.
 NOT_KEPT = {
     "hotpatch_portal_preferences": "concerns nobody but the person",
+    "notifications_mail": "what is told of acts that are kept",
+    "people_mailwishes": "concerns nobody but the person",
     "updates_bulkblock": "part of a bulk request",
     "updates_bulkoutcome": "answers of the portal to a bulk request",
     "updates_bulkrequest": "asking and cancelling are acts (updates.services.acts)",

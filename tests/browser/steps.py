@@ -89,6 +89,8 @@ def addresses(page: Page) -> dict[str, str]:
     page.get_by_role("button", name="Install on 4 machines").click()
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
+    page.goto("/access/")
+    access_take = page.get_by_role("link", name="Take back").first.get_attribute("href") or ""
     page.goto("/virtual-machines/import/")
     file: FilePayload = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
     page.locator("input[type=file]").set_input_files(file)
@@ -130,6 +132,11 @@ def addresses(page: Page) -> dict[str, str]:
         "settings": f"{vm}settings/",
         "activity": f"{vm}activity/",
         "fleet-activity": "/activity/",
+        "waiting": "/waiting/",
+        "access": "/access/",
+        "access-give": "/access/give/?scope=resource_group",
+        "access-take": access_take,
+        "access-check": "/access/check/?person=admin&vm=web-013",
         "settings-change": f"/virtual-machines/settings/?vm={vm.strip('/').rsplit('/', 1)[1]}",
         "recommended": updates,
         "compliance": f"{updates}?tab=compliance",

@@ -104,3 +104,40 @@ def test_a_database_of_a_newer_portal_is_named_and_refused() -> None:
         refuse_newer_database()
     with pytest.raises(SystemCheckError, match=r"portal\.E010"):
         call_command("migrate", verbosity=0, skip_checks=False)
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "security", "host", "is_wrong"),
+    [
+        ("portal", "secret", "starttls", "mail.example.org", False),
+        ("", "", "none", "mail.example.org", False),
+        ("portal", "secret", "none", "localhost", False),
+        ("portal", "secret", "none", "mail.example.org", True),
+        ("portal", "", "starttls", "mail.example.org", True),
+        ("", "secret", "tls", "mail.example.org", True),
+        ("portal", "", "starttls", "", False),
+    ],
+)
+def test_a_password_for_mail_is_whole_and_not_sent_in_clear(
+    settings: Any, user: str, password: str, security: str, host: str, is_wrong: bool
+) -> None:
+    settings.EMAIL_HOST, settings.EMAIL_SECURITY = host, security
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = user, password
+    settings.EMAIL_FROM, settings.PORTAL_URL = "portal@example.org", "https://portal.example.org"
+    assert ids() == ({"portal.E013"} if is_wrong else set())
+    assert "secret" not in "".join(str(message) for message in run_checks())
+
+
+def test_mail_has_a_sender_and_links(settings: Any) -> None:
+    settings.EMAIL_HOST = "mail.example.org"
+    assert ids() == {"portal.E012", "portal.W003"}
+    settings.EMAIL_FROM, settings.PORTAL_URL = "portal@example.org", "https://portal.example.org"
+    assert ids() == set()
+
+
+def test_the_times_of_mail_fit_into_a_task(settings: Any) -> None:
+    """A connection that answers just in time, and one mail after the time for sending is over."""
+    from notifications.services import LEASE
+
+    assert settings.CELERY_TASK_SOFT_TIME_LIMIT > 10 + 6 * 6
+    assert LEASE.total_seconds() > settings.CELERY_TASK_TIME_LIMIT

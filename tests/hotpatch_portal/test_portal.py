@@ -247,6 +247,11 @@ def test_it_runs_while_clients_drip_brings_back_what_dies_and_stops_clean(runnin
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL=loud is not understood"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT=xml is not understood"),
         ({"WORKER_LANES": "fast"}, "WORKER_LANES=fast is not understood"),
+        ({"EMAIL_HOST": "smtp://mail.example.org"}, "EMAIL_HOST=smtp://mail.example.org is no host name"),
+        ({"EMAIL_SECURITY": "ssl"}, "EMAIL_SECURITY=ssl is not understood"),
+        ({"EMAIL_TIMEOUT": "60"}, "EMAIL_TIMEOUT=60 is no number"),
+        ({"EMAIL_FROM": "Portal <portal>"}, "EMAIL_FROM=Portal <portal> is no mail address"),
+        ({"PORTAL_URL": "portal.example.org"}, "PORTAL_URL is not understood"),
         ({"SECRET_KEY_FILE": "/no/such/file"}, "SECRET_KEY_FILE=/no/such/file cannot be read"),
         ({"DATABASE_URL_FILE": "/no/such/file"}, "DATABASE_URL_FILE=/no/such/file cannot be read"),
     ],
@@ -265,7 +270,9 @@ def test_it_runs_with_every_setting_as_behind_a_proxy(place: Path) -> None:
         place / "p", HTTPS="1", TRUSTED_PROXIES="1", ALLOWED_HOSTS="portal.example", SECRET_KEY_FILE=str(place / "key"),
         CSRF_TRUSTED_ORIGINS="https://portal.example", TIME_ZONE="Asia/Tokyo", DATABASE_POOL_SIZE="4", STATEMENT_TIMEOUT_MS="3000",
         KEEP_HISTORY_DAYS="30", OFF_PEAK="23:00-05:00", PROBE_NETWORKS="10.0.0.0/8,fd00::/8", LOG_LEVEL="WARNING", LOG_FORMAT="json",
-        WORKER_KINDS="simulator", HOST="127.0.0.1",
+        WORKER_KINDS="simulator", HOST="127.0.0.1", EMAIL_HOST="mail.example.org", EMAIL_SECURITY="tls", EMAIL_HOST_USER="portal",
+        EMAIL_HOST_PASSWORD_FILE=str(place / "key"), EMAIL_FROM="Portal <portal@example.org>", EMAIL_TIMEOUT="3", EMAIL_PORT="465",
+        PORTAL_URL="https://portal.example",
     )  # fmt: skip
     try:
         assert json.loads((running.directory / "environment.json").read_text())["SECRET_KEY"] == KEY

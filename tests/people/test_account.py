@@ -144,7 +144,7 @@ def test_a_page_costs_no_query_for_preferences(client: Client, reader: User, dja
     VirtualMachineFactory()
     client.force_login(reader)
     client.cookies["theme"], client.cookies["density"] = "dark", "compact"
-    with django_assert_num_queries(3):  # session, user, and the roles that the menu goes by
+    with django_assert_num_queries(4):  # session, user, what waits, and the roles that the menu goes by
         client.get("/accounts/password/set/")
 
 

@@ -61,7 +61,7 @@ def test_the_list_tells_what_is_behind_each_in_a_fixed_number_of_queries(
     OperationFactory(vm=vms[0])
     OperationFactory(vm=vms[1], in_progress=True)
     ConnectionFactory.create_batch(5)
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         page = admin.get(reverse("updates:connections"))
     assert re.search(r"Lab Active Simulator Simulated Azure 2026-05-20 3 1 1", text_of(page))
 

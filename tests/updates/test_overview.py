@@ -49,7 +49,7 @@ from vms.services.counters import fold_counters
 
 pytestmark = pytest.mark.django_db
 LIST = reverse("vms:vm-list")
-MOST_QUERIES = 15
+MOST_QUERIES = 16
 
 
 @pytest.fixture(autouse=True)

@@ -80,6 +80,23 @@ def load_news(user: User | AnonymousUser, *, grants: Grants | None = None) -> Ne
 
     `grants`: the user's, where they were just read.
     """
+    news = find_told()
+    if not news.waiting:
+        return news
+    grants = Grants.last_read(user) if grants is None else grants
+    if grants.are_of_everything:
+        return news
+    counted = zip(news.waiting, _counts_of(news.waiting, grants), strict=True)
+    waiting = tuple(
+        replace(item, machines=min(count, MAX_COUNT), is_count_exact=count <= MAX_COUNT)
+        for item, count in counted
+        if count
+    )
+    return News(news.ages, waiting)
+
+
+def find_told() -> News:
+    """What the last tick found, with counts of all machines (one query)."""
     stored = WordsClock.objects.filter(pk=1).values_list("news", flat=True).first() or {}
     ages = tuple(
         Age(ProductLine(line), _day(until), tuple(date.fromisoformat(m) for m in months), _day(day))
@@ -89,16 +106,6 @@ def load_news(user: User | AnonymousUser, *, grants: Grants | None = None) -> Ne
         Waiting(ProductLine(line), kb, title, _day(published), reason, machines, tuple(sets))
         for line, kb, title, published, reason, machines, sets in stored.get("waiting", ())
     )
-    if not waiting:
-        return News(ages, ())
-    grants = Grants.last_read(user) if grants is None else grants
-    if not grants.are_of_everything:
-        counted = zip(waiting, _counts_of(waiting, grants), strict=True)
-        waiting = tuple(
-            replace(item, machines=min(count, MAX_COUNT), is_count_exact=count <= MAX_COUNT)
-            for item, count in counted
-            if count
-        )
     return News(ages, waiting)
 
 

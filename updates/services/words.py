@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.db import connection, transaction
 
+from audit.services import Act, record
+from audit.tags import Tag
 from db.arrays import array
 from patching.status import ASSESSMENT_IS_VALID_FOR
 from updates.models import PatchSet, WordsClock
@@ -162,7 +164,9 @@ class _Work:
             return
         news = json.loads(json.dumps(find_news(self.now) | {"cause": cause}))
         if news != self.clock.news:
-            _keep(news=news)
+            with transaction.atomic():
+                _tell_new_questions(self.clock.news, news)
+                _keep(news=news)
 
     # --- writing
 
@@ -234,6 +238,18 @@ def _oldest_assessment() -> datetime | None:
         cursor.execute("SELECT min(last_assessed_at) FROM updates_vmupdatestate")
         (found,) = cursor.fetchone()
     return found + ASSESSMENT_IS_VALID_FOR if found else None
+
+
+def _tell_new_questions(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Keep which updates wait for a decision that did not before."""
+    asked = {(line, kb) for line, kb, *_rest in before.get("waiting", ())}
+    new = [item for item in after.get("waiting", ()) if (item[0], item[1]) not in asked]
+    record(
+        acts=[
+            Act(Tag.GUARD_WAIT, f"{line}:{kb}", f"KB{kb}", is_public=True, detail={"machines": machines})
+            for line, kb, _title, _published, _reason, machines, _sets in new
+        ]
+    )
 
 
 def _keep(**values: Any) -> None:

@@ -2,7 +2,20 @@
 
 from db.bounded import ListTooSlowError, fetch_bounded
 from db.paging import PAGE_SIZE, Cursor
-from vms.selectors.access import connections_owned_by, groups_owned_by, may_create_vms, owns_everything
+from vms.selectors.access import (
+    Held,
+    Place,
+    connections_owned_by,
+    grant_of,
+    grants_of_many,
+    groups_owned_by,
+    held_on,
+    holders_of_everything,
+    leaves_an_owner,
+    may_create_vms,
+    may_give_on,
+    owns_everything,
+)
 from vms.selectors.eligibility import (
     build_of_image,
     eligibilities_of,
@@ -42,10 +55,12 @@ __all__ = [
     "PAGE_SIZE",
     "Cursor",
     "FilterOptions",
+    "Held",
     "ListHead",
     "ListTooSlowError",
     "ListedView",
     "ListedVm",
+    "Place",
     "Totals",
     "VmPage",
     "assessed_at",
@@ -58,10 +73,16 @@ __all__ = [
     "eligibility_of",
     "fetch_bounded",
     "filter_options",
+    "grant_of",
+    "grants_of_many",
     "groups_owned_by",
+    "held_on",
+    "holders_of_everything",
     "image_catalog",
+    "leaves_an_owner",
     "list_head",
     "may_create_vms",
+    "may_give_on",
     "offers_like",
     "owns_everything",
     "page_sql",
