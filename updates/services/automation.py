@@ -27,6 +27,7 @@ from updates.selectors.automation import (
     vms_to_patch_automatically,
     was_patching_lately,
 )
+from updates.selectors.freezes import times_to_freezes
 from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
 from updates.selectors.scopes import scope_lines
 from updates.services.fleet import take_snapshot
@@ -103,6 +104,8 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
             if was_patching_lately(row.pk, now):
                 continue
             vm_ids = vms_to_patch_automatically(row.pk, now)
+            frozen = times_to_freezes(vm_ids, now=now)
+            vm_ids = [pk for pk in vm_ids if frozen.get(pk) != timedelta(0)]
             if not vm_ids or not times_off_peak(vm_ids, now):
                 continue
             kbs = kbs_lacking(vm_ids)
