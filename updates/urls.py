@@ -1,8 +1,20 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /updates/, /calendar/, /history/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /freezes/, /connections/, /decisions/, /updates/, /calendar/, /history/"""
 
 from django.urls import path, re_path
 
-from updates.views import bulk, calendar, connection, decision, history, operation, pending, rollout, settings, vm
+from updates.views import (
+    bulk,
+    calendar,
+    connection,
+    decision,
+    freeze,
+    history,
+    operation,
+    pending,
+    rollout,
+    settings,
+    vm,
+)
 
 app_name = "updates"
 urlpatterns = [
@@ -35,6 +47,14 @@ urlpatterns = [
     path("maintenance/<int:pk>/edit/", rollout.maintenance_edit, name="maintenance-edit"),
     path("maintenance/<int:pk>/remove/", rollout.maintenance_remove, name="maintenance-remove"),
     path("maintenance/<int:pk>/", rollout.maintenance_detail, name="maintenance"),
+    # /freezes/
+    path("freezes/", freeze.freeze_list, name="freezes"),
+    path("freezes/create/", freeze.freeze_create, name="freeze-create"),
+    path("freezes/<int:pk>/", freeze.freeze_detail, name="freeze"),
+    path("freezes/<int:pk>/edit/", freeze.freeze_edit, name="freeze-edit"),
+    path("freezes/<int:pk>/end/", freeze.freeze_end, name="freeze-end"),
+    path("freezes/<int:pk>/exceptions/", freeze.exception_create, name="exception-create"),
+    path("freezes/<int:pk>/exceptions/<int:exception>/end/", freeze.exception_end, name="exception-end"),
     # /connections/
     path("connections/", connection.connection_list, name="connections"),
     path("connections/create/", connection.connection_create, name="connection-create"),

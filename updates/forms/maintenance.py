@@ -22,27 +22,21 @@ from patching.recurrence import (
     windows_name,
     windows_zones,
 )
-from patching.scope import SCOPE_NAMES, Scope
 from patching.terms import (
     InstallationPlan,
 )
 from ui.dates import DayField
-from updates.forms.plan import PlanFields, and_more, classifications_at_first, fields_of_plan
+from updates.forms.plan import PlanFields, classifications_at_first, fields_of_plan
+from updates.forms.scope import MachineFields
 from updates.models import MaintenanceConfiguration
 from updates.plans import plan_to_json
 from updates.selectors.automation import names_of_machines
 from updates.selectors.maintenance import read_columns
-from updates.selectors.scopes import scope_filter, unknown_in_scope
 from updates.texts import (
     BLACKOUT_PROBLEMS,
     RECURRENCE_PROBLEMS,
     Text,
 )
-from vms.choices import SelectionProblem
-from vms.filters import Problem, values_of
-from vms.models import Subscription
-from vms.selection import NOTHING, VmSelection
-from vms.selectors import vms_by_name
 
 _MAINTENANCE_FIELDS = (
     "name",
@@ -111,7 +105,7 @@ def recurrence_error_words(error: RecurrenceError) -> str:
     return str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
 
 
-class MaintenanceForm(PlanFields):
+class MaintenanceForm(MachineFields, PlanFields):
     """When a window opens, what is installed in it, and on which machines."""
 
     name = forms.CharField(label=_("Name"), max_length=100)
@@ -153,24 +147,6 @@ class MaintenanceForm(PlanFields):
             "A machine that was off is updated if it runs within so many hours after the window. 0: it waits for the next window."
         ),
     )
-    machines = forms.CharField(
-        label=_("Machines"),
-        required=False,
-        max_length=1_000_000,
-        widget=forms.Textarea(attrs={"rows": 3}),
-        help_text=_(
-            "One per line: a name, resource group/name, subscription/resource group/name, or the resource ID. Besides "
-            "these, it means all that the fields below describe."
-        ),
-    )
-    subscription = forms.ModelChoiceField(
-        label=_("Subscription"), queryset=Subscription.objects.order_by("name"), required=False, empty_label=_("All")
-    )
-    resource_group = forms.CharField(label=_("Resource group"), max_length=90, required=False)
-    location = forms.CharField(label=_("Location"), max_length=60, required=False)
-    image_sku = forms.CharField(label=_("SKU"), max_length=100, required=False)
-    tag_name = forms.CharField(label=_("Tag"), max_length=100, required=False)
-    tag_value = forms.CharField(label=_("Value of the tag"), max_length=200, required=False)
     field_order = (*SCHEDULE_FIELDS, *MEMBER_FIELDS)
 
     def __init__(
@@ -179,7 +155,6 @@ class MaintenanceForm(PlanFields):
         super().__init__(data, initial=_of_new() if instance is None else _as_initial(instance))
         self.instance = instance
         self.recurrence: Recurrence | None = None
-        self.selection = NOTHING
 
     @property
     def sections(self) -> list[tuple[Text, list[forms.BoundField]]]:
@@ -199,22 +174,6 @@ class MaintenanceForm(PlanFields):
     def clean_catch_up_hours(self) -> int:
         """Empty is 0."""
         return int(self.cleaned_data["catch_up_hours"] or 0)
-
-    def clean_machines(self) -> str:
-        """Every line names exactly one machine; the first that does not is named, and how many more there are."""
-        text = str(self.cleaned_data["machines"])
-        wanted = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-        found = vms_by_name(wanted)
-        wrong = [line for line in wanted if len(found[line]) != 1]
-        if wrong:
-            words = (
-                _("Several machines are called “%(name)s”; write subscription/resource group/name, or the resource ID.")
-                if found[wrong[0]]
-                else _("There is no machine “%(name)s”.")
-            )
-            raise forms.ValidationError(and_more(str(words % {"name": wrong[0]}), len(wrong) - 1))
-        self.selection = VmSelection.of(found[line][0] for line in wanted)
-        return text
 
     def clean_recur_every(self) -> str:
         """The recurrence as Azure writes it."""
@@ -250,35 +209,14 @@ class MaintenanceForm(PlanFields):
         if not self.errors:
             self.check_plan(self.plan)
         self._check_days()
-        for name in sorted(set(self.data) - set(self.fields) - {"go", "csrfmiddlewaretoken"}) if self.is_bound else ():
-            self.add_error(None, Problem(SelectionProblem.UNKNOWN_NAME, name).words)
-        for name in SCOPE_NAMES:
-            if len(set(values := values_of(self.data, name))) > 1:
-                self.add_error(None, Problem(SelectionProblem.GIVEN_TWICE, name, ", ".join(values)).words)
-        if fields.get("tag_value") and not fields.get("tag_name"):
-            self.add_error("tag_name", _("Say which tag has this value."))
-        if not self.errors:
-            for name in unknown_in_scope(self.scope):
-                self.add_error(
-                    name, _("No machine has “%(value)s” here. Correct it, or leave it empty.") % {"value": fields[name]}
-                )
-        if not self.errors and not self.selection.count and scope_filter(self.scope) is None:
-            self.add_error(
-                "machines", _("Say which machines: by name, subscription, resource group, location, SKU or tag.")
-            )
+        super().clean()
+        self.check_some()
         return fields
 
     @property
     def plan(self) -> InstallationPlan:
         """What each window installs."""
         return self.plan_of(minutes=self.cleaned_data["duration_minutes"])
-
-    @property
-    def scope(self) -> Scope:
-        """The dynamic scope that valid fields say."""
-        subscription = self.cleaned_data["subscription"]
-        texts = {name: self.cleaned_data[name] for name in SCOPE_NAMES if name != "subscription"}
-        return Scope(subscription=subscription.pk if subscription else None, **texts)
 
     @property
     def configuration(self) -> MaintenanceConfiguration:

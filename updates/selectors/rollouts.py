@@ -14,10 +14,13 @@ from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 
+from patching.codes import RolloutReason
+from patching.freezes import Hold
 from patching.rollout import Progress, ProgressError
 from patching.terms import Classification, InstallationPlan, InstallationState, Verification
 from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
 from updates.plans import PlanError, plan_from_json
+from updates.selectors.freezes import holds_now
 from updates.selectors.waits import StartWait, start_wait
 from vms.choices import Role
 from vms.models import Grants, VirtualMachine
@@ -64,6 +67,7 @@ class RolloutPage:
     plan: InstallationPlan | None  # None: it rolls back, or what is kept of it cannot be read
     progress: Progress | None  # None: what is kept of it cannot be read
     start_wait: StartWait | None  # what budgets still make the last of what is queued wait
+    holds: tuple[Hold, ...]  # the freezes that those of `members` wait for
 
     @property
     def counts(self) -> dict[str, int]:
@@ -145,7 +149,9 @@ def load_rollout(user: User, pk: UUID, *, state: str) -> RolloutPage:
         mine = Operation.objects.filter(pk__in=rows.filter(status=MemberState.STARTED.value).values("operation_id"))
         wait = start_wait(mine, now=timezone.now())
     plan, progress = _kept(rollout)
-    return RolloutPage(rollout, waves, tuple(members), state, may_move, plan, progress, wait)
+    frozen = [member.vm_id for member in members if member.code == RolloutReason.FROZEN]
+    holds = holds_now(frozen, now=timezone.now()) if rollout.next_step_at else ()
+    return RolloutPage(rollout, waves, tuple(members), state, may_move, plan, progress, wait, holds)
 
 
 def _kept(rollout: Rollout) -> tuple[InstallationPlan | None, Progress | None]:
