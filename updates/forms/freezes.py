@@ -13,36 +13,17 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from patching.recurrence import instant_of, windows_name, windows_zones, zone_of
+from patching.recurrence import zone_of
 from patching.scope import Scope, ScopeError
 from ui.dates import DayField
 from updates.forms.scope import MachineFields, ScopeFields
+from updates.forms.zones import ZoneFields, reader_zone
 from updates.models import Freeze, FreezeException
 from updates.selectors.freezes import meant_by
 
 _TIME = forms.TimeInput(attrs={"type": "time"}, format="%H:%M")
 EVERYBODY, SOME = "all", "some"
 SCOPE_FIELDS = tuple(ScopeFields.base_fields)
-
-
-class ZoneFields(forms.Form):
-    """Wall clocks of a time zone, the reader's where nothing is chosen."""
-
-    time_zone = forms.ChoiceField(
-        label=_("Time zone"), choices=[("", "–"), *((name, name) for name in windows_zones())]
-    )
-
-    def instant(self, day: str, time: str) -> datetime | None:
-        """The instant that two valid fields say on the clocks of the zone; None while one of the three is missing."""
-        fields = self.cleaned_data
-        if not (fields.get(day) and fields.get(time) is not None and fields.get("time_zone")):
-            return None
-        return instant_of(datetime.combine(fields[day], fields[time]), zone_of(fields["time_zone"]))
-
-
-def reader_zone() -> str:
-    """What Windows calls the reader's time zone."""
-    return windows_name(timezone.get_current_timezone_name())
 
 
 class FreezeForm(ScopeFields, ZoneFields):

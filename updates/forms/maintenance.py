@@ -11,30 +11,28 @@ from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from patching.recurrence import (
-    BlackoutError,
-    Recurrence,
-    RecurrenceError,
-    blackouts_to_json,
-    check_possible,
-    parse_blackouts,
-    parse_recurrence,
-    windows_name,
-    windows_zones,
-)
+from patching.recurrence import BlackoutError, blackouts_to_json, parse_blackouts, windows_zones, zone_of
+from patching.recurrence_picker import after_patch_tuesday
 from patching.terms import (
     InstallationPlan,
 )
 from ui.dates import DayField
 from updates.forms.plan import PlanFields, classifications_at_first, fields_of_plan
+from updates.forms.recurrence import (
+    RECURRENCE_FIELDS,
+    RecurrenceFields,
+    Sentence,
+    fields_of_recurrence,
+    recurrence_or_none,
+)
 from updates.forms.scope import MachineFields
+from updates.forms.zones import ZoneFields, reader_zone
 from updates.models import MaintenanceConfiguration
 from updates.plans import plan_to_json
 from updates.selectors.automation import names_of_machines
 from updates.selectors.maintenance import read_columns
 from updates.texts import (
     BLACKOUT_PROBLEMS,
-    RECURRENCE_PROBLEMS,
     Text,
 )
 
@@ -64,6 +62,7 @@ def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
         found["blackouts"] = "\n".join(f"{period.first} to {period.last}" for period in blackouts)
     else:
         found["blackouts"] = json.dumps(row.blackouts, ensure_ascii=False)
+    found |= fields_of_recurrence(row.recur_every)
     if scope := values.get("scope"):
         found |= scope.as_json
     if plan := values.get("plan"):
@@ -73,8 +72,11 @@ def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
 
 def _of_new() -> dict[str, Any]:
     """What the form of a new configuration begins with."""
-    zone = windows_name(timezone.get_current_timezone_name())
-    return {"time_zone": zone, "classifications": classifications_at_first()}
+    return {
+        "time_zone": reader_zone(),
+        "classifications": classifications_at_first(),
+        **fields_of_recurrence(str(after_patch_tuesday(4))),
+    }
 
 
 SCHEDULE_FIELDS = (
@@ -82,7 +84,6 @@ SCHEDULE_FIELDS = (
     "time_zone",
     "starts_on",
     "starts_at",
-    "recur_every",
     "duration_minutes",
     "expires_on",
     "catch_up_hours",
@@ -100,28 +101,14 @@ MEMBER_FIELDS = (
 )
 
 
-def recurrence_error_words(error: RecurrenceError) -> str:
-    """What is wrong with a recurrence, in words."""
-    return str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
-
-
-class MaintenanceForm(MachineFields, PlanFields):
+class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
     """When a window opens, what is installed in it, and on which machines."""
 
     name = forms.CharField(label=_("Name"), max_length=100)
     starts_on = DayField(label=_("First day"))
     starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
-    time_zone = forms.ChoiceField(
-        label=_("Time zone"), choices=[("", "–"), *((name, name) for name in windows_zones())]
-    )
     duration_minutes = forms.IntegerField(
         label=_("Duration (in minutes)"), min_value=90, max_value=235, initial=120, help_text=_("90 to 235.")
-    )
-    recur_every = forms.CharField(
-        label=_("Repeats"),
-        max_length=100,
-        initial="Month Second Tuesday Offset4",
-        help_text=_("As Azure writes it: Day, 3Days, Week Saturday,Sunday, Month day15, Month Second Tuesday Offset4."),
     )
     expires_on = DayField(label=_("Last day"), required=False)
     blackouts = forms.CharField(
@@ -147,14 +134,13 @@ class MaintenanceForm(MachineFields, PlanFields):
             "A machine that was off is updated if it runs within so many hours after the window. 0: it waits for the next window."
         ),
     )
-    field_order = (*SCHEDULE_FIELDS, *MEMBER_FIELDS)
+    field_order = (*SCHEDULE_FIELDS, *RECURRENCE_FIELDS, *MEMBER_FIELDS)
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, *, instance: MaintenanceConfiguration | None = None
     ) -> None:
         super().__init__(data, initial=_of_new() if instance is None else _as_initial(instance))
         self.instance = instance
-        self.recurrence: Recurrence | None = None
 
     @property
     def sections(self) -> list[tuple[Text, list[forms.BoundField]]]:
@@ -175,14 +161,6 @@ class MaintenanceForm(MachineFields, PlanFields):
         """Empty is 0."""
         return int(self.cleaned_data["catch_up_hours"] or 0)
 
-    def clean_recur_every(self) -> str:
-        """The recurrence as Azure writes it."""
-        try:
-            self.recurrence = parse_recurrence(self.cleaned_data["recur_every"])
-        except RecurrenceError as error:
-            raise forms.ValidationError(recurrence_error_words(error)) from None
-        return str(self.recurrence)
-
     def clean_blackouts(self) -> list[list[str]]:
         """First and last day of each period."""
         try:
@@ -197,21 +175,34 @@ class MaintenanceForm(MachineFields, PlanFields):
         first, last = (self.cleaned_data.get(name) for name in ("starts_on", "expires_on"))
         if first and last and last < first:
             self.add_error("expires_on", _("The last day is before the first day."))
-        if first and self.recurrence is not None:
-            try:
-                check_possible(self.recurrence, first)
-            except RecurrenceError as error:
-                self.add_error("recur_every", recurrence_error_words(error))
+        if first:
+            self.check_first_day(first)
 
     def clean(self) -> dict[str, Any]:
         """A window needs something to install and somebody to install it on."""
         fields = self.cleaned_data
+        self.pick_recurrence()
         if not self.errors:
             self.check_plan(self.plan)
         self._check_days()
         super().clean()
         self.check_some()
         return fields
+
+    @property
+    def sentence(self) -> Sentence | None:
+        """What the picker means as it stands, whatever else the form lacks; None: it means nothing yet."""
+        today = timezone.localdate()
+        if self.is_bound:
+            self.is_valid()  # cleans it, once
+            found, fields = self.recurrence, self.cleaned_data
+        else:
+            fields = self.initial
+            found = recurrence_or_none(fields.get("recur_every", ""))
+        if found is None:
+            return None
+        zone = zone_of(name) if (name := fields.get("time_zone")) in windows_zones() else None
+        return Sentence(found, fields.get("starts_at"), zone, fields.get("starts_on"), today)
 
     @property
     def plan(self) -> InstallationPlan:

@@ -106,7 +106,8 @@ def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResp
         preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
     troubles = troubles_of(form.instance) if form.instance else ()
     context = {"form": form, "preview": preview, "row": form.instance, "troubles": troubles}
-    return render_page(request, "updates/maintenance_form.html", context, status=422 if form.errors else 200)
+    status = 422 if form.errors and not request.htmx else 200
+    return render_page(request, "updates/maintenance_form.html", context, partials={"recurrence"}, status=status)
 
 
 @require_POST
