@@ -38,7 +38,7 @@ from patching.track import TrackVerdict
 from updates.models import MaintenanceConfiguration, Release
 from updates.selectors.automation import members_of
 from updates.selectors.maintenance import open_windows_of
-from vms.models import Grants, VirtualMachine
+from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import ListTooSlowError, fetch_bounded
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: dat
     first = min((facts.month for facts in rows), default=date.max)
     end = END_OF_HOTPATCHING.get(line, date.max)
     grants = Grants.of(user)
-    rows_of_machines = _machines(grants, line)
+    mine = alike_machines(VirtualMachine.objects.granted_by(grants).filter(product_line=line))
+    rows_of_machines = None if mine is None else mine.get(line, [])
     return Calendar(
         line=line,
         year=year,
@@ -205,14 +206,16 @@ def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: dat
         known_until=known.ends,
         missing=known.missing_after_baseline,
         holes=tuple(month for month in known.missing_months if month <= newest and month.year == year),
-        machines=None if rows_of_machines is None else _outlooks(rows_of_machines, tuple(rows), line, year, now),
+        machines=None
+        if rows_of_machines is None
+        else restarts_by_month(rows_of_machines, tuple(rows), line, year, now),
         has_dated_machines=any(row.day for row in rows_of_machines or ()),
         windows=_windows(grants, year, now),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Alike:
+class Alike:
     """How many machines are alike in what decides whether they restart."""
 
     track: HotpatchTrack
@@ -222,31 +225,35 @@ class _Alike:
     machines: int
 
 
-def _machines(grants: Grants, line: ProductLine) -> list[_Alike] | None:
-    """The machines of a line that these grants show, alike ones counted together; None where that takes too long."""
+def alike_machines(vms: VirtualMachineQuerySet) -> dict[ProductLine, list[Alike]] | None:
+    """These machines by product line, alike ones counted together; None where that takes too long (one query)."""
     rows = (
-        VirtualMachine.objects.granted_by(grants)
-        .filter(product_line=line)
+        vms.exclude(product_line="")
         .order_by()
         .values_list(
-            "hotpatch_track", "patcher", "reboot_setting", KeyTextTransform("catalogue_date", "connection__config")
+            "product_line",
+            "hotpatch_track",
+            "patcher",
+            "reboot_setting",
+            KeyTextTransform("catalogue_date", "connection__config"),
         )
         .annotate(machines=Count("pk"))
     )
     if rows.query.is_empty():
-        return []
+        return {}
     try:
-        found = fetch_bounded(*rows.query.sql_with_params())
+        counted = fetch_bounded(*rows.query.sql_with_params())
     except ListTooSlowError:
         return None
-    return [
-        _Alike(HotpatchTrack(track), Patcher(patcher), RebootSetting(setting), catalogue_day(day), machines)
-        for track, patcher, setting, day, machines in found
-    ]
+    found: defaultdict[ProductLine, list[Alike]] = defaultdict(list)
+    for line, track, patcher, setting, day, machines in counted:
+        row = Alike(HotpatchTrack(track), Patcher(patcher), RebootSetting(setting), catalogue_day(day), machines)
+        found[ProductLine(line)].append(row)
+    return dict(found)
 
 
-def _outlooks(
-    alike: Iterable[_Alike], releases: Sequence[ReleaseFacts], line: ProductLine, year: int, now: datetime
+def restarts_by_month(
+    alike: Iterable[Alike], releases: Sequence[ReleaseFacts], line: ProductLine, year: int, now: datetime
 ) -> dict[date, Restarts]:
     """By month of the year from the present one on, how many machines restart, what hinders them, or of how many nobody knows."""
     found: defaultdict[date, Restarts] = defaultdict(Counter)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from django.db.models import BooleanField, Case, Exists, OuterRef, Value, When
+from django.db.models import Exists, OuterRef
 
 from patching.freezes import NEVER_HELD
 from patching.recurrence import Window
 from patching.terms import OperationState
 from updates.models import Freeze, MaintenanceConfiguration, Operation
-from updates.selectors.automation import members_of
 from updates.selectors.freezes import meant_by
 from updates.selectors.maintenance import open_windows_of
-from vms.models import VirtualMachine, VirtualMachineQuerySet
+from updates.selectors.window_dates import configurations_of
+from vms.models import VirtualMachine
 
 MOST_WINDOWS = 20
 
@@ -40,22 +40,9 @@ def effects_of(freeze: Freeze, *, now: datetime) -> Effects:
     meant = queued.filter(Exists(vms.filter(pk=OuterRef("vm_id"))))
     first = max(now, freeze.begins_at)
     touched = []
-    for row in _configurations_of(vms):
+    for row in configurations_of(vms):
         soon = open_windows_of(row, after=first - timedelta(minutes=row.duration_minutes))
         here = takewhile(lambda window: window.opens_at < freeze.ends_at, soon)
         touched += [(row, window) for window in islice(here, MOST_WINDOWS) if window.ends_at > first]
     touched.sort(key=lambda pair: pair[1].opens_at)
     return Effects(vms.count(), meant.count(), tuple(touched[:MOST_WINDOWS]))
-
-
-def _configurations_of(vms: VirtualMachineQuerySet) -> list[MaintenanceConfiguration]:
-    """The enabled configurations that mean any of these machines (two queries)."""
-    enabled = MaintenanceConfiguration.objects.filter(is_enabled=True).order_by("name")
-    flags = [When(pk=row.pk, then=Exists(members_of(row, vms))) for row in enabled]
-    if not flags:
-        return []
-    return list(
-        enabled.annotate(
-            means_some=Case(*flags, default=Value(False), output_field=BooleanField()),
-        ).filter(means_some=True)
-    )

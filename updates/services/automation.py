@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef
+from django.utils import timezone
 
 from audit.context import acting
 from patching.orchestrator import Patcher, PatcherVerdict
@@ -30,6 +31,7 @@ from updates.selectors.automation import (
 from updates.selectors.freezes import times_to_freezes
 from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
 from updates.selectors.scopes import scope_lines
+from updates.selectors.window_dates import WindowDate, dates_of
 from updates.services.fleet import take_snapshot
 from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
@@ -208,21 +210,25 @@ LEAD = timedelta(minutes=15)  # as Azure asks: between a change and the window t
 class Preview:
     """What a configuration would do: its next windows, and its members by what stands in the way of a schedule.
 
-    `zone`: the clock that its windows are told in. `early`: months whose windows open before that month's release, of
+    `zone`: the clock that its windows are told in; `dates`: the windows with what they meet. `early`: months whose windows open before that month's release, of
     the next 24; `are_all_early`: it is so in every month in which one opens.
     """
 
     zone: ZoneInfo
     windows: tuple[Window, ...]
+    dates: tuple[WindowDate, ...]
     early: tuple[EarlyMonth, ...]
     are_all_early: bool
     members: tuple[tuple[VirtualMachine, PatcherVerdict], ...]
 
     @property
-    def rows(self) -> list[tuple[Window, EarlyMonth | None]]:
-        """Each window, and the release that it opens before, if it does."""
-        early = {month.opens_at: month for month in self.early}
-        return [(window, early.get(window.opens_at)) for window in self.windows]
+    def is_elsewhere(self) -> bool:
+        """Whether the reader's clock shows another time than that of the configuration."""
+        mine = timezone.get_current_timezone()
+        return any(
+            w.opens_at.astimezone(mine).utcoffset() != w.opens_at.astimezone(self.zone).utcoffset()
+            for w in self.windows
+        )
 
     @property
     def ready(self) -> int:
@@ -247,12 +253,17 @@ def configuration_preview(
     schedule = read_configuration(configuration).schedule
     early = schedule.early_months(after=now)
     windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
+    members = tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS])
+    ready = VirtualMachine.objects.filter(
+        pk__in=[vm.pk for vm, verdict in members if verdict.patcher is Patcher.PORTAL_BY_SCHEDULE]
+    )
     return Preview(
         zone=schedule.zone,
         windows=windows,
+        dates=dates_of(configuration, schedule, windows, early=early, vms=ready, now=now),
         early=early,
         are_all_early=bool(early) and {month.opens_at for month in early} >= {window.opens_at for window in windows},
-        members=tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS]),
+        members=members,
     )
 
 
