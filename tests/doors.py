@@ -141,6 +141,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     | {"anonymous": 302, "operator": 302, "chief": 302, "staff": 302},
     ("get", "updates:maintenances"): IMPORT,
     ("get", "updates:maintenance-create"): IMPORT,
+    ("get", "updates:maintenance-attach"): IMPORT,
     ("get", "updates:maintenance"): IMPORT,
     ("get", "updates:maintenance-edit"): IMPORT,
     ("post", "updates:maintenance-remove"): redirecting(IMPORT),
@@ -187,6 +188,7 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:freeze-edit"): empty(IMPORT),
     ("post", "updates:exception-create"): empty(IMPORT),
     ("post", "updates:maintenance-edit"): empty(IMPORT),
+    ("post", "updates:maintenance-attach"): empty(IMPORT),
     ("post", "updates:maintenance"): redirecting(IMPORT),
     ("post", "updates:connection-create"): empty(IMPORT),
     ("post", "updates:connection"): empty(IMPORT),
@@ -215,6 +217,7 @@ BUTTONS = {
     "updates:freeze-edit": {"go": "save"},
     "updates:exception-create": {"go": "save"},
     "updates:maintenance-edit": {"go": "save"},
+    "updates:maintenance-attach": {"go": "save"},
     "updates:connection-create": {"name": ""},
     "updates:connection": {"name": ""},
     "updates:rollback": {"go": "start"},
@@ -303,7 +306,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(
             name, args=[Patch.objects.get_or_create(kb_number="5087424", classification="Security")[0].kb_number]
         )
-    if name == "updates:settings-change":
+    if name in {"updates:settings-change", "updates:maintenance-attach"}:
         return f"{reverse(name)}?vm={vm.pk}"
     if name.startswith("updates:") or name in {"vms:vm-settings", "vms:vm-edit"}:
         return reverse(name, args=[vm.pk])

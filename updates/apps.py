@@ -16,6 +16,7 @@ class UpdatesConfig(AppConfig):
 
         from updates.badges import register_badges
         from updates.models import VmUpdateState
+        from updates.selectors.coverage import vms_covered
         from updates.selectors.fleet import vms_lacking
         from updates.selectors.fleet_trouble import vms_in_trouble
         from updates.selectors.pending_machines import vms_failed_on, vms_having, vms_holding
@@ -32,3 +33,4 @@ class UpdatesConfig(AppConfig):
         tell_filter("has", vms_having)
         tell_filter("failed", vms_failed_on)
         tell_filter("held", vms_holding)
+        tell_filter("coverage", vms_covered)

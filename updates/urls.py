@@ -3,6 +3,7 @@
 from django.urls import path, re_path
 
 from updates.views import (
+    attachment,
     bulk,
     calendar,
     connection,
@@ -44,6 +45,7 @@ urlpatterns = [
     path("rollouts/<uuid:pk>/move/", rollout.rollout_move, name="rollout-move"),
     path("maintenance/", rollout.maintenance_list, name="maintenances"),
     path("maintenance/create/", rollout.maintenance_create, name="maintenance-create"),
+    path("maintenance/attach/", attachment.maintenance_attach, name="maintenance-attach"),
     path("maintenance/<int:pk>/edit/", rollout.maintenance_edit, name="maintenance-edit"),
     path("maintenance/<int:pk>/remove/", rollout.maintenance_remove, name="maintenance-remove"),
     path("maintenance/<int:pk>/", rollout.maintenance_detail, name="maintenance"),

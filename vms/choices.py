@@ -190,6 +190,7 @@ CONDITIONS = [
     (Condition.ON_TRACK.value, _("On the hotpatch track")),
     (Condition.LACKS_CRITICAL.value, _("Lacks Critical or Security updates")),
 ]
+COVERAGES = [("none", _("None")), ("one", _("One")), ("several", _("Several"))]
 SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [
     (Patcher.NOBODY.value, _("Nobody")),

@@ -77,6 +77,7 @@ WORDS = {
     "has": "has",
     "failed": "failed",
     "held": "held",
+    "coverage": "coverage",
 }
 # These are written by their names, and by their ids where a name is not the only one.
 NAMED = ("connection", "subscription")

@@ -22,6 +22,7 @@ from ui.widgets import QuickSelect
 from vms.choices import (
     ATTENTION,
     CONDITIONS,
+    COVERAGES,
     GONE_STATES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
@@ -170,6 +171,14 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
     )
     held = django_filters.CharFilter(
         label=_("Holds back KB"), method="as_told", max_length=12, validators=[RegexValidator(_KB)]
+    )
+
+    coverage = django_filters.ChoiceFilter(
+        label=_("Maintenance configurations that mean it"),
+        choices=COVERAGES,
+        empty_label=_("All"),
+        widget=QuickSelect,
+        method="as_told",
     )
 
     class Meta:

@@ -113,6 +113,7 @@ def addresses(page: Page) -> dict[str, str]:
         "maintenance-create": "/maintenance/create/",
         "maintenance": maintenance,
         "maintenance-edit": f"{maintenance}edit/",
+        "maintenance-attach": f"/maintenance/attach/?vm={vm.strip('/').split('/')[-1]}",
         "freezes": "/freezes/",
         "freeze-create": "/freezes/create/",
         "freeze": freeze,

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import BooleanField, Case, Exists, OuterRef, Prefetch, Q, Value, When, prefetch_related_objects
+from django.db.models import (
+    BooleanField,
+    Case,
+    Exists,
+    OuterRef,
+    Prefetch,
+    Q,
+    QuerySet,
+    Value,
+    When,
+    prefetch_related_objects,
+)
 
 from db.arrays import array
 from patching.freezes import FreezeState, Frozen, Hold, is_held, judge_start, longest_act, time_to_freeze
@@ -134,6 +145,11 @@ def times_to_freezes(vm_ids: Collection[int], *, now: datetime) -> dict[int, tim
     found = freezes_of(vm_ids, now=now, until=now + AHEAD)
     times = {pk: time_to_freeze(freezes, now) for pk, freezes in found.items()}
     return {pk: left for pk, left in times.items() if left is not None}
+
+
+def freezes_near(now: datetime) -> QuerySet[Freeze]:
+    """The freezes that hold some machine within five hours."""
+    return Freeze.objects.filter(ended_at=None, ends_at__gt=now, begins_at__lt=now + AHEAD).order_by()
 
 
 def hold_ahead(vm_id: int, *, now: datetime) -> Hold | None:

@@ -16,6 +16,7 @@ from ui.pages import render_page
 from updates.forms.maintenance import MaintenanceForm
 from updates.models import MaintenanceConfiguration
 from updates.selectors.bulk import bulk_requests_of
+from updates.selectors.coverage import count_covered
 from updates.selectors.maintenance import troubles_of
 from updates.selectors.rollouts import MAX_ROLLOUTS, load_rollout, rollout_or_404, rollouts_of
 from updates.services.automation import (
@@ -69,7 +70,8 @@ def rollout_move(request: PortalRequest, pk: UUID) -> HttpResponse:
 def maintenance_list(request: PortalRequest) -> HttpResponse:
     """Every maintenance configuration."""
     rows = [(row, troubles_of(row)) for row in MaintenanceConfiguration.objects.order_by("next_run_at", "name")]
-    return render_page(request, "updates/maintenance_list.html", {"rows": rows})
+    context = {"rows": rows, "coverage": count_covered() if rows else None}
+    return render_page(request, "updates/maintenance_list.html", context)
 
 
 @require_http_methods(["GET", "POST"])
@@ -106,7 +108,8 @@ def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResp
         preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
     troubles = troubles_of(form.instance) if form.instance else ()
     context = {"form": form, "preview": preview, "row": form.instance, "troubles": troubles}
-    status = 422 if form.errors and not request.htmx else 200
+    is_live = request.htmx.target == "recurrence"  # asked for while the rest is still being filled in
+    status = 422 if form.errors and not is_live else 200
     return render_page(request, "updates/maintenance_form.html", context, partials={"recurrence"}, status=status)
 
 
