@@ -151,7 +151,7 @@ def test_hostile_forms_attach_nothing(
     client.force_login(chief)
     row = configure()
     good = {"configuration": str(row.pk), "act": "attach"}
-    data = (good | fields if fields and "vm" not in fields and "all" not in fields else good | fields) | {"go": "save"}
+    data = good | fields | {"go": "save"}
     if "vm" not in fields and "all" not in fields and fields:
         data["vm"] = str(vms[0].pk)
     assert client.post(reverse("updates:maintenance-attach"), data).status_code in {200, 422}

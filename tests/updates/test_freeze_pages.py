@@ -184,6 +184,15 @@ def test_everybody_sees_the_freezes_of_his_machines_and_no_others(
     assert other.pk
 
 
+def test_the_hotpatch_calendar_names_what_is_ahead(client: Client, reader: User, vm: VirtualMachine) -> None:
+    client.force_login(reader)
+    frozen(name="ahead")
+    frozen(name="over", ends_at=timezone.now() - timedelta(minutes=1))
+    frozen(name="not mine", scope={"location": "westus"})
+    page = text(client, "updates:calendar")
+    assert [name in page for name in ("ahead", ">over<", "not mine")] == [True, False, False]
+
+
 def test_exceptions_are_made_and_ended_and_seen(browser: Client, vm: VirtualMachine, chief: User) -> None:
     row = frozen()
     expires = timezone.now() + timedelta(hours=5)

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from patching.recurrence import BlackoutError, blackouts_to_json, parse_blackouts, windows_zones, zone_of
 from patching.recurrence_picker import after_patch_tuesday
+from patching.scope import Scope
 from patching.terms import (
     InstallationPlan,
 )
@@ -31,11 +32,13 @@ from updates.models import MaintenanceConfiguration
 from updates.plans import plan_to_json
 from updates.selectors.automation import names_of_machines
 from updates.selectors.maintenance import read_columns
+from updates.selectors.members import Members, members_for, members_kept
 from updates.texts import (
     BLACKOUT_PROBLEMS,
     Text,
 )
 
+MOST_LIVE = 200  # machines that are judged while somebody still types
 _MAINTENANCE_FIELDS = (
     "name",
     "starts_on",
@@ -188,6 +191,19 @@ class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
         super().clean()
         self.check_some()
         return fields
+
+    @property
+    def members(self) -> Members | None:
+        """Who is meant as the form stands, whatever else it lacks; None while that cannot be read."""
+        if self.is_bound:
+            self.is_valid()  # cleans it, once
+            if {*MachineFields.base_fields} & set(self.errors):
+                return None
+            return members_for(self.scope, self.selection.ids, most=MOST_LIVE)
+        if self.instance is None:
+            return members_for(Scope(), (), most=MOST_LIVE)
+        scope = read_columns(self.instance)[0].get("scope")
+        return members_kept(self.instance, scope) if scope is not None else None
 
     @property
     def sentence(self) -> Sentence | None:

@@ -161,7 +161,7 @@ class RecurrenceFields(forms.Form):
         help_text=_("0: on the second Tuesday itself. 4: on the Saturday after it."),
     )
     weekdays = forms.MultipleChoiceField(
-        label=_("On"),
+        label=_("Weekdays"),
         choices=WEEKDAY_CHOICES,
         widget=forms.CheckboxSelectMultiple,
         required=False,

@@ -12,9 +12,12 @@ from updates.forms.plan import and_more
 from updates.selectors.scopes import scope_filter, unknown_in_scope
 from vms.choices import SelectionProblem
 from vms.filters import Problem, values_of
-from vms.models import Subscription
+from vms.models import ResourceGroup, Subscription
+from vms.regions import region_pairs
 from vms.selection import NOTHING, VmSelection
 from vms.selectors import vms_by_name
+
+MOST_SUGGESTED = 500
 
 
 class ScopeFields(forms.Form):
@@ -23,8 +26,18 @@ class ScopeFields(forms.Form):
     subscription = forms.ModelChoiceField(
         label=_("Subscription"), queryset=Subscription.objects.order_by("name"), required=False, empty_label=_("All")
     )
-    resource_group = forms.CharField(label=_("Resource group"), max_length=90, required=False)
-    location = forms.CharField(label=_("Location"), max_length=60, required=False)
+    resource_group = forms.CharField(
+        label=_("Resource group"),
+        max_length=90,
+        required=False,
+        widget=forms.TextInput(attrs={"list": "known-groups", "autocomplete": "off"}),
+    )
+    location = forms.CharField(
+        label=_("Location"),
+        max_length=60,
+        required=False,
+        widget=forms.TextInput(attrs={"list": "known-locations", "autocomplete": "off"}),
+    )
     image_sku = forms.CharField(label=_("SKU"), max_length=100, required=False)
     tag_name = forms.CharField(label=_("Tag"), max_length=100, required=False)
     tag_value = forms.CharField(label=_("Value of the tag"), max_length=200, required=False)
@@ -45,6 +58,12 @@ class ScopeFields(forms.Form):
                     name, _("No machine has “%(value)s” here. Correct it, or leave it empty.") % {"value": fields[name]}
                 )
         return fields
+
+    @property
+    def known(self) -> dict[str, list[str]]:
+        """What can be chosen by name: resource groups, and the regions of Azure."""
+        groups = ResourceGroup.objects.order_by("name").values_list("name", flat=True).distinct()
+        return {"groups": list(groups[:MOST_SUGGESTED]), "locations": sorted(region_pairs())}
 
     @property
     def scope(self) -> Scope:

@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from audit.context import acting
-from patching.orchestrator import Patcher, PatcherVerdict
+from patching.orchestrator import Patcher
 from patching.recurrence import EarlyMonth, Window
 from patching.terms import InstallationPlan
 from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
@@ -30,6 +30,7 @@ from updates.selectors.automation import (
 )
 from updates.selectors.freezes import times_to_freezes
 from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
+from updates.selectors.members import Members, members_for, members_kept
 from updates.selectors.scopes import scope_lines
 from updates.selectors.window_dates import WindowDate, dates_of
 from updates.services.fleet import take_snapshot
@@ -219,7 +220,7 @@ class Preview:
     dates: tuple[WindowDate, ...]
     early: tuple[EarlyMonth, ...]
     are_all_early: bool
-    members: tuple[tuple[VirtualMachine, PatcherVerdict], ...]
+    members: Members
 
     @property
     def is_elsewhere(self) -> bool:
@@ -230,16 +231,6 @@ class Preview:
             for w in self.windows
         )
 
-    @property
-    def ready(self) -> int:
-        """How many would be patched (counted up to 1,000)."""
-        return sum(verdict.patcher is Patcher.PORTAL_BY_SCHEDULE for _vm, verdict in self.members)
-
-    @property
-    def not_ready(self) -> tuple[tuple[VirtualMachine, PatcherVerdict], ...]:
-        """Those that would not, with the reason."""
-        return tuple(pair for pair in self.members if pair[1].patcher is not Patcher.PORTAL_BY_SCHEDULE)[:50]
-
 
 def configuration_preview(
     *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] | None = None
@@ -248,15 +239,12 @@ def configuration_preview(
 
     `vm_ids`: its static members, of one that is not kept yet. Raises UnreadableError.
     """
-    everybody = VirtualMachine.objects.filter(gone_at=None).order_by("name")  # the others are left out of every run
-    vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
-    schedule = read_configuration(configuration).schedule
+    content = read_configuration(configuration)
+    schedule, scope = content.schedule, content.scope
+    members = members_kept(configuration, scope) if vm_ids is None else members_for(scope, vm_ids)
     early = schedule.early_months(after=now)
     windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
-    members = tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS])
-    ready = VirtualMachine.objects.filter(
-        pk__in=[vm.pk for vm, verdict in members if verdict.patcher is Patcher.PORTAL_BY_SCHEDULE]
-    )
+    ready = VirtualMachine.objects.filter(pk__in=members.ready_ids)
     return Preview(
         zone=schedule.zone,
         windows=windows,
