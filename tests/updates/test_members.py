@@ -26,7 +26,7 @@ LIVE = {"HTTP_HX_REQUEST": "true", "HTTP_HX_TARGET": "members"}
 def vms(resource_group: ResourceGroup) -> list[VirtualMachine]:
     found = fleet(resource_group, 3)
     VirtualMachine.objects.filter(pk=found[1].pk).update(location="westus", tags={"ring": "<b>1"})
-    VirtualMachine.objects.filter(pk=found[2].pk).update(patch_mode="Manual", enable_hotpatching=False)
+    VirtualMachine.objects.filter(pk=found[2].pk).update(patch_mode="AutomaticByOS", enable_hotpatching=False)
     return found
 
 
