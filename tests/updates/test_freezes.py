@@ -396,3 +396,15 @@ def test_a_bulk_request_answers_each_machine_that_is_frozen(vm: VirtualMachine, 
     ask_in_bulk(vm, actor)
     (outcome,) = BulkOutcome.objects.all()
     assert (outcome.verdict, outcome.code) == ("refused", ErrorCode.FREEZE_HELD)
+
+
+def test_a_machine_that_thaws_says_no_more_that_it_is_frozen(vm: VirtualMachine, actor: User) -> None:
+    row = freeze(-HOUR, 9 * HOUR)
+    roll_out(vm, actor)
+    # something else stands in its way by then
+    VmUpdateState.objects.create(vm=vm, is_awaiting_assessment=True)
+    end_freeze(freeze_id=row.pk, now=database_now(), ended_by=actor)
+    Rollout.objects.update(next_step_at=database_now())
+    advance_rollouts(now=database_now())
+    member = RolloutMember.objects.get()
+    assert (member.status, member.code) == (MemberState.SKIPPED, ErrorCode.VM_AWAITING_ASSESSMENT)

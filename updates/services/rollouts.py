@@ -48,7 +48,7 @@ from updates.models import (
 )
 from updates.plans import PlanError, plan_from_json, plan_to_json
 from updates.selectors.automation import times_off_peak
-from updates.selectors.freezes import times_to_freezes
+from updates.selectors.freezes import freezes_near, times_to_freezes
 from updates.selectors.maintenance import UnreadableError, read_configuration
 from updates.selectors.rollouts import proven_kbs
 from updates.services.health import judge_before
@@ -443,14 +443,17 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
     before_freeze = _times_before_freezes(rest, now)
     frozen = [vm for vm, time in before_freeze.items() if time < LEAST_BEFORE_BLACKOUT]
-    waiting.filter(vm_id__in=frozen).exclude(code=RolloutReason.FROZEN).update(code=RolloutReason.FROZEN)
+    held, told = array(frozen), waiting.filter(code=RolloutReason.FROZEN)
+    waiting.filter(vm__any=held).exclude(code=RolloutReason.FROZEN).update(code=RolloutReason.FROZEN)
+    told.exclude(vm__any=held).update(code="")
     rest = {vm: reboot for vm, reboot in rest.items() if vm not in frozen}
     reason = RolloutReason.FROZEN if frozen else ""
     if kept.plan is None:
         # Not asked before: a machine that is not well is why one rolls back.
         ready = _beside_others(list(rest)) if rest else []
         outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
-        return _record(rollout, outcomes), "" if ready else RolloutReason.BESIDE_OTHERS if rest else reason
+        reason = reason if not rest else "" if ready else RolloutReason.BESIDE_OTHERS
+        return _record(rollout, outcomes), _frozen_or(reason, outcomes)
     plan = _plan_in_window(rollout, kept.plan, kept.progress.proven, now)
     if kept.progress.proven == ():
         _settle(rollout, dict.fromkeys(rest, RolloutReason.NOTHING_PROVEN))
@@ -478,7 +481,12 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
         # The reboot setting of the VM beats that of a configuration.
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
         outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True)
-    return _record(rollout, outcomes) + health.asked, reason
+    return _record(rollout, outcomes) + health.asked, _frozen_or(reason, outcomes)
+
+
+def _frozen_or(reason: str, outcomes: Iterable[RequestOutcome]) -> str:
+    """Why others wait: for a freeze, where one has held some that were asked for."""
+    return RolloutReason.FROZEN if any(one.code == ErrorCode.FREEZE_HELD for one in outcomes) else reason
 
 
 def _times_before_freezes(vm_ids: Iterable[int], now: datetime) -> dict[int, timedelta]:
@@ -567,6 +575,8 @@ def _settle(rollout: Rollout, codes: Mapping[int, str], *, state: MemberState = 
 
 def _take_back_frozen(rollout_id: UUID, now: datetime) -> None:
     """Cancel what has not started on machines that a freeze holds: its end is nobody's window."""
+    if not freezes_near(now).exists():
+        return
     queued = RolloutMember.objects.filter(
         rollout_id=rollout_id, status=MemberState.STARTED, operation__state=OperationState.QUEUED.value
     )
