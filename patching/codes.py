@@ -74,6 +74,7 @@ class ErrorCode(StrEnum):
     VM_GONE = "vm.gone", Fault.MACHINE, False
     VM_AWAITING_ASSESSMENT = "vm.awaiting_assessment", Fault.MACHINE, False
     CONFLICT_INSTALLATION_OPEN = "conflict.installation_open", Fault.PERSON, True
+    FREEZE_HELD = "freeze.held", Fault.PERSON, True
     PLAN_NOTHING_TO_DO = "plan.nothing_to_do", Fault.PERSON, False
     REQUEST_ID_TAKEN = "request.id_taken", Fault.PERSON, False
     ROLE_MISSING = "role.missing", Fault.PERSON, False
@@ -114,6 +115,7 @@ class RolloutReason(StrEnum):
     ENDED_BY_PERSON = "rollout.ended_by_person"
     OFF_PEAK = "rollout.off_peak"
     BLACKOUT = "rollout.blackout"
+    FROZEN = "rollout.frozen"
     CONFIGURATION_UNREADABLE = "rollout.configuration_unreadable"
     UNREADABLE = "rollout.unreadable"
     BESIDE_OTHERS = "rollout.beside_others"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, time
+from datetime import date, time, timedelta
 from typing import Any
 
 from django.apps import apps
@@ -11,7 +11,17 @@ from django.urls import reverse
 from django.utils import timezone
 
 from patching.terms import Classification, InstallationPlan
-from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Patch, Rollout, RolloutMember
+from updates.models import (
+    BulkBlock,
+    BulkRequest,
+    Freeze,
+    FreezeException,
+    MaintenanceConfiguration,
+    Operation,
+    Patch,
+    Rollout,
+    RolloutMember,
+)
 from updates.plans import plan_to_json
 from vms.import_models import ImportJob
 from vms.models import RoleAssignment, SavedView, VirtualMachine
@@ -144,9 +154,18 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     | {"anonymous": 302, "operator": 302, "chief": 302, "staff": 302},
     ("get", "updates:maintenances"): IMPORT,
     ("get", "updates:maintenance-create"): IMPORT,
+    ("get", "updates:maintenance-attach"): IMPORT,
     ("get", "updates:maintenance"): IMPORT,
     ("get", "updates:maintenance-edit"): IMPORT,
     ("post", "updates:maintenance-remove"): redirecting(IMPORT),
+    # a freeze of the whole fleet concerns everybody, one of some machines those who see them (tests/updates/test_freeze_pages.py)
+    ("get", "updates:freezes"): SIGNED_IN,
+    ("get", "updates:freeze"): SIGNED_IN,
+    ("get", "updates:freeze-create"): IMPORT,
+    ("get", "updates:freeze-edit"): IMPORT,
+    ("get", "updates:exception-create"): IMPORT,
+    ("post", "updates:freeze-end"): redirecting(IMPORT),
+    ("post", "updates:exception-end"): redirecting(IMPORT),
     ("get", "updates:connections"): IMPORT,
     ("get", "updates:connection-create"): IMPORT,
     ("get", "updates:connection"): IMPORT,
@@ -182,7 +201,11 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:bulk-create"): empty(SIGNED_IN),
     ("post", "updates:rollback"): empty(OPERATE),
     ("post", "updates:maintenance-create"): empty(IMPORT),
+    ("post", "updates:freeze-create"): empty(IMPORT),
+    ("post", "updates:freeze-edit"): empty(IMPORT),
+    ("post", "updates:exception-create"): empty(IMPORT),
     ("post", "updates:maintenance-edit"): empty(IMPORT),
+    ("post", "updates:maintenance-attach"): empty(IMPORT),
     ("post", "updates:maintenance"): redirecting(IMPORT),
     ("post", "updates:connection-create"): empty(IMPORT),
     ("post", "updates:connection"): empty(IMPORT),
@@ -218,7 +241,11 @@ BUTTONS = {
     "updates:install": {"step": "review", "go": "install"},
     "updates:bulk-create": {"kind": "installation", "go": "start"},
     "updates:maintenance-create": {"go": "save"},
+    "updates:freeze-create": {"go": "save"},
+    "updates:freeze-edit": {"go": "save"},
+    "updates:exception-create": {"go": "save"},
     "updates:maintenance-edit": {"go": "save"},
+    "updates:maintenance-attach": {"go": "save"},
     "updates:connection-create": {"name": ""},
     "updates:connection": {"name": ""},
     "updates:rollback": {"go": "start"},
@@ -238,6 +265,12 @@ def maintenance() -> MaintenanceConfiguration:
             "plan": plan_to_json(InstallationPlan(classifications=frozenset({Classification.SECURITY}))),
         },
     )[0]
+
+
+def freeze() -> Freeze:
+    now = timezone.now()
+    times = {"begins_at": now + timedelta(days=30), "ends_at": now + timedelta(days=40)}
+    return Freeze.objects.get_or_create(name="f", is_for_all=True, defaults=times | {"time_zone": "UTC"})[0]
 
 
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
@@ -260,6 +293,12 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name, args=[rollout.pk])
     if name in {"updates:maintenance", "updates:maintenance-edit", "updates:maintenance-remove"}:
         return reverse(name, args=[maintenance().pk])
+    if name in {"updates:freeze", "updates:freeze-edit", "updates:freeze-end", "updates:exception-create"}:
+        return reverse(name, args=[freeze().pk])
+    if name == "updates:exception-end":
+        held = freeze()
+        exception, _ = FreezeException.objects.get_or_create(freeze=held, defaults={"expires_at": held.ends_at})
+        return reverse(name, args=[held.pk, exception.pk])
     if name in {"updates:operation", "updates:cancel"}:
         return reverse(name, args=[operation.pk])
     if name in {
@@ -282,6 +321,8 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:rollouts",
         "updates:maintenances",
         "updates:maintenance-create",
+        "updates:freezes",
+        "updates:freeze-create",
     }:
         return reverse(name)
     if name.startswith("updates:connection"):
@@ -301,7 +342,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(
             name, args=[Patch.objects.get_or_create(kb_number="5087424", classification="Security")[0].kb_number]
         )
-    if name == "updates:settings-change":
+    if name in {"updates:settings-change", "updates:maintenance-attach"}:
         return f"{reverse(name)}?vm={vm.pk}"
     if name.startswith("updates:") or name in {"vms:vm-settings", "vms:vm-edit"}:
         return reverse(name, args=[vm.pk])

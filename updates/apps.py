@@ -16,6 +16,7 @@ class UpdatesConfig(AppConfig):
 
         from updates.badges import register_badges
         from updates.models import VmUpdateState
+        from updates.selectors.coverage import vms_covered
         from updates.selectors.fleet import vms_lacking
         from updates.selectors.fleet_forecast import vms_rebooting
         from updates.selectors.fleet_trouble import vms_in_trouble
@@ -34,3 +35,4 @@ class UpdatesConfig(AppConfig):
         tell_filter("failed", vms_failed_on)
         tell_filter("held", vms_holding)
         tell_filter("reboots", vms_rebooting)
+        tell_filter("coverage", vms_covered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from patching.freezes import FreezeState
 from patching.terms import InstallationState, OperationState, RebootBehavior, RebootStatus, Verification
 from ui.badges import UNKNOWN, Badge, register
 from updates.models import MemberState, RolloutState
@@ -55,6 +56,12 @@ BADGES: dict[str, Mapping[Enum, Badge]] = {
         MemberState.FAILED: Badge("danger", "circle-x"),
         MemberState.SKIPPED: Badge("neutral", "circle-minus"),
         MemberState.CATCHING_UP: Badge("info", "clock"),
+    },
+    "freeze_state": {
+        FreezeState.HOLDS: Badge("info", "snowflake"),
+        FreezeState.AHEAD: Badge("neutral", "clock"),
+        FreezeState.OVER: Badge("neutral", "circle-check"),
+        FreezeState.ENDED: Badge("neutral", "circle-stop"),
     },
     "rollout_state": {
         RolloutState.RUNNING: Badge("info", "loader-circle"),

@@ -864,6 +864,105 @@ class ConfigurationMachine(_ConfigurationMachine):  # type: ignore[misc]  # Djan
         )
 
 
+class Freeze(models.Model):
+    """A time in which nothing that changes a machine may run, on the whole fleet or on those that its scope means.
+
+    From one instant up to but not with the other; `time_zone` (a Windows id) is only how they were typed. One that was
+    ended holds no more. `patching.freezes` is the rule; `updates.selectors.freezes` says which machines it means.
+    """
+
+    name = models.CharField(_("reason"), max_length=100)
+    begins_at = models.DateTimeField(_("begins"))
+    ends_at = models.DateTimeField(_("ends"))
+    time_zone = models.CharField(_("time zone"), max_length=80)
+    is_for_all = models.BooleanField(_("whole fleet"), default=False)
+    scope = models.JSONField(_("scope"), default=dict, blank=True)
+    ended_at = models.DateTimeField(_("ended early"), null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        verbose_name = _("freeze")
+        verbose_name_plural = _("freezes")
+        ordering = ["begins_at", "pk"]
+        indexes = [models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="updates_freeze_open")]
+        constraints = [
+            models.CheckConstraint(condition=Q(ends_at__gt=F("begins_at")), name="updates_freeze_ordered"),
+            models.CheckConstraint(
+                condition=Q(is_for_all=True, scope={}) | (Q(is_for_all=False) & ~Q(scope={})),
+                name="updates_freeze_means_some",
+            ),
+        ]
+        triggers = [
+            kept(
+                source="updates.freeze",
+                create=Tag.FREEZE_CREATE,
+                change=Tag.FREEZE_CHANGE,
+                remove=Tag.FREEZE_REMOVE,
+                name="it->>'name'",
+                moves={"was->>'ended_at' IS NULL AND is_now->>'ended_at' IS NOT NULL": Tag.FREEZE_END},
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class FreezeException(models.Model):
+    """Machines that a freeze lets through until a moment: those it names, and those that its scope means."""
+
+    freeze = models.ForeignKey(Freeze, on_delete=models.CASCADE, related_name="exceptions", verbose_name=_("freeze"))
+    reason = models.CharField(_("reason"), max_length=200)
+    expires_at = models.DateTimeField(_("expires"))
+    scope = models.JSONField(_("scope"), default=dict, blank=True)
+    vms = models.ManyToManyField(VirtualMachine, related_name="+", blank=True)
+    ended_at = models.DateTimeField(_("ended early"), null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        verbose_name = _("exception to a freeze")
+        verbose_name_plural = _("exceptions to freezes")
+        ordering = ["expires_at", "pk"]
+        triggers = [
+            kept(
+                source="updates.freezeexception",
+                create=Tag.EXCEPTION_MAKE,
+                change=None,
+                remove=Tag.EXCEPTION_REMOVE,
+                name="concat_ws(': ', (SELECT name FROM updates_freeze WHERE id = (it->>'freeze_id')::bigint), it->>'reason')",
+                moves={"was->>'ended_at' IS NULL AND is_now->>'ended_at' IS NOT NULL": Tag.EXCEPTION_END},
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+_ExceptionMachine: Any = FreezeException.vms.through
+
+
+class ExceptionMachine(_ExceptionMachine):  # type: ignore[misc]  # Django makes the class at run time
+    """That an exception to a freeze names a machine; here only to keep who said so."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        triggers = kept_links(
+            source="updates.freezeexception",
+            add=Tag.EXCEPTION_ASSIGN,
+            remove=Tag.EXCEPTION_UNASSIGN,
+            owner="freezeexception_id",
+            links="virtualmachine_id",
+            name="(SELECT reason FROM updates_freezeexception WHERE id = link_owner)",
+            counted="machines",
+        )
+
+
 class Rollout(models.Model):
     """An installation on many VMs in waves: a frozen plan, gates between the waves, one row of due time.
 

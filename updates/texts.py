@@ -198,6 +198,12 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("An operation that changes this machine is queued or running."),
         _("Wait until it has ended, or cancel it while it is queued."),
     ),
+    ErrorCode.FREEZE_HELD: ErrorText(
+        _("A freeze holds the machine: the act would begin in it, or could still run when it begins."),
+        _(
+            "Wait until the freeze ends, or choose a maximum duration that ends before it. Freezes says until when and why."
+        ),
+    ),
     ErrorCode.PLAN_NOTHING_TO_DO: ErrorText(
         _("There is nothing to do: no update that the plan takes, and no reboot that is pending."),
         _("Choose other classifications or KB articles, or assess the machine to see whether it lacks something new."),
@@ -661,6 +667,7 @@ ROLLOUT_REASONS: dict[str, Text] = {
         _("Waits for off-peak hours (%(hours)s on each machine's own clock) of the machines of this wave.")
     ),
     RolloutReason.BLACKOUT: _("Waits: in a blackout of its configuration nothing starts, nor what would run into one."),
+    RolloutReason.FROZEN: _("Waits for the end of a freeze: in one nothing starts, nor what would run into one."),
     RolloutReason.UNREADABLE: _("What is recorded of it cannot be read, so nothing further is started."),
     RolloutReason.CONFIGURATION_UNREADABLE: _(
         "Its maintenance configuration cannot be read; nothing is started until it is corrected there."

@@ -1,12 +1,14 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /updates/, /calendar/, /history/, /reports/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /freezes/, /connections/, /decisions/, /updates/, /calendar/, /history/, /reports/"""
 
 from django.urls import path, re_path
 
 from updates.views import (
+    attachment,
     bulk,
     calendar,
     connection,
     decision,
+    freeze,
     history,
     operation,
     pending,
@@ -45,9 +47,18 @@ urlpatterns = [
     path("rollouts/<uuid:pk>/move/", rollout.rollout_move, name="rollout-move"),
     path("maintenance/", rollout.maintenance_list, name="maintenances"),
     path("maintenance/create/", rollout.maintenance_create, name="maintenance-create"),
+    path("maintenance/attach/", attachment.maintenance_attach, name="maintenance-attach"),
     path("maintenance/<int:pk>/edit/", rollout.maintenance_edit, name="maintenance-edit"),
     path("maintenance/<int:pk>/remove/", rollout.maintenance_remove, name="maintenance-remove"),
     path("maintenance/<int:pk>/", rollout.maintenance_detail, name="maintenance"),
+    # /freezes/
+    path("freezes/", freeze.freeze_list, name="freezes"),
+    path("freezes/create/", freeze.freeze_create, name="freeze-create"),
+    path("freezes/<int:pk>/", freeze.freeze_detail, name="freeze"),
+    path("freezes/<int:pk>/edit/", freeze.freeze_edit, name="freeze-edit"),
+    path("freezes/<int:pk>/end/", freeze.freeze_end, name="freeze-end"),
+    path("freezes/<int:pk>/exceptions/", freeze.exception_create, name="exception-create"),
+    path("freezes/<int:pk>/exceptions/<int:exception>/end/", freeze.exception_end, name="exception-end"),
     # /connections/
     path("connections/", connection.connection_list, name="connections"),
     path("connections/create/", connection.connection_create, name="connection-create"),

@@ -201,6 +201,7 @@ OUTLOOKS = [
 ]
 # What stands behind the month in which machines reboot, where not those are meant that will.
 REBOOTS_HOW = {"may": _("May reboot"), "unknown": _("Not known"), "any": _("Will reboot, may reboot, or not known")}
+COVERAGES = [("none", _("None")), ("one", _("One")), ("several", _("Several"))]
 SETTINGS_STATES = [("differ", _("Not as wanted"))]
 PATCHERS = [
     (Patcher.NOBODY.value, _("Nobody")),

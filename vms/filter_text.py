@@ -79,6 +79,7 @@ WORDS = {
     "failed": "failed",
     "held": "held",
     "reboot": "reboots",
+    "coverage": "coverage",
 }
 # These are written by their names, and by their ids where a name is not the only one.
 NAMED = ("connection", "subscription")

@@ -25,6 +25,7 @@ from ui.widgets import QuickSelect
 from vms.choices import (
     ATTENTION,
     CONDITIONS,
+    COVERAGES,
     GONE_STATES,
     HOTPATCH_STATUSES,
     HOTPATCH_TRACKS,
@@ -215,6 +216,14 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
 
     reboots = django_filters.CharFilter(
         label=_("Reboots in"), method="as_told", max_length=16, validators=[RegexValidator(_REBOOTS)]
+    )
+
+    coverage = django_filters.ChoiceFilter(
+        label=_("Maintenance configurations that mean it"),
+        choices=COVERAGES,
+        empty_label=_("All"),
+        widget=QuickSelect,
+        method="as_told",
     )
 
     class Meta:

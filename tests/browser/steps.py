@@ -38,7 +38,8 @@ def make_configuration(page: Page, name: str) -> None:
     page.get_by_label("First day").fill("2026-11-24")
     page.get_by_label("Opens at").fill("22:00")
     page.get_by_label("Time zone").select_option("Tokyo Standard Time")
-    page.get_by_label("Repeats").fill("Month Second Tuesday Offset4")
+    page.get_by_text("Patch Tuesday + days").click()
+    page.get_by_label("Days after Patch Tuesday").fill("4")
     page.get_by_label("Duration (in minutes)").fill("120")
     page.get_by_label("Tag", exact=True).fill("simulate")
     page.get_by_role("button", name="Preview").click()
@@ -56,6 +57,21 @@ def saved_view(page: Page) -> str:
         page.get_by_role("button", name="Save", exact=True).click()
         page.goto(save)
     return page.get_by_role("table").get_by_role("link", name=name, exact=True).get_attribute("href") or ""
+
+
+def make_freeze(page: Page, name: str) -> None:
+    """The turn of a year that none of these tests comes to, for the whole fleet; with its preview."""
+    page.goto("/freezes/create/")
+    page.get_by_label("Reason").fill(name)
+    page.get_by_label("Time zone").select_option("Tokyo Standard Time")
+    page.get_by_label("First day").fill("2098-12-28")
+    page.get_by_label("Begins at").fill("18:00")
+    page.get_by_label("Last day").fill("2099-01-04")
+    page.get_by_label("Ends at").fill("06:00")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview")).to_contain_text("What it would hold")
+    page.get_by_role("button", name="Create", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
 
 
 def addresses(page: Page) -> dict[str, str]:
@@ -82,6 +98,11 @@ def addresses(page: Page) -> dict[str, str]:
         make_configuration(page, "Quiet Saturdays")
     page.goto("/maintenance/")
     maintenance = page.get_by_role("link", name="Quiet Saturdays").get_attribute("href") or ""
+    page.goto("/freezes/")
+    if not page.get_by_role("link", name="A far New Year").count():
+        make_freeze(page, "A far New Year")
+    page.goto("/freezes/")
+    freeze = page.get_by_role("link", name="A far New Year").get_attribute("href") or ""
     page.goto("/bulk/?kind=installation&q=lab&all=1")
     page.get_by_text("As a rollout").click()
     page.get_by_role("checkbox", name="Availability first").check()
@@ -106,6 +127,12 @@ def addresses(page: Page) -> dict[str, str]:
         "maintenance-create": "/maintenance/create/",
         "maintenance": maintenance,
         "maintenance-edit": f"{maintenance}edit/",
+        "maintenance-attach": f"/maintenance/attach/?vm={vm.strip('/').split('/')[-1]}",
+        "freezes": "/freezes/",
+        "freeze-create": "/freezes/create/",
+        "freeze": freeze,
+        "freeze-edit": f"{freeze}edit/",
+        "exception-create": f"{freeze}exceptions/",
         "bulk-nothing-ticked": "/bulk/?kind=assessment",
         "bulk-ignored": "/bulk/?kind=assessment&connection=9999",
         "bulk-assess": "/bulk/?kind=assessment&all=1",

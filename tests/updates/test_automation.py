@@ -969,6 +969,11 @@ def test_the_form_of_a_configuration_has_every_field_once_and_the_readers_zone()
         form = MaintenanceForm()
     assert form.initial["time_zone"] == "Tokyo Standard Time"
     names = [bound.name for _title, fields in form.sections for bound in fields]
+    names += [
+        "repeats",
+        "every",
+        *(bound.name for _value, _label, fields in form.recurrence_groups for bound in fields),
+    ]
     assert sorted(names) == sorted(form.fields)
 
 

@@ -235,6 +235,7 @@ def test_the_index_of_the_groups_holds_all_that_the_list_is_filtered_by() -> Non
         "has",
         "failed",
         "held",
+        "coverage",
     }  # what they look for, few machines or sets have
     by_words = {"condition", "tag"}  # several words that are there, or the counts; tags have no index
     narrowed = {*VmFilter.base_filters} - {"q", "gone", "reboots"} - by_group - by_own_index - by_words

@@ -19,6 +19,7 @@ from django.db import IntegrityError, connection, transaction
 from connectors.protocol import Pace, Traits
 from db.arrays import array
 from patching.codes import EventCode
+from patching.freezes import Hold, is_held, longest_act
 from patching.lifecycle import deadline_after
 from patching.terms import OperationState
 from updates.engine.budget import NO_ROOM, WHOLE, Room, available, reserve
@@ -28,6 +29,7 @@ from updates.engine.record import postpone
 from updates.engine.rows import COLUMNS, SOURCE, ClaimedRow
 from updates.engine.transition import Change, transition
 from updates.models import IN_FLIGHT_STATES
+from updates.selectors.freezes import holds_of
 from updates.services.operations import database_now
 
 log = structlog.get_logger(__name__)
@@ -304,10 +306,34 @@ def _lock(sql: str, limits: dict[tuple[int, str], int], fixed: dict[str, Any]) -
 # --- out of the queue --------------------------------------------------------------------------------------------
 
 
+# What a freeze holds is asked about again after this long: it may be ended early, or let the machine through.
+HELD_AGAIN = timedelta(minutes=5)
+
+
+def held_rows(rows: Sequence[ClaimedRow], now: datetime) -> dict[UUID, Hold]:
+    """Those of these operations that a freeze keeps from starting now."""
+    asked: dict[int, timedelta] = {}
+    rows = [row for row in rows if is_held(row.kind)]
+    for row in rows:
+        asked[row.vm_id] = max(longest_act(row.payload), asked.get(row.vm_id, timedelta(0)))
+    holds = holds_of(asked, now=now)
+    return {row.pk: holds[row.vm_id] for row in rows if row.vm_id in holds}
+
+
+def _not_held(queued: Sequence[ClaimedRow], now: datetime) -> list[ClaimedRow]:
+    """What no freeze holds; the rest waits in the queue."""
+    holds = held_rows(queued, now)
+    if holds:
+        soon = now + HELD_AGAIN
+        for until in sorted({min(hold.free_at, soon) for hold in holds.values()}):
+            postpone([pk for pk, hold in holds.items() if min(hold.free_at, soon) == until], S.QUEUED, until)
+    return [row for row in queued if row.pk not in holds]
+
+
 def _move_to_starting(queued: Sequence[ClaimedRow], now: datetime) -> dict[UUID, ClaimedRow]:
     """Move to `starting` what the connections have room for (the rows are locked), and spend the room."""
     by_connection: dict[int, list[ClaimedRow]] = defaultdict(list)
-    for row in queued:
+    for row in _not_held(queued, now):
         by_connection[row.connection_id].append(row)
     going: list[ClaimedRow] = []
     for connection_id, rows in sorted(by_connection.items()):

@@ -32,7 +32,7 @@ from patching.lifecycle import MAX_START_ATTEMPTS, Step, next_step, retry_delay
 from patching.terms import OperationKind, OperationState
 from updates.engine import record
 from updates.engine.budget import WHOLE, tell
-from updates.engine.claim import Claim
+from updates.engine.claim import Claim, held_rows
 from updates.engine.kinds import HANDLERS, is_answer
 from updates.engine.pace import keep_pace
 from updates.engine.rows import COLUMNS, SOURCE, ClaimedRow
@@ -137,13 +137,15 @@ class Work:
         rows = [row for row in rows if not row.problem]
         facts = load_vm_facts({row.vm_id for row in rows}, self.catalogue)
         batches: dict[Step, list[ClaimedRow]] = defaultdict(list)
+        # A start that is sent again is a start: what a freeze holds is asked after, or stays unconfirmed.
+        held = held_rows([row for row in rows if row.state is S.STARTING and not row.is_unsent], self.claim.now)
         for row in rows:
             if row.vm_id not in facts:
                 continue  # the VM was removed, and its operations with it
             step = next_step(
                 S.QUEUED if row.is_unsent else row.state,
                 is_past_deadline=row.is_past_deadline,
-                can_resend=Capability.IDEMPOTENT_START in self.connector.capabilities,
+                can_resend=Capability.IDEMPOTENT_START in self.connector.capabilities and row.pk not in held,
                 can_find=Capability.FIND_BY_REQUEST in self.connector.capabilities,
             )
             batches[step].append(replace(row, facts=facts[row.vm_id]))

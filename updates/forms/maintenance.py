@@ -11,39 +11,34 @@ from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from patching.recurrence import (
-    BlackoutError,
-    Recurrence,
-    RecurrenceError,
-    blackouts_to_json,
-    check_possible,
-    parse_blackouts,
-    parse_recurrence,
-    windows_name,
-    windows_zones,
-)
-from patching.scope import SCOPE_NAMES, Scope
+from patching.recurrence import BlackoutError, blackouts_to_json, parse_blackouts, windows_zones, zone_of
+from patching.recurrence_picker import after_patch_tuesday
+from patching.scope import Scope
 from patching.terms import (
     InstallationPlan,
 )
 from ui.dates import DayField
-from updates.forms.plan import PlanFields, and_more, classifications_at_first, fields_of_plan
+from updates.forms.plan import PlanFields, classifications_at_first, fields_of_plan
+from updates.forms.recurrence import (
+    RECURRENCE_FIELDS,
+    RecurrenceFields,
+    Sentence,
+    fields_of_recurrence,
+    recurrence_or_none,
+)
+from updates.forms.scope import MachineFields
+from updates.forms.zones import ZoneFields, reader_zone
 from updates.models import MaintenanceConfiguration
 from updates.plans import plan_to_json
 from updates.selectors.automation import names_of_machines
 from updates.selectors.maintenance import read_columns
-from updates.selectors.scopes import scope_filter, unknown_in_scope
+from updates.selectors.members import Members, members_for, members_kept
 from updates.texts import (
     BLACKOUT_PROBLEMS,
-    RECURRENCE_PROBLEMS,
     Text,
 )
-from vms.choices import SelectionProblem
-from vms.filters import Problem, values_of
-from vms.models import Subscription
-from vms.selection import NOTHING, VmSelection
-from vms.selectors import vms_by_name
 
+MOST_LIVE = 200  # machines that are judged while somebody still types
 _MAINTENANCE_FIELDS = (
     "name",
     "starts_on",
@@ -70,6 +65,7 @@ def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
         found["blackouts"] = "\n".join(f"{period.first} to {period.last}" for period in blackouts)
     else:
         found["blackouts"] = json.dumps(row.blackouts, ensure_ascii=False)
+    found |= fields_of_recurrence(row.recur_every)
     if scope := values.get("scope"):
         found |= scope.as_json
     if plan := values.get("plan"):
@@ -79,8 +75,11 @@ def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
 
 def _of_new() -> dict[str, Any]:
     """What the form of a new configuration begins with."""
-    zone = windows_name(timezone.get_current_timezone_name())
-    return {"time_zone": zone, "classifications": classifications_at_first()}
+    return {
+        "time_zone": reader_zone(),
+        "classifications": classifications_at_first(),
+        **fields_of_recurrence(str(after_patch_tuesday(4))),
+    }
 
 
 SCHEDULE_FIELDS = (
@@ -88,7 +87,6 @@ SCHEDULE_FIELDS = (
     "time_zone",
     "starts_on",
     "starts_at",
-    "recur_every",
     "duration_minutes",
     "expires_on",
     "catch_up_hours",
@@ -106,28 +104,14 @@ MEMBER_FIELDS = (
 )
 
 
-def recurrence_error_words(error: RecurrenceError) -> str:
-    """What is wrong with a recurrence, in words."""
-    return str(RECURRENCE_PROBLEMS[error.problem]) % {"entry": error.entry}
-
-
-class MaintenanceForm(PlanFields):
+class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
     """When a window opens, what is installed in it, and on which machines."""
 
     name = forms.CharField(label=_("Name"), max_length=100)
     starts_on = DayField(label=_("First day"))
     starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
-    time_zone = forms.ChoiceField(
-        label=_("Time zone"), choices=[("", "–"), *((name, name) for name in windows_zones())]
-    )
     duration_minutes = forms.IntegerField(
         label=_("Duration (in minutes)"), min_value=90, max_value=235, initial=120, help_text=_("90 to 235.")
-    )
-    recur_every = forms.CharField(
-        label=_("Repeats"),
-        max_length=100,
-        initial="Month Second Tuesday Offset4",
-        help_text=_("As Azure writes it: Day, 3Days, Week Saturday,Sunday, Month day15, Month Second Tuesday Offset4."),
     )
     expires_on = DayField(label=_("Last day"), required=False)
     blackouts = forms.CharField(
@@ -153,33 +137,13 @@ class MaintenanceForm(PlanFields):
             "A machine that was off is updated if it runs within so many hours after the window. 0: it waits for the next window."
         ),
     )
-    machines = forms.CharField(
-        label=_("Machines"),
-        required=False,
-        max_length=1_000_000,
-        widget=forms.Textarea(attrs={"rows": 3}),
-        help_text=_(
-            "One per line: a name, resource group/name, subscription/resource group/name, or the resource ID. Besides "
-            "these, it means all that the fields below describe."
-        ),
-    )
-    subscription = forms.ModelChoiceField(
-        label=_("Subscription"), queryset=Subscription.objects.order_by("name"), required=False, empty_label=_("All")
-    )
-    resource_group = forms.CharField(label=_("Resource group"), max_length=90, required=False)
-    location = forms.CharField(label=_("Location"), max_length=60, required=False)
-    image_sku = forms.CharField(label=_("SKU"), max_length=100, required=False)
-    tag_name = forms.CharField(label=_("Tag"), max_length=100, required=False)
-    tag_value = forms.CharField(label=_("Value of the tag"), max_length=200, required=False)
-    field_order = (*SCHEDULE_FIELDS, *MEMBER_FIELDS)
+    field_order = (*SCHEDULE_FIELDS, *RECURRENCE_FIELDS, *MEMBER_FIELDS)
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, *, instance: MaintenanceConfiguration | None = None
     ) -> None:
         super().__init__(data, initial=_of_new() if instance is None else _as_initial(instance))
         self.instance = instance
-        self.recurrence: Recurrence | None = None
-        self.selection = NOTHING
 
     @property
     def sections(self) -> list[tuple[Text, list[forms.BoundField]]]:
@@ -200,30 +164,6 @@ class MaintenanceForm(PlanFields):
         """Empty is 0."""
         return int(self.cleaned_data["catch_up_hours"] or 0)
 
-    def clean_machines(self) -> str:
-        """Every line names exactly one machine; the first that does not is named, and how many more there are."""
-        text = str(self.cleaned_data["machines"])
-        wanted = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-        found = vms_by_name(wanted)
-        wrong = [line for line in wanted if len(found[line]) != 1]
-        if wrong:
-            words = (
-                _("Several machines are called “%(name)s”; write subscription/resource group/name, or the resource ID.")
-                if found[wrong[0]]
-                else _("There is no machine “%(name)s”.")
-            )
-            raise forms.ValidationError(and_more(str(words % {"name": wrong[0]}), len(wrong) - 1))
-        self.selection = VmSelection.of(found[line][0] for line in wanted)
-        return text
-
-    def clean_recur_every(self) -> str:
-        """The recurrence as Azure writes it."""
-        try:
-            self.recurrence = parse_recurrence(self.cleaned_data["recur_every"])
-        except RecurrenceError as error:
-            raise forms.ValidationError(recurrence_error_words(error)) from None
-        return str(self.recurrence)
-
     def clean_blackouts(self) -> list[list[str]]:
         """First and last day of each period."""
         try:
@@ -238,47 +178,52 @@ class MaintenanceForm(PlanFields):
         first, last = (self.cleaned_data.get(name) for name in ("starts_on", "expires_on"))
         if first and last and last < first:
             self.add_error("expires_on", _("The last day is before the first day."))
-        if first and self.recurrence is not None:
-            try:
-                check_possible(self.recurrence, first)
-            except RecurrenceError as error:
-                self.add_error("recur_every", recurrence_error_words(error))
+        if first:
+            self.check_first_day(first)
 
     def clean(self) -> dict[str, Any]:
         """A window needs something to install and somebody to install it on."""
         fields = self.cleaned_data
+        self.pick_recurrence()
         if not self.errors:
             self.check_plan(self.plan)
         self._check_days()
-        for name in sorted(set(self.data) - set(self.fields) - {"go", "csrfmiddlewaretoken"}) if self.is_bound else ():
-            self.add_error(None, Problem(SelectionProblem.UNKNOWN_NAME, name).words)
-        for name in SCOPE_NAMES:
-            if len(set(values := values_of(self.data, name))) > 1:
-                self.add_error(None, Problem(SelectionProblem.GIVEN_TWICE, name, ", ".join(values)).words)
-        if fields.get("tag_value") and not fields.get("tag_name"):
-            self.add_error("tag_name", _("Say which tag has this value."))
-        if not self.errors:
-            for name in unknown_in_scope(self.scope):
-                self.add_error(
-                    name, _("No machine has “%(value)s” here. Correct it, or leave it empty.") % {"value": fields[name]}
-                )
-        if not self.errors and not self.selection.count and scope_filter(self.scope) is None:
-            self.add_error(
-                "machines", _("Say which machines: by name, subscription, resource group, location, SKU or tag.")
-            )
+        super().clean()
+        self.check_some()
         return fields
+
+    @property
+    def members(self) -> Members | None:
+        """Who is meant as the form stands, whatever else it lacks; None while that cannot be read."""
+        if self.is_bound:
+            self.is_valid()  # cleans it, once
+            if {*MachineFields.base_fields} & set(self.errors):
+                return None
+            return members_for(self.scope, self.selection.ids, most=MOST_LIVE)
+        if self.instance is None:
+            return members_for(Scope(), (), most=MOST_LIVE)
+        scope = read_columns(self.instance)[0].get("scope")
+        return members_kept(self.instance, scope) if scope is not None else None
+
+    @property
+    def sentence(self) -> Sentence | None:
+        """What the picker means as it stands, whatever else the form lacks; None: it means nothing yet."""
+        today = timezone.localdate()
+        if self.is_bound:
+            self.is_valid()  # cleans it, once
+            found, fields = self.recurrence, self.cleaned_data
+        else:
+            fields = self.initial
+            found = recurrence_or_none(fields.get("recur_every", ""))
+        if found is None:
+            return None
+        zone = zone_of(name) if (name := fields.get("time_zone")) in windows_zones() else None
+        return Sentence(found, fields.get("starts_at"), zone, fields.get("starts_on"), today)
 
     @property
     def plan(self) -> InstallationPlan:
         """What each window installs."""
         return self.plan_of(minutes=self.cleaned_data["duration_minutes"])
-
-    @property
-    def scope(self) -> Scope:
-        """The dynamic scope that valid fields say."""
-        subscription = self.cleaned_data["subscription"]
-        texts = {name: self.cleaned_data[name] for name in SCOPE_NAMES if name != "subscription"}
-        return Scope(subscription=subscription.pk if subscription else None, **texts)
 
     @property
     def configuration(self) -> MaintenanceConfiguration:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import JSONObject
 
 from connectors.protocol import AssessmentSource, Capability
 from patching import terms
 from patching.eligibility import Eligibility, EligibilityVerdict
 from patching.forecast import MonthForecast, Outlook, forecast_reboots
+from patching.freezes import Hold as FreezeHold
 from patching.lifecycle import IN_FLIGHT
 from patching.orchestrator import Patcher, PatcherVerdict
 from patching.releases import as_of
@@ -36,6 +37,7 @@ from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
 from updates.payloads import readable
 from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
 from updates.selectors.decisions import waiting_on
+from updates.selectors.freezes import freezes_near, hold_ahead
 from updates.selectors.installed import is_listed_by_get_hotfix
 from updates.selectors.polling import poll_seconds
 from updates.selectors.waits import StartWait, start_wait
@@ -115,6 +117,7 @@ class VmPicture:
     available: tuple[AvailableRow, ...]
     installed: tuple[InstalledRow, ...]
     operations: tuple[Operation, ...]
+    freeze: FreezeHold | None  # what holds it, or soon does
     start_wait: StartWait | None  # what a budget still makes the last of what is queued wait
     guard: Guard
     year_ahead: tuple[MonthForecast, ...]
@@ -324,6 +327,7 @@ def load_picture(user: User | AnonymousUser, pk: int, *, now: datetime, role: Ro
     vms = VirtualMachine.objects.select_related("update_state").annotate(
         installed_rows=ArraySubquery(installed),
         schedule_rows=ArraySubquery(schedules_as_rows()),
+        is_freeze_near=Exists(freezes_near(now)),
         held_kbs=ArraySubquery(KbHold.objects.filter(vm_id=OuterRef("pk")).order_by("kb_number").values("kb_number")),
     )
     access = access_or_404(user, pk, role, vms=vms)
@@ -378,6 +382,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         patcher=patcher,
         installed=installed,
         operations=operations,
+        freeze=hold_ahead(vm.pk, now=now) if vm.is_freeze_near else None,  # type: ignore[attr-defined]  # annotated
         start_wait=start_wait(Operation.objects.filter(vm=vm), now=now) if is_waiting else None,
         guard=guard,
         year_ahead=forecast_reboots(

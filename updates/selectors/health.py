@@ -11,9 +11,10 @@ from django.utils import timezone
 
 from patching.orchestrator import Patcher
 from patching.terms import OperationKind, OperationState
-from updates.models import MaintenanceConfiguration
+from updates.models import Freeze, MaintenanceConfiguration
 from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
 from updates.selectors.decisions import find_news
+from updates.selectors.freezes import read_scope
 from updates.selectors.maintenance import troubles_of
 from vms.models import COUNTED, COUNTED_IN_FLEET, COUNTED_OF_VM, Connection, VirtualMachine
 
@@ -161,6 +162,7 @@ def find_trouble() -> Iterator[Finding]:
         )
     yield from _without_a_clock()
     yield from _unreadable_configurations()
+    yield from _unreadable_freezes()
     yield from _news()
     names = list(vms_with_stale_patchers().order_by().values_list("name", flat=True)[:MOST])
     if names:
@@ -231,4 +233,23 @@ def _unreadable_configurations() -> Iterator[Finding]:
             tuple(found[:SHOWN]),
             "Maintenance configurations have values that cannot be read: no window of theirs opens.",
             "Open the configuration's page, correct it and save it.",
+        )
+
+
+def _unreadable_freezes() -> Iterator[Finding]:
+    """Freezes that hold every machine because nobody can read which they mean, and exceptions that let none through."""
+    alive = Freeze.objects.filter(ended_at=None, ends_at__gt=timezone.now()).prefetch_related("exceptions")
+    found = [
+        f"{name}: {problem}"
+        for row in alive
+        for name, scope in [(row.name, row.scope), *((one.reason, one.scope) for one in row.exceptions.all())]
+        if (problem := read_scope(scope)[1])
+    ]
+    if found:
+        yield Finding(
+            "freeze_unreadable",
+            len(found),
+            tuple(found[:SHOWN]),
+            "Freezes hold every machine, or exceptions let none through: which machines they mean cannot be read.",
+            "Open the freeze's page, correct it and save it, or end it.",
         )

@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 
 from connectors.protocol import Capability
+from patching.freezes import Hold
 from patching.rollback import RollbackOrder
 from patching.terms import (
     InstallationPlan,
@@ -23,6 +24,7 @@ from patching.terms import (
 from updates.models import BulkRequest, Operation, OperationEvent, PatchResult, Rollout
 from updates.payloads import Payload, readable
 from updates.selectors.bulk import bulk_requests_of
+from updates.selectors.freezes import hold_of
 from updates.selectors.polling import poll_seconds
 from updates.selectors.rollouts import rollouts_of
 from updates.selectors.waits import StartWait, start_wait
@@ -49,6 +51,7 @@ class OperationPage:
     rollout: Rollout | None  # that it is part of, if the reader may see it
     bulk: BulkRequest | None
     start_wait: StartWait | None  # what its budget still makes it wait, while it is queued
+    hold: Hold | None  # the freeze that keeps it from starting, while it is queued
     now: datetime
 
     @property
@@ -197,5 +200,6 @@ def load_operation(user: User, pk: UUID, *, now: datetime) -> OperationPage:
         start_wait=(
             start_wait(Operation.objects.filter(pk=pk), now=now) if operation.state == OperationState.QUEUED else None
         ),
+        hold=hold_of(operation, now=now),
         now=now,
     )

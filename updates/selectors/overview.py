@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from connectors.registry import Grade
+from patching.orchestrator import Patcher
 from patching.releases import as_of
 from patching.terms import Classification, HotpatchTrack, UpdateStatus
 from updates.choices import OPERATION_KINDS
@@ -73,6 +74,7 @@ class NeedName(StrEnum):
     OFF_TRACK = "off_track"
     OVERDUE = "overdue"
     REBOOT = "reboot"
+    NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,8 @@ def _needs(
             (NeedName.REBOOT, HotpatchTrack.WAITS_FOR_REBOOT),
         )
     ]
+    nobody = Patcher.NOBODY.value
+    found.append(Need(NeedName.NOBODY, counts.by("patcher")[nobody], _list(scope, patcher=nobody)))
     return [need for need in found if need.count]
 
 

@@ -15,11 +15,13 @@ from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, 
 from django.shortcuts import get_object_or_404
 
 from patching.codes import RolloutReason
+from patching.freezes import Hold
 from patching.rollout import Gate, Progress, ProgressError, WaveResult, gate_of
 from patching.terms import InstallationPlan, InstallationState, OperationState, Verification
 from updates.choices import RunPart
 from updates.models import MemberState, Operation, Rollout, RolloutMember, RolloutState
 from updates.plans import PlanError, plan_from_json
+from updates.selectors.freezes import holds_now
 from updates.selectors.runs import (
     ENDED_PARTS,
     Eta,
@@ -88,6 +90,7 @@ class RolloutPage:
     eta: Eta | None
     start_wait: StartWait | None  # what budgets still make the last of what is queued wait
     kept: int  # machines that are still in the inventory, seen or not
+    holds: tuple[Hold, ...]  # the freezes that those of `members` wait for
 
     @property
     def parts(self) -> dict[RunPart, int]:
@@ -184,6 +187,7 @@ def load_rollout(
         wait = start_wait(mine, now=now)
     plan, progress = _kept(rollout)
     is_over = rollout.status != RolloutState.RUNNING
+    frozen = [member.vm_id for member in members if member.code == RolloutReason.FROZEN]
     return RolloutPage(
         rollout=rollout,
         waves=waves,
@@ -200,6 +204,7 @@ def load_rollout(
         eta=None if is_over else _eta(rollout, waves, wait, now),
         start_wait=wait,
         kept=everything.count(),
+        holds=holds_now(frozen, now=now) if rollout.next_step_at else (),
     )
 
 

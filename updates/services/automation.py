@@ -12,9 +12,10 @@ from zoneinfo import ZoneInfo
 import structlog
 from django.db import transaction
 from django.db.models import Exists, OuterRef
+from django.utils import timezone
 
 from audit.context import acting
-from patching.orchestrator import Patcher, PatcherVerdict
+from patching.orchestrator import Patcher
 from patching.recurrence import EarlyMonth, Window
 from patching.terms import InstallationPlan
 from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
@@ -27,8 +28,11 @@ from updates.selectors.automation import (
     vms_to_patch_automatically,
     was_patching_lately,
 )
+from updates.selectors.freezes import times_to_freezes
 from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
+from updates.selectors.members import Members, members_for, members_kept
 from updates.selectors.scopes import scope_lines
+from updates.selectors.window_dates import WindowDate, dates_of
 from updates.services.fleet import take_snapshot
 from updates.services.health import ask_probes
 from updates.services.operations import request_assessments
@@ -103,6 +107,8 @@ def start_automatic_patching(*, now: datetime) -> list[Rollout]:
             if was_patching_lately(row.pk, now):
                 continue
             vm_ids = vms_to_patch_automatically(row.pk, now)
+            frozen = times_to_freezes(vm_ids, now=now)
+            vm_ids = [pk for pk in vm_ids if frozen.get(pk) != timedelta(0)]
             if not vm_ids or not times_off_peak(vm_ids, now):
                 continue
             kbs = kbs_lacking(vm_ids)
@@ -205,31 +211,25 @@ LEAD = timedelta(minutes=15)  # as Azure asks: between a change and the window t
 class Preview:
     """What a configuration would do: its next windows, and its members by what stands in the way of a schedule.
 
-    `zone`: the clock that its windows are told in. `early`: months whose windows open before that month's release, of
+    `zone`: the clock that its windows are told in; `dates`: the windows with what they meet. `early`: months whose windows open before that month's release, of
     the next 24; `are_all_early`: it is so in every month in which one opens.
     """
 
     zone: ZoneInfo
     windows: tuple[Window, ...]
+    dates: tuple[WindowDate, ...]
     early: tuple[EarlyMonth, ...]
     are_all_early: bool
-    members: tuple[tuple[VirtualMachine, PatcherVerdict], ...]
+    members: Members
 
     @property
-    def rows(self) -> list[tuple[Window, EarlyMonth | None]]:
-        """Each window, and the release that it opens before, if it does."""
-        early = {month.opens_at: month for month in self.early}
-        return [(window, early.get(window.opens_at)) for window in self.windows]
-
-    @property
-    def ready(self) -> int:
-        """How many would be patched (counted up to 1,000)."""
-        return sum(verdict.patcher is Patcher.PORTAL_BY_SCHEDULE for _vm, verdict in self.members)
-
-    @property
-    def not_ready(self) -> tuple[tuple[VirtualMachine, PatcherVerdict], ...]:
-        """Those that would not, with the reason."""
-        return tuple(pair for pair in self.members if pair[1].patcher is not Patcher.PORTAL_BY_SCHEDULE)[:50]
+    def is_elsewhere(self) -> bool:
+        """Whether the reader's clock shows another time than that of the configuration."""
+        mine = timezone.get_current_timezone()
+        return any(
+            w.opens_at.astimezone(mine).utcoffset() != w.opens_at.astimezone(self.zone).utcoffset()
+            for w in self.windows
+        )
 
 
 def configuration_preview(
@@ -239,17 +239,19 @@ def configuration_preview(
 
     `vm_ids`: its static members, of one that is not kept yet. Raises UnreadableError.
     """
-    everybody = VirtualMachine.objects.filter(gone_at=None).order_by("name")  # the others are left out of every run
-    vms = members_of(configuration, everybody, vm_ids=vm_ids).select_related("connection")
-    schedule = read_configuration(configuration).schedule
+    content = read_configuration(configuration)
+    schedule, scope = content.schedule, content.scope
+    members = members_kept(configuration, scope) if vm_ids is None else members_for(scope, vm_ids)
     early = schedule.early_months(after=now)
     windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
+    ready = VirtualMachine.objects.filter(pk__in=members.ready_ids)
     return Preview(
         zone=schedule.zone,
         windows=windows,
+        dates=dates_of(configuration, schedule, windows, early=early, vms=ready, now=now),
         early=early,
         are_all_early=bool(early) and {month.opens_at for month in early} >= {window.opens_at for window in windows},
-        members=tuple((vm, patcher_of(vm, has_schedule=True)) for vm in vms[:PREVIEWED_VMS]),
+        members=members,
     )
 
 
@@ -277,6 +279,12 @@ def configuration_page(*, configuration: MaintenanceConfiguration, now: datetime
 
 class WindowIsNearError(ValueError):
     """The next window opens within 15 minutes: too late to change what it does."""
+
+
+def check_window_is_far(kept: MaintenanceConfiguration, now: datetime) -> None:
+    """Raise WindowIsNearError if a window of this configuration opens within 15 minutes."""
+    if kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD:
+        raise WindowIsNearError
 
 
 @transaction.atomic
@@ -312,8 +320,7 @@ def change_configuration(
     """
     read_configuration(configuration)
     kept = MaintenanceConfiguration.objects.select_for_update().get(pk=configuration.pk)
-    if kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD:
-        raise WindowIsNearError
+    check_window_is_far(kept, now)
     configuration.is_enabled = kept.is_enabled
     configuration.save()
     configuration.vms.set(selection.ids)

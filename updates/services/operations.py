@@ -19,6 +19,7 @@ from connectors.protocol import Place
 from connectors.registry import KINDS
 from db.arrays import array
 from patching.codes import ErrorCode, EventCode
+from patching.freezes import is_held
 from patching.lifecycle import Admission, admit, deadline_after
 from patching.restart import LONGEST
 from patching.selection import RunWork, validate_plan
@@ -34,6 +35,7 @@ from updates.engine.rows import ClaimedRow
 from updates.engine.transition import Change, transition, write_events
 from updates.models import Operation, Priority, VmUpdateState
 from updates.payloads import Payload, encode, fields_of
+from updates.selectors.freezes import held
 from updates.selectors.work import work_on
 from updates.services.acts import note_cancelled, note_requests
 from vms.models import Connection, VirtualMachine
@@ -225,7 +227,8 @@ def _request(
         # The first click committed while this one waited for the VM.
         return [_repeated(operation_id, vm_id) for vm_id in statuses]
     open_operations = _open_operations(ids)
-    refused = dict(_refusals(kind, statuses))
+    frozen = held(list(statuses), kind=kind, payload=payload, now=database_now()) if is_held(kind) else {}
+    refused = dict.fromkeys(frozen, ErrorCode.FREEZE_HELD) | dict(_refusals(kind, statuses))
     if requested_by is None:
         refused |= {vm_id: ErrorCode.VM_GONE for vm_id, _status, _connection, is_gone in rows if is_gone}
     outcomes: dict[int, RequestOutcome] = {}

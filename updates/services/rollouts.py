@@ -48,6 +48,7 @@ from updates.models import (
 )
 from updates.plans import PlanError, plan_from_json, plan_to_json
 from updates.selectors.automation import times_off_peak
+from updates.selectors.freezes import freezes_near, times_to_freezes
 from updates.selectors.maintenance import UnreadableError, read_configuration
 from updates.selectors.rollouts import proven_kbs, unhealthy_in
 from updates.services.health import judge_before
@@ -66,11 +67,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 # A blackout is near: what has less time than this does not start (an update takes ten minutes, docs/rules.md).
 LEAST_BEFORE_BLACKOUT = timedelta(minutes=10)
+# What is asked for ends this long before a freeze: a worker takes it a while later, and asks again then.
+WAY_THROUGH_THE_QUEUE = timedelta(minutes=5)
 LOOK_AGAIN = timedelta(seconds=5)
 LOOK_AGAIN_WHILE_WAITING = timedelta(minutes=1)
 # A refusal that passes by itself: the VM waits for its turn. (A machine that owes an assessment may owe it for days; it
 # is skipped, and a later rollout takes it on.)
-_PASSING = frozenset({ErrorCode.CONFLICT_INSTALLATION_OPEN})
+_PASSING = frozenset({ErrorCode.CONFLICT_INSTALLATION_OPEN, ErrorCode.FREEZE_HELD})
 ANTI_AFFINITY_TAG = "anti-affinity"
 
 
@@ -319,7 +322,10 @@ def _advance(pk: UUID, now: datetime) -> bool:
         _take_back_queued(
             rollout.pk, asked_before=rollout.window_ends_at
         )  # asked for in the window, and not begun in it
-        members.filter(status=MemberState.WAITING).update(status=MemberState.SKIPPED, code=RolloutReason.WINDOW_OVER)
+        left_over = members.filter(status=MemberState.WAITING)
+        left_over.filter(code=RolloutReason.FROZEN).update(status=MemberState.SKIPPED)
+        left_over.update(status=MemberState.SKIPPED, code=RolloutReason.WINDOW_OVER)
+    _take_back_frozen(rollout.pk, now)
     if kept.left == timedelta(0):
         _take_back_queued(rollout.pk)
         if rollout.window_ends_at and rollout.window_ends_at <= now:
@@ -434,6 +440,13 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
         state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
     )
     rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
+    before_freeze = _times_before_freezes(rest, now)
+    frozen = [vm for vm, time in before_freeze.items() if time < LEAST_BEFORE_BLACKOUT]
+    held, told = array(frozen), waiting.filter(code=RolloutReason.FROZEN)
+    waiting.filter(vm__any=held).exclude(code=RolloutReason.FROZEN).update(code=RolloutReason.FROZEN)
+    told.exclude(vm__any=held).update(code="")
+    rest = {vm: reboot for vm, reboot in rest.items() if vm not in frozen}
+    reason = RolloutReason.FROZEN if frozen else ""
     if kept.plan is None:
         # Not asked before: a machine that is not well is why one rolls back.
         ready = _beside_others(list(rest)) if rest else []
@@ -441,12 +454,12 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
             outcomes = request_restarts(vm_ids=ready, requested_by=asker, is_bulk=True)
         else:
             outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
-        return _record(rollout, outcomes), "" if ready or not rest else RolloutReason.BESIDE_OTHERS
+        reason = reason if not rest else "" if ready else RolloutReason.BESIDE_OTHERS
+        return _record(rollout, outcomes), _frozen_or(reason, outcomes)
     plan = _plan_in_window(rollout, kept.plan, kept.progress.proven, now)
     if kept.progress.proven == ():
         _settle(rollout, dict.fromkeys(rest, RolloutReason.NOTHING_PROVEN))
         rest = {}
-    reason = ""
     left = kept.left
     if left is not None and left < LEAST_BEFORE_BLACKOUT:
         rest, reason = {}, kept.shut
@@ -454,6 +467,7 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
     if rollout.is_off_peak_only and rest:
         longest = {vm: min(plan.maximum_duration, time) for vm, time in times_off_peak(list(rest), now).items()}
         reason = RolloutReason.OFF_PEAK
+    longest = {vm: min(time, before_freeze.get(vm, time)) for vm, time in longest.items()}
     ready = [vm for vm in rest if longest.get(vm)]
     if rollout.is_availability_first and ready:
         going = _beside_others(ready)
@@ -469,7 +483,21 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
         # The reboot setting of the VM beats that of a configuration.
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
         outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True)
-    return _record(rollout, outcomes) + health.asked, reason
+    return _record(rollout, outcomes) + health.asked, _frozen_or(reason, outcomes)
+
+
+def _frozen_or(reason: str, outcomes: Iterable[RequestOutcome]) -> str:
+    """Why others wait: for a freeze, where one has held some that were asked for."""
+    return RolloutReason.FROZEN if any(one.code == ErrorCode.FREEZE_HELD for one in outcomes) else reason
+
+
+def _times_before_freezes(vm_ids: Iterable[int], now: datetime) -> dict[int, timedelta]:
+    """How long an installation may take on those of these VMs that a freeze is near of, in whole minutes."""
+    spare, minute = WAY_THROUGH_THE_QUEUE, timedelta(minutes=1)
+    return {
+        vm: max(timedelta(0), minute * ((left - spare) // minute))
+        for vm, left in times_to_freezes(list(vm_ids), now=now).items()
+    }
 
 
 def _beside_others(vm_ids: Sequence[int]) -> list[int]:
@@ -547,13 +575,29 @@ def _settle(rollout: Rollout, codes: Mapping[int, str], *, state: MemberState = 
         )
 
 
-def _take_back_queued(rollout_id: UUID, *, asked_before: datetime | None = None) -> None:
-    """Cancel what was asked for (before this moment) and has not started on its machine: those members wait again."""
+def _take_back_frozen(rollout_id: UUID, now: datetime) -> None:
+    """Cancel what has not started on machines that a freeze holds: its end is nobody's window."""
+    if not freezes_near(now).exists():
+        return
+    queued = RolloutMember.objects.filter(
+        rollout_id=rollout_id, status=MemberState.STARTED, operation__state=OperationState.QUEUED.value
+    )
+    left = times_to_freezes(list(queued.order_by().values_list("vm_id", flat=True)), now=now)
+    if frozen := [vm for vm, time in left.items() if not time]:
+        _take_back_queued(rollout_id, vm_ids=frozen)
+
+
+def _take_back_queued(
+    rollout_id: UUID, *, asked_before: datetime | None = None, vm_ids: Collection[int] | None = None
+) -> None:
+    """Cancel what was asked for (before this moment, on these VMs) and has not started: those members wait again."""
     queued = RolloutMember.objects.filter(
         rollout_id=rollout_id, status=MemberState.STARTED, operation__state=OperationState.QUEUED.value
     )
     if asked_before is not None:
         queued = queued.filter(operation__created_at__lt=asked_before)
+    if vm_ids is not None:
+        queued = queued.filter(vm__any=array(vm_ids))
     # An operation that somebody else asked for, and that this rollout joined, is not ours to cancel.
     own = queued.filter(operation__is_bulk=True).values_list("operation_id", flat=True)
     cancelled = cancel_operations(operation_ids=list(own), requested_by=None)

@@ -8,21 +8,20 @@ from zoneinfo import ZoneInfo
 
 from django import template
 from django.urls import reverse
-from django.utils.dates import WEEKDAYS as DAYS_OF_WEEK
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import ngettext
 
 from connectors.probe import ProbeFailure
 from patching.forecast import Hindrance, RebootCause
 from patching.orchestrator import Patcher, PatcherReason
-from patching.recurrence import RecurrenceError, parse_recurrence, zone_of
+from patching.recurrence import zone_of
 from patching.selection import HoldReason, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.terms import InstallationPlan, RebootBehavior
 from patching.track import Contradiction, OffTrainReason
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
+from updates.forms.recurrence import recurrence_or_none, words_of
 from updates.models import BulkRequest, Operation, OperationEvent, Rollout, RolloutMember
 from updates.selectors.decisions import load_news
 from updates.texts import (
@@ -30,13 +29,11 @@ from updates.texts import (
     EVENTS,
     HOLDS,
     OFF_TRAIN_REASONS,
-    ORDINALS,
     PATCHER_REASONS,
     PATCHERS,
     PROBE_FAILURES,
     PROSPECTS,
     REASONS,
-    RECURRENCES,
     ROLLOUT_REASONS,
     RUNNING,
     STALE_CAUSES,
@@ -190,25 +187,8 @@ def rollout_reason(code: str) -> Text:
 @register.filter
 def recurrence_words(text: str) -> str:
     """How often a window opens, as people say it; what cannot be read as it is."""
-    try:
-        found = parse_recurrence(text)
-    except RecurrenceError:
-        return text
-    weekdays = ", ".join(str(DAYS_OF_WEEK[day]) for day in found.weekdays)
-    days = ", ".join(str(day) for day in found.days)
-    facts = {"count": found.every, "weekdays": weekdays, "days": days}
-    if found.ordinal:
-        key = "ordinal"
-        facts["which"] = str(ORDINALS[found.ordinal]) % {"weekday": DAYS_OF_WEEK[found.weekday]}
-    else:
-        key = "weekdays" if weekdays else "days" if days else ""
-    words = str(RECURRENCES[found.frequency, key, found.every == 1]) % facts
-    days_off = abs(found.offset)
-    if found.offset > 0:
-        shifted = ngettext("%(words)s, %(days)s day later", "%(words)s, %(days)s days later", days_off)
-    else:
-        shifted = ngettext("%(words)s, %(days)s day earlier", "%(words)s, %(days)s days earlier", days_off)
-    return shifted % {"words": words, "days": days_off} if days_off else words
+    found = recurrence_or_none(text)
+    return text if found is None else words_of(found)
 
 
 @register.filter

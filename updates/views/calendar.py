@@ -10,13 +10,17 @@ from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.pictures import sample_train, train_of
 from updates.selectors.calendar import load_calendar
+from updates.selectors.freezes import visible_freezes
 
 
 @require_GET
 def calendar(request: PortalRequest) -> HttpResponse:
     """A year of a product line: the picture, and the cards below it."""
-    shown = load_calendar(request.user, request.GET.dict(), timezone.now())
-    return render_page(request, "updates/calendar.html", {"calendar": shown, "train": train_of(shown)})
+    now = timezone.now()
+    shown = load_calendar(request.user, request.GET.dict(), now)
+    freezes = [row for row in visible_freezes(request.user, now=now) if row.is_open]
+    context = {"calendar": shown, "train": train_of(shown), "freezes": freezes}
+    return render_page(request, "updates/calendar.html", context)
 
 
 @require_GET

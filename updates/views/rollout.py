@@ -17,6 +17,7 @@ from updates.forms.maintenance import MaintenanceForm
 from updates.models import MaintenanceConfiguration
 from updates.pictures import bar_of_rollout, gate_words, waves_of
 from updates.selectors.bulk import bulk_requests_of
+from updates.selectors.coverage import count_covered
 from updates.selectors.maintenance import troubles_of
 from updates.selectors.rollouts import MAX_ROLLOUTS, load_rollout, rollout_or_404, rollouts_of
 from updates.selectors.runs import asked_reason
@@ -74,7 +75,8 @@ def rollout_move(request: PortalRequest, pk: UUID) -> HttpResponse:
 def maintenance_list(request: PortalRequest) -> HttpResponse:
     """Every maintenance configuration."""
     rows = [(row, troubles_of(row)) for row in MaintenanceConfiguration.objects.order_by("next_run_at", "name")]
-    return render_page(request, "updates/maintenance_list.html", {"rows": rows})
+    context = {"rows": rows, "coverage": count_covered() if rows else None}
+    return render_page(request, "updates/maintenance_list.html", context)
 
 
 @require_http_methods(["GET", "POST"])
@@ -105,13 +107,18 @@ def maintenance_edit(request: PortalRequest, pk: int) -> HttpResponse:
     return _maintenance_form(request, form)
 
 
+LIVE = frozenset({"recurrence", "members"})
+
+
 def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResponse:
     preview = None
     if form.is_bound and form.is_valid():
         preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
     troubles = troubles_of(form.instance) if form.instance else ()
     context = {"form": form, "preview": preview, "row": form.instance, "troubles": troubles}
-    return render_page(request, "updates/maintenance_form.html", context, status=422 if form.errors else 200)
+    is_live = request.htmx.target in LIVE  # asked for while the rest is still being filled in
+    status = 422 if form.errors and not is_live else 200
+    return render_page(request, "updates/maintenance_form.html", context, partials=LIVE, status=status)
 
 
 @require_POST

@@ -1,0 +1,89 @@
+"""How many maintenance configurations mean a machine: none, one, or several; and what attaching a selection would change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import add, or_
+
+from django.core.exceptions import EmptyResultSet
+from django.db.models import Case, Count, Exists, IntegerField, OuterRef, Q, Value, When
+
+from db.bounded import ListTooSlowError, fetch_bounded
+from updates.models import MaintenanceConfiguration
+from updates.selectors.scopes import kept_scope_filter
+from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.selection import VmSelection
+
+NONE, ONE, SEVERAL = "none", "one", "several"
+
+
+def _meanings() -> list[Q]:
+    """For each enabled configuration, the machines that it means (one query)."""
+    through = MaintenanceConfiguration.vms.through.objects
+    found = []
+    for pk, scope in MaintenanceConfiguration.objects.filter(is_enabled=True).values_list("pk", "scope"):
+        named = Q(Exists(through.filter(maintenanceconfiguration_id=pk, virtualmachine_id=OuterRef("pk"))))
+        dynamic = kept_scope_filter(scope)
+        found.append(named | dynamic if dynamic else named)
+    return found
+
+
+def _number_of(meanings: list[Q]) -> object:
+    counted = [Case(When(means, then=Value(1)), default=Value(0), output_field=IntegerField()) for means in meanings]
+    return reduce(add, counted, Value(0, output_field=IntegerField()))
+
+
+def vms_covered(vms: VirtualMachineQuerySet, coverage: str) -> VirtualMachineQuerySet:
+    """Those of these machines that no enabled configuration means, or one, or several."""
+    meanings = _meanings()
+    if coverage == NONE:
+        return vms.exclude(reduce(or_, meanings)) if meanings else vms
+    if len(meanings) < (1 if coverage == ONE else 2):
+        return vms.none()
+    vms = vms.alias(coverage=_number_of(meanings))
+    return vms.filter(coverage=1) if coverage == ONE else vms.filter(coverage__gt=1)
+
+
+def count_covered() -> Mapping[str, int] | None:
+    """How many machines no enabled configuration means, one, several; None where counting takes too long."""
+    alive = VirtualMachine.objects.filter(gone_at=None).order_by()
+    number = alive.annotate(coverage=_number_of(_meanings())).values("coverage").annotate(machines=Count("pk"))
+    try:
+        rows = fetch_bounded(*number.values_list("coverage", "machines").query.sql_with_params())
+    except EmptyResultSet:
+        rows = []
+    except ListTooSlowError:
+        return None
+    found = {NONE: 0, ONE: 0, SEVERAL: 0}
+    for coverage, machines in rows:
+        found[NONE if coverage == 0 else ONE if coverage == 1 else SEVERAL] += machines
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Of some machines, how many a configuration names already, and how many it means by its scope, named or not."""
+
+    machines: int
+    named: int
+    by_scope: int
+
+    @property
+    def unnamed(self) -> int:
+        """How many it does not name yet."""
+        return self.machines - self.named
+
+
+def attachment_of(configuration: MaintenanceConfiguration, selection: VmSelection) -> Attachment:
+    """Where the machines of a selection stand with a configuration (one query)."""
+    through = MaintenanceConfiguration.vms.through.objects
+    named = Q(Exists(through.filter(maintenanceconfiguration_id=configuration.pk, virtualmachine_id=OuterRef("pk"))))
+    dynamic = kept_scope_filter(configuration.scope)
+    counted = selection.vms.aggregate(
+        machines=Count("pk"),
+        named=Count("pk", filter=named),
+        by_scope=Count("pk", filter=dynamic) if dynamic else Value(0, output_field=IntegerField()),
+    )
+    return Attachment(**counted)
