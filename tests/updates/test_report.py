@@ -299,7 +299,8 @@ def test_the_file_says_what_the_page_says_and_names_every_overdue_machine(
     said = {line["item"]: line["detail"] for line in lines if line["section"] == "report"}
     assert said["made_by"] == boss.username
     assert said["made_at"] == "2026-05-20T12:00:00+00:00"
-    assert said["address"] == "http://testserver/reports/export/?days=3"
+    (address,) = (line["address"] for line in lines if line["item"] == "address")
+    assert address == "http://testserver/reports/?days=3&period=30"
     event = AuditEvent.objects.filter(tag=Tag.REPORT_EXPORT.value).get()
     assert event.detail["filters"] == {"days": "3", "period": "30"}
 

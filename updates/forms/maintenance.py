@@ -209,11 +209,11 @@ class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
     def sentence(self) -> Sentence | None:
         """What the picker means as it stands, whatever else the form lacks; None: it means nothing yet."""
         today = timezone.localdate()
+        fields: Mapping[str, Any] = self.initial
         if self.is_bound:
             self.is_valid()  # cleans it, once
             found, fields = self.recurrence, self.cleaned_data
         else:
-            fields = self.initial
             found = recurrence_or_none(fields.get("recur_every", ""))
         if found is None:
             return None

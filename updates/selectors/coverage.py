@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, or_
+from typing import Any
 
 from django.core.exceptions import EmptyResultSet
 from django.db.models import Case, Count, Exists, IntegerField, OuterRef, Q, Value, When
+from django.db.models.lookups import Exact, GreaterThan
 
 from db.bounded import ListTooSlowError, fetch_bounded
 from updates.models import MaintenanceConfiguration
@@ -30,7 +32,7 @@ def _meanings() -> list[Q]:
     return found
 
 
-def _number_of(meanings: list[Q]) -> object:
+def _number_of(meanings: list[Q]) -> Any:
     counted = [Case(When(means, then=Value(1)), default=Value(0), output_field=IntegerField()) for means in meanings]
     return reduce(add, counted, Value(0, output_field=IntegerField()))
 
@@ -42,8 +44,8 @@ def vms_covered(vms: VirtualMachineQuerySet, coverage: str) -> VirtualMachineQue
         return vms.exclude(reduce(or_, meanings)) if meanings else vms
     if len(meanings) < (1 if coverage == ONE else 2):
         return vms.none()
-    vms = vms.alias(coverage=_number_of(meanings))
-    return vms.filter(coverage=1) if coverage == ONE else vms.filter(coverage__gt=1)
+    number = _number_of(meanings)
+    return vms.filter(Exact(number, 1) if coverage == ONE else GreaterThan(number, 1))
 
 
 def count_covered() -> Mapping[str, int] | None:

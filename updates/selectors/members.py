@@ -19,6 +19,7 @@ from updates.texts import Text
 from vms.models import VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import patcher_of
 
+_LIST_FILTERS = frozenset({"subscription", "resource_group", "location"})  # which the list calls the same
 MOST_JUDGED, MOST_SHOWN = 1_000, 50
 
 
@@ -112,7 +113,7 @@ def _address(scope: Scope) -> str:
     given = scope.as_json
     if not given or scope.image_sku:
         return ""
-    asked = {name: str(given[name]) for name in ("subscription", "resource_group", "location") if name in given}
+    asked: dict[str, str] = {name: str(value) for name, value in given.items() if name in _LIST_FILTERS}
     if scope.tag_name:
         asked["tag"] = f"{scope.tag_name}={scope.tag_value}" if scope.tag_value else scope.tag_name
     return f"{reverse('vms:vm-list')}?{urlencode(asked)}"

@@ -28,18 +28,18 @@ EXPORTED = ("section", "item", "detail", "count", "of", "address")
 BY_NAME = ORDERS["name"]
 
 
-def report_csv(report: Report, *, reader: User, origin: str, address: str) -> Iterator[str]:
+def report_csv(report: Report, *, reader: User, origin: str) -> Iterator[str]:
     """The report as CSV, in blocks of lines: first its numbers, then every overdue machine by name, up to 100,000 of them.
 
-    `origin`: what stands before the paths of addresses; `address`: the page's own. Memory does not grow with the fleet. Times
-    are UTC; names and codes are the same in every language, for scripts. A text that a spreadsheet would take for a formula gets an
-    apostrophe. What took too long to count has an empty count.
+    `origin`: what stands before the paths of addresses. Memory does not grow with the fleet. Times are UTC; names and codes are
+    the same in every language, for scripts. A text that a spreadsheet would take for a formula gets an apostrophe. What took
+    too long to count has an empty count.
     """
     buffer = io.StringIO()
     buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer)
     writer.writerow(EXPORTED)
-    for section, item, detail, count, of, path in _lines(report, reader, address):
+    for section, item, detail, count, of, path in _lines(report, reader):
         writer.writerow(
             harmless(value) for value in (section, item, detail, count, of, f"{origin}{path}" if path else "")
         )
@@ -54,11 +54,11 @@ def report_csv(report: Report, *, reader: User, origin: str, address: str) -> It
 Cells = tuple[Any, Any, Any, Any, Any, str]
 
 
-def _lines(report: Report, reader: User, address: str) -> Iterator[Cells]:
+def _lines(report: Report, reader: User) -> Iterator[Cells]:
     yield "report", "product", "Hotpatch Portal", "", "", ""
     yield "report", "made_at", report.made_at.astimezone(UTC).isoformat(timespec="seconds"), "", "", ""
     yield "report", "made_by", reader.get_username(), "", "", ""
-    yield "report", "address", address, "", "", ""
+    yield "report", "address", "", "", "", f"{reverse('updates:report')}?{report.query}"
     for name, value in report.address.items():
         yield "report", name, value, "", "", ""
     whole = report.machines.count

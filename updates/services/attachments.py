@@ -42,6 +42,6 @@ def _change(sql: str, configuration_id: int, selection: VmSelection, now: dateti
     check_window_is_far(row, now)
     with acting(person=by), connection.cursor() as cursor:
         cursor.execute(sql, [row.pk, selection.packed])
-        changed = cursor.rowcount
+        changed: int = cursor.rowcount
     follow_schedules()
     return changed

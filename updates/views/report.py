@@ -54,7 +54,7 @@ def report_export(request: PortalRequest) -> HttpResponse | StreamingHttpRespons
     with acting(door=Door.PAGE, person=request.user):
         note_report_export(filters=page.address, machines=page.machines.count, by=request.user)
     origin, name = f"{request.scheme}://{request.get_host()}", f"report-{timezone.localdate().isoformat()}.csv"
-    lines = report_csv(page, reader=request.user, origin=origin, address=request.build_absolute_uri())
+    lines = report_csv(page, reader=request.user, origin=origin)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8", headers=headers)
 
