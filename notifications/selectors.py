@@ -58,11 +58,12 @@ def readers_of(events: Collection[AuditEvent]) -> list[tuple[AuditEvent, Kind, i
         if kind is Kind.BULK_FAILED and not _has_failed(event):
             continue
         wanting = {row["user_id"] for row in wishes if row[WISHES[kind]]}
-        able: set[int | None] = {
+        of_kind: dict[Kind, set[int | None]] = {
             Kind.ROLLOUT_PAUSED: {*owners, event.owner_key},
             Kind.DECISION_WAITS: {*deciders},
             Kind.BULK_FAILED: {event.owner_key},
-        }[kind]
+        }
+        able = of_kind[kind]
         doer = event.person_id if event.door != Door.PORTAL else None
         found += [(event, kind, person) for person in sorted(wanting & able - {doer})]
     return found
