@@ -207,7 +207,7 @@ def load_bulk(
         rows=tuple(row_of(outcome, now) for outcome in page[:PAGE_SIZE]),
         show=show,
         reason=reason,
-        reasons=reasons_of(rows.filter(_shown("failed"))) if has_failed else (),
+        reasons=reasons_of(rows.filter(_shown("failed")), count=tally.parts[RunPart.FAILED], is_watched=not is_over),
         next_after=page[PAGE_SIZE - 1].pk if len(page) > PAGE_SIZE else None,
         may_cancel=bulk_requests_of(user, Role.OPERATOR).filter(pk=pk).exists(),
         retry=retry_of(request.kind, failed_pairs(mine), count=mine.count()) if has_failed and is_over else None,

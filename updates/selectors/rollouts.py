@@ -195,7 +195,7 @@ def load_rollout(
         rows=tuple(row_of(member, now) for member in members),
         state=state,
         reason=reason,
-        reasons=reasons_of(failed) if counts[MemberState.FAILED] else (),
+        reasons=reasons_of(failed, count=counts[MemberState.FAILED], is_watched=not is_over),
         gate=_gate(rollout, everything),
         may_move=rollouts_of(user, Role.OPERATOR).filter(pk=pk).exists(),
         plan=plan,

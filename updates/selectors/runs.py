@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_RETRIED = 1_000  # machines of one form, as everywhere
 MOST_REASONS = 10
+# Of more failures the reasons are counted once the run is over or paused, not at every look at a page that is watched.
+MOST_COUNTED_LIVE = 5_000
 
 
 ENDED_PARTS = frozenset(
@@ -131,8 +133,10 @@ def asked_reason(asked: Mapping[str, str]) -> tuple[str, str] | None:
     return (code, asked.get("kb", "")[:10]) if code else None
 
 
-def reasons_of(rows: QuerySet[Any, Any]) -> tuple[RunReason, ...]:
-    """Why these outcomes or members failed, the most frequent reason first (one query)."""
+def reasons_of(rows: QuerySet[Any, Any], *, count: int, is_watched: bool) -> tuple[RunReason, ...]:
+    """Why these outcomes or members, so many of them, failed, the most frequent reason first (one query, or none)."""
+    if not count or (is_watched and count > MOST_COUNTED_LIVE):
+        return ()
     groups = told(rows).exclude(why="").values_list("why", "of_kb").annotate(machines=Count("pk", distinct=True))
     ordered = groups.order_by("-machines", "why", "of_kb")[:MOST_REASONS]
     return tuple(RunReason(code, kb, count) for code, kb, count in ordered)
