@@ -56,7 +56,7 @@ def test_the_list_pages_by_links(client: Client, reader: User, fleet: list[Virtu
 def test_who_may_only_read_sees_no_ticks_and_no_commands(
     client: Client, reader: User, operator: User, owner: User, fleet: list[VirtualMachine]
 ) -> None:
-    commands = ("Assess all…", "Install on all…", 'name="vm"', "Commands mean")
+    commands = ("Assess all…", "Install on all…", 'name="vm"', "tickbar")
     for user, has_commands, has_settings in ((reader, False, False), (operator, True, False), (owner, True, True)):
         client.force_login(user)
         shown = client.get(LIST).content.decode()
