@@ -1,5 +1,7 @@
 """Labels of the values of updates that a person can choose or read; the values themselves are `patching.terms`."""
 
+from enum import StrEnum
+
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
@@ -102,3 +104,16 @@ PERIODS = [
     (15, _("Last 15 days")),
     (30, _("Last 30 days")),
 ]
+
+
+class AgainProblem(StrEnum):
+    """Why some installations cannot be asked for once more together."""
+
+    NOTHING_NAMED = "nothing_named"
+    NO_OPERATION = "no_operation"
+    TOO_MANY = "too_many"
+    GONE = "gone"
+    NO_INSTALLATION = "no_installation"
+    UNREADABLE = "unreadable"
+    NAME_MASKS = "name_masks"
+    SEVERAL_PLANS = "several_plans"
