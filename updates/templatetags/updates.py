@@ -19,13 +19,16 @@ from patching.orchestrator import Patcher, PatcherReason
 from patching.recurrence import RecurrenceError, parse_recurrence, zone_of
 from patching.selection import HoldReason, RebootProspect, SelectionReason
 from patching.status import StaleCause
-from patching.terms import RebootBehavior
+from patching.terms import InstallationPlan, RebootBehavior
 from patching.track import Contradiction, OffTrainReason
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
+from updates.forms.install import class_labels
 from updates.models import Operation, OperationEvent, RolloutMember
+from updates.selectors.again import Again
 from updates.selectors.decisions import load_news
 from updates.texts import (
+    AGAIN_PROBLEMS,
     CAUSES,
     CONTRADICTIONS,
     EVENTS,
@@ -235,3 +238,15 @@ def reboot_words(value: str) -> Text:
 def installation_words(value: str) -> Text:
     """What a run did with a patch."""
     return _INSTALLATION_STATES[value]
+
+
+@register.filter
+def plan_classes(plan: InstallationPlan) -> list[Text]:
+    """The classes of a plan in words, in their own order."""
+    return class_labels(plan)
+
+
+@register.filter
+def again_words(again: Again) -> str:
+    """Why the same plan cannot be asked for again."""
+    return str(AGAIN_PROBLEMS[again.problem]) % {"value": again.value} if again.problem else ""

@@ -101,7 +101,8 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
 def install(request: PortalRequest, pk: int) -> HttpResponse:
     """Install updates now: updates, properties, review, run."""
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
-    wizard = InstallWizard(request.POST or None, picture=picture, again=request.GET.get("again", ""))
+    again, included = request.GET.get("again", ""), request.GET.getlist("include")
+    wizard = InstallWizard(request.POST or None, picture=picture, again=again, included=included)
     if wizard.is_confirmed:
         form = wizard.form
         (outcome,) = request_installations(
