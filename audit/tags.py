@@ -28,6 +28,7 @@ class Tag(models.TextChoices):
     INVENTORY_CANCEL = "fleet:inventory:cancel", _("Inventory import cancelled")
     INVENTORY_EXPORT = "fleet:inventory:export", _("List exported")
     HISTORY_EXPORT = "fleet:history:export", _("History exported")
+    REPORT_EXPORT = "fleet:report:export", _("Report exported")
     VIEW_CREATE = "fleet:view:create", _("View saved")
     VIEW_CHANGE = "fleet:view:change", _("View changed")
     VIEW_REMOVE = "fleet:view:remove", _("View removed")

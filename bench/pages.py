@@ -1,7 +1,7 @@
 """`python -m bench.pages`: pages at 1,000, 100,000 and 1,000,000 VMs under the web server of `make up`, beside the ceilings.
 
-Ratios first: every page is divided by the ceiling (the same template, 50 rows in memory) of the same fleet, and by itself
-at the smallest fleet. All fleets stand beside each other and every page is asked for at one after the other, so that what
+Ratios first: every page is divided by its ceiling, the same template rendered from memory, of the same fleet, and by itself
+at the smallest fleet. The ceiling of the pages over the whole fleet is their own; that of all others is the list's. All fleets stand beside each other and every page is asked for at one after the other, so that what
 disturbs the machine for a while disturbs both sides of a ratio; and all of it comes round several times, over new
 connections, since a web process that happens to get more of them than the other takes longer. A ratio compares the mean
 time of a request.
@@ -25,6 +25,7 @@ from typing import Any
 
 from bench.explain import plans
 from bench.machine import OUT, children, cpu_seconds, free_port, manage, process, rss_mb, save, servers, table
+from bench.scans import scans
 from patching.terms import Classification, InstallationPlan, OperationKind
 from updates.payloads import encode
 
@@ -33,6 +34,7 @@ CONNECTIONS = 8
 
 EVERYTHING = "everything"
 DEPTH = 200  # pages
+IN_MEMORY = "from memory: "  # the same page, rendered again from what it was rendered with before
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Fleet:
     cookies: dict[str, str]
     vm: int
     name: str
+    kb: str
     seed_seconds: float
     database_bytes: int
     tables: dict[str, int]
@@ -152,6 +155,7 @@ from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import User
 from django.db import connection
+from updates.models import PatchSetMember
 from vms.models import ResourceGroup, RoleAssignment, VirtualMachine
 engine = import_module(settings.SESSION_ENGINE)
 groups = list(ResourceGroup.objects.order_by("pk").values_list("pk", flat=True)[:50])
@@ -181,7 +185,10 @@ cursor.execute("SELECT pg_database_size(current_database())")
 cursor.execute("SELECT relname, pg_total_relation_size(oid) FROM pg_class WHERE relkind = 'r' ORDER BY 2 DESC LIMIT 8")
 tables = dict(cursor.fetchall())
 vm = VirtualMachine.objects.filter(operations__kind="installation").order_by("pk")[len(vms) // 2]
-print("RESULT " + json.dumps({"cookies": cookies, "vm": vm.pk, "name": vm.name, "database_bytes": size, "tables": tables}))
+kb = max(PatchSetMember.objects.exclude(patch__kb_number="").values_list("patch__kb_number", flat=True))
+print("RESULT " + json.dumps({
+    "cookies": cookies, "vm": vm.pk, "name": vm.name, "kb": kb, "database_bytes": size, "tables": tables,
+}))
 """
 # What lies behind every machine: an assessment, and on every tenth an installation with what became of each patch.
 _OPERATION = """
@@ -235,7 +242,20 @@ HISTORY = (
 )
 
 
-def cases(vm: int, name: str, *, is_thorough: bool = False) -> list[Case]:
+def fleet_pages(kb: str) -> dict[str, str]:
+    """The pages over the whole fleet, and those that its numbers lead to."""
+    return {
+        "overview": "/",
+        "pending": "/updates/",
+        "KB": f"/updates/kb/{kb}/",
+        "list: lacks a KB": f"/virtual-machines/?lacks={kb}",
+        "history": "/history/?period=30",
+        "history: failed": "/history/?period=30&result=failed",
+        "history: runs": "/history/runs/",
+    }
+
+
+def cases(vm: int, name: str, kb: str, *, is_thorough: bool = False) -> list[Case]:
     """Every page that is promised to be flat, and those beside it; `is_thorough`: all of it as each kind of reader."""
     lists = "/virtual-machines/"
     narrowed = {
@@ -277,6 +297,12 @@ def cases(vm: int, name: str, *, is_thorough: bool = False) -> list[Case]:
         Case("VM overview", f"/virtual-machines/{vm}/"),
         Case("activity", f"/virtual-machines/{vm}/activity/"),
         Case("calendar", "/calendar/"),
+        *(
+            case
+            for who in (EVERYTHING, "1 group", "50 groups", "20 VMs")
+            for name, path in fleet_pages(kb).items()
+            for case in (Case(name, path, who), Case(f"{IN_MEMORY}{name}", f"/bench/memory{path}", who))
+        ),
         Case("connections", "/connections/"),
         Case("ceiling", "/bench/ceiling/"),
     ]
@@ -368,7 +394,7 @@ def measure_all(fleets: list[Fleet], options: argparse.Namespace) -> dict[int, d
         chosen = [
             [
                 case
-                for case in cases(fleet.vm, fleet.name, is_thorough=options.thorough)
+                for case in cases(fleet.vm, fleet.name, fleet.kb, is_thorough=options.thorough)
                 if is_chosen(case, options.only)
             ]
             for fleet in fleets
@@ -408,6 +434,11 @@ def is_chosen(case: Case, only: str) -> bool:
     return case.name == "ceiling" or re.search(only, case.label) is not None
 
 
+def is_read(case: Case) -> bool:
+    """Whether its queries are explained: what the product has, at its first page."""
+    return not case.path.startswith("/bench/") and not case.depth
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
@@ -429,10 +460,26 @@ def main() -> None:
         fleets = [fleet_of(environment, vms) for vms in sizes]
         results = measure_all(fleets, options)
         hot = plans(fleets[-1].environment)
+        asked = cases(fleets[-1].vm, fleets[-1].name, fleets[-1].kb)
+        read = scans(fleets[-1].environment, {case.label: (case.path, case.who) for case in asked if is_read(case)})
     report(sizes, results)
+    table(
+        f"What the queries of a page read at {sizes[-1]:,}",
+        ["page", "queries", "large tables scanned", "most rows of a large table that one part of a plan read"],
+        [
+            [name, found["queries"], ", ".join(found["scans"]) or "none", f"{found['rows']:,}"]
+            for name, found in read.items()
+        ],
+    )
     for name, plan in hot.items():
         print(f"\n### {name}\n\n```\n{plan}\n```")
-    save("pages", {str(vms): result for vms, result in results.items()} | {"plans": hot})
+    save("pages", {str(vms): result for vms, result in results.items()} | {"plans": hot, "read": read})
+
+
+def ceiling_ms(result: dict[str, Any], name: str) -> float:
+    """How long the template of this page takes from memory."""
+    own = result["pages"].get(f"{IN_MEMORY}{name}")
+    return float(own["mean_ms"] if own else result["ceiling_ms"])
 
 
 def report(sizes: list[int], results: dict[int, dict[str, Any]]) -> None:
@@ -455,7 +502,7 @@ def report(sizes: list[int], results: dict[int, dict[str, Any]]) -> None:
         rows.append(
             [
                 name,
-                *(figures[vms]["mean_ms"] / results[vms]["ceiling_ms"] for vms in sizes),
+                *(figures[vms]["mean_ms"] / ceiling_ms(results[vms], name) for vms in sizes),
                 figures[largest]["mean_ms"] / figures[smallest]["mean_ms"],
                 *(
                     f"{figures[vms]['p50_ms']:.0f} ({figures[vms]['p95_ms']:.0f})"

@@ -20,7 +20,7 @@ class ListTooSlowError(Exception):
 # find the same ones on the next page. The two costs are of indexes and rows in memory or on flash. With those of a disk
 # PostgreSQL reads the fleet from its beginning until it has seen a thousand machines that match, and collects all machines
 # of a reader's groups before it looks at the thousand that it needs.
-_BOUNDS = (
+BOUNDS = (
     "SELECT set_config('statement_timeout', %s, true), set_config('synchronize_seqscans', 'off', true),"
     " set_config('max_parallel_workers_per_gather', '0', true), set_config('random_page_cost', '1.1', true),"
     " set_config('cpu_index_tuple_cost', '0.05', true); "
@@ -34,7 +34,7 @@ def fetch_bounded(sql: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
     """
     try:
         with connection.cursor() as cursor:
-            cursor.execute(_BOUNDS + sql, [str(settings.STATEMENT_TIMEOUT_MS), *params])
+            cursor.execute(BOUNDS + sql, [str(settings.STATEMENT_TIMEOUT_MS), *params])
             cursor.nextset()
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows

@@ -23,6 +23,7 @@ SEE = SIGNED_IN | {"outsider": 404}
 OPERATE = SEE | {"reader": 403}
 OWN = OPERATE | {"operator": 403}
 IMPORT = dict.fromkeys(WHO, 403) | {"anonymous": 302, "chief": 200, "staff": 200}
+OWN_VIEW = dict.fromkeys(WHO, 404) | {"anonymous": 302, "chief": 200}
 
 
 def redirecting(table: dict[str, int]) -> dict[str, int]:
@@ -96,7 +97,12 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "vms:view-save"): empty(SIGNED_IN),
     # a shared view of the chief's; one's own is nobody else's at all (tests/vms/test_list.py)
     ("get", "vms:view"): redirecting(SIGNED_IN),
-    ("post", "vms:view-remove"): redirecting(IMPORT),
+    ("get", "vms:view-remove"): OWN_VIEW | {"staff": 200},
+    ("post", "vms:view-remove"): redirecting(OWN_VIEW | {"staff": 200}),
+    ("get", "vms:view-edit"): OWN_VIEW,
+    ("post", "vms:view-edit"): empty(OWN_VIEW),
+    ("get", "vms:view-replace"): OWN_VIEW,
+    ("post", "vms:view-replace"): redirecting(OWN_VIEW),
     ("get", "vms:vm-import"): IMPORT,
     ("get", "vms:import-job"): IMPORT,
     ("get", "vms:import-answers"): IMPORT,
@@ -157,6 +163,10 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:history-runs"): SIGNED_IN,
     ("get", "updates:history-export"): SIGNED_IN,
     ("get", "updates:history-codes"): SIGNED_IN,
+    # everybody gets a report on the machines that he may see (tests/updates/test_report.py)
+    ("get", "updates:report"): SIGNED_IN,
+    ("get", "updates:report-machines"): SIGNED_IN,
+    ("get", "updates:report-export"): SIGNED_IN,
     # a decision holds for every machine: Patch operators of everything, with an answer (tests/updates/test_decisions.py)
     ("post", "updates:decisions"): empty(IMPORT),
     ("post", "set-preferences"): dict.fromkeys(WHO, 302),
@@ -250,6 +260,9 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:history-runs",
         "updates:history-export",
         "updates:history-codes",
+        "updates:report",
+        "updates:report-machines",
+        "updates:report-export",
         "updates:ended",
         "updates:bulk-create",
         "updates:bulk-retry",
@@ -260,7 +273,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         return reverse(name)
     if name.startswith("updates:connection"):
         return reverse(name, args=[vm.connection_id])
-    if name in {"vms:view", "vms:view-remove"}:
+    if name in {"vms:view", "vms:view-edit", "vms:view-replace", "vms:view-remove"}:
         chief = User.objects.filter(username="chief").first() or User.objects.create(username="chief")
         return reverse(name, args=[SavedView.objects.get_or_create(owner=chief, name="v", is_shared=True)[0].pk])
     if name == "vms:inventory-sync":

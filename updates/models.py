@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import pghistory
@@ -139,6 +140,47 @@ class Patch(models.Model):
         )
 
 
+_FOR_THE_RULES = (
+    "product_line",
+    "month",
+    "type",
+    "released_on",
+    "kb_number",
+    "build",
+    "is_planned",
+    "is_date_inferred",
+    "status",
+    "channel",
+    "audience",
+    "is_type_confirmed",
+)
+
+
+def _release_facts(row: Mapping[str, Any]) -> terms.Release:
+    return terms.Release(
+        product_line=ProductLine(row["product_line"]),
+        month=row["month"],
+        type=ReleaseType(row["type"]),
+        released_on=row["released_on"],
+        kb_number=row["kb_number"],
+        build=row["build"],
+        is_planned=row["is_planned"],
+        is_date_inferred=row["is_date_inferred"],
+        is_scheduled=row["status"] == "scheduled",
+        channel=Channel(row["channel"]),
+        audience=Audience(row["audience"]),
+        is_type_confirmed=row["is_type_confirmed"],
+    )
+
+
+class ReleaseQuerySet(models.QuerySet["Release"]):
+    """Releases, and the way to what the rules take."""
+
+    def facts(self) -> list[terms.Release]:
+        """These releases as the rules take them; a page reads all of a product line, and needs nothing else of them."""
+        return [_release_facts(row) for row in self.values(*_FOR_THE_RULES)]
+
+
 class Release(models.Model):
     """One monthly or out-of-band OS patch of a product line, with where it was read and how sure that is."""
 
@@ -189,6 +231,8 @@ class Release(models.Model):
         related_name="releases",
         verbose_name=_("patch"),
     )
+
+    objects = ReleaseQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("release")
@@ -242,20 +286,7 @@ class Release(models.Model):
     @property
     def facts(self) -> terms.Release:
         """This release as the rules take it."""
-        return terms.Release(
-            product_line=ProductLine(self.product_line),
-            month=self.month,
-            type=ReleaseType(self.type),
-            released_on=self.released_on,
-            kb_number=self.kb_number,
-            build=self.build,
-            is_planned=self.is_planned,
-            is_date_inferred=self.is_date_inferred,
-            is_scheduled=self.status == "scheduled",
-            channel=Channel(self.channel),
-            audience=Audience(self.audience),
-            is_type_confirmed=self.is_type_confirmed,
-        )
+        return _release_facts({name: getattr(self, name) for name in _FOR_THE_RULES})
 
 
 RELEASE_FACTS = (

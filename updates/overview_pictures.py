@@ -13,7 +13,8 @@ from patching.releases import second_tuesday
 from ui.charts import Bar, Column, ColumnChart, Segment, Series, Tone, day_words
 from updates.selectors.fleet_days import SHOWN_DAYS, Standings
 from updates.selectors.fleet_forecast import FleetForecast, MonthAhead
-from updates.selectors.overview import Overview, Running, Tile, TileName
+from updates.selectors.overview import Overview, Tile, TileName
+from updates.selectors.overview_running import Running
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Pictures:
     tiles: tuple[tuple[Tile, Bar], ...]
     days: ColumnChart | None
     months: ColumnChart
-    rollouts: tuple[tuple[Running, Bar], ...]
+    running: tuple[tuple[Running, Bar | None], ...]  # no bar where nobody counted
 
 
 def pictures_of(page: Overview) -> Pictures:
@@ -32,7 +33,9 @@ def pictures_of(page: Overview) -> Pictures:
         tiles=tuple((tile, _share(tile)) for tile in page.tiles),
         days=days_picture(page.days) if page.are_days_kept else None,
         months=months_picture(page.forecast),
-        rollouts=tuple((running, _progress(number, running)) for number, running in enumerate(page.rollouts)),
+        running=tuple(
+            (running, _progress(number, running)) for number, running in enumerate((*page.rollouts, *page.requests))
+        ),
     )
 
 
@@ -51,13 +54,17 @@ def _share(tile: Tile) -> Bar:
     return Bar(f"tile-{tile.name.value}", label, (segment,), whole=tile.whole, is_legend_shown=False)
 
 
-def _progress(number: int, running: Running) -> Bar:
+def _progress(number: int, running: Running) -> Bar | None:
+    if not running.is_counted:
+        return None
+    well = _("Ended well or skipped") if running.rollout else _("Ended")
     segments = (
-        Segment(_("Ended well or skipped"), running.ended - running.failed, Tone.DONE),
+        Segment(well, running.well, Tone.DONE),
         Segment(_("Failed"), running.failed, Tone.FAILED),
-        Segment(_("Running"), running.states.get("started", 0), Tone.PLANNED),
+        Segment(_("Running"), running.at_work, Tone.PLANNED),
     )
-    return Bar(f"rollout-{number}", str(running.rollout), segments, whole=running.total, is_legend_shown=False)
+    title = str(running.rollout or _("Bulk request"))
+    return Bar(f"running-{number}", title, segments, whole=running.total, is_legend_shown=False)
 
 
 def days_picture(days: tuple[Standings, ...]) -> ColumnChart:

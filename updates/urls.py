@@ -1,8 +1,20 @@
-"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /updates/, /calendar/, /history/"""
+"""/virtual-machines/<pk>/, /operations/, /bulk/, /rollouts/, /maintenance/, /connections/, /decisions/, /updates/, /calendar/, /history/, /reports/"""
 
 from django.urls import path, re_path
 
-from updates.views import bulk, calendar, connection, decision, history, operation, pending, rollout, settings, vm
+from updates.views import (
+    bulk,
+    calendar,
+    connection,
+    decision,
+    history,
+    operation,
+    pending,
+    report,
+    rollout,
+    settings,
+    vm,
+)
 
 app_name = "updates"
 urlpatterns = [
@@ -57,4 +69,8 @@ urlpatterns = [
     path("history/runs/", history.history_runs, name="history-runs"),
     path("history/export/", history.history_export, name="history-export"),
     path("history/codes/", history.history_codes, name="history-codes"),
+    # /reports/
+    path("reports/", report.report, name="report"),
+    path("reports/machines/", report.report_machines, name="report-machines"),
+    path("reports/export/", report.report_export, name="report-export"),
 ]

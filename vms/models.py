@@ -374,6 +374,25 @@ class Grants:
         """The single VMs that they name."""
         return {grant.vm_id for grant in self.rows if grant.vm_id is not None}
 
+    def by_group(self) -> Grants:
+        """The same, with the resource groups of subscriptions in their place (one query, none without subscriptions).
+
+        For pages that ask for these machines several times: `granted_by` then need not find the groups each time.
+        """
+        if not self.subscription_ids:
+            return self
+        held = ResourceGroup.objects.filter(subscription__any=array(sorted(self.subscription_ids))).order_by("pk")
+        groups = list(held.values_list("pk", "subscription_id"))
+        rows = [grant for grant in self.rows if grant.subscription_id is None]
+        rows += [
+            Grant(grant.role, Scope.RESOURCE_GROUP, resource_group_id=pk)
+            for grant in self.rows
+            if grant.subscription_id is not None
+            for pk, subscription_id in groups
+            if subscription_id == grant.subscription_id
+        ]
+        return Grants(tuple(rows))
+
     def roles_on(self, vm: VirtualMachine) -> frozenset[Role]:
         """Every role that is held on the VM, whose resource group must be loaded; empty for who may not see it."""
         held = {

@@ -71,6 +71,7 @@ class Stack:
     def manage(self, *arguments: str) -> str:
         """Run a management command against this portal's database; returns what it printed."""
         environment = os.environ | json.loads((self.portal_dir / "environment.json").read_text())
+        environment.pop("DJANGO_SETTINGS_MODULE", None)  # that of the tests has other password hashers
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             cwd=ROOT,

@@ -62,6 +62,17 @@ def roll_out(page: Page, words: str) -> None:
     button.click()
 
 
+def saved_view(page: Page) -> str:
+    """The address of a view of one's own."""
+    save, name = "/virtual-machines/views/save/?location=japaneast", "east-asia"
+    page.goto(save)
+    if not page.get_by_role("table").get_by_role("link", name=name, exact=True).count():
+        page.get_by_label("Name of the view").fill(name)
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.goto(save)
+    return page.get_by_role("table").get_by_role("link", name=name, exact=True).get_attribute("href") or ""
+
+
 def addresses(page: Page) -> dict[str, str]:
     """One address of each of our page templates."""
     page.goto("/virtual-machines/?q=run-hotpatched")
@@ -96,6 +107,7 @@ def addresses(page: Page) -> dict[str, str]:
     page.get_by_role("button", name="Import", exact=True).click()
     page.wait_for_url(re.compile(r"/virtual-machines/import/[0-9a-f-]{36}/"))
     import_job = page.url
+    view = saved_view(page)
     return {
         "rollouts": "/rollouts/",
         "rollout": rollout,
@@ -119,6 +131,9 @@ def addresses(page: Page) -> dict[str, str]:
         "list-unread": "/virtual-machines/?q=truck:off",
         "list-columns": "/virtual-machines/columns/",
         "view-save": "/virtual-machines/views/save/?location=japaneast",
+        "view-edit": f"{view}edit/",
+        "view-replace": f"{view}replace/?location=japanwest",
+        "view-remove": f"{view}remove/",
         "images": "/virtual-machines/images/",
         "import": "/virtual-machines/import/",
         "import-job": import_job,
@@ -145,6 +160,9 @@ def addresses(page: Page) -> dict[str, str]:
         "fleet-history": "/history/?kind=all",
         "fleet-history-runs": "/history/runs/",
         "error-codes": "/history/codes/",
+        "report": "/reports/",
+        "report-part": "/reports/?days=7&period=7&product_line=ws2022",
+        "report-machines": "/reports/machines/?standing=up_to_date&classification=Security",
         "edit": f"{vm}edit/",
         "remove": f"{vm}remove/",
         "home": "/",

@@ -45,6 +45,7 @@ NO_PAGES = {
         "activity-export",
         "updates:pending-export",
         "updates:history-export",
+        "updates:report-export",
     ),  # files
     "vms:view",  # leads to the list
     "updates:ended",  # a part: the toasts

@@ -304,6 +304,10 @@ ACTS: dict[str, tuple[Tag, Callable[[Client, dict[str, Any]], Any]]] = {
         Tag.HISTORY_EXPORT,
         lambda c, w: b"".join(c.get(reverse("updates:history-export")).streaming_content),
     ),
+    "export a report": (
+        Tag.REPORT_EXPORT,
+        lambda c, w: b"".join(c.get(reverse("updates:report-export")).streaming_content),
+    ),
     "pause a rollout": (
         Tag.ROLLOUT_PAUSE,
         lambda c, w: c.post(reverse("updates:rollout-move", args=[rollout(w["chief"]).pk]), {"go": "pause"}),

@@ -54,7 +54,7 @@ def make_sets(own: random.Random) -> list[PatchSet]:
     return found
 
 
-def make_fleet(seed: int, *, count: int = 60) -> list[VirtualMachine]:
+def make_fleet(seed: int, *, count: int = 60, groups_count: int = 6) -> list[VirtualMachine]:
     """Machines of every look in groups of two subscriptions, some of them in trouble; two groups have one name."""
     own = random.Random(seed)
     import_catalogue(data=(DATA / "hotpatch_releases.json").read_bytes())
@@ -68,7 +68,7 @@ def make_fleet(seed: int, *, count: int = 60) -> list[VirtualMachine]:
         ResourceGroupFactory.create(
             subscription=subscriptions[number % 2], name=f"rg-{number if number > 1 else 'same'}"
         )
-        for number in range(6)
+        for number in range(groups_count)
     ]
     sets = make_sets(own)
     vms = []
@@ -117,7 +117,10 @@ def break_something(own: random.Random, vm: VirtualMachine) -> None:
 
 
 def readers(own: random.Random) -> dict[str, User]:
-    """Owner of everything, of a subscription, of one group and of some; of single machines, with and without a group."""
+    """Owner of everything, of a subscription, of one group and of some; of single machines, with and without a group.
+
+    Where there are as many, of 50 groups, too.
+    """
     groups, vms = list(ResourceGroup.objects.all()), list(VirtualMachine.objects.all())
     found = {
         name: UserFactory.create()
@@ -133,4 +136,8 @@ def readers(own: random.Random) -> dict[str, User]:
     for name in ("machines", "both"):
         for vm in own.sample(vms, 20):
             RoleAssignmentFactory.create(user=found[name], scope=Scope.VM, vm=vm)
+    if len(groups) >= 50:
+        found["fifty"] = UserFactory.create()
+        for group in own.sample(groups, 50):
+            RoleAssignmentFactory.create(user=found["fifty"], scope=Scope.RESOURCE_GROUP, resource_group=group)
     return found

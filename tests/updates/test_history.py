@@ -563,3 +563,23 @@ def test_groups_of_other_readers_are_unknown_names(client: Client, resource_grou
     client.force_login(reader)
     assert opened(client, f"{URL}?resource_group=RG-OURS") == {mine.pk}
     assert opened(client, f"{URL}?resource_group={theirs.vm.resource_group.name}") == set()
+
+
+def test_product_line_and_tag_leave_just_their_machines(client: Client) -> None:
+    tagged = VirtualMachineFactory(tags={"Env": "prod"}, product_line="ws2022")
+    other = VirtualMachineFactory(tags={"env": "test"}, product_line="ws2025")
+    runs = {vm: OperationFactory(vm=vm, installation=True, failed=True, created_at=NOW) for vm in (tagged, other)}
+    reader = UserFactory()
+    RoleAssignmentFactory(user=reader, scope=Scope.VM, vm=tagged)
+    for user, seen in ((UserFactory(is_superuser=True), {tagged, other}), (reader, {tagged})):
+        client.force_login(user)
+        for query, meant in (
+            ("?product_line=ws2022", {tagged}),
+            ("?product_line=ws2025", {other}),
+            ("?tag=env", {tagged, other}),
+            ("?tag=ENV%3Dprod&product_line=ws2022", {tagged}),
+            ("?tag=env%3DPROD", set()),
+        ):
+            assert opened(client, URL + query) == {runs[vm].pk for vm in meant & seen}, query
+        assert client.get(f"{URL}?tag=%3Dprod").status_code == 422
+        assert client.get(f"{URL}?product_line=ws1999").status_code == 422

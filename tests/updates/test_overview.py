@@ -17,13 +17,31 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from patching.terms import OperationState
-from tests.factories import ConnectionFactory, OperationFactory, UserFactory, VirtualMachineFactory
-from tests.updates.fleets import NOW, make_fleet, readers
+from tests.factories import (
+    ConnectionFactory,
+    OperationFactory,
+    RoleAssignmentFactory,
+    UserFactory,
+    VirtualMachineFactory,
+    VmUpdateStateFactory,
+)
+from tests.updates.fleets import NOW, make_fleet, make_sets, readers
 from tests.updates.rollouts import PLAN
-from updates.models import Operation, Rollout, RolloutMember, RolloutState
+from updates.models import (
+    BulkBlock,
+    BulkOutcome,
+    BulkRequest,
+    Operation,
+    Rollout,
+    RolloutMember,
+    RolloutState,
+    WordsClock,
+)
 from updates.plans import plan_to_json
+from updates.selectors.decisions import load_news
 from updates.selectors.overview import TileName
 from updates.services.fleet import take_snapshot
+from vms.choices import Scope
 from vms.filters import VmFilter
 from vms.selectors import ListTooSlowError
 from vms.services.counters import fold_counters
@@ -69,9 +87,9 @@ def listed(user: User, address: str) -> int:
     return int(filters.found.count())
 
 
-@pytest.mark.parametrize("seed", [21, 22])
-def test_every_number_leads_to_just_that_many_machines(client: Client, seed: int) -> None:
-    make_fleet(seed)
+@pytest.mark.parametrize(("seed", "groups"), [(21, 6), (22, 6), (23, 60)])
+def test_every_number_leads_to_just_that_many_machines(client: Client, seed: int, groups: int) -> None:
+    make_fleet(seed, groups_count=groups, count=60 if groups < 50 else 90)
     own = random.Random(seed)
     compared = 0
     for name, user in readers(own).items():
@@ -136,8 +154,9 @@ def test_no_table_of_machines_is_read_for_who_has_whole_groups(client: Client) -
     client.force_login(people["everything"])
     with CaptureQueriesContext(connection) as queries:
         client.get(reverse("home"))
-    # What filters offer is asked of few machines, and rollouts of their members.
-    others = [q["sql"] for q in queries if "places AS" not in q["sql"] and "updates_rollout" not in q["sql"]]
+    # What filters offer is asked of few machines, rollouts of their members, and bulk requests of the machines they mean.
+    left_out = ("places AS", "updates_rollout", "updates_bulkrequest")
+    others = [q["sql"] for q in queries if not any(text in q["sql"] for text in left_out)]
     assert not [sql for sql in others if re.search(r'FROM "?vms_virtualmachine', sql)]
 
 
@@ -231,6 +250,90 @@ def test_single_machines_and_tags_have_no_picture_of_days(client: Client) -> Non
     page = page_of(client, people["machines"])
     assert 'id="days"' not in page
     assert "Days are kept of whole resource groups only" in page
+
+
+def test_failures_lead_to_their_runs_in_the_history(client: Client) -> None:
+    boss = UserFactory(is_superuser=True)
+    vm = VirtualMachineFactory(tags={"env": "prod"})
+    run = OperationFactory(vm=vm, installation=True, failed=True, created_at=NOW - timedelta(days=1))
+    OperationFactory(vm=VirtualMachineFactory(), kind="rollback", failed=True, created_at=NOW, error_code="odd:code")
+    for query in ("", "?tag=env", f"?connection={vm.connection_id}", "?product_line=ws2022"):
+        page = page_of(client, boss, query)
+        addresses = [unescape(address) for address in re.findall(r'href="(/history/\?[^"]*)"', page)]
+        assert len(addresses) == (1 if query in {"?tag=env", f"?connection={vm.connection_id}"} else 2), query
+        (mine,) = (each for each in addresses if f"reason={run.error_code.replace(':', '%3A')}" in each)
+        shown = client.get(mine).content.decode()
+        assert str(run.pk)[:8] in shown
+        assert shown.count('<th scope="row"><a href="/operations/') == 1, mine
+
+
+def request_of(user: User, states: list[str], **fields: object) -> BulkRequest:
+    """A bulk request that has been handed out, with an operation in each of these states."""
+    row = BulkRequest.objects.create(
+        **{"kind": "installation", "requested_by": user, "vm_count": len(states), "is_handed_out": True, **fields}
+    )
+    vms = VirtualMachineFactory.create_batch(len(states), connection=ConnectionFactory())
+    BulkBlock.objects.create(request=row, number=0, vm_ids=[vm.pk for vm in vms])
+    for vm, state in zip(vms, states, strict=True):
+        looks = {"queued": {"state": "queued"}, "failed": {"failed": True}, "succeeded": {"succeeded": True}}
+        run = OperationFactory(vm=vm, installation=True, is_bulk=True, **looks.get(state, {"in_progress": True}))
+        BulkOutcome.objects.create(request=row, vm=vm, verdict="accepted", operation=run)
+    return row
+
+
+def test_bulk_requests_under_way_stand_with_how_far_they_are(client: Client) -> None:
+    boss = UserFactory(is_superuser=True)
+    running = request_of(boss, ["succeeded", "failed", "in_progress", "queued"])
+    waiting = request_of(boss, ["queued"])
+    over = request_of(boss, ["succeeded", "failed"])
+    large = request_of(boss, ["in_progress"], vm_count=5_001)
+    untouched = BulkRequest.objects.create(kind="assessment", requested_by=boss, vm_count=7)
+    page = re.sub(r"\s+", " ", page_of(client, boss))
+    for row in (running, waiting, large, untouched):
+        assert f'href="{row.get_absolute_url()}"' in page
+    assert over.get_absolute_url() not in page
+    assert "2 / 4" in page
+    assert "Installation on 4 machines" in page
+    assert "0 / 7" in page
+    assert "Its page counts how far it is" in page
+    # a part of the fleet has none of its own, and nobody sees those of others
+    assert running.get_absolute_url() not in page_of(client, boss, "?product_line=ws2022")
+    other = UserFactory()
+    RoleAssignmentFactory(user=other, scope=Scope.EVERYTHING, role="reader")
+    assert running.get_absolute_url() not in page_of(client, other)
+
+
+def test_who_sees_less_is_told_of_his_own_machines(client: Client) -> None:
+    person = UserFactory()
+    row = request_of(person, ["succeeded", "succeeded", "in_progress"])
+    mine, _other, running = (outcome.vm for outcome in BulkOutcome.objects.filter(request=row).order_by("pk"))
+    for vm in (mine, running):
+        RoleAssignmentFactory(user=person, scope=Scope.VM, vm=vm)
+    page = re.sub(r"\s+", " ", page_of(client, person))
+    assert f'href="{row.get_absolute_url()}"' in page
+    assert "1 / 3" in page
+
+
+def test_what_waits_is_counted_in_one_query_for_who_sees_less(client: Client) -> None:
+    vm = VirtualMachineFactory(hotpatch_status="Enabled", hotpatch_track="on_track")
+    some = make_sets(random.Random(3))[1]
+    VmUpdateStateFactory(vm=vm, patch_set=some)
+    person = UserFactory()
+    RoleAssignmentFactory(user=person, scope=Scope.RESOURCE_GROUP, resource_group=vm.resource_group)
+    costs = []
+    for count in (1, 5):
+        waiting = [
+            ["ws2022", f"5{number:06}", "An update", "2026-05-12", "guard.type_unknown", 9, [some.pk if number else 0]]
+            for number in range(count)
+        ]
+        WordsClock.objects.update_or_create(pk=1, defaults={"news": {"ages": [], "waiting": waiting}})
+        with CaptureQueriesContext(connection) as queries:
+            news = load_news(User.objects.get(pk=person.pk))
+        costs.append(len(queries))
+        assert [(item.kb_number, item.machines) for item in news.waiting] == [
+            (f"5{number:06}", 1) for number in range(1, count)
+        ]
+    assert costs[0] == costs[1]
 
 
 def test_what_runs_is_counted_by_kind(client: Client) -> None:

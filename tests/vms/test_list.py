@@ -303,7 +303,7 @@ def test_a_shared_view_is_everybodys_to_open_and_nobody_elses_to_change(
     assert shown.status_code == 422
     assert "means nothing any more" in text_of(shown)
     assert names(shown) == []
-    assert client.post(reverse("vms:view-remove", args=[view.pk])).status_code == 403
+    assert client.post(reverse("vms:view-remove", args=[view.pk])).status_code == 404
     assert "Ours" in text_of(client.get(LIST))
     client.force_login(staff)
     assert client.post(reverse("vms:view-remove", args=[view.pk])).status_code == 302

@@ -7,6 +7,7 @@ import unicodedata
 from typing import Any
 
 from django import forms
+from django.core.validators import RegexValidator
 from django.utils.translation import gettext_lazy as _
 
 from patching.codes import MOST_CHARACTERS
@@ -14,6 +15,7 @@ from patching.kb_numbers import without_invisible
 from ui.widgets import QuickSelect
 from updates.choices import OPERATION_KINDS, PERIODS
 from updates.selectors.fleet_history import EVERY_KIND, NO_KB, HistoryAsked, Result, StartedBy
+from vms.choices import PRODUCT_LINES
 from vms.selectors import FilterOptions
 
 RESULTS = [
@@ -52,6 +54,10 @@ class HistoryForm(forms.Form):
         label=_("Subscription"), choices=[], coerce=int, empty_value=None, required=False, widget=QuickSelect
     )
     resource_group = forms.CharField(label=_("Resource group"), max_length=90, required=False)
+    product_line = forms.ChoiceField(
+        label=_("Product line"), choices=[("", _("All")), *PRODUCT_LINES], required=False, widget=QuickSelect
+    )
+    tag = forms.CharField(label=_("Tag"), max_length=200, required=False, validators=[RegexValidator(r"^\s*[^=\s]")])
 
     def __init__(self, data: Any, *, options: FilterOptions) -> None:
         super().__init__({"period": str(DEFAULT_DAYS)} | {name: data[name] for name in data})
@@ -84,6 +90,8 @@ class HistoryForm(forms.Form):
             connection=said["connection"],
             subscription=said["subscription"],
             resource_group=said["resource_group"].strip(),
+            product_line=said["product_line"],
+            tag=said["tag"].strip(),
         )
 
     @property

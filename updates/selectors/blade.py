@@ -321,7 +321,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
     last_assessed_at = state.last_assessed_at if state else None
     eligibility = eligibility_of(vm, os_build=os_build)
     line = eligibility.product_line
-    releases = [row.facts for row in Release.objects.filter(product_line=line)] if line else []
+    releases = Release.objects.filter(product_line=line).facts() if line else []
     patches = (
         [row.facts for row in Patch.objects.filter(memberships__patch_set=state.patch_set_id)]
         if state and state.patch_set_id

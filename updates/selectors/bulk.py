@@ -114,13 +114,14 @@ def _machines_of() -> Q:
     return Q(pk__in=ids)
 
 
-def bulk_requests_of(user: User, role: Role = Role.READER) -> QuerySet[BulkRequest]:
+def bulk_requests_of(user: User, role: Role = Role.READER, *, grants: Grants | None = None) -> QuerySet[BulkRequest]:
     """The bulk requests that the user may see now, or with a stronger role act on (docs/rules.md, selection of machines).
 
-    Owners of everything: all. Others: those they made, while they hold the role on at least one of the machines.
+    Owners of everything: all. Others: those they made, while they hold the role on at least one of the machines. `grants`:
+    the user's, where they were just read.
     """
     rows = BulkRequest.objects.select_related("requested_by")
-    grants = Grants.of(user)
+    grants = Grants.of(user) if grants is None else grants
     if grants.at_least(Role.OWNER).are_of_everything:
         return rows
     mine = VirtualMachine.objects.order_by().granted_by(grants, role).filter(_machines_of())

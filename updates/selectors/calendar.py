@@ -226,7 +226,7 @@ def _machines(grants: Grants, line: ProductLine) -> list[_Alike] | None:
     """The machines of a line that these grants show, alike ones counted together; None where that takes too long."""
     rows = (
         VirtualMachine.objects.granted_by(grants)
-        .filter(product_line=line)
+        .filter(product_line=line, gone_at=None)
         .order_by()
         .values_list(
             "hotpatch_track", "patcher", "reboot_setting", KeyTextTransform("catalogue_date", "connection__config")

@@ -21,5 +21,5 @@ class LoadedCatalogue:
 def load_catalogue() -> LoadedCatalogue:
     """Everything that is recorded, in two queries (some hundreds of rows)."""
     by_pk = {patch.pk: patch.facts for patch in Patch.objects.order_by("pk")}
-    releases = tuple(release.facts for release in Release.objects.order_by("product_line", "released_on", "pk"))
+    releases = tuple(Release.objects.order_by("product_line", "released_on", "pk").facts())
     return LoadedCatalogue(facts=Catalogue(releases=releases, patches=tuple(by_pk.values())), patches_by_pk=by_pk)

@@ -170,14 +170,15 @@ class Line(NamedTuple):
     @property
     def standing(self) -> str:
         """Which part of a column of the compliance picture it belongs to: the name of a field of `Standings`."""
-        if self.update_status not in _ASSESSED:
+        if self.update_status not in ASSESSED:
             return "no_data"
         if self.lacks_critical:
             return "critical"
         return "up_to_date" if self.update_status == UpdateStatus.NO_UPDATES_AVAILABLE else "other"
 
 
-_ASSESSED = frozenset({UpdateStatus.NO_UPDATES_AVAILABLE, UpdateStatus.UPDATES_AVAILABLE, UpdateStatus.REBOOT_REQUIRED})
+# The update statuses that rest on an assessment of the last week.
+ASSESSED = frozenset({UpdateStatus.NO_UPDATES_AVAILABLE, UpdateStatus.UPDATES_AVAILABLE, UpdateStatus.REBOOT_REQUIRED})
 
 
 @dataclass(frozen=True, slots=True)

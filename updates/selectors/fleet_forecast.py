@@ -80,7 +80,7 @@ def forecast_fleet(
     counts: FleetCounts, pending: Pending, moments: Mapping[int, datetime], *, now: datetime, months: int = MONTHS
 ) -> FleetForecast:
     """Forecast the reboots of these machines (one query). `moments`: what `moments_of_connections` says."""
-    releases = [row.facts for row in Release.objects.order_by("pk")]
+    releases = Release.objects.order_by("pk").facts()
     machines: Counter[_Place] = Counter()
     by_month: Counter[date] = Counter()
     for line in counts.lines:

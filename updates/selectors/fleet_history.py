@@ -28,6 +28,7 @@ from updates.models import WELL_ENDED_STATES, BulkRequest, Operation, PatchResul
 from vms.choices import Role
 from vms.models import Grants, ResourceGroup, VirtualMachine
 from vms.selectors import MAX_COUNT, ListTooSlowError
+from vms.tags import HasTag
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -78,6 +79,8 @@ class HistoryAsked:
     connection: int | None = None
     subscription: int | None = None
     resource_group: str = ""
+    product_line: str = ""
+    tag: str = ""  # a tag's name, or name=value
 
     @property
     def address(self) -> str:
@@ -92,6 +95,8 @@ class HistoryAsked:
             "connection": self.connection,
             "subscription": self.subscription,
             "resource_group": self.resource_group,
+            "product_line": self.product_line,
+            "tag": self.tag,
         }
         return urlencode({name: str(value) for name, value in said.items() if value})
 
@@ -183,7 +188,7 @@ def load_history(user: User, asked: HistoryAsked, *, now: datetime, cursor: str 
     groups: list[ReasonGroup] | None = None
     try:
         tiles = _tiles(search)
-        groups = _groups(search)
+        groups = failure_groups(search)
     except ListTooSlowError:
         pass
     return HistoryPage(
@@ -251,9 +256,14 @@ def _vms_of(grants: Grants, asked: HistoryAsked) -> QuerySet[VirtualMachine] | N
         wanted &= Q(subscription=asked.subscription)
     if asked.resource_group:
         wanted &= Q(name__iexact=asked.resource_group)
-    if not wanted and grants.are_of_everything:
+    if not (wanted or asked.product_line or asked.tag) and grants.are_of_everything:
         return None
     vms = VirtualMachine.objects.order_by().granted_by(grants)
+    if asked.product_line:
+        vms = vms.filter(product_line=asked.product_line)
+    if asked.tag:
+        name, _sign, value = asked.tag.partition("=")
+        vms = vms.filter(HasTag(name.strip(), value.strip()))
     if not wanted:
         return vms
     # The ids are read first: with them PostgreSQL knows how few machines it looks for.
@@ -335,7 +345,7 @@ GROUP BY upper(code), kb ORDER BY 3 DESC, 1, 2 LIMIT {most}
 """
 
 
-def _groups(search: Search) -> list[ReasonGroup]:
+def failure_groups(search: Search) -> list[ReasonGroup]:
     """Why operations failed, the most frequent reason first; one more than is shown (one query, none where none is asked for)."""
     asked = search.asked
     if asked.result not in {"", Result.FAILED}:

@@ -9,9 +9,6 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Count, OuterRef
-from django.db.models.functions import JSONObject
 from django.urls import reverse
 from django.utils.http import urlencode
 
@@ -19,7 +16,7 @@ from connectors.registry import Grade
 from patching.releases import as_of
 from patching.terms import Classification, HotpatchTrack, UpdateStatus
 from updates.choices import OPERATION_KINDS
-from updates.models import MemberState, Patch, Rollout, RolloutMember, RolloutState
+from updates.models import Patch, Rollout, RolloutState
 from updates.selectors.decisions import News, Waiting, load_news
 from updates.selectors.fleet import (
     EVERYWHERE,
@@ -32,17 +29,19 @@ from updates.selectors.fleet import (
 )
 from updates.selectors.fleet_days import Standings, load_days, standings_now
 from updates.selectors.fleet_forecast import FleetForecast, forecast_fleet
-from updates.selectors.fleet_trouble import CONTRADICTED, FAILED, Reason, Trouble, load_runs
-from updates.selectors.rollouts import rollouts_of
+from updates.selectors.fleet_history import NO_KB, HistoryAsked, Result
+from updates.selectors.fleet_trouble import CONTRADICTED, FAILED, TOLD_FOR, Reason, Trouble, load_runs
+from updates.selectors.overview_running import Running, running_requests, running_rollouts
 from vms.choices import Condition
 from vms.filters import VmFilter
-from vms.models import Connection, Grants
+from vms.models import Connection, Grants, VirtualMachine
+from vms.selectors import filter_options
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 SCOPE_NAMES = ("connection", "subscription", "resource_group", "product_line", "tag")
-MOST_REASONS = MOST_UPDATES = MOST_ROLLOUTS = 5
+MOST_REASONS = MOST_UPDATES = 5
 
 
 class TileName(StrEnum):
@@ -88,32 +87,6 @@ class Need:
     reasons: tuple[Reason, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A rollout that is under way or paused, and how many of its machines are where."""
-
-    rollout: Rollout
-    states: Mapping[str, int]
-
-    @property
-    def ended(self) -> int:
-        """How many of its machines have ended."""
-        return sum(self.states.values()) - sum(self.states.get(state, 0) for state in _OPEN)
-
-    @property
-    def failed(self) -> int:
-        """How many failed."""
-        return self.states.get(MemberState.FAILED.value, 0)
-
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        return sum(self.states.values())
-
-
-_OPEN = (MemberState.WAITING.value, MemberState.STARTED.value, MemberState.CATCHING_UP.value)
-
-
 @dataclass(frozen=True)
 class Overview:
     """Everything that the page shows of a place."""
@@ -128,8 +101,9 @@ class Overview:
     are_days_kept: bool
     forecast: FleetForecast
     trouble: Trouble
-    reasons: tuple[tuple[Reason, str], ...]
+    reasons: tuple[tuple[Reason, str, str], ...]  # with the address of the list, and of the runs in the history
     rollouts: tuple[Running, ...]
+    requests: tuple[Running, ...]
     in_flight: Mapping[str, int]  # operations that machines work on, by kind
     news: News
     is_simulated: bool
@@ -169,12 +143,18 @@ def scope_of(filters: VmFilter) -> FleetScope:
     )
 
 
-def load_overview(user: User, filters: VmFilter, *, now: datetime) -> Overview:
+def filters_of(grants: Grants, query: Mapping[str, str]) -> VmFilter:
+    """The filters of the list that say which part of the fleet is meant, over the machines that these grants show."""
+    asked = {name: query[name] for name in SCOPE_NAMES if name in query}
+    return VmFilter(asked, VirtualMachine.objects.granted_by(grants), options=filter_options(grants))
+
+
+def load_overview(user: User, grants: Grants, filters: VmFilter, *, now: datetime) -> Overview:
     """The overview of the machines that the user may see and the filters leave, in a fixed number of queries.
 
-    `filters`: of this user, just read. Raises `ListTooSlowError` with a tag that is looked for too long.
+    `grants`, `filters`: of this user, just read. Raises `ListTooSlowError` with a tag that is looked for too long.
     """
-    scope, grants = scope_of(filters), Grants.last_read(user)
+    scope = scope_of(filters)
     place = place_of(grants, scope)
     counts = count_fleet(place, scope)
     pending = load_pending(counts)
@@ -183,8 +163,9 @@ def load_overview(user: User, filters: VmFilter, *, now: datetime) -> Overview:
     is_whole = scope == EVERYWHERE and grants.are_of_everything
     vms = None if is_whole else filters.found
     trouble, in_flight = load_runs(vms, now)
-    news = load_news(user)
-    rollouts = _rollouts(user, grants) if scope == EVERYWHERE else ()
+    news = load_news(user, grants=grants)
+    rollouts = running_rollouts(user, grants) if scope == EVERYWHERE else ()
+    requests = running_requests(user, grants) if scope == EVERYWHERE else ()
     days = load_days(place, scope, standings_now(counts, pending, moments, now))
     simulated = [row for row in sites.values() if row.grade is Grade.SIMULATED]
     return Overview(
@@ -198,8 +179,12 @@ def load_overview(user: User, filters: VmFilter, *, now: datetime) -> Overview:
         are_days_kept=place.is_of_groups,
         forecast=forecast_fleet(counts, pending, moments, now=now),
         trouble=trouble,
-        reasons=tuple((reason, _list(scope, trouble=reason.trouble)) for reason in trouble.reasons[:MOST_REASONS]),
+        reasons=tuple(
+            (reason, _list(scope, trouble=reason.trouble), _runs(scope, reason))
+            for reason in trouble.reasons[:MOST_REASONS]
+        ),
         rollouts=rollouts,
+        requests=requests,
         in_flight=in_flight,
         news=news,
         is_simulated=bool(simulated) and len(simulated) == len(sites),
@@ -210,6 +195,22 @@ def load_overview(user: User, filters: VmFilter, *, now: datetime) -> Overview:
 def _list(scope: FleetScope, **narrower: str) -> str:
     """The address of the list of the machines of this scope that these filters leave."""
     return f"{reverse('vms:vm-list')}?{urlencode(scope.address | narrower)}".removesuffix("?")
+
+
+def _runs(scope: FleetScope, reason: Reason) -> str:
+    """The address of the operations in the history that failed for this reason; empty where it has no code."""
+    asked = HistoryAsked(
+        days=TOLD_FOR.days,
+        result=Result.FAILED.value,
+        reason=reason.code,
+        kb_number=reason.kb_number or NO_KB,
+        connection=scope.connection,
+        subscription=scope.subscription,
+        resource_group=scope.resource_group,
+        product_line=scope.product_line,
+        tag=scope.tag,
+    )
+    return f"{reverse('updates:history')}?{asked.address}" if reason.code else ""
 
 
 def _tiles(counts: FleetCounts, scope: FleetScope) -> tuple[Tile, ...]:
@@ -235,9 +236,9 @@ def _needs(
     """What needs a person, the most urgent first. Decisions and rollouts are of the whole fleet and stand there only."""
     tracks = counts.by("hotpatch_track")
     found = [
-        Need(NeedName.ROLLOUT, 1, running.rollout.get_absolute_url(), rollout=running.rollout)
-        for running in rollouts
-        if running.rollout.status == RolloutState.PAUSED
+        Need(NeedName.ROLLOUT, 1, rollout.get_absolute_url(), rollout=rollout)
+        for rollout in (running.rollout for running in rollouts)
+        if rollout is not None and rollout.status == RolloutState.PAUSED
     ]
     found += [
         Need(NeedName.FAILED, trouble.failed, _list(scope, trouble=FAILED), reasons=trouble.reasons[:2]),
@@ -274,16 +275,3 @@ def _most_missing(pending: Pending, scope: FleetScope) -> tuple[tuple[Patch, int
     return tuple(
         (by_kb[kb][0], count, _list(scope, lacks=kb)) for kb, count in counted.most_common(MOST_UPDATES) if count
     )
-
-
-def _rollouts(user: User, grants: Grants) -> tuple[Running, ...]:
-    """The newest rollouts that are under way or paused, with the states of their machines (one query)."""
-    members = RolloutMember.objects.filter(rollout=OuterRef("pk")).order_by().values("status")
-    states = members.annotate(count=Count("pk")).values_list(JSONObject(status="status", count="count"))
-    rows = rollouts_of(user, grants=grants).filter(status__in=_UNDER_WAY).annotate(states=ArraySubquery(states))
-    return tuple(
-        Running(row, {state["status"]: state["count"] for state in row.states}) for row in rows[:MOST_ROLLOUTS]
-    )
-
-
-_UNDER_WAY = (RolloutState.RUNNING.value, RolloutState.PAUSED.value)

@@ -232,7 +232,7 @@ def read_for_judging(now: datetime) -> Reading:
         cursor.execute("SELECT id, kb_number FROM updates_patch")
         kbs = dict(cursor.fetchall())
     return Reading(
-        judge=Judge(row.facts for row in ReleaseRow.objects.order_by("pk")),
+        judge=Judge(ReleaseRow.objects.order_by("pk").facts()),
         images=image_catalog(),
         connections=Connection.objects.in_bulk(),
         kbs=kbs,

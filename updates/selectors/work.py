@@ -68,7 +68,7 @@ class Foresight:
         members = PatchSetMember.objects.filter(patch_set__any=array(patch_sets)).select_related("patch")
         for member in members.order_by("patch_set_id", "patch_id"):
             self._offered[member.patch_set_id].append(member.patch.facts)
-        self._releases = [row.facts for row in Release.objects.order_by("pk")]
+        self._releases = Release.objects.order_by("pk").facts()
         self._known: dict[tuple[str, date | None], Timetable] = {}
         self._judged: dict[Kind, Foreseen] = {}
 

@@ -168,7 +168,7 @@ def _is_release(number: int, row: Mapping[str, Any]) -> bool:
 
 
 def _recorded() -> tuple[terms.Release, ...]:
-    return tuple(release.facts for release in Release.objects.order_by("product_line", "released_on", "pk"))
+    return tuple(Release.objects.order_by("product_line", "released_on", "pk").facts())
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from django.views.decorators.http import require_GET
 from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
 from updates.overview_pictures import pictures_of
-from updates.selectors.overview import SCOPE_NAMES, load_overview
-from vms.filters import VmFilter
+from updates.selectors.overview import filters_of, load_overview
+from vms.models import Grants
 from vms.selectors import ListTooSlowError
 
 
@@ -18,10 +18,10 @@ from vms.selectors import ListTooSlowError
 @in_a_tidy_address
 def overview(request: PortalRequest) -> HttpResponse:
     """What needs a person, where the machines stand, what is coming and what runs; the scope is in the address."""
-    asked = {name: request.GET[name] for name in SCOPE_NAMES if name in request.GET}
-    filters = VmFilter.of(request.user, asked)
+    grants = Grants.of(request.user).by_group()
+    filters = filters_of(grants, request.GET.dict())
     try:
-        page = load_overview(request.user, filters, now=timezone.now())
+        page = load_overview(request.user, grants, filters, now=timezone.now())
     except ListTooSlowError:
         page = None
     context = {"filters": filters, "page": page, "pictures": pictures_of(page) if page is not None else None}

@@ -10,6 +10,7 @@ from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from vms.choices import COLUMNS, Column
+from vms.models import SavedView
 
 MAX_PLACE = len(COLUMNS)
 _IDS = r"^([0-9]{1,18}(,[0-9]{1,18}){0,199})?$"
@@ -39,9 +40,9 @@ class ViewForm(forms.Form):
         label=_("Shared: everybody can open it, and nobody else can change it"), required=False
     )
 
-    def __init__(self, data: Any = None, *, may_share: bool) -> None:
-        super().__init__(data)
-        if not may_share:
+    def __init__(self, data: Any = None, *, may_share: bool, view: SavedView | None = None) -> None:
+        super().__init__(data, initial={"name": view.name, "is_shared": view.is_shared} if view else None)
+        if not (may_share or (view and view.is_shared)):
             del self.fields["is_shared"]
 
     def say_name_is_taken(self) -> None:

@@ -35,6 +35,29 @@ def save_view(*, owner: User, name: str, address: str, is_shared: bool) -> Saved
         raise ViewExistsError(name) from error
 
 
+def change_view(*, view: SavedView, name: str, is_shared: bool, by: User) -> None:
+    """Rename one's view, share it or no more. Raises `ViewExistsError`, and `PermissionDenied` for who may not do that.
+
+    Who no longer may share can still take back what he shared.
+    """
+    if view.owner_id != by.pk or (is_shared and not view.is_shared and not may_share(Grants.of(by))):
+        raise PermissionDenied
+    view.name, view.is_shared = name, is_shared
+    try:
+        with transaction.atomic():
+            view.save(update_fields=["name", "is_shared"])
+    except IntegrityError as error:
+        raise ViewExistsError(name) from error
+
+
+def replace_filters(*, view: SavedView, address: str, by: User) -> None:
+    """Let one's view show this address of the list from now on. Raises `PermissionDenied` for the views of others."""
+    if view.owner_id != by.pk:
+        raise PermissionDenied
+    view.address = address
+    view.save(update_fields=["address"])
+
+
 def remove_view(*, view: SavedView, by: User) -> None:
     """Forget a view: one's own, or as an Owner of everything a shared one. Raises `PermissionDenied` for others."""
     if not may_remove(view=view, by=by):
