@@ -75,7 +75,9 @@ class ErrorCode(StrEnum):
     VM_AWAITING_ASSESSMENT = "vm.awaiting_assessment", Fault.MACHINE, False
     CONFLICT_INSTALLATION_OPEN = "conflict.installation_open", Fault.PERSON, True
     FREEZE_HELD = "freeze.held", Fault.PERSON, True
+    VM_NOT_ASSESSED = "vm.not_assessed", Fault.MACHINE, False
     PLAN_NOTHING_TO_DO = "plan.nothing_to_do", Fault.PERSON, False
+    PLAN_CHANGED = "plan.changed", Fault.MACHINE, True
     REQUEST_ID_TAKEN = "request.id_taken", Fault.PERSON, False
     ROLE_MISSING = "role.missing", Fault.PERSON, False
     ROLLBACK_UNKNOWN_STATE = "rollback.unknown_state", Fault.MACHINE, False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -421,3 +421,46 @@ def work_of(selection: Selection, plan: InstallationPlan, *, is_reboot_pending: 
     if is_reboot_pending and plan.reboot_setting is not RebootSetting.NEVER:
         return RunWork.PENDING_REBOOT
     return RunWork.NOTHING
+
+
+# --- what a review promises --------------------------------------------------------------------------------------
+
+
+def named(plan: InstallationPlan, selection: Selection) -> InstallationPlan:
+    """The plan that takes what this selection takes, by name, so that nothing joins that is offered later.
+
+    What has no name of its own (no KB, or the KB of another update that is left out) stays selected by its class, and what
+    of that class is left out is excluded. A selection that takes nothing leaves the plan as it is.
+    """
+    if not selection.selected:
+        return plan
+    taken = [verdict.patch for verdict in selection.selected]
+    left_out = [verdict.patch for verdict in selection.left_out]
+    shared = {patch.kb_number for patch in left_out} - {*plan.kb_numbers_to_include}
+    kb_numbers = tuple(dict.fromkeys(p.kb_number for p in taken if p.kb_number and p.kb_number not in shared))
+    classes = frozenset(patch.classification for patch in taken if patch.kb_number not in kb_numbers)
+    others = {p.kb_number for p in left_out if p.kb_number and p.classification in classes}
+    others -= {*plan.kb_numbers_to_exclude, *(patch.kb_number for patch in taken)}
+    excluded = (*plan.kb_numbers_to_exclude, *sorted(others))
+    return replace(plan, classifications=classes, kb_numbers_to_include=kb_numbers, kb_numbers_to_exclude=excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutlook:
+    """What a review said of a machine: what a run does there, and whether it reboots."""
+
+    work: RunWork
+    reboot: RebootProspect
+
+    def covers(self, now: RunOutlook) -> bool:
+        """Whether what a run would do now is what was said, or less (docs/rules.md, what a review promises)."""
+        if now.work is RunWork.NOTHING:
+            return True
+        if self.work is RunWork.NOTHING or (self.work is RunWork.PENDING_REBOOT and now.work is RunWork.UPDATES):
+            return False
+        return self.reboots or not now.reboots
+
+    @property
+    def reboots(self) -> bool:
+        """Whether the machine reboots, or may."""
+        return self.reboot in {RebootProspect.POSSIBLE, RebootProspect.CERTAIN}

@@ -103,6 +103,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:ended"): dict.fromkeys(WHO, 286) | {"anonymous": 302},
     ("get", "vms:vm-list"): SIGNED_IN,
     ("get", "vms:images"): SIGNED_IN,
+    # says nothing of what is to be done with the ticks (tests/vms/test_ticks.py)
+    ("post", "vms:list-ticks"): dict.fromkeys(WHO, 400) | {"anonymous": 302},
     ("get", "vms:list-columns"): SIGNED_IN,
     ("get", "vms:suggestions"): SIGNED_IN,
     ("post", "vms:list-columns"): redirecting(SIGNED_IN),
@@ -141,6 +143,9 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("get", "updates:operation"): SEE,
     ("post", "updates:cancel"): redirecting(OPERATE),
     ("get", "updates:bulk-create"): SIGNED_IN,
+    # names no operation; whose machines they are is asked there (tests/updates/test_review.py)
+    ("get", "updates:bulk-retry"): empty(SIGNED_IN),
+    ("post", "updates:bulk-retry"): empty(SIGNED_IN),
     # a request belongs to who made it, and to Owners of everything (tests/updates/test_selection.py)
     ("get", "updates:bulk"): dict.fromkeys(WHO, 404) | {"anonymous": 302, "operator": 200, "chief": 200, "staff": 200},
     ("post", "updates:bulk-cancel"): dict.fromkeys(WHO, 404)
@@ -318,6 +323,7 @@ def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
         "updates:report-export",
         "updates:ended",
         "updates:bulk-create",
+        "updates:bulk-retry",
         "updates:rollouts",
         "updates:maintenances",
         "updates:maintenance-create",

@@ -117,3 +117,16 @@ class RunPart(StrEnum):
     RUNNING = "running"
     WAITING = "waiting"
     SKIPPED = "skipped"  # nothing was started on it, and nothing will be
+
+
+class AgainProblem(StrEnum):
+    """Why some installations cannot be asked for once more together."""
+
+    NOTHING_NAMED = "nothing_named"
+    NO_OPERATION = "no_operation"
+    TOO_MANY = "too_many"
+    GONE = "gone"
+    NO_INSTALLATION = "no_installation"
+    UNREADABLE = "unreadable"
+    NAME_MASKS = "name_masks"
+    SEVERAL_PLANS = "several_plans"

@@ -714,13 +714,18 @@ class BulkRequest(models.Model):
 
 
 class BulkBlock(models.Model):
-    """Some VMs that a bulk request means, by id; never changed. Whether they are still there is asked when their turn comes."""
+    """Some VMs that a bulk request means, by id; never changed. Whether they are still there is asked when their turn comes.
+
+    `promise`: what the review said of all of them (`updates.plans.Promise`); empty where the plan of the request is taken as
+    it is.
+    """
 
     request = models.ForeignKey(
         BulkRequest, on_delete=models.CASCADE, related_name="blocks", db_index=False, db_constraint=False
     )
     number = models.PositiveIntegerField()
     vm_ids = ArrayField(models.BigIntegerField())
+    promise = models.JSONField(null=True, blank=True)
 
     class Meta:
         verbose_name = _("bulk block")
@@ -984,6 +989,8 @@ class Rollout(models.Model):
         _("kind"), max_length=20, choices=OPERATION_KINDS, default=terms.OperationKind.INSTALLATION.value
     )
     plan = models.JSONField(_("plan"))  # of a rollback empty: each machine has an order of its own
+    # What a review said of its machines, a `updates.plans.Promise` each; members name theirs by its place. Empty: no review.
+    promises = models.JSONField(default=list)
     status = models.CharField(_("status"), max_length=20, choices=RolloutState, default=RolloutState.RUNNING)
     reason = models.CharField(max_length=60, blank=True)
     is_off_peak_only = models.BooleanField(_("off-peak only"), default=False)
@@ -1051,6 +1058,7 @@ class Rollout(models.Model):
                     "ring",
                     "ring_ended_at",
                     "proven",
+                    "promises",
                     "next_step_at",
                     "created_at",
                     "finished_at",
@@ -1089,6 +1097,7 @@ class RolloutMember(models.Model):
     wave = models.PositiveIntegerField()
     status = models.CharField(max_length=20, choices=MemberState, default=MemberState.WAITING)
     code = models.CharField(max_length=60, blank=True)
+    promise = models.PositiveSmallIntegerField(null=True, blank=True)  # its place among `Rollout.promises`
     operation = models.ForeignKey(Operation, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     probe_due_at = models.DateTimeField(null=True, blank=True)
     probed_at = models.DateTimeField(null=True, blank=True)

@@ -1,12 +1,14 @@
-"""An installation plan as JSON and back, exactly."""
+"""An installation plan, and what a review promised of one, as JSON and back, exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, TypeVar
 
 from patching.rollback import RollbackOrder
+from patching.selection import RebootProspect, RunOutlook, RunWork
 from patching.terms import Classification, InstallationPlan, RebootSetting
 
 
@@ -86,6 +88,45 @@ def _seconds(value: Any) -> timedelta:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(value)
     return timedelta(seconds=value)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a review said of some machines, and a person confirmed: the plan by name and what comes of it there.
+
+    Without a plan nothing is started on them, and `code` is their answer.
+    """
+
+    plan: InstallationPlan | None = None
+    outlook: RunOutlook = RunOutlook(RunWork.NOTHING, RebootProspect.NEVER)  # noqa: RUF009 (frozen)
+    code: str = ""
+
+
+def promise_to_json(promise: Promise) -> dict[str, Any]:
+    """The promise as JSON can hold it."""
+    if promise.plan is None:
+        return {"code": promise.code}
+    return {
+        "plan": plan_to_json(promise.plan),
+        "work": promise.outlook.work.value,
+        "reboot": promise.outlook.reboot.value,
+    }
+
+
+def promise_from_json(document: Mapping[str, Any]) -> Promise:
+    """The promise that `promise_to_json` wrote. Raises PlanError naming what is missing or of another kind."""
+    if not isinstance(document, Mapping):
+        raise PlanError(str(document))
+    if "plan" not in document:
+        return Promise(code=_read(document, "code", _text))
+    outlook = RunOutlook(_read(document, "work", RunWork), _read(document, "reboot", RebootProspect))
+    return Promise(plan_from_json(document["plan"]), outlook)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(value)
+    return value
 
 
 def order_to_json(order: RollbackOrder) -> dict[str, Any]:

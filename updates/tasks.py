@@ -23,6 +23,7 @@ from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
 from updates.services.workers import forget_workers
+from vms.services.ticks import forget_ticks
 from vms.tasks import send_wake_up
 
 log = structlog.get_logger(__name__)
@@ -60,6 +61,7 @@ def prune() -> None:
     removed += prune_assessments(slice_of_day=timezone.now().hour)
     removed += forget_workers(now=database_now())
     removed += forget_snapshots(today=timezone.now().date())
+    removed += forget_ticks(now=timezone.now())
     removed += prune_events(before=timezone.now() - timedelta(days=settings.KEEP_ACTIVITY_DAYS))
     log.info("history_pruned", removed=removed)
 

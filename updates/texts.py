@@ -27,7 +27,7 @@ from patching.scope import ScopeProblem
 from patching.selection import HoldReason, PlanProblem, RebootProspect, SelectionReason
 from patching.status import StaleCause
 from patching.track import Contradiction, OffTrainReason
-from updates.choices import RELEASE_TYPES, RunPart
+from updates.choices import RELEASE_TYPES, AgainProblem, RunPart
 from vms import choices
 
 Text = str | Promise
@@ -203,6 +203,14 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _(
             "Wait until the freeze ends, or choose a maximum duration that ends before it. Freezes says until when and why."
         ),
+    ),
+    ErrorCode.VM_NOT_ASSESSED: ErrorText(
+        _("The machine has never been assessed, so it is not known what a run would do there."),
+        _("Assess it, then plan again."),
+    ),
+    ErrorCode.PLAN_CHANGED: ErrorText(
+        _("A run would now do more on this machine than was confirmed, so it was left out."),
+        _("Look at it again, and confirm what it needs by now."),
     ),
     ErrorCode.PLAN_NOTHING_TO_DO: ErrorText(
         _("There is nothing to do: no update that the plan takes, and no reboot that is pending."),
@@ -964,3 +972,21 @@ def value_text(row: Model, name: str, value: object) -> str:
         return str(_("Yes") if value else _("No"))
     labels = dict(getattr(row._meta.get_field(name), "flatchoices", ()))
     return str(labels.get(value, value))
+
+
+AGAIN_PROBLEMS: dict[AgainProblem, Text] = {
+    AgainProblem.NOTHING_NAMED: _("No operation is ticked. Tick installations in the history."),
+    AgainProblem.NO_OPERATION: _("“%(value)s” is no operation. Tick the installations in the history again."),
+    AgainProblem.TOO_MANY: _("%(value)s operations are more than go at once here. Narrow the history down."),
+    AgainProblem.GONE: _(
+        "Operation %(value)s is gone, or you may not see it. Tick the installations in the history again."
+    ),
+    AgainProblem.NO_INSTALLATION: _("Operation %(value)s is no installation: only installations have a plan."),
+    AgainProblem.UNREADABLE: _("The plan of operation %(value)s cannot be read by this version of the portal."),
+    AgainProblem.NAME_MASKS: _(
+        "The plan of operation %(value)s selects updates by their titles, which no page can ask for. Choose the updates anew."
+    ),
+    AgainProblem.SEVERAL_PLANS: _(
+        "These installations were asked for with different plans. Tick those of one plan, or choose the updates anew."
+    ),
+}

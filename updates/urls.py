@@ -39,6 +39,7 @@ urlpatterns = [
     path("operations/<uuid:pk>/cancel/", operation.cancel, name="cancel"),
     # /bulk/
     path("bulk/", bulk.bulk_create, name="bulk-create"),
+    path("bulk/retry/", bulk.bulk_retry, name="bulk-retry"),
     path("bulk/<uuid:pk>/", bulk.bulk_detail, name="bulk"),
     path("bulk/<uuid:pk>/cancel/", bulk.bulk_cancel, name="bulk-cancel"),
     # /rollouts/, /maintenance/

@@ -290,6 +290,12 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         return {name: value for name in self.filters if (value := str(self.data.get(name, "")).strip())}
 
     @property
+    def lacking_kb(self) -> str:
+        """The KB that all of these machines lack, where the list is narrowed to one."""
+        kb_number = self.narrowing.get("lacks", "").upper().removeprefix("KB")
+        return kb_number if kb_number.isascii() and kb_number.isdigit() else ""
+
+    @property
     def told(self) -> list[tuple[str, str]]:
         """What narrows the list: the word for each filter, and its value as the list shows it."""
         found = []

@@ -9,6 +9,7 @@ import pghistory
 import pgtrigger
 from django.conf import settings
 from django.contrib.auth.models import Group
+from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVector
 from django.core.validators import MinValueValidator
@@ -1169,6 +1170,27 @@ class SavedView(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class KeptTicks(models.Model):
+    """Which machines of the list a person has ticked, while he pages, sorts and filters it (`vms.ticks`).
+
+    Without `filters` these machines; with them all that match, except these. They mean nothing by themselves: whatever
+    acts on them shows what they come to, and asks. Older than a while they are forgotten.
+    """
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    vm_ids = ArrayField(models.BigIntegerField(), default=list)
+    filters = models.JSONField(null=True, blank=True)
+    matching = models.PositiveIntegerField(default=0)  # how many matched when all that match were chosen
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("kept ticks")
+        verbose_name_plural = _("kept ticks")
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {len(self.vm_ids)}"
 
 
 class ListColumns(models.Model):

@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import EmptyResultSet
 from django.http import QueryDict
+from django.utils import timezone
 
 from db.arrays import array
 from db.bounded import ListTooSlowError, fetch_bounded
 from vms.choices import HOTPATCH_TRACKS, UPDATE_STATUSES, Role, SelectionProblem
 from vms.filters import Problem, VmFilter
 from vms.models import Grants, VirtualMachine, VirtualMachineQuerySet
+from vms.ticks import asked
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 # What an asked selection consists of, beside the filters.
-SELECTION_PARAMETERS = frozenset({"vm", "all", "shown", "confirm", "csrfmiddlewaretoken"})
+SELECTION_PARAMETERS = frozenset({"vm", "all", "except", "kept", "shown", "confirm", "csrfmiddlewaretoken"})
+_CHOOSING = ("vm", "all", "except", *VmFilter.base_filters)
 MAX_ID = 2**63 - 1
 P = SelectionProblem
 
@@ -86,6 +89,7 @@ def read_once(posted: QueryDict, address: QueryDict) -> QueryDict:
 class AskedSelection:
     """The machines that an address or a form asks for: those that are ticked (`vm`), or all that match (`all=1`).
 
+    Of all that match, some may be left out (`except`). `kept=1` asks for what is ticked in the person's list.
     Where anything of it is unknown, unreadable, gone or missing, `selection` is empty and `problems` says why.
     Of ticked machines those without the role stay in: whoever acts answers for each. All that match are those on which
     the user holds the role. `others`: parameters that belong to the rest of the form, those of `several` take more than
@@ -102,14 +106,19 @@ class AskedSelection:
         several: Collection[str] = (),
         most: int | None = None,
     ) -> None:
+        self.forgotten = 0  # machines that were ticked in the list and are there no more, or for this user
+        problems: list[Problem] = []
+        if "kept" in data:
+            data, problems = self._unfold(data, user)
         self.is_all = "all" in data
         self.are_gone = False  # none of the ticked machines is there, or for this user
         self.selection, self.without_role, self.filters = NOTHING, 0, dict[str, str]()
         self.filter_words: list[tuple[str, str]] = []  # the same filters in the words of the list
+        self.lacking_role = set[int]()  # the ticked machines on which the user does not hold the role
         self._shown = data.get("shown", "")
         filters = VmFilter.of(user, data, role)
-        problems = list(filters.problems(SELECTION_PARAMETERS | set(others)))
-        once = {*others, "all", "shown", "confirm"} - set(several)
+        problems += filters.problems(SELECTION_PARAMETERS | set(others))
+        once = {*others, "all", "kept", "shown", "confirm"} - set(several)
         problems += [
             Problem(P.GIVEN_TWICE, name, ", ".join(values))
             for name, values in data.lists()
@@ -121,7 +130,11 @@ class AskedSelection:
         if ticked and (self.is_all or filters.narrowing):
             named = "all=1" if self.is_all else next(f"{name}={value}" for name, value in filters.narrowing.items())
             problems.append(Problem(P.TICKED_AND_ALL, value=named))
-        problems += [Problem(P.NO_MACHINE_ID, "vm", text) for text in ticked if not _is_id(text)][:1]
+        excepted = data.getlist("except")
+        if excepted and not self.is_all:
+            problems.append(Problem(P.UNKNOWN_NAME, "except", excepted[0]))
+        problems += [Problem(P.NO_MACHINE_ID, "vm", text) for text in (*ticked, *excepted) if not _is_id(text)][:1]
+        self.excepted = sorted({int(text) for text in excepted}) if not problems else []
         if not problems and self.is_all:
             problems += self._take_all(user, role, filters)
         elif not problems:
@@ -132,6 +145,18 @@ class AskedSelection:
             self.selection = NOTHING
         self.problems = tuple(problems)
 
+    def _unfold(self, data: QueryDict, user: User) -> tuple[QueryDict, list[Problem]]:
+        """The same with what is ticked in the person's list in place of `kept`; nothing may be asked for beside it."""
+        problems = [Problem(P.UNKNOWN_VALUE, "kept", text) for text in data.getlist("kept") if text != "1"][:1]
+        problems += [Problem(P.TICKED_AND_ALL, value=name) for name in _CHOOSING if name in data][:1]
+        if problems:
+            return data, problems
+        found, self.forgotten = asked(user, now=timezone.now())
+        for name, values in data.lists():
+            if name != "kept":
+                found.setlist(name, values)
+        return found, []
+
     def _take_ticked(self, user: User, role: Role, ids: set[int]) -> list[Problem]:
         if not ids:
             return [Problem(P.NOTHING_TICKED)]
@@ -140,7 +165,8 @@ class AskedSelection:
         if gone := sorted(ids - seen):
             self.are_gone = not seen
             return [Problem(P.MACHINE_GONE, "vm", str(pk)) for pk in gone[:3]]
-        self.without_role = len(ids) - ticked.visible_to(user, role).count()
+        self.lacking_role = ids - set(ticked.visible_to(user, role).values_list("pk", flat=True))
+        self.without_role = len(self.lacking_role)
         if self.without_role == len(ids):
             return [Problem(P.ROLE_MISSING)]
         self.selection = VmSelection.of(ids)
@@ -149,17 +175,20 @@ class AskedSelection:
     def _take_all(self, user: User, role: Role, filters: VmFilter) -> list[Problem]:
         self.filters, self.filter_words = filters.narrowing, filters.told
         try:
-            self.selection = VmSelection.matching(filters.found)
+            self.selection = VmSelection.matching(self._but_excepted(filters.found))
             grants = Grants.of(user)
             if grants.at_least(role) != grants:
                 seen = VmFilter(filters.data, VirtualMachine.objects.granted_by(grants), options=filters.options)
-                self.without_role = VmSelection.matching(seen.found).count - self.selection.count
+                self.without_role = VmSelection.matching(self._but_excepted(seen.found)).count - self.selection.count
         except ListTooSlowError:
             return [Problem(P.TOO_SLOW)]
         if not self.selection.count:
             asked = ", ".join(f"{name}: {value}" for name, value in filters.told)
             return [Problem(P.NOTHING_MATCHES, value=asked or "all=1")]
         return []
+
+    def _but_excepted(self, vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
+        return vms.exclude(pk__any=array(self.excepted)) if self.excepted else vms
 
     @property
     def is_nothing_ticked(self) -> bool:
@@ -188,7 +217,8 @@ class AskedSelection:
         """What a form carries along to ask for the same again."""
         if not self.is_all:
             return [("vm", str(pk)) for pk in self.selection.ids]
-        return [("all", "1"), *self.filters.items(), ("shown", self.selection.mark)]
+        excepted = (("except", str(pk)) for pk in self.excepted)
+        return [("all", "1"), *self.filters.items(), *excepted, ("shown", self.selection.mark)]
 
     @property
     def classes(self) -> list[tuple[str, str, int]]:

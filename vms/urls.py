@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from vms import views, views_imports, views_lists
+from vms import views, views_imports, views_lists, views_ticks
 
 app_name = "vms"
 urlpatterns = [
@@ -14,6 +14,7 @@ urlpatterns = [
     path("import/connections/<int:pk>/", views_imports.inventory_sync, name="inventory-sync"),
     path("suggestions/", views_lists.suggestions, name="suggestions"),
     path("columns/", views_lists.list_columns, name="list-columns"),
+    path("ticks/", views_ticks.list_ticks, name="list-ticks"),
     path("views/save/", views_lists.view_save, name="view-save"),
     path("views/<int:pk>/", views_lists.view_open, name="view"),
     path("views/<int:pk>/edit/", views_lists.view_edit, name="view-edit"),

@@ -26,6 +26,7 @@ from vms.list_tabs import query_of, tabs_of
 from vms.models import Grants, ImageCatalogEntry, VirtualMachine
 from vms.selectors import (
     ORDERS,
+    VmPage,
     assessed_at,
     csv_lines,
     eligibility_of,
@@ -42,6 +43,7 @@ from vms.services.records import (
     judge_new_vm,
     judge_record,
 )
+from vms.ticks import PageTicks, page_ticks, ticks_of
 
 
 @require_GET
@@ -58,8 +60,17 @@ def vm_list(request: PortalRequest) -> HttpResponse:
         page = vm_page(filters.qs, words=filters.words, order=order, cursor=place, extras=extras)
         gone = filters.count_gone()
     shown = {"filters": filters, "page": page, "order": order, "sort": sort, "gone": gone, "head": head}
-    context = shown | {"tabs": tabs_of(head, query), "query": urlencode(query), "words": FILTER_WORDS}
-    return render_page(request, "vms/list.html", context, partials={"vm-table"})
+    query_words = {"query": urlencode(query), "words": FILTER_WORDS}
+    context = {"ticks": _ticks_on(request, page), "tabs": tabs_of(head, query), **shown, **query_words}
+    return render_page(request, "vms/list.html", context, partials={"vm-table", "ticks-count"})
+
+
+def _ticks_on(request: PortalRequest, page: VmPage | None) -> PageTicks:
+    """What is ticked on this page of the list; nothing for who may act nowhere."""
+    if not Grants.last_read(request.user).at_least(Role.OPERATOR).rows:
+        return PageTicks()
+    ticks = ticks_of(request.user, now=timezone.now())
+    return page_ticks(request.user, ticks, [vm.id for vm in page.vms] if page else [])
 
 
 @require_GET

@@ -77,7 +77,7 @@
   document.addEventListener("change", (event) => {
     const name = event.target.dataset?.checkAll;
     if (!name) return;
-    for (const box of document.querySelectorAll(`input[name="${name}"]`)) box.checked = event.target.checked;
+    for (const box of document.querySelectorAll(`input[name="${name}"]:enabled`)) box.checked = event.target.checked;
   });
   window.addEventListener("pageshow", () => {
     for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;

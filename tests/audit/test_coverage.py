@@ -56,6 +56,7 @@ NOT_KEPT = {
     "updates_workerheartbeat": "workers tell it of themselves",
     "vms_fleetcount": "totals of what machines say",
     "vms_outlook": "what is foreseen of machines",
+    "vms_keptticks": "ticks in the person's list; what is done with them is an act",
     "vms_listcolumns": "concerns nobody but the person",
     "vms_importjob": "the import that it carries out is an act (vms.services.import_jobs)",
     "vms_importpiece": "a file on its way",
@@ -89,8 +90,8 @@ UNSIGNED = {
 
 # Columns that no event shows: the triggers leave them out, or the event says the same by itself.
 UNSHOWN = {
-    *("created_at", "created_by_id", "key", "lanes", "next_run_at", "next_step_at", "proven", "reason", "ring"),
-    *("ring_ended_at", "wave", "wave_count"),
+    *("created_at", "created_by_id", "key", "lanes", "next_run_at", "next_step_at", "promises", "proven", "reason"),
+    *("ring", "ring_ended_at", "wave", "wave_count"),
 }
 
 

@@ -48,6 +48,21 @@ def make_configuration(page: Page, name: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
 
 
+def roll_out(page: Page, words: str) -> None:
+    """Install everything on the machines of these names, availability first: the steps, the review, its number."""
+    page.goto(f"/bulk/?kind=installation&q={words}&all=1")
+    for name in ("Updates", "Definition"):
+        page.get_by_role("checkbox", name=name, exact=True).check()
+    page.get_by_role("button", name="Next: Properties").click()
+    page.get_by_role("checkbox", name="Availability first").check()
+    page.get_by_role("button", name="Next: Review + install").click()
+    button = page.get_by_role("button", name=re.compile(r"^Install on [0-9]+ machine"))
+    number = re.search(r"[0-9]+", button.inner_text())
+    assert number is not None
+    page.get_by_label("Number of machines").fill(number[0])
+    button.click()
+
+
 def saved_view(page: Page) -> str:
     """The address of a view of one's own."""
     save, name = "/virtual-machines/views/save/?location=japaneast", "east-asia"
@@ -103,11 +118,7 @@ def addresses(page: Page) -> dict[str, str]:
         make_freeze(page, "A far New Year")
     page.goto("/freezes/")
     freeze = page.get_by_role("link", name="A far New Year").get_attribute("href") or ""
-    page.goto("/bulk/?kind=installation&q=lab&all=1")
-    page.get_by_text("As a rollout").click()
-    page.get_by_role("checkbox", name="Availability first").check()
-    page.get_by_label("Number of machines").fill("4")
-    page.get_by_role("button", name="Install on 4 machines").click()
+    roll_out(page, "lab")
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
     page.goto("/access/")
@@ -137,6 +148,8 @@ def addresses(page: Page) -> dict[str, str]:
         "bulk-ignored": "/bulk/?kind=assessment&connection=9999",
         "bulk-assess": "/bulk/?kind=assessment&all=1",
         "bulk-install": "/bulk/?kind=installation&q=web&all=1",
+        "bulk-review": "/bulk/?kind=installation&q=fin&all=1&include=5082142&include=5087424",
+        "bulk-retry": "/bulk/retry/",
         "bulk-rollback": "/bulk/?kind=rollback&q=web&all=1",
         "bulk-restart": "/bulk/?kind=restart&q=web&all=1",
         "bulk": bulk,

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenContext
-from tests.browser.steps import RUN_MS, make_configuration, open_updates
+from tests.browser.steps import RUN_MS, make_configuration, open_updates, roll_out
 
 pytestmark = pytest.mark.browser
 
@@ -32,11 +32,7 @@ def test_second_tuesday_plus_four_days_in_tokyo(new_context: OpenContext) -> Non
 
 
 def test_a_rollout_goes_wave_by_wave_is_paused_and_resumed(page: Page) -> None:
-    page.goto("/bulk/?kind=installation&q=sql&all=1")
-    page.get_by_text("As a rollout").click()
-    page.get_by_role("checkbox", name="Availability first").check()
-    page.get_by_label("Number of machines").fill("7")
-    page.get_by_role("button", name="Install on 7 machines").click()
+    roll_out(page, "sql")
     expect(page.locator("#rollout")).to_contain_text("Wave 1 of")
     page.get_by_role("button", name="Pause").click()
     expect(page.locator("#rollout")).to_contain_text("Paused by a person")

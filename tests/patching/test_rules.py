@@ -59,13 +59,17 @@ from patching.releases import (
 )
 from patching.restart import RestartFacts, judge_restart, verify_restart
 from patching.selection import (
+    OFF_GUARD,
     Guard,
     PatchVerdict,
+    RebootProspect,
+    RunOutlook,
     RunWork,
     Selection,
     SelectionReason,
     guard_for,
     is_os_update,
+    named,
     prospect,
     select,
     validate_plan,
@@ -477,6 +481,64 @@ def test_run_work(row: Row) -> None:
     taken = selected(*(patch(str(number)) for number in range(int(row["selected"]))))
     plan = InstallationPlan(reboot_setting=RebootSetting(row["reboot option"]))
     assert work_of(taken, plan, is_reboot_pending=flag(row["reboot pending"])) == row["work"]
+
+
+@table("review-promises")
+def test_review_promises(row: Row) -> None:
+    said = RunOutlook(RunWork(row["said"]), RebootProspect(row["reboot said"]))
+    now = RunOutlook(RunWork(row["now"]), RebootProspect(row["reboot now"]))
+    if row["started"] == "nothing to do":
+        assert (now.work, said.covers(now)) == (RunWork.NOTHING, True)
+    else:
+        assert said.covers(now) is flag(row["started"])
+    assert not RunOutlook(RunWork.NOTHING, RebootProspect.NEVER).covers(RunOutlook(RunWork.UPDATES, now.reboot))
+
+
+OFFERS = st.lists(
+    st.builds(
+        patch,
+        st.sampled_from(["", "1000001", "1000002", "1000003", "1000004", "1000005"]),
+        classification=st.sampled_from(list(Classification)),
+        reboot_behavior=st.sampled_from(list(RebootBehavior)),
+    ),
+    max_size=7,
+)
+NUMBERS = st.lists(st.sampled_from([f"100000{n}" for n in range(1, 8)]), max_size=3, unique=True).map(tuple)
+
+
+@given(
+    now=OFFERS,
+    later=OFFERS,
+    classes=st.frozensets(st.sampled_from(list(Classification))),
+    included=NUMBERS,
+    excluded=NUMBERS,
+    is_calm=st.booleans(),
+)
+def test_a_plan_by_name_takes_the_same_now_and_nothing_new_later(
+    now: list[Patch],
+    later: list[Patch],
+    classes: frozenset[Classification],
+    included: tuple[str, ...],
+    excluded: tuple[str, ...],
+    is_calm: bool,
+) -> None:
+    plan = InstallationPlan(
+        classifications=classes,
+        kb_numbers_to_include=included,
+        kb_numbers_to_exclude=excluded,
+        exclude_kbs_requiring_reboot=is_calm,
+    )
+    seen = select(now, plan, guard=OFF_GUARD)
+    by_name = named(plan, seen)
+    again = select(now, by_name, guard=OFF_GUARD)
+    if not seen.selected:
+        assert by_name == plan
+        return
+    assert [verdict.patch for verdict in again.selected] == [verdict.patch for verdict in seen.selected]
+    assert by_name.classifications <= plan.classifications
+    if not by_name.classifications:
+        names = {verdict.patch.kb_number for verdict in seen.selected}
+        assert {v.patch.kb_number for v in select([*now, *later], by_name, guard=OFF_GUARD).selected} <= names
 
 
 @table("window")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from patching.orchestrator import Patcher
 from patching.terms import Verification
 from tests.factories import OperationFactory, PatchFactory, VirtualMachineFactory
-from tests.forms import text_of
+from tests.forms import fields_of, text_of
 from tests.updates.rollouts import NIGHT, NOON, PLAN, advance, fleet, make
 from updates.forms.maintenance import MaintenanceForm
 from updates.models import (
@@ -787,8 +787,11 @@ def test_rings_from_the_page(client: Client, operator: User, resource_group: Res
         client.post(url, fields | {"rings": "pilot、broad"})
     )
     assert not Rollout.objects.exists()
-    fields["vm"] += [vm.pk for vm in fleet(resource_group, 1, tags={"ring": "Broad"})]
-    answer = client.post(url, fields | {"rings": "pilot、broad"})
+    vms += fleet(resource_group, 1, tags={"ring": "Broad"})
+    lacking(vms)
+    fields["vm"] = [vm.pk for vm in vms]
+    review = client.post(url, fields | {"rings": "pilot、broad", "go": "review"})
+    answer = client.post(url, fields_of(review, url) | {"go": "start"})
     rollout = Rollout.objects.get()
     assert answer["Location"] == reverse("updates:rollout", args=[rollout.pk])
     assert (rollout.rings, rollout.ring_soak_minutes, rollout.is_availability_first) == (
@@ -1065,10 +1068,13 @@ def test_availability_first_on_demand_is_a_rollout(
         "reboot_setting": "IfRequired",
         "maximum_minutes": "60",
         "availability_first": "on",
-        "go": "start",
+        "go": "review",
     }
+    lacking(vms)
+    url = reverse("updates:bulk-create")
+    fields = fields_of(client.post(url, fields), url) | {"go": "start"}
     for _ in range(2):
-        assert "/rollouts/" in client.post(reverse("updates:bulk-create"), fields)["Location"]
+        assert "/rollouts/" in client.post(url, fields)["Location"]
     assert Rollout.objects.count() == 1
 
 

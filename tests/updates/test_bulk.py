@@ -25,7 +25,7 @@ from patching.lifecycle import deadline_after
 from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKind
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
 from tests.forms import fields_of
-from tests.updates.world import ScriptedConnector, hand_out, in_threads, make_due, run
+from tests.updates.world import ScriptedConnector, hand_out, in_threads, lacking, make_due, run
 from updates.engine.rows import ClaimedRow
 from updates.models import (
     BulkOutcome,
@@ -338,12 +338,14 @@ def test_workers_share_a_request_and_start_nothing_twice(
 
 def test_from_the_list_to_the_answers(client: Client, operator: User, resource_group: ResourceGroup) -> None:
     vms = fleet(resource_group, 3)
+    lacking(vms, PatchFactory())
     VirtualMachine.objects.filter(pk=vms[0].pk).update(update_status="unsupported")
     client.force_login(operator)
     url = reverse("updates:bulk-create")
     page = client.get(url, {"kind": "installation", "q": "web", "all": "1"})
     assert "3 virtual machines" in page.content.decode()
-    fields = fields_of(page, url) | {"maximum_minutes": "60", "confirm": "3", "go": "start"}
+    page = client.post(url, fields_of(page, url) | {"maximum_minutes": "60", "go": "review"})
+    fields = fields_of(page, url) | {"confirm": "2", "go": "start"}
     assert fields["q"] == ["web"]
     assert client.post(reverse("updates:bulk-create"), fields | {"maximum_minutes": "9999"}).status_code == 422
     for _ in range(2):  # a double click

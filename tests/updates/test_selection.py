@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from patching.terms import CRITICAL_AND_SECURITY, InstallationPlan, OperationKind
 from tests.factories import (
     ConnectionFactory,
+    PatchFactory,
     ResourceGroupFactory,
     RoleAssignmentFactory,
     UserFactory,
     VirtualMachineFactory,
 )
 from tests.forms import fields_of
-from tests.updates.world import hand_out
+from tests.updates.world import hand_out, lacking
 from updates.models import BulkOutcome, BulkRequest, MaintenanceConfiguration, Operation, Rollout, RolloutMember
 from updates.services import bulk
 from updates.services.bulk import EmptySelectionError, hand_out_block, request_bulk
@@ -112,7 +113,9 @@ def doors(name: str, value: str, ticked: int) -> list[tuple[str, str, dict[str, 
     return found
 
 
-@given(data=st.data(), name=st.sampled_from([*FILTER_NAMES, "tags", "hotpatchtrack", "vms", "Location"]))
+@given(
+    data=st.data(), name=st.sampled_from([*FILTER_NAMES, "tags", "hotpatchtrack", "vms", "Location", "except", "kept"])
+)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_bad_value_starts_nothing_at_any_door(
     client: Client, three: list[VirtualMachine], data: st.DataObject, name: str
@@ -218,11 +221,16 @@ def test_no_tick_is_no_machine_and_no_kind_is_no_work(client: Client, three: lis
 def test_all_that_match_are_confirmed_by_their_number_and_by_what_was_shown(
     client: Client, three: list[VirtualMachine], resource_group: ResourceGroup, kind: str
 ) -> None:
+    lacked = PatchFactory()
+    lacking(three, lacked)
     page = client.get(BULK, {"kind": kind, "all": "1", "location": "Japan East"})
+    if kind == "installation":
+        page = client.post(BULK, fields_of(page, BULK) | {"go": "review"})
     fields = fields_of(page, BULK) | {"go": "start"}
     for typed in ("", "2", "03x", "62"):
         assert client.post(BULK, fields | {"confirm": typed}).status_code == 422
-    fourth = VirtualMachineFactory(resource_group=resource_group)
+    fourth = VirtualMachineFactory(resource_group=resource_group, connection=three[0].connection)
+    lacking([fourth], lacked)
     late = client.post(BULK, fields | {"confirm": "3"})
     assert late.status_code == 422
     assert "3 machines were shown, and 4 match now." in late.content.decode()

@@ -112,8 +112,12 @@ def test_the_wizard_announces_and_allows_a_reboot_that_is_pending(
     assert Operation.objects.get().vm_id == vm.pk
 
 
-def test_the_page_for_many_announces_it(client: Client, operator: User, resource_group: ResourceGroup) -> None:
+def test_the_review_of_many_announces_it(client: Client, operator: User, resource_group: ResourceGroup) -> None:
     vm = machine(resource_group, is_pending=True)
+    url = reverse("updates:bulk-create")
     client.force_login(operator)
-    page = client.get(reverse("updates:bulk-create") + f"?kind=installation&vm={vm.pk}")
-    assert "1 of these machines waits for a reboot: it reboots also where the plan takes no update" in text_of(page)
+    asked = sent("review") | {"kind": "installation", "vm": vm.pk}
+    assert "0 updates; reboots: a reboot is pending." in text_of(client.post(url, asked))
+    never = client.post(url, asked | {"reboot_setting": "Never"})
+    assert "There is nothing to do" in text_of(never)
+    assert 'value="start"' not in never.content.decode()

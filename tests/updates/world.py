@@ -6,6 +6,7 @@ start it receives, which is what the engine's promises are about.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,7 +47,7 @@ from patching.terms import (
 )
 from tests.factories import VmUpdateStateFactory
 from updates.engine.sweep import ALL_PRIORITIES, sweep
-from updates.models import InstalledPatch, Operation, PatchSet
+from updates.models import InstalledPatch, Operation, PatchSet, PatchSetMember, VmUpdateState
 from updates.models import Patch as PatchRow
 from updates.services.bulk import hand_out_block
 from vms.models import Connection, ResourceGroup, Subscription, VirtualMachine
@@ -216,3 +217,14 @@ def waits_for_reboot(*vms: VirtualMachine) -> None:
     VirtualMachine.objects.filter(pk__in=[vm.pk for vm in vms]).update(
         is_reboot_pending=True, update_status="reboot_required", power_state="running"
     )
+
+
+def lacking(vms: Iterable[VirtualMachine], *patches: PatchRow, at: datetime | None = None) -> None:
+    """Record that an assessment found just these updates missing on each of the machines."""
+    digest = hashlib.sha256(",".join(str(patch.pk) for patch in patches).encode()).digest()
+    found, is_new = PatchSet.objects.get_or_create(digest=digest)
+    if is_new:
+        PatchSetMember.objects.bulk_create(PatchSetMember(patch_set=found, patch=patch) for patch in patches)
+    for vm in vms:
+        state = {"patch_set": found, "last_assessed_at": at or timezone.now()}
+        VmUpdateState.objects.update_or_create(vm=vm, defaults=state)

@@ -1,4 +1,4 @@
-"""One page that asks for the same on many VMs."""
+"""Asking for the same on many VMs: one page for an assessment and a rollback; an installation has steps of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from django import forms
 from django.contrib.auth.models import User
 from django.http import QueryDict
 from django.utils import timezone
@@ -24,9 +23,9 @@ from patching.terms import (
 )
 from updates.forms.install import InstallForm, RequestForm
 from updates.forms.rollouts import RestartManyForm, RolloutForm, WayBackForm
-from updates.selectors.bulk import waiting_for_reboot
 from updates.selectors.restarts import judge_restarts
 from updates.selectors.rollback import rollback_orders
+from updates.services.bulk import Share
 from updates.services.rollouts import RolloutPlan
 from updates.texts import (
     ErrorText,
@@ -46,6 +45,7 @@ BULK_KINDS: dict[OperationKind, Text] = {
 MAX_ROLLED_BACK = 1_000  # each is judged by itself before anything is asked for
 # Whatever is asked for, a field of another kind beside it is no unknown one.
 _FIELDS = {*InstallForm.base_fields, *RolloutForm.base_fields, *WayBackForm.base_fields, *RestartManyForm.base_fields}
+_BESIDE = {"kind", "go", "step", "include", "reviewed", "operation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class BulkWizard:
     Nothing ticked is no machine; all that match are asked for by `all=1` and confirmed by their number.
     """
 
+    template = "updates/bulk_create.html"
+
     def __init__(self, data: QueryDict, *, user: User) -> None:
         self.asked_kinds = data.getlist("kind")
         kinds = set(self.asked_kinds)
@@ -80,8 +82,8 @@ class BulkWizard:
             data,
             user=user,
             role=Role.OPERATOR,
-            others={"kind", "go", *_FIELDS},
-            several={"kind", "classifications", "guard_overrides"},
+            others={*_BESIDE, *_FIELDS},
+            several={"kind", "include", "operation", "classifications", "guard_overrides"},
             most=MAX_ROLLED_BACK if self.is_rollback else None,
         )
         self.count = self.asked.selection.count
@@ -90,18 +92,16 @@ class BulkWizard:
         self._sent = data if self.is_sent else None
 
     @cached_property
-    def form(self) -> InstallForm | RequestForm:
-        """What every request has, and the plan of an installation."""
-        return InstallForm(self._sent) if self.is_installation else RequestForm(self._sent)
+    def form(self) -> RequestForm:
+        """What every request has."""
+        return RequestForm(self._sent)
 
     @cached_property
     def rollout_form(self) -> RolloutForm | WayBackForm | RestartManyForm | None:
         """In which order the machines go; an assessment has none."""
-        if self.is_rollback:
-            return WayBackForm(self._sent, count=self.going_back)
         if self.is_restart:
             return RestartManyForm(self._sent, count=self.restarting)
-        return RolloutForm(self._sent, vms=self.asked.selection.vms) if self.is_installation else None
+        return WayBackForm(self._sent, count=self.going_back) if self.is_rollback else None
 
     @cached_property
     def count_form(self) -> CountForm | None:
@@ -133,7 +133,10 @@ class BulkWizard:
     @property
     def chosen_by(self) -> dict[str, Any]:
         """How the machines were chosen, for people to read afterwards."""
-        return {"filters": self.asked.filters} if self.asked.is_all else {"ticked": self.count}
+        if not self.asked.is_all:
+            return {"ticked": self.count}
+        excepted = {"except": len(self.asked.excepted)} if self.asked.excepted else {}
+        return {"filters": self.asked.filters} | excepted
 
     @property
     def is_installation(self) -> bool:
@@ -194,25 +197,18 @@ class BulkWizard:
 
     @property
     def plan(self) -> InstallationPlan | None:
-        """What to install."""
-        return self.form.plan if isinstance(self.form, InstallForm) else None
+        """What to install; nothing."""
+        return None
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """What a review promised of which machines; here there is none."""
+        return ()
 
     @property
     def rollout(self) -> RolloutPlan | None:
         """The rollout that a confirmed form asks for; None: everything at once."""
-        if isinstance(self.rollout_form, WayBackForm | RestartManyForm):
-            return self.rollout_form.spec
-        return self.rollout_form.spec(self.plan) if self.rollout_form is not None and self.plan is not None else None
-
-    @property
-    def pending_reboots(self) -> int:
-        """How many of the machines wait for a reboot: a run may do nothing else on them."""
-        return waiting_for_reboot(self.asked.selection.vms) if self.is_installation else 0
-
-    @property
-    def visible(self) -> list[forms.BoundField]:
-        """The fields to show."""
-        return [bound for bound in self.form if bound.name not in {"request_id", "guard_overrides"}]
+        return self.rollout_form.spec if isinstance(self.rollout_form, WayBackForm | RestartManyForm) else None
 
     @property
     def status(self) -> int:

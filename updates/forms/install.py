@@ -1,4 +1,4 @@
-"""The form and the steps of “Install updates now” on one VM."""
+"""The form of “Install updates now”, its steps, and the wizard on one VM."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from patching.kb_numbers import KbNumbersError, parse_kb_numbers
 from patching.selection import (
     PatchVerdict,
     RunProspect,
@@ -32,7 +33,7 @@ from patching.terms import (
 )
 from ui.dates import DayField
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES
-from updates.forms.plan import KbNumbersField, PlanFields, classifications_at_first, fields_of_plan
+from updates.forms.plan import MAX_KB_TEXT, KbNumbersField, PlanFields, classifications_at_first, fields_of_plan
 from updates.selectors.blade import VmPicture
 from updates.services.operations import RequestOutcome
 from updates.texts import (
@@ -120,49 +121,99 @@ _NOT_SELECTED = dict(INSTALLATION_STATES)[InstallationState.NOT_SELECTED.value]
 _EXCLUDED = dict(INSTALLATION_STATES)[InstallationState.EXCLUDED.value]
 INSTALL = "install"
 EXCLUDE_REBOOTS = "exclude-reboots"
+WAVES = "waves"
 
 
-class InstallWizard:
-    """The steps of "Install updates now" on one VM. All state is in the form; going back loses nothing.
+# Buttons that change one field of the plan on the way to the review.
+SWITCHES = {EXCLUDE_REBOOTS: ("exclude_kbs_requiring_reboot", "on"), WAVES: ("availability_first", "on")}
 
-    The button `go` names the step to show next, or `install`. Going forward needs the fields so far to be valid;
-    otherwise the step with the first error stays, with status 422.
+
+class PlanSteps:
+    """The steps from a plan to its review. All state is in the form; going back loses nothing.
+
+    The button `go` names the step to show next, or what to do. Going forward needs the fields so far to be valid; otherwise
+    the step with the first error stays, with status 422.
     """
 
-    def __init__(
-        self, data: Mapping[str, Any] | None, *, picture: VmPicture, again: str = "", without: Sequence[str] = ()
-    ) -> None:
-        """`again`: the id of an installation of this VM whose plan to review, `without` these KBs."""
-        go = data.get("go", "") if data else ""
-        if data and go == EXCLUDE_REBOOTS:
-            data = _with(data, "exclude_kbs_requiring_reboot", "on")
-            go = "review"
-        self.picture = picture
-        plan = picture.plan_of(again, without=without)
-        self.form = InstallForm(data, plan=plan)
-        self.current = data["step"] if data and data.get("step") in STEPS else "updates"
-        self.refused: RequestOutcome | None = None
-        self.is_held_back = False
-        self.step = self._next_step(go)
-        if data is None and plan is not None and InstallForm(_as_data(self.form)).is_valid():
-            self.step = "review"  # it was looked at before; what is wrong with it now is seen where it stands
-        self.is_confirmed = go == INSTALL and self.form.is_valid() and self.is_runnable
+    steps: tuple[str, ...] = STEPS
+    form: InstallForm
+    sent: Mapping[str, Any] | None
+    go: str
+    current: str
+    step: str
+    is_held_back = False
 
-    def _next_step(self, go: str) -> str:
+    def begin(self, data: Mapping[str, Any] | None, *, plan: InstallationPlan | None = None, act: str) -> None:
+        """Read what was sent (nothing: the first look) and settle the step. `act`: the `go` that does it all."""
+        go = data.get("go", "") if data else ""
+        if data and go in SWITCHES:
+            data, go = _with(data, *SWITCHES[go]), "review"
+        self.sent, self.go = data, go
+        self.form = InstallForm(data, plan=plan)
+        self.current = data["step"] if data and data.get("step") in self.steps else "updates"
+        self.step = self._next_step("review" if go == act else go)
+
+    def _next_step(self, wanted: str) -> str:
         """Where the reader comes to: never past a field that is wrong."""
-        wanted = "review" if go == INSTALL else go
-        if wanted not in STEPS:
+        if wanted not in self.steps:
             wanted = self.current
-        bad = next((step for step in STEPS[:-1] if self._has_errors(step)), None)
+        bad = next((step for step in self.steps[:-1] if self.has_errors(step)), None)
         if bad is None and self.form.is_bound and not self.form.is_valid():
-            bad = STEPS[0]  # what no step lets anybody type was tampered with: there is no plan to review
-        if bad is not None and STEPS.index(wanted) > STEPS.index(bad):
+            bad = "updates"  # what no step lets anybody type was tampered with: there is no plan to review
+        if bad is not None and self.steps.index(wanted) > self.steps.index(bad):
             self.is_held_back = True
             return bad
         return wanted
 
-    def _has_errors(self, step: str) -> bool:
-        return any(name in self.form.errors for name in FIELDS_OF_STEP[step])
+    def has_errors(self, step: str) -> bool:
+        """Whether a field of this step is wrong."""
+        return any(name in self.form.errors for name in FIELDS_OF_STEP.get(step, ()))
+
+    @property
+    def visible(self) -> list[forms.BoundField]:
+        """The fields of this step."""
+        return [self.form[name] for name in FIELDS_OF_STEP.get(self.step, ()) if name != "guard_overrides"]
+
+    @property
+    def hidden(self) -> list[forms.BoundField]:
+        """The fields of the other steps, which travel along."""
+        shown = set(FIELDS_OF_STEP.get(self.step, ()))
+        return [bound for bound in self.form if bound.name not in shown and bound.name != "guard_overrides"]
+
+    @property
+    def travelling_overrides(self) -> tuple[str, ...]:
+        """The guard's ticks while they are not on the page."""
+        if self.step == "review" or not (self.form.is_bound and self.form.is_valid()):
+            return ()
+        return tuple(self.form.cleaned_data.get("guard_overrides", ()))
+
+
+def class_labels(plan: InstallationPlan | None) -> list[Any]:
+    """The plan's classes in words, in their own order."""
+    chosen = plan.classifications if plan else frozenset()
+    return [label for value, label in CLASSIFICATIONS if value in chosen]
+
+
+class InstallWizard(PlanSteps):
+    """The steps of "Install updates now" on one VM."""
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None,
+        *,
+        picture: VmPicture,
+        again: str = "",
+        without: Sequence[str] = (),
+        included: Sequence[str] = (),
+    ) -> None:
+        """`included`: KBs to begin with, alone. Else `again`: an installation of this VM whose plan to review, `without` these KBs."""
+        self.picture = picture
+        self.refused: RequestOutcome | None = None
+        plan = plan_of_kbs(included) if included else picture.plan_of(again, without=without)
+        self.begin(data, plan=plan, act=INSTALL)
+        if data is None and plan is not None and not included and InstallForm(as_data(self.form)).is_valid():
+            self.step = "review"  # it was looked at before; what is wrong with it now is seen where it stands
+        self.is_confirmed = self.go == INSTALL and self.form.is_valid() and self.is_runnable
 
     @property
     def status(self) -> int:
@@ -180,30 +231,6 @@ class InstallWizard:
         """Title and advice of the refusal."""
         return error_text(self.refused.code) if self.refused else None
 
-    @property
-    def visible(self) -> list[forms.BoundField]:
-        """The fields of this step."""
-        return [self.form[name] for name in FIELDS_OF_STEP[self.step] if name != "guard_overrides"]
-
-    @property
-    def hidden(self) -> list[forms.BoundField]:
-        """The fields of the other steps, which travel along."""
-        shown = set(FIELDS_OF_STEP[self.step])
-        return [bound for bound in self.form if bound.name not in shown and bound.name != "guard_overrides"]
-
-    @property
-    def travelling_overrides(self) -> tuple[str, ...]:
-        """The guard's ticks while they are not on the page."""
-        return () if self.step == "review" else self._overrides
-
-    @property
-    def _overrides(self) -> tuple[str, ...]:
-        return (
-            tuple(self.form.cleaned_data.get("guard_overrides", ()))
-            if self.form.is_bound and self.form.is_valid()
-            else ()
-        )
-
     # --- what the plan would do
 
     @cached_property
@@ -211,7 +238,7 @@ class InstallWizard:
         """The plan so far; None while a field is wrong."""
         form = self.form
         if not form.is_bound:
-            form = InstallForm(_as_data(form))
+            form = InstallForm(as_data(form))
         if not form.is_valid():
             return None
         plan = form.plan
@@ -275,9 +302,8 @@ class InstallWizard:
 
     @property
     def class_labels(self) -> list[Any]:
-        """The plan's classes in words, in their own order."""
-        chosen = self.plan.classifications if self.plan else frozenset()
-        return [label for value, label in CLASSIFICATIONS if value in chosen]
+        """The plan's classes in words."""
+        return class_labels(self.plan)
 
     @property
     def available_kbs(self) -> list[str]:
@@ -291,6 +317,15 @@ def _with(data: Mapping[str, Any], name: str, value: str) -> Any:
     return copy
 
 
-def _as_data(form: InstallForm) -> dict[str, Any]:
+def plan_of_kbs(kb_numbers: Sequence[str]) -> InstallationPlan | None:
+    """The plan that installs these KBs and nothing else; None where none of them can be read."""
+    try:
+        found = parse_kb_numbers(" ".join(kb_numbers)[:MAX_KB_TEXT])
+    except KbNumbersError:
+        return None
+    return InstallationPlan(kb_numbers_to_include=found) if found else None
+
+
+def as_data(form: forms.Form) -> dict[str, Any]:
     """What a browser would send for the untouched form."""
     return {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from patching.releases import PACIFIC
-from patching.terms import ON_TRACK_WORDS, Classification, ProductLine
+from patching.terms import ON_TRACK_WORDS, Classification, OperationKind, ProductLine
 from ui.spreadsheet import BYTE_ORDER_MARK, harmless
 from updates.models import Patch, PatchSetMember
 from updates.selectors.fleet import (
@@ -72,6 +72,14 @@ class PendingRow:
     address: str
     on_track_address: str
     failed_address: str
+
+    @property
+    def install_address(self) -> str:
+        """The review of an installation of this update alone on the machines that lack it; empty where no list can be asked."""
+        if not self.kb_number:
+            return ""
+        asked = {"kind": OperationKind.INSTALLATION.value, "all": "1", "include": self.kb_number}
+        return f"{reverse('updates:bulk-create')}?{urlencode(asked)}&{self.address.partition('?')[2]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from patching.terms import InstallationPlan, OperationKind, OperationState
 from updates.engine.budget import available
 from updates.engine.rows import ClaimedRow
 from updates.models import BulkBlock, BulkOutcome, BulkRequest, Operation, Priority
-from updates.plans import plan_from_json, plan_to_json
+from updates.plans import Promise, plan_from_json, plan_to_json, promise_from_json, promise_to_json
 from updates.services.acts import note_bulk
 from updates.services.operations import (
     RequestOutcome,
@@ -48,12 +49,29 @@ class EmptySelectionError(ValueError):
     """Nobody was selected: a request for no machine is a slip, and never one for all of them."""
 
 
+# Machines that were promised the same stand in blocks of their own.
 _INSERT_BLOCKS = """
-INSERT INTO updates_bulkblock (request_id, number, vm_ids)
-SELECT %s, (m.place - 1) / %s, array_agg(m.id ORDER BY m.place)
-FROM unnest(%s::bigint[]) WITH ORDINALITY AS m(id, place)
-GROUP BY 2
+INSERT INTO updates_bulkblock (request_id, number, vm_ids, promise)
+SELECT %s, row_number() OVER (ORDER BY b.share, b.number) - 1, b.vm_ids, b.promise FROM (
+    SELECT s.share, (m.place - 1) / %s AS number, s.promise, array_agg(m.id ORDER BY m.place) AS vm_ids
+    FROM unnest(%s::text[], %s::jsonb[]) WITH ORDINALITY AS s(packed, promise, share),
+        unnest(s.packed::bigint[]) WITH ORDINALITY AS m(id, place)
+    GROUP BY 1, 2, 3
+) b
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Machines of a selection that were promised the same. `packed`: their ids, as `VmSelection` has them."""
+
+    packed: str
+    promise: Promise
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return self.packed.count(",") + 1
 
 
 @transaction.atomic
@@ -65,11 +83,13 @@ def request_bulk(
     plan: InstallationPlan | None,
     requested_by: User,
     chosen_by: Mapping[str, Any] | None = None,
+    shares: Sequence[Share] = (),
 ) -> BulkRequest:
     """Keep the request and the machines that it means; workers hand it out.
 
     The same id again is the same request: a second click changes nothing. `chosen_by`: how the machines were chosen, for
-    people to read. Raises EmptySelectionError.
+    people to read. `shares`: what a review promised of which machines, all that are meant; none: the plan is taken as it is.
+    Raises EmptySelectionError.
     """
     if not selection.count:
         raise EmptySelectionError
@@ -78,14 +98,16 @@ def request_bulk(
         defaults={
             "kind": kind.value,
             "selection": dict(chosen_by or {}),
-            "vm_count": selection.count,
+            "vm_count": sum(share.count for share in shares) if shares else selection.count,
             "plan": plan_to_json(plan) if plan else None,
             "requested_by": requested_by,
         },
     )
     if is_new:
         with connection.cursor() as cursor:
-            cursor.execute(_INSERT_BLOCKS, [row.pk, BLOCK, selection.packed])
+            packed = [share.packed for share in shares] or [selection.packed]
+            promises: list[str | None] = [json.dumps(promise_to_json(share.promise)) for share in shares]
+            cursor.execute(_INSERT_BLOCKS, [row.pk, BLOCK, packed, promises or [None]])
         detail = {"machines": selection.count, "filters": dict(chosen_by or {}), "plan": row.plan}
         note_bulk(tag=Tag.BULK_REQUEST, bulk=row, by=requested_by, detail=detail)
     return row
@@ -150,7 +172,12 @@ def _hand_out_block(
             block = BulkBlock.objects.filter(request=row, number=row.cursor).first()
             ids = block.vm_ids if block else []
             allowed, refused = _judge(row.requested_by, ids)
-            outcomes = [*_ask(row, allowed, begin_on=_free_connections(connection_kinds, is_quick)), *refused]
+            promise = promise_from_json(block.promise) if block and block.promise is not None else None
+            if promise is not None and promise.plan is None:
+                outcomes = [RequestOutcome(pk, RequestVerdict.REFUSED, None, promise.code) for pk in allowed]
+            else:
+                outcomes = _ask(row, promise, allowed, begin_on=_free_connections(connection_kinds, is_quick))
+            outcomes += refused
             _keep(row, outcomes)
     except OperationalError:
         raise  # the database's trouble, not the request's: the block is tried again
@@ -195,14 +222,17 @@ def _free_connections(connection_kinds: Sequence[str], is_quick: Callable[[int],
     return [pk for pk, room in rooms.items() if room.whole > 0 and pk not in not_at_once and is_quick(pk)]
 
 
-def _ask(row: BulkRequest, vm_ids: Sequence[int], *, begin_on: Collection[int]) -> list[RequestOutcome]:
+def _ask(
+    row: BulkRequest, promise: Promise | None, vm_ids: Sequence[int], *, begin_on: Collection[int]
+) -> list[RequestOutcome]:
     if row.kind == OperationKind.RESTART:
         return request_restarts(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True, begin_on=begin_on)
     if row.plan is None:
         return request_assessments(vm_ids=vm_ids, requested_by=row.requested_by, is_bulk=True, begin_on=begin_on)
     return request_installations(
         vm_ids=vm_ids,
-        plan=plan_from_json(row.plan),
+        plan=(promise.plan if promise else None) or plan_from_json(row.plan),
+        said=promise.outlook if promise else None,
         requested_by=row.requested_by,
         is_bulk=True,
         begin_on=begin_on,

@@ -22,7 +22,7 @@ from patching.codes import ErrorCode, EventCode
 from patching.freezes import is_held
 from patching.lifecycle import Admission, admit, deadline_after
 from patching.restart import LONGEST
-from patching.selection import RunWork, validate_plan
+from patching.selection import RunOutlook, RunWork, validate_plan
 from patching.terms import (
     InstallationPlan,
     OperationKind,
@@ -36,7 +36,7 @@ from updates.engine.transition import Change, transition, write_events
 from updates.models import Operation, Priority, VmUpdateState
 from updates.payloads import Payload, encode, fields_of
 from updates.selectors.freezes import held
-from updates.selectors.work import work_on
+from updates.selectors.work import foresee
 from updates.services.acts import note_cancelled, note_requests
 from vms.models import Connection, VirtualMachine
 
@@ -108,32 +108,40 @@ def request_installations(
     is_bulk: bool = False,
     begin_on: Collection[int] = (),
     refuse_idle: bool = False,
+    said: RunOutlook | None = None,
 ) -> list[RequestOutcome]:
     """Ask for an installation of the plan on every VM; each gets its own answer (docs/rules.md, admission).
 
     `refuse_idle`: refuse where by the last assessment there is nothing to do, no update and no pending reboot. Doors
     where a person acts say so; a window or automatic patching asks the machine, which may know more by then.
+    `said`: what a review promised of these machines; one on which a run would do more by now, or whose assessment is gone, is
+    refused (docs/rules.md, what a review promises).
     `operation_id` (one VM only) makes the request repeatable: the second click finds what the first one made.
     `begin_on` as in `request_assessments`. Raises PlanError if the plan itself is invalid.
     """
     if problems := validate_plan(plan):
         raise PlanError(problems)
-    idle = set[int]()
-    if refuse_idle:
-        work = work_on(vm_ids, plan, now=database_now())
-        idle = {pk for pk, what in work.items() if what is RunWork.NOTHING}
-    refused = [
-        RequestOutcome(pk, RequestVerdict.REFUSED, None, ErrorCode.PLAN_NOTHING_TO_DO) for pk in vm_ids if pk in idle
-    ]
+    codes = _by_what_is_seen(vm_ids, plan, said) if refuse_idle or said else {}
+    refused = [RequestOutcome(pk, RequestVerdict.REFUSED, None, code) for pk, code in codes.items()]
     return refused + request_with_payload(
         kind=OperationKind.INSTALLATION,
-        vm_ids=[pk for pk in vm_ids if pk not in idle],
+        vm_ids=[pk for pk in vm_ids if pk not in codes],
         payload=plan,
         requested_by=requested_by,
         operation_id=operation_id,
         is_bulk=is_bulk,
         begin_on=begin_on,
     )
+
+
+def _by_what_is_seen(vm_ids: Collection[int], plan: InstallationPlan, said: RunOutlook | None) -> dict[int, ErrorCode]:
+    """Why some of these VMs take no such installation, by what a run would do there now."""
+    seen = foresee(vm_ids, plan, now=database_now())
+    codes = {pk: ErrorCode.PLAN_NOTHING_TO_DO for pk, found in seen.items() if found.work is RunWork.NOTHING}
+    if said is None:
+        return codes
+    changed = {pk: ErrorCode.PLAN_CHANGED for pk, found in seen.items() if not said.covers(found.outlook)}
+    return changed | codes | {pk: ErrorCode.VM_NOT_ASSESSED for pk in vm_ids if pk not in seen}
 
 
 def _repeated(operation_id: UUID, vm_id: int) -> RequestOutcome:

@@ -46,11 +46,12 @@ from updates.models import (
     RolloutSource,
     RolloutState,
 )
-from updates.plans import PlanError, plan_from_json, plan_to_json
+from updates.plans import PlanError, Promise, plan_from_json, plan_to_json, promise_from_json, promise_to_json
 from updates.selectors.automation import times_off_peak
 from updates.selectors.freezes import freezes_near, times_to_freezes
 from updates.selectors.maintenance import UnreadableError, read_configuration
 from updates.selectors.rollouts import proven_kbs, unhealthy_in
+from updates.services.bulk import Share
 from updates.services.health import judge_before
 from updates.services.operations import RequestOutcome, RequestVerdict, cancel_operations, request_installations
 from updates.services.restarts import request_restarts
@@ -116,15 +117,19 @@ def create_rollout(
     now: datetime,
     created_by: User | None,
     rollout_id: UUID | None = None,
+    shares: Sequence[Share] = (),
 ) -> Rollout:
     """Freeze plan and members and put them in waves. The same `rollout_id` again is the same rollout.
 
     `created_by`: who asked for it, and must hold the role on each machine when its wave comes. None: nobody, it acts with
-    the portal's right.
+    the portal's right. `shares`: what a review promised of which machines, all that are selected; those on which nothing is
+    to be started are members that were skipped, each with its reason.
     """
     if rollout_id and (existing := Rollout.objects.filter(pk=rollout_id).first()):
         return existing
-    vm_ids = selection.ids
+    places = {pk: place for place, share in enumerate(shares) for pk in VmSelection(share.packed, 0).ids}
+    left_out = {pk: shares[place].promise.code for pk, place in places.items() if shares[place].promise.plan is None}
+    vm_ids = [pk for pk in selection.ids if pk not in left_out]
     lanes = plan_rings(_rings(what, vm_ids), is_availability_first=what.is_availability_first, pairs=region_pairs())
     waves = [wave for lane in lanes for wave in lane.waves]
     rollout = Rollout(
@@ -133,6 +138,7 @@ def create_rollout(
         configuration=what.configuration,
         kind=what.kind.value,
         plan=plan_to_json(what.plan) if what.plan else {},
+        promises=[promise_to_json(share.promise) for share in shares],
         rings=[*what.rings, ""] if what.rings else [],
         ring=min((lane.ring for lane in lanes), default=0),  # rings without machines prove nothing and stop nobody
         ring_soak_minutes=what.ring_soak_minutes,
@@ -144,7 +150,7 @@ def create_rollout(
         soak_minutes=what.soak_minutes,
         is_availability_first=what.is_availability_first,
         wave_count=len(waves),
-        vm_count=sum(map(len, waves)),
+        vm_count=sum(map(len, waves)) + len(left_out),
         lanes=Progress(_lane_states(lanes)).lanes_json,
         next_step_at=now,
         created_at=now,
@@ -154,19 +160,19 @@ def create_rollout(
         rollout.pk = rollout_id
     with acting(person=created_by):
         rollout.save(force_insert=True)
+    waiting, skipped = MemberState.WAITING.value, MemberState.SKIPPED.value
+    members = [(vm, number, waiting, "", places.get(vm)) for number, wave in enumerate(waves) for vm in wave]
+    members += [(vm, 0, skipped, code, places[vm]) for vm, code in left_out.items()]
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO updates_rolloutmember (rollout_id, vm_id, wave, status, code)
-            SELECT %s, r.vm_id, r.wave, %s, '' FROM unnest(%s::bigint[], %s::int[]) AS r(vm_id, wave)
+            INSERT INTO updates_rolloutmember (rollout_id, vm_id, wave, status, code, promise)
+            SELECT %s, r.vm_id, r.wave, r.status, r.code, r.promise
+            FROM unnest(%s::bigint[], %s::int[], %s::text[], %s::text[], %s::smallint[])
+                AS r(vm_id, wave, status, code, promise)
             JOIN vms_virtualmachine v ON v.id = r.vm_id
             """,
-            [
-                rollout.pk,
-                MemberState.WAITING.value,
-                [vm for wave in waves for vm in wave],
-                [number for number, wave in enumerate(waves) for _vm in wave],
-            ],
+            [rollout.pk, *map(list, zip(*members, strict=True))] if members else [rollout.pk, [], [], [], [], []],
         )
     return rollout
 
@@ -243,6 +249,7 @@ class _Kept:
     progress: Progress
     left: timedelta | None
     shut: RolloutReason = RolloutReason.BLACKOUT
+    promises: tuple[Promise, ...] = ()
 
 
 def _read(rollout: Rollout, now: datetime) -> _Kept | None:
@@ -250,14 +257,15 @@ def _read(rollout: Rollout, now: datetime) -> _Kept | None:
     try:
         plan = plan_from_json(rollout.plan) if rollout.kind == OperationKind.INSTALLATION else None
         progress = Progress.from_json(rollout.lanes, rollout.rings, rollout.proven)
+        promises = tuple(promise_from_json(document) for document in rollout.promises)
     except (PlanError, ProgressError) as error:
         log.warning("rollout_unreadable", rollout_id=str(rollout.pk), error=str(error))
         return None
     try:
-        return _Kept(plan, progress, _time_to_blackout(rollout.configuration, now))
+        return _Kept(plan, progress, _time_to_blackout(rollout.configuration, now), promises=promises)
     except UnreadableError as error:
         log.warning("configuration_unreadable", configuration_id=rollout.configuration_id, error=str(error))
-        return _Kept(plan, progress, timedelta(0), RolloutReason.CONFIGURATION_UNREADABLE)
+        return _Kept(plan, progress, timedelta(0), RolloutReason.CONFIGURATION_UNREADABLE, promises)
 
 
 def _time_to_blackout(configuration: MaintenanceConfiguration | None, now: datetime) -> timedelta | None:
@@ -475,14 +483,23 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
         ready = going
     health = judge_before(rollout_id=rollout.pk, vm_ids=ready, now=now)
     _settle(rollout, health.refused)
-    alike: dict[tuple[str, timedelta], list[int]] = defaultdict(list)
+    promised = waiting.filter(promise__isnull=False, vm__in=health.ready).order_by()
+    places = {vm: place for vm, place in promised.values_list("vm_id", "promise") if place is not None}
+    alike: dict[tuple[str, timedelta, int], list[int]] = defaultdict(list)
     for vm in health.ready:
-        alike[plan.reboot_setting.value if is_asked else rest[vm], longest[vm]].append(vm)
+        alike[plan.reboot_setting.value if is_asked else rest[vm], longest[vm], places.get(vm, -1)].append(vm)
     outcomes = []
-    for (reboot, duration), vm_ids in sorted(alike.items()):
+    for (reboot, duration, place), vm_ids in sorted(alike.items()):
         # The reboot setting of the VM beats that of a configuration.
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
-        outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True)
+        promise = kept.promises[place] if 0 <= place < len(kept.promises) else None
+        if promise is not None and promise.plan is not None:
+            own = _by_name(own, promise.plan, kept.progress.proven)
+            if not (own.classifications or own.kb_numbers_to_include):
+                _settle(rollout, dict.fromkeys(vm_ids, RolloutReason.NOTHING_PROVEN))
+                continue
+        said = promise.outlook if promise else None
+        outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True, said=said)
     return _record(rollout, outcomes) + health.asked, _frozen_or(reason, outcomes)
 
 
@@ -540,6 +557,17 @@ def _plan_in_window(
         return plan  # after a window only those start that catch up: each has a window of its own
     left = max(timedelta(minutes=1), rollout.window_ends_at - now)
     return replace(plan, maximum_duration=min(plan.maximum_duration, timedelta(minutes=left // timedelta(minutes=1))))
+
+
+def _by_name(plan: InstallationPlan, promised: InstallationPlan, proven: tuple[str, ...] | None) -> InstallationPlan:
+    """The plan of this wave with what was promised by name; of that, what is proven, where rings ask for proof."""
+    taken = promised.kb_numbers_to_include
+    return replace(
+        plan,
+        classifications=promised.classifications if proven is None else frozenset(),
+        kb_numbers_to_include=taken if proven is None else tuple(kb for kb in taken if kb in proven),
+        kb_numbers_to_exclude=promised.kb_numbers_to_exclude,
+    )
 
 
 def _record(rollout: Rollout, outcomes: Sequence[RequestOutcome]) -> int:

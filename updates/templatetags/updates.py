@@ -21,10 +21,13 @@ from patching.terms import InstallationPlan, RebootBehavior
 from patching.track import Contradiction, OffTrainReason
 from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
+from updates.forms.install import class_labels
 from updates.forms.recurrence import recurrence_or_none, words_of
 from updates.models import BulkRequest, Operation, OperationEvent, Rollout, RolloutMember
+from updates.selectors.again import Again
 from updates.selectors.decisions import load_news
 from updates.texts import (
+    AGAIN_PROBLEMS,
     CONTRADICTIONS,
     EVENTS,
     HOLDS,
@@ -98,12 +101,6 @@ _INSTALLATION_STATES = dict(INSTALLATION_STATES)
 def _filled(text: Text, detail: Mapping[str, Any]) -> str:
     name = kb_text(str(detail.get("kb_number", ""))) or str(detail.get("title", ""))
     return str(text) % {"name": name, "index": detail.get("index", ""), "total": detail.get("total", "")}
-
-
-@register.filter
-def plan_classes(plan: InstallationPlan) -> list[Text]:
-    """The classes of a plan in words, in their own order."""
-    return [label for value, label in CLASSIFICATIONS if value in plan.classifications]
 
 
 @register.filter
@@ -239,3 +236,15 @@ def reboot_words(value: str) -> Text:
 def installation_words(value: str) -> Text:
     """What a run did with a patch."""
     return _INSTALLATION_STATES[value]
+
+
+@register.filter
+def plan_classes(plan: InstallationPlan) -> list[Text]:
+    """The classes of a plan in words, in their own order."""
+    return class_labels(plan)
+
+
+@register.filter
+def again_words(again: Again) -> str:
+    """Why the same plan cannot be asked for again."""
+    return str(AGAIN_PROBLEMS[again.problem]) % {"value": again.value} if again.problem else ""

@@ -14,8 +14,10 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from ui.http import PortalRequest
 from ui.pages import render_page
 from updates.forms.bulk import BulkWizard
+from updates.forms.bulk_install import bulk_wizard, wizard_again
 from updates.models import BulkRequest, Rollout
 from updates.pictures import bar_of_bulk
+from updates.selectors.again import load_again
 from updates.selectors.bulk import asked_before, bulk_or_404, load_bulk
 from updates.selectors.runs import asked_reason
 from updates.services.bulk import cancel_bulk, request_bulk
@@ -23,6 +25,7 @@ from updates.services.rollouts import RolloutPlan, create_rollout
 from updates.tasks import wake_up
 from vms.choices import Role
 from vms.selection import read_once
+from vms.services.ticks import clear_ticks
 
 
 @require_http_methods(["GET", "POST"])
@@ -31,11 +34,12 @@ def bulk_create(request: PortalRequest) -> HttpResponse:
     data = read_once(request.POST, request.GET)
     if request.method == "POST" and (made := asked_before(request.user, data.get("request_id", ""))) is not None:
         return redirect(made)
-    wizard = BulkWizard(data, user=request.user)
+    wizard = bulk_wizard(data, user=request.user)
     if request.method != "POST" or not wizard.is_confirmed:
-        return render_page(request, "updates/bulk_create.html", {"wizard": wizard}, status=wizard.status)
+        return render_page(request, wizard.template, {"wizard": wizard}, status=wizard.status)
     what = wizard.rollout
     made = _start_rollout(request, wizard, what) if what is not None else _start_bulk(request, wizard)
+    clear_ticks(user=request.user, of=wizard.asked.selection)
     wake_up(is_bulk=True)
     return redirect(made)
 
@@ -49,6 +53,7 @@ def _start_bulk(request: PortalRequest, wizard: BulkWizard) -> BulkRequest:
         plan=wizard.plan,
         requested_by=request.user,
         chosen_by=wizard.chosen_by,
+        shares=wizard.shares,
     )
 
 
@@ -59,7 +64,18 @@ def _start_rollout(request: PortalRequest, wizard: BulkWizard, what: RolloutPlan
         now=timezone.now(),
         created_by=request.user,
         rollout_id=wizard.request_id,
+        shares=wizard.shares,
     )
+
+
+@require_http_methods(["GET", "POST"])
+def bulk_retry(request: PortalRequest) -> HttpResponse:
+    """The review of the same plan on the machines of these installations."""
+    again = load_again(request.user, read_once(request.POST, request.GET).getlist("operation"))
+    if again.plan is None:
+        return render_page(request, "updates/bulk_retry.html", {"again": again}, status=422)
+    wizard = wizard_again(again.vm_ids, again.plan, user=request.user)
+    return render_page(request, wizard.template, {"wizard": wizard, "again": again}, status=wizard.status)
 
 
 @require_GET

@@ -109,7 +109,8 @@ def install(request: PortalRequest, pk: int) -> HttpResponse:
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
     asked = request.GET
     again, without = asked.get("again", ""), [kb for kb in asked.getlist("without") if kb.isdecimal()][:100]
-    wizard = InstallWizard(request.POST or None, picture=picture, again=again, without=without)
+    included = asked.getlist("include")
+    wizard = InstallWizard(request.POST or None, picture=picture, again=again, without=without, included=included)
     if wizard.is_confirmed:
         form = wizard.form
         (outcome,) = request_installations(

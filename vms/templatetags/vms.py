@@ -52,6 +52,7 @@ from vms.texts import (
     SETTINGS_PROBLEMS,
     Text,
 )
+from vms.ticks import PageTicks, Ticks
 
 register = template.Library()
 _WORDS = {
@@ -100,20 +101,21 @@ def setting_lines(before: PatchSettings, after: PatchSettings, names: tuple[str,
 # The rows of the list. As nodes of a template fifty of them took half of the page's time. They are as short as HTML allows:
 # end tags that may be left out are, and only what does not explain itself in the narrow layout has a label. `keep` stays
 # there.
-_TICK = '<td><input type="checkbox" name="vm" value="%s" aria-label="%s">'
+_TICK = '<td><input type="checkbox" name="vm" value="%s" aria-label="%s"%s>'
 Cell = Callable[[ListedVm], str]
 
 
 @register.simple_tag
-def vm_rows(vms: Sequence[ListedVm], columns: Sequence[Column], may_tick: bool) -> SafeString:
-    """The rows of the list, with a box to tick where the reader may act."""
+def vm_rows(vms: Sequence[ListedVm], columns: Sequence[Column], may_tick: bool, on: PageTicks) -> SafeString:
+    """The rows of the list, with a box to tick where the reader may act; `on`: which of them are ticked."""
     names = {column.name for column in columns}
     cells = [_cell_of(column, is_need_shown="need" in names) for column in columns]
     address = reverse("updates:blade", args=(0,)).rpartition("0")
     rows = []
     for vm in vms:
         name = escape(vm.name)
-        tick = _TICK % (vm.id, name) if may_tick else ""
+        state = " checked" if vm.id in on.ticked else "" if vm.id in on.loose else " disabled"
+        tick = _TICK % (vm.id, name, state) if may_tick else ""
         group = "" if "resource_group" in names else f"<small>{escape(vm.resource_group)}</small>"
         differs = _unlike_wanted() if vm.desired_settings else ""
         link = f'<a href="{address[0]}{vm.id}{address[2]}">{name}</a>'
@@ -127,6 +129,16 @@ def list_count(page: VmPage) -> str:
     if not page.is_count_exact:
         return _("1,000+ virtual machines")
     return ngettext("%(count)s virtual machine", "%(count)s virtual machines", page.count) % {"count": page.count}
+
+
+@register.simple_tag
+def ticks_count(ticks: Ticks) -> str:
+    """How many machines are selected, and how many of those that match are left out."""
+    words = ngettext("%(count)s selected", "%(count)s selected", ticks.count) % {"count": f"{ticks.count:,}"}
+    if not ticks.excepted:
+        return words
+    less = ngettext("all that match but %(count)s", "all that match but %(count)s", ticks.excepted)
+    return f"{words} ({less % {'count': f'{ticks.excepted:,}'}})"
 
 
 @register.filter
