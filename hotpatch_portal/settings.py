@@ -51,6 +51,7 @@ CSRF_FAILURE_VIEW = "ui.views.csrf_failure"
 
 # --- apps --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "arm_api",
     "people",  # before django.contrib.auth, whose commands it signs
     "updates",
     "vms",
@@ -314,6 +315,10 @@ METRICS_TOKEN = env.token("METRICS_TOKEN")
 # Where `manage.py serve_metrics` serves /metrics beside the portal. Beyond loopback it takes METRICS_TOKEN (portal.E011).
 METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 METRICS_PORT = env.number("METRICS_PORT", 0, least=0, most=65_535)
+# The id by which Azure's clients name this portal as their tenant. Empty: one that follows from SECRET_KEY.
+TENANT_ID = env.uuid("TENANT_ID")
+# By how much programs may ask more often than Azure lets them.
+ARM_LIMIT_FACTOR = env.number("ARM_LIMIT_FACTOR", 1, least=1, most=10_000)
 # How large an inventory file may be: 1,000,000 machines as az prints them, with their instance views.
 MAX_IMPORT_BYTES = env.number("MAX_IMPORT_MB", 4_096, least=1, most=102_400) * 1024**2
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it
