@@ -38,10 +38,13 @@ DEBUG = env.flag("DEBUG")
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 # Behind a TLS proxy: cookies and redirects must be https only. Off by default, since `make up` serves plain loopback.
-HTTPS = env.flag("HTTPS")
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+# With TLS the one-command stack speaks it by itself, with a certificate of its own: no header is believed then.
+TLS = env.flag("TLS")
+HTTPS = env.flag("HTTPS") or TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS and not TLS else None
 SECURE_SSL_REDIRECT = HTTPS
-SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+# Who meets a certificate that was made locally must be able to go back to plain HTTP.
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS and not TLS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 60 * 60 * 12

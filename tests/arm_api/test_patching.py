@@ -187,7 +187,7 @@ def test_an_operation_that_was_taken_back_was_canceled(program: Program, vm: Vir
 
 
 @pytest.mark.parametrize(
-    ("tag", "code"), [("agent_not_ready", "agent.not_ready"), ("unreachable", "connector.unreachable")]
+    ("tag", "code"), [("agent-not-ready", "agent.not_ready"), ("unreachable", "connector.unreachable")]
 )
 def test_what_never_ran_has_failed_as_a_whole(program: Program, make_vm: MakeVm, tag: str, code: str) -> None:
     vm = make_vm("bad", tags={"simulate": tag})
