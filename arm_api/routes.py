@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from arm_api import versions
 from arm_api.calls import Answer, Call
 from arm_api.errors import ArmCode, ArmError
-from arm_api.handlers import machines, patching, places, settings
+from arm_api.handlers import graph, machines, patching, places, settings
 from arm_api.kinds import ARC, COMPUTE, MachineKind
 
 # Names as Azure allows them. Dots alone are no name, and what a path has escaped is none either.
@@ -141,6 +141,24 @@ ROUTES: tuple[Route, ...] = (
         versions.RESOURCES,
         "Microsoft.Resources/subscriptions/resources/read",
         places.resources,
+    ),
+    Route(
+        "Permissions_List",
+        "GET",
+        f"{_SUB}/providers/Microsoft.Authorization/permissions",
+        versions.AUTHORIZATION,
+        "Microsoft.Authorization/permissions/read",
+        places.permissions,
+        "Microsoft.Authorization",
+    ),
+    Route(
+        "Resources_Query",
+        "POST",
+        "/providers/Microsoft.ResourceGraph/resources",
+        versions.GRAPH,
+        "Microsoft.ResourceGraph/resources/read",
+        graph.query,
+        "Microsoft.ResourceGraph",
     ),
     *_machines(COMPUTE, "VirtualMachines"),
     Route(

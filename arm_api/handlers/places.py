@@ -12,6 +12,7 @@ from arm_api.kinds import KINDS, kind_of
 from arm_api.pages import listed, page_of
 from arm_api.selectors import group_of, subscription_of, visible_groups, visible_subscriptions
 from arm_api.tokens import tenant_id
+from vms.choices import Role, Scope
 from vms.models import ResourceGroup, Subscription, VirtualMachine, VirtualMachineQuerySet
 
 
@@ -68,6 +69,28 @@ def groups(call: Call) -> Answer:
 def group(call: Call) -> Answer:
     """One of them."""
     return Answer(_group(group_of(call)))
+
+
+_READ = ("Microsoft.Resources/subscriptions/read", "Microsoft.Resources/subscriptions/resourceGroups/read")
+
+
+def permissions(call: Call) -> Answer:
+    """What the caller may do everywhere in a subscription, in Azure's words; nothing where its roles are on parts of it."""
+    here = subscription_of(call)
+    held = {
+        grant.role
+        for grant in call.caller.grants.rows
+        if grant.scope is Scope.EVERYTHING or grant.subscription_id == here.pk
+    }
+    roles = {role for role in Role if held & set(role.and_stronger)}
+    actions = list(_READ) if roles else []
+    for kind in KINDS:
+        polls = [f"{kind.provider}/locations/operations/read"]
+        actions += [f"{kind.type}/read", *polls] if Role.READER in roles else []
+        patches = [f"{kind.type}/assessPatches/action", f"{kind.type}/installPatches/action"]
+        actions += patches if Role.OPERATOR in roles else []
+        actions += [f"{kind.type}/write"] if Role.OWNER in roles else []
+    return Answer({"value": [{"actions": actions, "notActions": [], "dataActions": [], "notDataActions": []}]})
 
 
 _BY_TYPE = re.compile(r"resourceType eq '([\w./]+)'", re.IGNORECASE)

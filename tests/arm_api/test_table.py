@@ -33,6 +33,8 @@ TABLE: dict[str, dict[str, int]] = {
     "ResourceGroups_Get": SEE,
     "Resources_List": SEE,
     "Resources_ListByResourceGroup": SEE,
+    "Permissions_List": SEE,
+    "Resources_Query": EVERYBODY,
     "VirtualMachines_ListAll": SEE,
     "VirtualMachines_List": SEE,
     "VirtualMachines_ListByLocation": SEE,
@@ -75,6 +77,8 @@ def filled(route: Route, vm: VirtualMachine, operation: str) -> str:
 def body_of(route: Route) -> Any:
     if route.method in {"PUT", "PATCH"}:
         return BODIES["write"]
+    if route.name == "Resources_Query":
+        return {"query": "resources"}
     return BODIES["installPatches"] if route.path.endswith("installPatches") else None
 
 
