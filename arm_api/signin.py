@@ -26,7 +26,9 @@ _ASKED = Limit("sign-in", 120, 10)
 
 
 def _refusal(code: str, words: str, status: int = 400, **headers: str) -> Answer:
-    return Answer({"error": code, "error_description": words}, status, headers)
+    """As OAuth says it, and (`statusCode`, `message`) as the identity endpoints of Azure's platforms do."""
+    told = {"error": code, "error_description": words, "statusCode": status, "message": words}
+    return Answer(told, status, headers)
 
 
 def address_of(request: HttpRequest) -> str:

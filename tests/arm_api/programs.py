@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +24,24 @@ ORIGIN = "https://testserver"
 COMPUTE = "2024-11-01"
 ARC = "2024-07-10"
 RESOURCES = "2022-12-01"
+
+
+# A directory in which every exchange is kept, in the form that Microsoft's validator of live traffic (oav) reads.
+TRAFFIC = os.environ.get("ARM_TRAFFIC", "")
+
+
+def keep_traffic(directory: Path, method: str, address: str, body: Any, answer: Any) -> None:
+    """Keep one exchange as a file."""
+    url = f"https://management.azure.com{address}"
+    request: dict[str, Any] = {"url": url, "method": method, "headers": {"Content-Type": "application/json"}}
+    if body is not None and not isinstance(body, bytes):
+        request["body"] = body
+    response: dict[str, Any] = {"statusCode": str(answer.status_code), "headers": dict(answer.headers)}
+    if answer.content:
+        response["body"] = answer.json()
+    directory.mkdir(parents=True, exist_ok=True)
+    exchange = {"liveRequest": request, "liveResponse": response}
+    (directory / f"{time.time_ns()}.json").write_text(json.dumps(exchange))
 
 
 def settle() -> None:
@@ -68,7 +89,10 @@ class Program:
         given = {"Authorization": f"Bearer {self.token()}"} | {name.replace("_", "-"): v for name, v in headers.items()}
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/json" if body is not None else "application/octet-stream"
-        return self.client.generic(method, address, data, content_type=kind, secure=True, headers=given)
+        answer = self.client.generic(method, address, data, content_type=kind, secure=True, headers=given)
+        if TRAFFIC:
+            keep_traffic(Path(TRAFFIC), method, address, body, answer)
+        return answer
 
     def get(self, path: str, *, version: str = COMPUTE, **headers: str) -> Any:
         """GET."""
