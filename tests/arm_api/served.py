@@ -34,7 +34,7 @@ class Served:
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.certificate, key = certificate_for(directory / "tls", ["127.0.0.1", "localhost"])
-        self.port, inner = free_port(), free_port()
+        self.port, self.inner = free_port(), free_port()
         self.log = directory / "web.log"
         address = urlsplit(os.environ["DATABASE_URL"])
         given = {
@@ -45,8 +45,8 @@ class Served:
             "TLS": "1",
             **environment,
         }
-        web = ["hotpatch_portal.stack.web", "--port", str(inner), "--processes", "1", "--behind-tls"]
-        tls = ["hotpatch_portal.stack.tls", "--port", str(self.port), "--to", str(inner)]
+        web = ["hotpatch_portal.stack.web", "--port", str(self.inner), "--processes", "1", "--behind-tls"]
+        tls = ["hotpatch_portal.stack.tls", "--port", str(self.port), "--to", str(self.inner)]
         with self.log.open("wb") as output:
             self.processes = [
                 subprocess.Popen(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,33 @@ def test_tls_in_front_tells_who_is_connected_and_hands_on_nothing_else(served: S
     with socket.create_connection(("127.0.0.1", served.port), timeout=20) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert b"HTTP/1.1 200" not in plain.recv(1_000)
+
+
+def spoken(port: int, *pieces: bytes) -> bytes:
+    """What comes back for these pieces, sent one after the other."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            for piece in pieces:
+                plain.sendall(piece)
+                time.sleep(0.1)
+            return plain.recv(100_000)
+    return b""
+
+
+def test_behind_tls_only_who_introduces_somebody_is_heard(served: Served) -> None:
+    line = b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 443\r\n"
+    ask = b"GET /metadata/endpoints?api-version=2022-09-01 HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    answer = b"HTTP/1.1 200"
+    assert spoken(served.inner, line + ask).startswith(answer)
+    assert spoken(served.inner, line[:9], line[9:20], line[20:] + ask[:30], ask[30:]).startswith(answer)
+    assert b"https://127.0.0.1" in spoken(served.inner, line + ask)
+    for bad in (ask, b"PROXY TCP4 192.0.2.7\r\n" + ask, b"X" * 200, b"\r\n" + ask):
+        assert not spoken(served.inner, bad).startswith(answer)
+    # what is said of the address is believed: from elsewhere, and over TLS, tokens are taken
+    assert spoken(served.inner, line + ask.replace(b"/metadata/endpoints", b"/subscriptions")).startswith(
+        b"HTTP/1.1 401"
+    )
 
 
 def test_the_certificate_is_kept_until_it_does_not_fit(tmp_path: Path) -> None:

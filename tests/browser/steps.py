@@ -79,12 +79,12 @@ def addresses(page: Page) -> dict[str, str]:
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
     page.goto("/service-principals/")
-    if not page.get_by_role("link", name="pipeline").count():
+    if not page.get_by_role("link", name="nightly-patching").count():
         page.goto("/service-principals/create/")
-        page.get_by_label("Name").fill("pipeline")
+        page.get_by_label("Name", exact=True).fill("nightly-patching")
         page.get_by_role("button", name="Create", exact=True).click()
     page.goto("/service-principals/")
-    principal = page.get_by_role("link", name="pipeline").get_attribute("href") or ""
+    principal = page.get_by_role("link", name="nightly-patching").get_attribute("href") or ""
     page.goto("/virtual-machines/import/")
     file: FilePayload = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
     page.locator("input[type=file]").set_input_files(file)
