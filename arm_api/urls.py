@@ -21,7 +21,7 @@ urlpatterns = [
     path("service-principals/<int:pk>/secret/", views_principals.make_secret, name="secret-make"),
     path("service-principals/<int:pk>/secret/<int:secret>/revoke/", views_principals.revoke, name="secret-revoke"),
     path("service-principals/<int:pk>/switch/", views_principals.switch, name="principal-switch"),
-    *(re_path(rf"^{_any_case(top)}(?:/.*)?$", views.arm, name=top) for top in _TOPS),
+    *(re_path(rf"^{_any_case(top)}(?:/[\s\S]*)?\Z", views.arm, name=top) for top in _TOPS),
     # az writes two slashes where its endpoint ends in one
     re_path(rf"^(?:/?){_any_case('metadata/endpoints')}/?$", views.endpoints, name="endpoints"),
     re_path(rf"^{_any_case('metadata/identity/oauth2/token')}/?$", views.identity, name="identity"),

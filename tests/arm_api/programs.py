@@ -37,7 +37,7 @@ def keep_traffic(directory: Path, method: str, address: str, body: Any, answer: 
     if body is not None and not isinstance(body, bytes):
         request["body"] = body
     response: dict[str, Any] = {"statusCode": str(answer.status_code), "headers": dict(answer.headers)}
-    if answer.content:
+    if answer.content and "json" in answer["Content-Type"]:
         response["body"] = answer.json()
     directory.mkdir(parents=True, exist_ok=True)
     exchange = {"liveRequest": request, "liveResponse": response}

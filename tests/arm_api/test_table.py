@@ -92,6 +92,8 @@ def test_every_operation_for_every_role(
     route: Route, programs: dict[str, Program], make_vm: Any, vm: VirtualMachine
 ) -> None:
     machine = make_vm("arc-001", arc=True) if route.provider == "Microsoft.HybridCompute" else vm
+    machine.computer_name = "hidden-host"
+    machine.save()
     (outcome,) = request_assessments(vm_ids=[machine.pk], requested_by=None)
     path = filled(route, machine, str(outcome.operation_id))
     if route.is_patching:  # each begins with a machine that nobody works on
@@ -103,7 +105,7 @@ def test_every_operation_for_every_role(
         found[who] = answer.status_code
         if answer.status_code >= 400:
             assert set(answer.json()) == {"error"}
-            assert machine.computer_name not in answer.content.decode().replace(path, "")
+            assert "hidden-host" not in answer.content.decode()
         if route.is_patching:
             machine.operations.all().delete()
     assert found == TABLE[route.name]
