@@ -123,6 +123,13 @@ def addresses(page: Page) -> dict[str, str]:
     rollout = page.url
     page.goto("/access/")
     access_take = page.get_by_role("link", name="Take back").first.get_attribute("href") or ""
+    page.goto("/service-principals/")
+    if not page.get_by_role("link", name="nightly-patching").count():
+        page.goto("/service-principals/create/")
+        page.get_by_label("Name", exact=True).fill("nightly-patching")
+        page.get_by_role("button", name="Create", exact=True).click()
+    page.goto("/service-principals/")
+    principal = page.get_by_role("link", name="nightly-patching").get_attribute("href") or ""
     page.goto("/virtual-machines/import/")
     file: FilePayload = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
     page.locator("input[type=file]").set_input_files(file)
@@ -205,6 +212,9 @@ def addresses(page: Page) -> dict[str, str]:
         "connections": "/connections/",
         "connection": connection,
         "connection-create": "/connections/create/",
+        "principals": "/service-principals/",
+        "principal-create": "/service-principals/create/",
+        "principal": principal,
         "account": "/accounts/",
         "password": "/accounts/password/change/",
         "logout": "/accounts/logout/",

@@ -48,6 +48,8 @@ NO_PAGES = {
         "updates:report-export",
     ),  # files
     "vms:view",  # leads to the list
+    *("arm:subscriptions", "arm:tenants", "arm:providers", "arm:endpoints", "arm:instances"),  # answers to programs
+    *("arm:discovery", "arm:keys", "arm:identity"),
     "updates:ended",  # a part: the toasts
     "vms:suggestions",  # a part: what a filter's text may mean
     "account_login",  # looked at signed out

@@ -45,6 +45,14 @@ from vms.selectors.patchers import (
     vms_patched_by,
     with_stale_patchers,
 )
+from vms.selectors.principals import (
+    NoSuchPlaceError,
+    listed_principals,
+    place_by_id,
+    roles_of,
+    secret_by_id,
+    secret_by_text,
+)
 from vms.selectors.totals import word_totals
 
 __all__ = [
@@ -60,6 +68,7 @@ __all__ = [
     "ListTooSlowError",
     "ListedView",
     "ListedVm",
+    "NoSuchPlaceError",
     "Place",
     "Totals",
     "VmPage",
@@ -81,13 +90,18 @@ __all__ = [
     "image_catalog",
     "leaves_an_owner",
     "list_head",
+    "listed_principals",
     "may_create_vms",
     "may_give_on",
     "offers_like",
     "owns_everything",
     "page_sql",
     "patcher_of",
+    "place_by_id",
+    "roles_of",
     "search_by_name",
+    "secret_by_id",
+    "secret_by_text",
     "shortest_names",
     "tell_assessed",
     "visible_views",
