@@ -89,17 +89,18 @@ _WINDOWS = (
 )
 
 
-def plan_of(body: Json, version: str, *, has_masks: bool | None = None) -> InstallationPlan:
+def plan_of(body: Json, version: str, *, needs_duration: bool = False) -> InstallationPlan:
     """The plan that a body of installPatches asks for. Raises ArmError naming what is wrong.
 
-    A KB that is named is one that the guard lets pass; a class is not. `has_masks` None: as this version has it.
+    A KB that is named is one that the guard lets pass; a class is not. `needs_duration`: as for Arc machines.
     """
     _only(body, _PLAN, "VirtualMachineInstallPatchesParameters")
     windows = _object(body, "windowsParameters", "windowsParameters")
     if _object(body, "linuxParameters", "linuxParameters"):
         raise invalid("The machine runs Windows: linuxParameters mean nothing for it.", "linuxParameters")
-    with_masks = version >= NAME_MASKS_SINCE if has_masks is None else has_masks
-    _only(windows, _WINDOWS if with_masks else _WINDOWS[:-2], "WindowsParameters")
+    _only(windows, _WINDOWS if version >= NAME_MASKS_SINCE else _WINDOWS[:-2], "WindowsParameters")
+    if needs_duration and body.get("maximumDuration") is None:
+        raise invalid("The value of 'maximumDuration' is missing.", "maximumDuration")
     included = _kbs(windows, "kbNumbersToInclude")
     path = "windowsParameters.classificationsToInclude"
     classes = _texts(windows, "classificationsToInclude", path, len(Classification) * 2)

@@ -34,6 +34,6 @@ def _next(call: Call, last: Model) -> str:
     return f"{call.origin}{call.request.path}?{urlencode(query | {MARK: str(last.pk)}, safe='$')}"
 
 
-def listed(values: list[dict[str, Any]], next_link: str) -> dict[str, Any]:
-    """A page as ARM writes it: no `nextLink` on the last one."""
-    return {"value": values} | ({"nextLink": next_link} if next_link else {})
+def listed(values: list[dict[str, Any]], next_link: str, *, is_link_required: bool = False) -> dict[str, Any]:
+    """A page as ARM writes it: no `nextLink` on the last one, or an empty one where Microsoft's definition requires it."""
+    return {"value": values} | ({"nextLink": next_link} if next_link or is_link_required else {})

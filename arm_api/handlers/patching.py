@@ -30,7 +30,7 @@ def assess(call: Call, *, kind: MachineKind) -> Answer:
 def install(call: Call, *, kind: MachineKind) -> Answer:
     """Install on a machine what the body asks for."""
     vm = machine_of(call, kind, Role.OPERATOR)
-    plan = plan_of(call.body, call.version, has_masks=True if kind is ARC else None)
+    plan = plan_of(call.body, call.version, needs_duration=kind is ARC)
     (outcome,) = request_installations(vm_ids=[vm.pk], plan=plan, requested_by=call.caller.account)
     return _accepted(call, kind, vm, outcome)
 

@@ -20,7 +20,8 @@ def tenants(_call: Call) -> Answer:
     """The one tenant that this portal is."""
     tenant = str(tenant_id())
     names = {"displayName": "Hotpatch Portal", "defaultDomain": "hotpatch-portal", "tenantType": "AAD"}
-    return Answer({"value": [{"id": f"/tenants/{tenant}", "tenantId": tenant, "tenantCategory": "Home", **names}]})
+    row = {"id": f"/tenants/{tenant}", "tenantId": tenant, "tenantCategory": "Home", **names}
+    return Answer(listed([row], "", is_link_required=True))
 
 
 def _subscription(row: Subscription) -> Document:
@@ -39,7 +40,7 @@ def _subscription(row: Subscription) -> Document:
 def subscriptions(call: Call) -> Answer:
     """Those in which the caller may see something."""
     rows, next_link = page_of(call, visible_subscriptions(call.caller.grants))
-    return Answer(listed([_subscription(row) for row in rows], next_link))
+    return Answer(listed([_subscription(row) for row in rows], next_link, is_link_required=True))
 
 
 def subscription(call: Call) -> Answer:

@@ -144,7 +144,7 @@ def test_a_list_shows_what_the_caller_may_see(make_vm: MakeVm, resource_group: R
     listed = of_machine.get("/subscriptions", version=RESOURCES).json()["value"]
     assert [row["id"] for row in listed] == [sub]
     nobody = make_program("nobody", None)
-    assert nobody.get("/subscriptions", version=RESOURCES).json() == {"value": []}
+    assert nobody.get("/subscriptions", version=RESOURCES).json() == {"value": [], "nextLink": ""}
     assert nobody.get(path).json()["error"]["code"] == "AuthorizationFailed"
 
 

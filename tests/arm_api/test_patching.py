@@ -150,11 +150,14 @@ def test_arc_machines_tell_counts_and_no_lists(program: Program, make_vm: MakeVm
     machine = program.get(address_of(vm), version=ARC).json()["properties"]
     assert machine["status"] == "Connected"
     assert machine["osType"] == "windows"
-    body = {
-        "rebootSetting": "Never",
-        "windowsParameters": {"patchNameMasksToExclude": ["*Defender*"], "kbNumbersToInclude": ["KB5087424"]},
-    }
-    run = program.ask("POST", address_of(vm, "/installPatches"), body, version=ARC)
+    windows = {"patchNameMasksToExclude": ["*Defender*"], "kbNumbersToInclude": ["KB5087424"]}
+    body = {"rebootSetting": "Never", "windowsParameters": windows}
+    missing = program.ask("POST", address_of(vm, "/installPatches"), body, version="2026-07-15").json()["error"]
+    assert missing["target"] == "maximumDuration"
+    body["maximumDuration"] = "PT2H"
+    early = program.ask("POST", address_of(vm, "/installPatches"), body, version=ARC).json()["error"]
+    assert early["target"] == "patchNameMasksToExclude"
+    run = program.ask("POST", address_of(vm, "/installPatches"), body, version="2026-07-15")
     settle()
     ended = follow(program, run)[1].json()
     assert "patches" not in ended

@@ -30,6 +30,8 @@ hybrid = pytest.importorskip("azure.mgmt.hybridcompute")
 identity = pytest.importorskip("azure.identity")
 exceptions = pytest.importorskip("azure.core.exceptions")
 
+Sdk = Callable[..., Any]
+MakeVm = Callable[..., VirtualMachine]
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stack]
 
 
@@ -40,32 +42,41 @@ def served(tmp_path: Path, recorded_catalogue: None) -> Iterator[Served]:
     served.stop()
 
 
-def credential_of(program: Program, served: Served) -> Any:
-    return identity.ClientSecretCredential(
-        str(tenant_id()),
-        str(program.app_id),
-        program.secret,
-        authority=served.origin,
-        disable_instance_discovery=True,
-        connection_verify=str(served.certificate),
-    )
+@pytest.fixture
+def sdk(served: Served) -> Iterator[Callable[..., Any]]:
+    """Makes clients of an SDK for a program, and closes them."""
+    opened: list[Any] = []
+
+    def make(kind: Any, program: Program, subscription: object) -> Any:
+        trust = str(served.certificate)
+        credential = identity.ClientSecretCredential(
+            str(tenant_id()),
+            str(program.app_id),
+            program.secret,
+            authority=served.origin,
+            disable_instance_discovery=True,
+            connection_verify=trust,
+        )
+        client = kind(
+            credential,
+            str(subscription),
+            base_url=served.origin,
+            credential_scopes=[f"{served.origin}/.default"],
+            connection_verify=trust,
+            retry_total=0,
+        )
+        opened.extend([client, credential])
+        return client
+
+    yield make
+    for one in opened:
+        one.close()
 
 
-def client_of(kind: Any, program: Program, served: Served, subscription: object) -> Any:
-    return kind(
-        credential_of(program, served),
-        str(subscription),
-        base_url=served.origin,
-        credential_scopes=[f"{served.origin}/.default"],
-        connection_verify=str(served.certificate),
-        retry_total=0,
-    )
-
-
-def test_compute_begins_polls_and_gets_results(served: Served, make_vm: Callable[..., VirtualMachine]) -> None:
+def test_compute_begins_polls_and_gets_results(sdk: Sdk, make_vm: MakeVm) -> None:
     vm = make_vm("web-001")
     subscription = vm.resource_group.subscription.subscription_id
-    client = client_of(compute.ComputeManagementClient, make_program(), served, subscription)
+    client = sdk(compute.ComputeManagementClient, make_program(), subscription)
     machines = client.virtual_machines
     assert machines.get("RG-OURS", "web-001").name == "web-001"
 
@@ -109,12 +120,10 @@ print(poller.result(timeout=60).assessment_activity_id)
 """
 
 
-def test_a_continuation_token_is_taken_up_in_another_process(
-    served: Served, make_vm: Callable[..., VirtualMachine]
-) -> None:
+def test_a_continuation_token_is_taken_up_in_another_process(served: Served, sdk: Sdk, make_vm: MakeVm) -> None:
     vm, program = make_vm("web-001"), make_program()
     subscription = vm.resource_group.subscription.subscription_id
-    client = client_of(compute.ComputeManagementClient, program, served, subscription)
+    client = sdk(compute.ComputeManagementClient, program, subscription)
     token = client.virtual_machines.begin_assess_patches("rg-ours", "web-001", polling_interval=0).continuation_token()
     assert program.secret not in token
     settle()
@@ -126,10 +135,10 @@ def test_a_continuation_token_is_taken_up_in_another_process(
     assert done.stdout.strip() == str(Operation.objects.get().pk)
 
 
-def test_settings_by_the_sdk_are_followed_to_their_end(served: Served, make_vm: Callable[..., VirtualMachine]) -> None:
+def test_settings_by_the_sdk_are_followed_to_their_end(sdk: Sdk, make_vm: MakeVm) -> None:
     vm = make_vm("web-001")
     subscription = vm.resource_group.subscription.subscription_id
-    client = client_of(compute.ComputeManagementClient, make_program(), served, subscription)
+    client = sdk(compute.ComputeManagementClient, make_program(), subscription)
     machine = client.virtual_machines.get("rg-ours", "web-001")
     settings = machine.os_profile.windows_configuration.patch_settings
     settings.automatic_by_platform_settings.reboot_setting = "Never"
@@ -143,10 +152,10 @@ def test_settings_by_the_sdk_are_followed_to_their_end(served: Served, make_vm: 
     assert refused.value.error.target == "licenseType"
 
 
-def test_arc_machines_by_their_sdk(served: Served, make_vm: Callable[..., VirtualMachine]) -> None:
+def test_arc_machines_by_their_sdk(sdk: Sdk, make_vm: MakeVm) -> None:
     vm = make_vm("arc-001", arc=True)
     subscription = vm.resource_group.subscription.subscription_id
-    client = client_of(hybrid.HybridComputeManagementClient, make_program(), served, subscription)
+    client = sdk(hybrid.HybridComputeManagementClient, make_program(), subscription)
     assert [machine.name for machine in client.machines.list_by_subscription()] == ["arc-001"]
     assert client.machines.get("rg-ours", "arc-001").status == "Connected"
     poller = client.machines.begin_assess_patches("rg-ours", "arc-001", polling_interval=0)
@@ -156,12 +165,12 @@ def test_arc_machines_by_their_sdk(served: Served, make_vm: Callable[..., Virtua
     assert sum(found.available_patch_count_by_classification.as_dict().values()) > 0
 
 
-def test_many_machines_come_by_pages(served: Served, resource_group: Any) -> None:
+def test_many_machines_come_by_pages(sdk: Sdk, resource_group: Any) -> None:
     row = ConnectionFactory.create()
     rows = VirtualMachineFactory.build_batch(2_500, resource_group=resource_group, connection=row)
     VirtualMachine.objects.bulk_create(rows)
     subscription = resource_group.subscription.subscription_id
-    client = client_of(compute.ComputeManagementClient, make_program("r", Role.READER), served, subscription)
+    client = sdk(compute.ComputeManagementClient, make_program("r", Role.READER), subscription)
     listed = client.virtual_machines.list_all().by_page()
     sizes = [len(list(page)) for page in listed]
     assert sizes == [pages.PAGE_ROWS] * 5
@@ -179,11 +188,11 @@ def test_tls_in_front_tells_who_is_connected_and_hands_on_nothing_else(served: S
         answer = client.getresponse()
         assert answer.status == 200
         assert served.origin.encode() in answer.read()
+    client.close()
+    stranger = http.client.HTTPSConnection("127.0.0.1", served.port, context=ssl.create_default_context(), timeout=20)
     with pytest.raises(ssl.SSLCertVerificationError):
-        http.client.HTTPSConnection("127.0.0.1", served.port, context=ssl.create_default_context()).request("GET", "/")
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as plain:
-        plain.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert b"HTTP/1.1 200" not in plain.recv(1_000)
+        stranger.request("GET", "/")
+    assert b"HTTP/1.1" not in spoken(served.port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 
 
 def spoken(port: int, *pieces: bytes) -> bytes:

@@ -56,7 +56,11 @@ TABLE: dict[str, dict[str, int]] = {
     "Machines_OperationResult": WAIT,
 }
 BODIES: dict[str, Any] = {
-    "installPatches": {"rebootSetting": "Never", "windowsParameters": {"classificationsToInclude": ["Security"]}},
+    "installPatches": {
+        "maximumDuration": "PT2H",
+        "rebootSetting": "Never",
+        "windowsParameters": {"classificationsToInclude": ["Security"]},
+    },
     "write": {"tags": {"by": "table"}},
 }
 

@@ -92,8 +92,8 @@ UNSIGNED = {
 
 # Columns that no event shows: the triggers leave them out, or the event says the same by itself.
 UNSHOWN = {
-    *("created_at", "created_by_id", "key", "lanes", "next_run_at", "next_step_at", "promises", "proven", "reason"),
-    *("ring", "ring_ended_at", "wave", "wave_count"),
+    *("created_at", "created_by_id", "digest", "key", "lanes", "next_run_at", "next_step_at", "promises", "proven"),
+    *("reason", "ring", "ring_ended_at", "wave", "wave_count"),
 }
 
 
