@@ -26,8 +26,10 @@ from connectors.protocol import (
     StartRequest,
 )
 from connectors.registry import Trouble, TroubleCode, UnusableConnector
+from connectors.secrets import variable_of
 from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
 from patching.terms import OperationKind, PatchSettings, RebootSetting
+from tests.connectors.azure.desk import SECRET, desk
 from tests.connectors.catalogue import recorded
 from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
 from tests.connectors.scripted import (
@@ -53,6 +55,7 @@ WORKING: dict[str, Callable[[], Connector]] = {
     "slow": slow,
     "partial": partial,
     "piecemeal": Piecemeal,
+    "azure": desk,
 }
 REFUSING: dict[str, Callable[[], Connector]] = {
     "throttled": Throttled,
@@ -62,6 +65,12 @@ REFUSING: dict[str, Callable[[], Connector]] = {
     "unusable": lambda: UnusableConnector(Trouble(TroubleCode.UNKNOWN_KIND, "none")),
 }
 CONNECTORS = WORKING | REFUSING
+
+
+@pytest.fixture(autouse=True)
+def signing_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What connectors that sign in need."""
+    monkeypatch.setenv(variable_of(SECRET), "hush")
 
 
 @pytest.fixture(params=WORKING.values(), ids=WORKING)
