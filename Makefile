@@ -32,7 +32,7 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 
 # --- running
 
-up: $(VENV)/.run ## run the portal (PORT=8123 HOST=127.0.0.1 DEMO=0)
+up: $(VENV)/.run ## run the portal (PORT=8123 HOST=127.0.0.1 DEMO=0 TLS=1)
 	@exec $(BIN)/python manage.py portal
 
 # --- checking

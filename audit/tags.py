@@ -92,6 +92,11 @@ class Tag(models.TextChoices):
     PERMISSION_TAKE = "people:permission:take", _("Permission taken back")
     SESSION_END = "people:session:end", _("Signed out elsewhere")
     LOCKOUT_LIFT = "people:lockout:lift", _("Lock-outs lifted")
+    PRINCIPAL_CREATE = "people:principal:create", _("Service principal created")
+    PRINCIPAL_CHANGE = "people:principal:change", _("Service principal changed")
+    PRINCIPAL_REMOVE = "people:principal:remove", _("Service principal removed")
+    SECRET_CREATE = "people:secret:create", _("Secret made")
+    SECRET_REVOKE = "people:secret:revoke", _("Secret revoked")
     # portal: the installation itself
     BACKUP_WRITE = "portal:backup:write", _("Backup written")
     BACKUP_RESTORE = "portal:backup:restore", _("Backup restored")
@@ -105,6 +110,7 @@ class Door(models.TextChoices):
 
     PAGE = "page", _("Page")
     ADMIN = "admin", _("Admin site")
+    API = "api", _("Program")
     COMMAND = "command", _("Command")
     PORTAL = "portal", _("Worker")  # the portal itself, or for the person who is named
     DATABASE = "database", _("Database")  # a statement that no part of the portal made

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import environ
@@ -78,6 +79,14 @@ class Environment:
                 f"{name} is no token ({len(text)} characters): give it {LEAST_TOKEN} or more random letters and digits."
             )
         return text
+
+    def uuid(self, name: str) -> str:
+        """A UUID in its usual form; empty: there is none."""
+        text = self.text(name, "").strip()
+        try:
+            return str(UUID(text)) if text else ""
+        except ValueError:
+            raise SettingError(f"{name}={text} is no UUID: write 01234567-89ab-cdef-0123-456789abcdef.") from None
 
     def zone(self, name: str, default: str) -> str:
         """A time zone of the zone database."""

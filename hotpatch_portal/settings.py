@@ -38,10 +38,13 @@ DEBUG = env.flag("DEBUG")
 ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 # Behind a TLS proxy: cookies and redirects must be https only. Off by default, since `make up` serves plain loopback.
-HTTPS = env.flag("HTTPS")
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+# With TLS the one-command stack speaks it by itself, with a certificate of its own: no header is believed then.
+TLS = env.flag("TLS")
+HTTPS = env.flag("HTTPS") or TLS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS and not TLS else None
 SECURE_SSL_REDIRECT = HTTPS
-SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+# Who meets a certificate that was made locally must be able to go back to plain HTTP.
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS and not TLS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 60 * 60 * 12
@@ -51,6 +54,7 @@ CSRF_FAILURE_VIEW = "ui.views.csrf_failure"
 
 # --- apps --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "arm_api",
     "people",  # before django.contrib.auth, whose commands it signs
     "updates",
     "vms",
@@ -314,6 +318,10 @@ METRICS_TOKEN = env.token("METRICS_TOKEN")
 # Where `manage.py serve_metrics` serves /metrics beside the portal. Beyond loopback it takes METRICS_TOKEN (portal.E011).
 METRICS_HOST = env.text("METRICS_HOST", "127.0.0.1")
 METRICS_PORT = env.number("METRICS_PORT", 0, least=0, most=65_535)
+# The id by which Azure's clients name this portal as their tenant. Empty: one that follows from SECRET_KEY.
+TENANT_ID = env.uuid("TENANT_ID")
+# By how much programs may ask more often than Azure lets them.
+ARM_LIMIT_FACTOR = env.number("ARM_LIMIT_FACTOR", 1, least=1, most=10_000)
 # How large an inventory file may be: 1,000,000 machines as az prints them, with their instance views.
 MAX_IMPORT_BYTES = env.number("MAX_IMPORT_MB", 4_096, least=1, most=102_400) * 1024**2
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1_100  # a selection of 1,000 machines, and the fields beside it

@@ -18,6 +18,8 @@ urlpatterns = [
     path("", include("updates.urls")),
     # /preferences/, /accounts/, /activity/
     path("", include("people.urls")),
+    # /subscriptions, /tenants, /providers, /metadata, /TENANT/oauth2 (programs, as they ask Azure)
+    path("", include("arm_api.urls")),
     # /admin/
     path("admin/", admin.site.urls),
 ]

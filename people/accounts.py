@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 
 from people.services import carry_stored
+from vms.principal_models import ServicePrincipal
 
 
 class PortalAccounts(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no types
@@ -18,6 +19,11 @@ class PortalAccounts(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
     def is_open_for_signup(self, request: HttpRequest) -> bool:  # noqa: ARG002 (the adapter's signature)
         """Nobody may sign up."""
         return False
+
+    def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
+        """Whom these credentials belong to. The account of a program never signs in, whatever password it has."""
+        user: User | None = super().authenticate(request, **credentials)
+        return None if user is not None and ServicePrincipal.objects.filter(pk=user.pk).exists() else user
 
     def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
         """Failures are counted for a name and an address: from elsewhere nobody locks a person out."""

@@ -10,11 +10,14 @@ from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
 
+from arm_api.tokens import tenant_id
 from patching.terms import Classification, InstallationPlan
 from updates.models import BulkBlock, BulkRequest, MaintenanceConfiguration, Operation, Patch, Rollout, RolloutMember
 from updates.plans import plan_to_json
 from vms.import_models import ImportJob
 from vms.models import SavedView, VirtualMachine
+from vms.principal_models import ServicePrincipal
+from vms.services.principals import add_secret, create_principal
 
 WHO = ("anonymous", "outsider", "reader", "operator", "owner", "chief", "staff")
 # name: (method, {who: status}); `see` is for what shows one VM, `do` for what takes a role on it
@@ -169,6 +172,18 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
     ("post", "updates:maintenance"): redirecting(IMPORT),
     ("post", "updates:connection-create"): empty(IMPORT),
     ("post", "updates:connection"): empty(IMPORT),
+    # programs come with tokens, and people without: 401 (tests/arm_api/test_table.py); what clients look up first is open
+    **{("get", f"arm:{top}"): dict.fromkeys(WHO, 401) for top in ("subscriptions", "tenants", "providers")},
+    **{("get", f"arm:{name}"): dict.fromkeys(WHO, 200) for name in ("endpoints", "instances", "discovery", "keys")},
+    ("get", "arm:identity"): dict.fromkeys(WHO, 401),
+    ("post", "arm:token"): dict.fromkeys(WHO, 400),
+    ("get", "arm:principals"): IMPORT,
+    ("get", "arm:principal-create"): IMPORT,
+    ("post", "arm:principal-create"): empty(IMPORT),
+    ("get", "arm:principal"): IMPORT,
+    ("post", "arm:secret-make"): empty(IMPORT),
+    ("post", "arm:secret-revoke"): redirecting(IMPORT),
+    ("post", "arm:principal-switch"): redirecting(IMPORT),
     # everybody sees what happened where they may look (tests/people/test_activity.py)
     ("get", "activity"): SIGNED_IN,
     ("get", "activity-export"): SIGNED_IN,
@@ -183,6 +198,8 @@ DOORS: dict[tuple[str, str], dict[str, int]] = {
 
 
 BUTTONS = {
+    "arm:principal-create": {"create": "create"},
+    "arm:secret-make": {"days": ""},
     "vms:vm-create": {"create": "create"},
     "vms:vm-edit": {"save": "save"},
     "updates:settings-change": {"go": "apply"},
@@ -211,7 +228,20 @@ def maintenance() -> MaintenanceConfiguration:
     )[0]
 
 
+def address_of_program(name: str) -> str:
+    """An address of the door for programs, or of a page about one."""
+    if name in {"arm:token", "arm:discovery", "arm:keys"}:
+        return reverse(name, args=[tenant_id()])
+    if name in {"arm:principal", "arm:secret-make", "arm:secret-revoke", "arm:principal-switch"}:
+        principal = ServicePrincipal.objects.filter(name="p").first() or create_principal(name="p")
+        secret = principal.secrets.first() or add_secret(principal=principal, days=1)[0]
+        return reverse(name, args=[principal.pk, secret.pk] if name == "arm:secret-revoke" else [principal.pk])
+    return reverse(name)
+
+
 def address(name: str, vm: VirtualMachine, operation: Operation) -> str:
+    if name.startswith("arm:"):
+        return address_of_program(name)
     if name in {"updates:bulk", "updates:bulk-cancel"}:
         row, is_new = BulkRequest.objects.get_or_create(
             kind="assessment", requested_by=User.objects.filter(username="operator").first()

@@ -45,7 +45,7 @@ from patching.terms import (
     ScaleSetOrchestration,
     UpdateStatus,
 )
-from vms import import_models  # noqa: F401 (the tables of the importer belong to this app)
+from vms import import_models, principal_models  # noqa: F401 (their tables belong to this app)
 from vms.choices import (
     ASSESSMENT_MODES,
     GRADES,

@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import string
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 
 from hotpatch_portal.counting import forget_counts
 from hotpatch_portal.environment import DATABASE_SCHEMES, REDIS_SCHEMES, Environment, SettingError, is_guessable
+from hotpatch_portal.stack.certificate import certificate_for
 from hotpatch_portal.stack.embedded import EmbeddedPostgres, EmbeddedRedis, StackError, rotate
 from hotpatch_portal.stack.supervisor import Child, Supervisor, say
 
@@ -48,6 +50,7 @@ class Options:
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: int = 0
     metrics_port: int = 0
+    has_tls: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, base_dir: Path) -> Options:
@@ -70,6 +73,7 @@ class Options:
             proxies = env.number("TRUSTED_PROXIES", 0, least=0, most=100)
             metrics_port = env.number("METRICS_PORT", 0, least=0, most=65_535)
             env.token("METRICS_TOKEN")
+            has_tls = env.flag("TLS")
         except SettingError as error:
             raise StackError(str(error)) from None
         if demo not in {"0", "1"}:
@@ -81,14 +85,15 @@ class Options:
             )
         return cls(
             base_dir, portal_dir, host, port, demo == "1", database_url, redis_url, key, tuple(allowed_hosts), proxies,
-            metrics_port,
+            metrics_port, has_tls,
         )  # fmt: skip
 
     @property
     def url(self) -> str:
         """Where the portal answers."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 (a comparison)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        scheme = "https" if self.has_tls else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
 
 # --- small files -------------------------------------------------------------------------------------------------
@@ -113,6 +118,14 @@ def secret_key(path: Path) -> str:
     except FileNotFoundError:
         write_private(path, secrets.token_urlsafe(50))
         return path.read_text().strip()
+
+
+def _unverified() -> ssl.SSLContext:
+    """TLS without asking who answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def generated_password() -> str:
@@ -247,6 +260,7 @@ class Portal:
             "PORTAL_DIR": str(self.directory),
             "ALLOWED_HOSTS": ",".join(self.options.allowed_hosts or sorted(hosts)),
             "HAS_DEMO": "1" if self.options.has_demo else "0",
+            "TLS": "1" if self.options.has_tls else "0",
             "PYTHONUNBUFFERED": "1",
             # As root the workers run as root: whoever types `make up` as root knows.
             "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
@@ -355,7 +369,8 @@ class Portal:
                 heartbeat=heartbeat,
             )
 
-        web = [python, "-m", "hotpatch_portal.stack.web", "--host", self.options.host, "--port", str(self.options.port)]
+        where = ["--host", self.options.host, "--port", str(self.options.port)]
+        web = [python, "-m", "hotpatch_portal.stack.web"]
         beat = [
             *celery,
             "beat",
@@ -367,7 +382,7 @@ class Portal:
             "WARNING",
         ]
         children = [
-            Child("web", web, self.environment),
+            *self._front(web, where),
             worker("worker-1", "interactive", "interactive", 2),
             worker("worker-2", "bulk", "all", 1),
             Child("beat", beat, self.environment),
@@ -375,6 +390,25 @@ class Portal:
         if self.options.metrics_port:
             children.append(Child("metrics", [python, "manage.py", "serve_metrics"], self.environment))
         return children
+
+    def _front(self, web: list[str], where: list[str]) -> list[Child]:
+        """What listens at the portal's address: the web processes, or TLS before them."""
+        if not self.options.has_tls:
+            return [Child("web", [*web, *where], self.environment)]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            inner = str(free.getsockname()[1])
+        certificate, key = certificate_for(self.directory / "tls", self._certificate_names())
+        say("portal", f"the certificate for clients is {certificate}")
+        tls = [sys.executable, "-m", "hotpatch_portal.stack.tls", *where, "--to", inner]
+        return [
+            Child("web", [*web, "--host", "127.0.0.1", "--port", inner, "--behind-tls"], self.environment),
+            Child("tls", [*tls, "--certificate", str(certificate), "--key", str(key)], self.environment),
+        ]
+
+    def _certificate_names(self) -> set[str]:
+        names = {"localhost", "127.0.0.1", "::1", *self.environment["ALLOWED_HOSTS"].split(",")}
+        return {name for name in names if name}
 
     def _wait_until_it_answers(self, supervisor: Supervisor) -> bool:
         deadline = time.monotonic() + ANSWER_SECONDS
@@ -405,7 +439,11 @@ class Portal:
             "X-Forwarded-For": ", ".join(["127.0.0.1"] * max(1, self.options.trusted_proxies)),
         }
         where = urlsplit(self.options.url)
-        question = http.client.HTTPConnection(where.hostname or "127.0.0.1", where.port, timeout=2)
+        host = where.hostname or "127.0.0.1"
+        question = http.client.HTTPConnection(host, where.port, timeout=2)
+        if self.options.has_tls:
+            # Whether it is the portal that answers is not asked here, and nothing secret is said.
+            question = http.client.HTTPSConnection(host, where.port, timeout=2, context=_unverified())
         try:
             question.request("GET", f"{where.path}accounts/login/", headers=headers)
             return question.getresponse().status

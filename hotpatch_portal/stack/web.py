@@ -36,6 +36,8 @@ from hotpatch_portal.stack.embedded import die_with_parent
 PROCESSES, THREADS = 2, 4
 # Cookies, a long filter and every header a browser sends, several times over. A selection of many machines is a body.
 HEAD_BYTES = 32 * 1024
+# The longest line of the PROXY protocol.
+INTRODUCTION_BYTES = 107
 # A head is one packet or two.
 HEAD_SECONDS = 10
 # A body, and the reading of an answer, may take this long, and a second more for every so many bytes that did move: 50 MB
@@ -118,17 +120,33 @@ class Connection(HTTPChannel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.since = time.monotonic()
+        self.introduction: bytes | None = None
         self.unread_since: float | None = None
         self.sent_bytes = self.sent_before = 0
         super().__init__(*args, **kwargs)
 
     def received(self, data: bytes) -> bool:
         """Take in what has arrived; note when a request begins and ends."""
+        if self.server.is_behind_tls and self.introduction is None:
+            self.introduction = b""
+        if self.introduction is not None and not self.introduction.endswith(b"\r\n"):
+            data = self._introduced(data)
         before = self.request
         taken: bool = super().received(data)
         if self.request is not before:
             self.since = time.monotonic()
         return taken
+
+    def _introduced(self, data: bytes) -> bytes:
+        """Read the line in which what stands before us says who is connected; what follows it (`stack.tls`)."""
+        line, end, rest = ((self.introduction or b"") + data).partition(b"\r\n")
+        self.introduction = line + end
+        words = line.decode("ascii", "replace").split(" ")
+        if end and len(words) == 6 and words[0] == "PROXY":
+            self.addr = (words[2], int(words[4]) if words[4].isdigit() else 0)
+        elif end or len(line) > INTRODUCTION_BYTES:
+            self.cut("not introducing itself")
+        return rest
 
     def service(self) -> None:
         """Answer one request, in a worker thread."""
@@ -184,9 +202,19 @@ class Server(TcpWSGIServer):
 
     channel_class = Connection
 
-    def __init__(self, application: Any, listening: socket.socket, *, threads: int, body_bytes: int) -> None:
+    def __init__(
+        self,
+        application: Any,
+        listening: socket.socket,
+        *,
+        threads: int,
+        body_bytes: int,
+        is_behind_tls: bool = False,
+    ) -> None:
+        self.is_behind_tls = is_behind_tls
         settings = Adjustments(
             threads=threads,
+            url_scheme="https" if is_behind_tls else "http",
             ident="",  # what answers is nobody's business
             # Headers of proxies pass unchanged: the settings HTTPS and TRUSTED_PROXIES say which are believed.
             clear_untrusted_proxy_headers=False,
@@ -250,7 +278,7 @@ class Server(TcpWSGIServer):
             self.turn()
 
 
-def work(listening: socket.socket, *, threads: int, heartbeat: Heartbeat) -> None:
+def work(listening: socket.socket, *, threads: int, heartbeat: Heartbeat, is_behind_tls: bool = False) -> None:
     """Be one web process until told to stop."""
     is_stopping = False
 
@@ -268,7 +296,7 @@ def work(listening: socket.socket, *, threads: int, heartbeat: Heartbeat) -> Non
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     # A file that is too large for an import gets the form's own sentence, unless it is absurd.
     body_bytes = settings.MAX_IMPORT_BYTES + settings.MAX_IMPORT_BYTES // 4
-    server = Server(application, listening, threads=threads, body_bytes=body_bytes)
+    server = Server(application, listening, threads=threads, body_bytes=body_bytes, is_behind_tls=is_behind_tls)
     while not is_stopping:
         server.turn()
         heartbeat.beat()
@@ -299,8 +327,9 @@ class Heartbeat:
 class WebProcesses:
     """Starts the web processes on one port, starts again what ends, stops all of them."""
 
-    def __init__(self, listening: socket.socket, *, processes: int, threads: int) -> None:
+    def __init__(self, listening: socket.socket, *, processes: int, threads: int, is_behind_tls: bool = False) -> None:
         self.listening = listening
+        self.is_behind_tls = is_behind_tls
         self.processes = processes
         self.threads = threads
         self.running: dict[int, tuple[float, Heartbeat]] = {}
@@ -339,7 +368,7 @@ class WebProcesses:
             code = 1
             try:
                 die_with_parent()
-                work(self.listening, threads=self.threads, heartbeat=heartbeat)
+                work(self.listening, threads=self.threads, heartbeat=heartbeat, is_behind_tls=self.is_behind_tls)
                 code = 0
             except Exception:
                 logging.getLogger("hotpatch_portal.web").exception("the web process cannot work")
@@ -443,6 +472,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--processes", type=int, default=PROCESSES)
     parser.add_argument("--threads", type=int, default=THREADS, help="of each process; they answer requests")
+    parser.add_argument("--behind-tls", action="store_true", help="hotpatch_portal.stack.tls stands before it")
     options = parser.parse_args(None if arguments is None else list(arguments))
     # Each connection may stand for a socket and two temporary files.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -455,7 +485,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     except OSError as error:
         say(f"Cannot listen on {options.host}:{options.port} ({error.strerror}).")
         return 1
-    return WebProcesses(listening, processes=options.processes, threads=options.threads).run()
+    return WebProcesses(
+        listening, processes=options.processes, threads=options.threads, is_behind_tls=options.behind_tls
+    ).run()
 
 
 if __name__ == "__main__":

@@ -78,6 +78,13 @@ def addresses(page: Page) -> dict[str, str]:
     page.get_by_role("button", name="Install on 4 machines").click()
     expect(page.locator("#waves-title")).to_be_visible()
     rollout = page.url
+    page.goto("/service-principals/")
+    if not page.get_by_role("link", name="pipeline").count():
+        page.goto("/service-principals/create/")
+        page.get_by_label("Name").fill("pipeline")
+        page.get_by_role("button", name="Create", exact=True).click()
+    page.goto("/service-principals/")
+    principal = page.get_by_role("link", name="pipeline").get_attribute("href") or ""
     page.goto("/virtual-machines/import/")
     file: FilePayload = {"name": "machines.json", "mimeType": "application/json", "buffer": b"[]"}
     page.locator("input[type=file]").set_input_files(file)
@@ -139,6 +146,9 @@ def addresses(page: Page) -> dict[str, str]:
         "connections": "/connections/",
         "connection": connection,
         "connection-create": "/connections/create/",
+        "principals": "/service-principals/",
+        "principal-create": "/service-principals/create/",
+        "principal": principal,
         "account": "/accounts/",
         "password": "/accounts/password/change/",
         "logout": "/accounts/logout/",

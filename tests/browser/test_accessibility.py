@@ -47,6 +47,8 @@ NO_PAGES = {
         "updates:history-export",
     ),  # files
     "vms:view",  # leads to the list
+    *("arm:subscriptions", "arm:tenants", "arm:providers", "arm:endpoints", "arm:instances"),  # answers to programs
+    *("arm:discovery", "arm:keys", "arm:identity"),
     "updates:ended",  # a part: the toasts
     "account_login",  # looked at signed out
     "account_set_password",  # for accounts without a password

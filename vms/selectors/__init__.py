@@ -32,6 +32,14 @@ from vms.selectors.patchers import (
     vms_patched_by,
     with_stale_patchers,
 )
+from vms.selectors.principals import (
+    NoSuchPlaceError,
+    listed_principals,
+    place_by_id,
+    roles_of,
+    secret_by_id,
+    secret_by_text,
+)
 from vms.selectors.totals import word_totals
 
 __all__ = [
@@ -45,6 +53,7 @@ __all__ = [
     "ListTooSlowError",
     "ListedView",
     "ListedVm",
+    "NoSuchPlaceError",
     "Totals",
     "VmPage",
     "assessed_at",
@@ -60,11 +69,16 @@ __all__ = [
     "groups_owned_by",
     "image_catalog",
     "list_head",
+    "listed_principals",
     "may_create_vms",
     "owns_everything",
     "page_sql",
     "patcher_of",
+    "place_by_id",
+    "roles_of",
     "search_by_name",
+    "secret_by_id",
+    "secret_by_text",
     "shortest_names",
     "tell_assessed",
     "visible_views",

@@ -1,0 +1,318 @@
+"""Machines as Azure Resource Manager writes them; only what this portal knows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from arm_api.kinds import ARC, COMPUTE, MachineKind
+from arm_api.selectors import PatchStatus
+from patching.terms import HotpatchStatus, OperationState, PatchSettings
+from updates.models import Operation
+from vms.choices import PowerState
+from vms.models import VirtualMachine
+
+Document = dict[str, Any]
+
+
+def id_of(vm: VirtualMachine, kind: MachineKind) -> str:
+    """Its resource id, as Azure writes it."""
+    group = vm.resource_group
+    return f"/subscriptions/{group.subscription.subscription_id}/resourceGroups/{group.name}/providers/{kind.type}/{vm.name}"
+
+
+def _known(values: Mapping[str, Any]) -> Document:
+    """What is known of these values."""
+    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
+
+
+def moment(at: datetime | None) -> str | None:
+    """A moment as Azure writes it."""
+    return at.isoformat() if at else None
+
+
+# --- virtual machines --------------------------------------------------------------------------------------------
+
+
+def virtual_machine(vm: VirtualMachine, status: PatchStatus | None = None) -> Document:
+    """A virtual machine; with `status` also its instance view."""
+    document: Document = {
+        "name": vm.name,
+        "id": id_of(vm, COMPUTE),
+        "type": COMPUTE.type,
+        "location": vm.location,
+        "tags": vm.tags,
+        "properties": _properties(vm),
+    }
+    document |= _known({"zones": vm.zones, "plan": _plan(vm.plan)})
+    document["etag"] = etag_of(document)
+    if status is not None:
+        document["properties"]["instanceView"] = instance_view(vm, status)
+    return document
+
+
+def etag_of(document: Document) -> str:
+    """A mark that differs where the document does."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
+
+
+def _properties(vm: VirtualMachine) -> Document:
+    return _known(
+        {
+            "hardwareProfile": _known({"vmSize": vm.vm_size}),
+            "provisioningState": vm.provisioning_state or "Succeeded",
+            "vmId": str(vm.vm_id) if vm.vm_id else None,
+            "storageProfile": {
+                "imageReference": _image(vm),
+                "osDisk": {"osType": vm.os_type, "createOption": "FromImage"},
+                "dataDisks": [],
+            },
+            "osProfile": {
+                **_known({"computerName": vm.computer_name}),
+                **({"windowsConfiguration": _windows(vm)} if vm.os_type.lower() == "windows" else {}),
+                "secrets": [],
+                "allowExtensionOperations": vm.allow_extension_operations,
+            },
+            "networkProfile": {"networkInterfaces": [{"id": nic_id(vm)}]},
+            "availabilitySet": _reference(vm.availability_set),
+            "virtualMachineScaleSet": _reference(vm.scale_set),
+            "licenseType": vm.license_type,
+            "priority": vm.priority,
+            "timeCreated": moment(vm.created_at),
+        }
+    )
+
+
+def _image(vm: VirtualMachine) -> Document:
+    if vm.image_resource_id:
+        return {"id": vm.image_resource_id}
+    return _known(
+        {
+            "publisher": vm.image_publisher,
+            "offer": vm.image_offer,
+            "sku": vm.image_sku,
+            "version": vm.image_version,
+            "exactVersion": vm.image_exact_version,
+        }
+    )
+
+
+def _windows(vm: VirtualMachine) -> Document:
+    settings = vm.desired
+    return {
+        "provisionVMAgent": settings.provision_vm_agent,
+        "enableAutomaticUpdates": settings.enable_automatic_updates,
+        **_known({"timeZone": vm.time_zone}),
+        "patchSettings": patch_settings(settings),
+    }
+
+
+def patch_settings(settings: PatchSettings) -> Document:
+    """What a machine shall have; what came of it is in its settings operation."""
+    return {
+        "patchMode": settings.patch_mode.value,
+        "automaticByPlatformSettings": {
+            "rebootSetting": settings.reboot_setting.value,
+            "bypassPlatformSafetyChecksOnUserSchedule": settings.bypass_platform_safety_checks,
+        },
+        "assessmentMode": settings.assessment_mode.value,
+        "enableHotpatching": settings.enable_hotpatching,
+    }
+
+
+def _reference(resource_id: str) -> Document | None:
+    return {"id": resource_id} if resource_id else None
+
+
+def _plan(text: str) -> Document | None:
+    publisher, _, rest = text.partition(":")
+    product, _, name = rest.partition(":")
+    return _known({"publisher": publisher, "product": product, "name": name}) or None
+
+
+# --- network interfaces ------------------------------------------------------------------------------------------
+NIC_SUFFIX = "-nic"
+
+
+def nic_id(vm: VirtualMachine) -> str:
+    """The id of the one network interface that stands for all of a machine's: clients ask for it, and get no address."""
+    group = vm.resource_group
+    return (
+        f"/subscriptions/{group.subscription.subscription_id}/resourceGroups/{group.name}"
+        f"/providers/Microsoft.Network/networkInterfaces/{vm.name}{NIC_SUFFIX}"
+    )
+
+
+def network_interface(vm: VirtualMachine) -> Document:
+    """An interface without addresses: this portal knows none."""
+    return {
+        "name": f"{vm.name}{NIC_SUFFIX}",
+        "id": nic_id(vm),
+        "type": "Microsoft.Network/networkInterfaces",
+        "location": vm.location,
+        "properties": {
+            "provisioningState": "Succeeded",
+            "ipConfigurations": [],
+            "virtualMachine": {"id": id_of(vm, COMPUTE)},
+        },
+    }
+
+
+# --- the instance view -------------------------------------------------------------------------------------------
+RUNNING = "InProgress"
+STATUSES = {
+    OperationState.SUCCEEDED: "Succeeded",
+    OperationState.COMPLETED_WITH_WARNINGS: "CompletedWithWarnings",
+    OperationState.FAILED: "Failed",
+    OperationState.CANCELLED: "Failed",
+}
+
+
+def status_of(operation: Operation) -> str:
+    """Its state in Azure's words for patch operations."""
+    return STATUSES.get(OperationState(operation.state), RUNNING)
+
+
+def instance_view(vm: VirtualMachine, status: PatchStatus) -> Document:
+    """What is known of the machine as it runs."""
+    build = (status.state.os_build if status.state else "") or vm.os_build
+    return _known(
+        {
+            "computerName": vm.computer_name,
+            "osName": "Windows" if vm.os_type.lower() == "windows" else vm.os_type,
+            "osVersion": f"10.0.{build}" if build else vm.os_version,
+            "vmAgent": _agent(vm),
+            "patchStatus": _patch_status(vm, status),
+            "statuses": [
+                _status("ProvisioningState/succeeded", "Provisioning succeeded", vm.created_at),
+                *_power(PowerState(vm.power_state)),
+            ],
+        }
+    )
+
+
+def _agent(vm: VirtualMachine) -> Document | None:
+    if not vm.agent_status:
+        return None
+    is_ready = vm.agent_status.lower() == "ready"
+    code = "ProvisioningState/succeeded" if is_ready else "ProvisioningState/Unavailable"
+    level = "Info" if is_ready else "Warning"
+    return {
+        "vmAgentVersion": "Unknown",
+        "statuses": [{"code": code, "level": level, "displayStatus": vm.agent_status}],
+    }
+
+
+def _status(code: str, words: str, at: datetime | None = None) -> Document:
+    return {"code": code, "level": "Info", "displayStatus": words} | _known({"time": moment(at)})
+
+
+def _power(power: PowerState) -> list[Document]:
+    return [] if power is PowerState.UNKNOWN else [_status(f"PowerState/{power.value}", f"VM {power.value}")]
+
+
+def _patch_status(vm: VirtualMachine, status: PatchStatus) -> Document:
+    told = {**vm.patch_status}
+    if status.assessment is not None:
+        told["availablePatchSummary"] = _assessed(vm, status)
+    if status.installation is not None:
+        told["lastPatchInstallationSummary"] = _installed(status.installation)
+    pending = vm.desired_settings is not None
+    return told | {
+        "configurationStatuses": [
+            _configuration("PatchModeConfigurationState", is_pending=pending),
+            _configuration("AssessmentModeConfigurationState", is_pending=pending),
+        ]
+    }
+
+
+def _configuration(name: str, *, is_pending: bool) -> Document:
+    word = "Pending" if is_pending else "Ready"
+    return _status(f"{name}/{word}", f"Status_{name}_{word}")
+
+
+def _assessed(vm: VirtualMachine, status: PatchStatus) -> Document:
+    operation, state = status.assessment, status.state
+    assert operation is not None
+    assessed_at = state.last_assessed_at if state else None
+    return _known(
+        {
+            "status": status_of(operation),
+            "assessmentActivityId": str(operation.pk),
+            "startTime": moment(operation.started_at or operation.created_at),
+            "lastModifiedTime": moment(operation.finished_at or assessed_at or operation.created_at),
+        }
+    ) | {
+        "rebootPending": vm.is_reboot_pending,
+        "criticalAndSecurityPatchCount": vm.critical_and_security_count,
+        "otherPatchCount": vm.other_count,
+    }
+
+
+def _installed(operation: Operation) -> Document:
+    return _known(
+        {
+            "status": status_of(operation),
+            "installationActivityId": str(operation.pk),
+            "startTime": moment(operation.started_at or operation.created_at),
+            "lastModifiedTime": moment(operation.finished_at or operation.started_at or operation.created_at),
+        }
+    ) | {
+        "maintenanceWindowExceeded": operation.is_maintenance_window_exceeded,
+        "notSelectedPatchCount": operation.not_selected_count,
+        "excludedPatchCount": operation.excluded_count,
+        "pendingPatchCount": operation.pending_count,
+        "installedPatchCount": operation.installed_count,
+        "failedPatchCount": operation.failed_count,
+    }
+
+
+# --- Arc machines ------------------------------------------------------------------------------------------------
+_CONNECTED = {PowerState.RUNNING: "Connected", PowerState.STARTING: "Connected", PowerState.STOPPING: "Connected"}
+_ENABLEMENT = {
+    HotpatchStatus.ENABLED: "Enabled",
+    HotpatchStatus.DISABLED: "Disabled",
+    HotpatchStatus.NOT_AVAILABLE: "Disabled",
+    HotpatchStatus.PENDING_EVALUATION: "PendingEvaluation",
+}
+
+
+def arc_machine(vm: VirtualMachine, status: PatchStatus | None = None) -> Document:
+    """An Arc machine. Its power is not told, but whether its agent is connected."""
+    build = (status.state.os_build if status and status.state else "") or vm.os_build
+    settings = vm.desired
+    return {
+        "name": vm.name,
+        "id": id_of(vm, ARC),
+        "type": ARC.type,
+        "location": vm.location,
+        "tags": vm.tags,
+        "properties": _known(
+            {
+                "provisioningState": vm.provisioning_state or "Succeeded",
+                "status": _CONNECTED.get(PowerState(vm.power_state), "Disconnected"),
+                "vmId": str(vm.vm_id) if vm.vm_id else None,
+                "displayName": vm.name,
+                "osType": vm.os_type.lower(),
+                "osName": vm.os_type.lower(),
+                "osVersion": f"10.0.{build}" if build else vm.os_version,
+                "osProfile": {
+                    **_known({"computerName": vm.computer_name}),
+                    "windowsConfiguration": {
+                        "patchSettings": {
+                            "assessmentMode": settings.assessment_mode.value,
+                            "patchMode": settings.patch_mode.value,
+                            "enableHotpatching": settings.enable_hotpatching,
+                            "status": {
+                                "hotpatchEnablementStatus": _ENABLEMENT[HotpatchStatus(vm.hotpatch_status)],
+                            },
+                        }
+                    },
+                },
+            }
+        ),
+    }

@@ -1,0 +1,195 @@
+"""Microsoft's own SDKs against the door, over TLS on loopback: begin, poll, result, a token for another process, pages."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arm_api import pages
+from arm_api.tokens import tenant_id
+from hotpatch_portal.stack.certificate import certificate_for
+from tests.arm_api.programs import Program, make_program, settle
+from tests.arm_api.served import Served
+from tests.factories import ConnectionFactory, VirtualMachineFactory
+from updates.models import Operation
+from vms.choices import Role
+from vms.models import VirtualMachine
+
+compute = pytest.importorskip("azure.mgmt.compute")
+hybrid = pytest.importorskip("azure.mgmt.hybridcompute")
+identity = pytest.importorskip("azure.identity")
+exceptions = pytest.importorskip("azure.core.exceptions")
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.stack]
+
+
+@pytest.fixture
+def served(tmp_path: Path, recorded_catalogue: None) -> Iterator[Served]:
+    served = Served(tmp_path)
+    yield served
+    served.stop()
+
+
+def credential_of(program: Program, served: Served) -> Any:
+    return identity.ClientSecretCredential(
+        str(tenant_id()),
+        str(program.app_id),
+        program.secret,
+        authority=served.origin,
+        disable_instance_discovery=True,
+        connection_verify=str(served.certificate),
+    )
+
+
+def client_of(kind: Any, program: Program, served: Served, subscription: object) -> Any:
+    return kind(
+        credential_of(program, served),
+        str(subscription),
+        base_url=served.origin,
+        credential_scopes=[f"{served.origin}/.default"],
+        connection_verify=str(served.certificate),
+        retry_total=0,
+    )
+
+
+def test_compute_begins_polls_and_gets_results(served: Served, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm("web-001")
+    subscription = vm.resource_group.subscription.subscription_id
+    client = client_of(compute.ComputeManagementClient, make_program(), served, subscription)
+    machines = client.virtual_machines
+    assert machines.get("RG-OURS", "web-001").name == "web-001"
+
+    poller = machines.begin_assess_patches("rg-ours", "web-001", polling_interval=0)
+    assert not poller.done()
+    settle()
+    found = poller.result(timeout=60)
+    assert found.status == "Succeeded"
+    assert found.critical_and_security_patch_count + found.other_patch_count == len(found.available_patches) > 0
+
+    wanted = {"rebootSetting": "IfRequired", "maximumDuration": "PT2H"}
+    wanted |= {"windowsParameters": {"classificationsToInclude": ["Critical", "Security"]}}
+    poller = machines.begin_install_patches("rg-ours", "web-001", wanted, polling_interval=0)
+    with pytest.raises(exceptions.HttpResponseError) as refused:
+        machines.begin_install_patches("rg-ours", "web-001", wanted)
+    assert (refused.value.status_code, refused.value.error.code) == (409, "OperationNotAllowed")
+    settle()
+    run = poller.result(timeout=60)
+    assert run.status == "Succeeded"
+    assert run.installed_patch_count == sum(patch.installation_state == "Installed" for patch in run.patches) > 0
+
+    view = machines.instance_view("rg-ours", "web-001").patch_status
+    assert view.last_patch_installation_summary.installation_activity_id == run.installation_activity_id
+    with pytest.raises(exceptions.ResourceNotFoundError):
+        machines.get("rg-ours", "nosuch")
+
+
+AGAIN = """
+import sys
+from azure.identity import ClientSecretCredential
+from azure.mgmt.compute import ComputeManagementClient
+origin, certificate, tenant, app_id, secret, subscription, token = sys.argv[1:]
+credential = ClientSecretCredential(
+    tenant, app_id, secret, authority=origin, disable_instance_discovery=True, connection_verify=certificate
+)
+client = ComputeManagementClient(
+    credential, subscription, base_url=origin, credential_scopes=[f"{origin}/.default"], connection_verify=certificate
+)
+poller = client.virtual_machines.begin_assess_patches("", "", continuation_token=token, polling_interval=0)
+print(poller.result(timeout=60).assessment_activity_id)
+"""
+
+
+def test_a_continuation_token_is_taken_up_in_another_process(
+    served: Served, make_vm: Callable[..., VirtualMachine]
+) -> None:
+    vm, program = make_vm("web-001"), make_program()
+    subscription = vm.resource_group.subscription.subscription_id
+    client = client_of(compute.ComputeManagementClient, program, served, subscription)
+    token = client.virtual_machines.begin_assess_patches("rg-ours", "web-001", polling_interval=0).continuation_token()
+    assert program.secret not in token
+    settle()
+    given = [served.origin, str(served.certificate), str(tenant_id()), str(program.app_id), program.secret]
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, *given, str(subscription), token], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(Operation.objects.get().pk)
+
+
+def test_settings_by_the_sdk_are_followed_to_their_end(served: Served, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm("web-001")
+    subscription = vm.resource_group.subscription.subscription_id
+    client = client_of(compute.ComputeManagementClient, make_program(), served, subscription)
+    machine = client.virtual_machines.get("rg-ours", "web-001")
+    settings = machine.os_profile.windows_configuration.patch_settings
+    settings.automatic_by_platform_settings.reboot_setting = "Never"
+    poller = client.virtual_machines.begin_create_or_update("rg-ours", "web-001", machine, polling_interval=0)
+    settle()
+    changed = poller.result(timeout=60).os_profile.windows_configuration.patch_settings
+    assert changed.automatic_by_platform_settings.reboot_setting == "Never"
+    machine.license_type = "Windows_Server"
+    with pytest.raises(exceptions.HttpResponseError) as refused:
+        client.virtual_machines.begin_create_or_update("rg-ours", "web-001", machine)
+    assert refused.value.error.target == "licenseType"
+
+
+def test_arc_machines_by_their_sdk(served: Served, make_vm: Callable[..., VirtualMachine]) -> None:
+    vm = make_vm("arc-001", arc=True)
+    subscription = vm.resource_group.subscription.subscription_id
+    client = client_of(hybrid.HybridComputeManagementClient, make_program(), served, subscription)
+    assert [machine.name for machine in client.machines.list_by_subscription()] == ["arc-001"]
+    assert client.machines.get("rg-ours", "arc-001").status == "Connected"
+    poller = client.machines.begin_assess_patches("rg-ours", "arc-001", polling_interval=0)
+    settle()
+    found = poller.result(timeout=60)
+    assert found.status == "Succeeded"
+    assert sum(found.available_patch_count_by_classification.as_dict().values()) > 0
+
+
+def test_many_machines_come_by_pages(served: Served, resource_group: Any) -> None:
+    row = ConnectionFactory.create()
+    rows = VirtualMachineFactory.build_batch(2_500, resource_group=resource_group, connection=row)
+    VirtualMachine.objects.bulk_create(rows)
+    subscription = resource_group.subscription.subscription_id
+    client = client_of(compute.ComputeManagementClient, make_program("r", Role.READER), served, subscription)
+    listed = client.virtual_machines.list_all().by_page()
+    sizes = [len(list(page)) for page in listed]
+    assert sizes == [pages.PAGE_ROWS] * 5
+    assert len({machine.id for machine in client.virtual_machines.list("rg-ours")}) == 2_500
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+
+def test_tls_in_front_tells_who_is_connected_and_hands_on_nothing_else(served: Served, tmp_path: Path) -> None:
+    trusted = ssl.create_default_context(cafile=str(served.certificate))
+    client = http.client.HTTPSConnection("127.0.0.1", served.port, context=trusted, timeout=20)
+    for _ in range(3):  # one connection, three requests
+        client.request("GET", "/metadata/endpoints?api-version=2022-09-01", headers={"X-Forwarded-Proto": "http"})
+        answer = client.getresponse()
+        assert answer.status == 200
+        assert served.origin.encode() in answer.read()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        http.client.HTTPSConnection("127.0.0.1", served.port, context=ssl.create_default_context()).request("GET", "/")
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"HTTP/1.1 200" not in plain.recv(1_000)
+
+
+def test_the_certificate_is_kept_until_it_does_not_fit(tmp_path: Path) -> None:
+    certificate, key = certificate_for(tmp_path, ["127.0.0.1", "localhost"])
+    first = certificate.read_bytes()
+    assert key.stat().st_mode & 0o077 == 0
+    assert certificate_for(tmp_path, ["localhost"])[0].read_bytes() == first
+    assert certificate_for(tmp_path, ["localhost", "portal.example"])[0].read_bytes() != first
+    key.unlink()
+    second = certificate.read_bytes()
+    assert certificate_for(tmp_path, ["localhost", "portal.example"])[0].read_bytes() != second

@@ -1,0 +1,140 @@
+"""Every operation of the door for every role, in one table; and for every misuse of a token."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+
+from arm_api.routes import ROUTES, Route
+from tests.arm_api.programs import Program, address_of, make_program
+from updates.services.operations import request_assessments
+from vms.choices import Role
+from vms.models import VirtualMachine
+
+pytestmark = pytest.mark.django_db
+WHO = ("nobody", "outsider", "reader", "operator", "owner", "chief")
+# One who may see nothing of a place gets 403 for it, whatever is there.
+EVERYBODY = dict.fromkeys(WHO, 200)
+SEE = EVERYBODY | {"nobody": 403, "outsider": 403}
+OPERATE = dict.fromkeys(WHO, 202) | {"nobody": 403, "outsider": 403, "reader": 403}
+OWN = SEE | {"reader": 403, "operator": 403}
+# Ids of operations tell nothing: what may not be seen is not there.
+FOLLOW = EVERYBODY | {"nobody": 404, "outsider": 404}
+WAIT = dict.fromkeys(WHO, 202) | {"nobody": 404, "outsider": 404}
+
+TABLE: dict[str, dict[str, int]] = {
+    "Tenants_List": EVERYBODY,
+    "Subscriptions_List": EVERYBODY,
+    "Subscriptions_Get": SEE,
+    "ResourceGroups_List": SEE,
+    "ResourceGroups_Get": SEE,
+    "Resources_List": SEE,
+    "Resources_ListByResourceGroup": SEE,
+    "Permissions_List": SEE,
+    "Resources_Query": EVERYBODY,
+    "VirtualMachines_ListAll": SEE,
+    "VirtualMachines_List": SEE,
+    "VirtualMachines_ListByLocation": SEE,
+    "VirtualMachines_Get": SEE,
+    "VirtualMachines_InstanceView": SEE,
+    "VirtualMachines_Update": OWN,
+    "VirtualMachines_CreateOrUpdate": OWN,
+    "VirtualMachines_AssessPatches": OPERATE,
+    "VirtualMachines_InstallPatches": OPERATE,
+    "VirtualMachines_OperationStatus": FOLLOW,
+    "NetworkInterfaces_Get": SEE,
+    "Machines_ListAll": SEE,
+    "Machines_List": SEE,
+    "Machines_Get": SEE,
+    "Machines_Update": OWN,
+    "Machines_AssessPatches": OPERATE,
+    "Machines_InstallPatches": OPERATE,
+    "Machines_OperationStatus": FOLLOW,
+    "Machines_OperationResult": WAIT,
+}
+BODIES: dict[str, Any] = {
+    "installPatches": {"rebootSetting": "Never", "windowsParameters": {"classificationsToInclude": ["Security"]}},
+    "write": {"tags": {"by": "table"}},
+}
+
+
+def filled(route: Route, vm: VirtualMachine, operation: str) -> str:
+    """The path of a route for this machine."""
+    group = vm.resource_group
+    name = f"{vm.name}-nic" if "networkInterfaces" in route.path else vm.name
+    return route.path.format(
+        subscription=group.subscription.subscription_id,
+        group=group.name,
+        name=name,
+        location=vm.location,
+        operation=operation,
+    )
+
+
+def body_of(route: Route) -> Any:
+    if route.method in {"PUT", "PATCH"}:
+        return BODIES["write"]
+    if route.name == "Resources_Query":
+        return {"query": "resources"}
+    return BODIES["installPatches"] if route.path.endswith("installPatches") else None
+
+
+def test_the_table_has_every_operation() -> None:
+    assert set(TABLE) == {route.name for route in ROUTES}
+    assert len({route.name for route in ROUTES}) == len(ROUTES)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_every_operation_for_every_role(
+    route: Route, programs: dict[str, Program], make_vm: Any, vm: VirtualMachine
+) -> None:
+    machine = make_vm("arc-001", arc=True) if route.provider == "Microsoft.HybridCompute" else vm
+    (outcome,) = request_assessments(vm_ids=[machine.pk], requested_by=None)
+    path = filled(route, machine, str(outcome.operation_id))
+    if route.is_patching:  # each begins with a machine that nobody works on
+        assert outcome.operation_id is not None
+        machine.operations.all().delete()
+    found = {}
+    for who in WHO:
+        answer = programs[who].ask(route.method, path, body_of(route), version=route.versions[-1])
+        found[who] = answer.status_code
+        if answer.status_code >= 400:
+            assert set(answer.json()) == {"error"}
+            assert machine.computer_name not in answer.content.decode().replace(path, "")
+        if route.is_patching:
+            machine.operations.all().delete()
+    assert found == TABLE[route.name]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_no_operation_without_a_token(route: Route, vm: VirtualMachine) -> None:
+    path = f"{filled(route, vm, str(uuid4()))}?api-version={route.versions[-1]}"
+    for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Bearer "}):
+        answer = Client().generic(
+            route.method, path, b"{}", content_type="application/json", secure=True, headers=headers
+        )
+        assert answer.status_code == 401
+        assert not vm.operations.exists()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_every_operation_refuses_another_version(route: Route, program: Program, vm: VirtualMachine) -> None:
+    path = filled(route, vm, str(uuid4()))
+    for version in ("2031-01-01", "latest", "2024-11-01-preview' OR 1=1"):
+        answer = program.ask(route.method, path, body_of(route), version=version)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] in {"NoRegisteredProviderFound", "InvalidApiVersionParameter"}
+    assert not vm.operations.exists()
+
+
+def test_a_role_on_one_machine_opens_that_machine_alone(make_vm: Any) -> None:
+
+    one, other = make_vm("web-001"), make_vm("web-002")
+    program = make_program("one", Role.OPERATOR, one)
+    assert program.ask("POST", address_of(one, "/assessPatches")).status_code == 202
+    for path in (address_of(other, "/assessPatches"), address_of(one, "/assessPatches").replace("001", "003")):
+        assert program.ask("POST", path).status_code == 403
+    assert program.ask("PATCH", address_of(one), {"tags": {}}).status_code == 403
