@@ -37,6 +37,7 @@ from connectors.azure.results import (
     build_of,
     error_in,
     installation_of,
+    installed_by,
     needs_action,
     settings_of,
     summary_of,
@@ -347,7 +348,7 @@ class AzureConnector:
         rows: list[dict[str, Any]] | None = None,
         ended_at: datetime | None = None,
     ) -> Observation:
-        """The end that this result is; an assessment with what the machine says of itself beside it."""
+        """The end that this result is; an assessment with what is known of its machine beside it."""
         if request.kind is OperationKind.INSTALLATION:
             return Observation(installation=installation_of(output, request.vm, self.catalogue, rows=rows))
         found = assessment_of(output, request.vm, self.catalogue, rows=rows, ended_at=ended_at)
@@ -360,6 +361,11 @@ class AzureConnector:
                 settings=settings_of(machine.json),
                 is_ready_for_hotpatches=not needs_action(machine.json),
             )
+        # So is what others installed here: Azure itself, az, another portal.
+        runs = graph.rows_of(ask, [resource.subscription], graph.ever_installed(resource))
+        if isinstance(runs, list):
+            told = installed_by(map(_properties, runs), request.vm.product_line, self.catalogue)
+            found = replace(found, installed=told)
         return Observation(assessment=found)
 
     def _settled(

@@ -32,11 +32,16 @@ def installed(resource: Resource, activity: str) -> str:
     return _patches(resource, "patchinstallationresources", "patchInstallationResults", activity)
 
 
+def ever_installed(resource: Resource) -> str:
+    """The query for what the installations of a machine did with each patch, whoever started them."""
+    return _patches(resource, "patchinstallationresources", "patchInstallationResults", "")
+
+
 def _patches(resource: Resource, table: str, kind: str, run: str) -> str:
     type_ = f"{resource.type.value}/{kind}/softwarePatches".lower()
     return (
         f"{table} | where type =~ {quoted(type_)}"
-        f" | where id startswith {quoted(f'{resource.path}/{kind}/{run}/')} | project id, name, properties"
+        f" | where id startswith {quoted(f'{resource.path}/{kind}/{run}'.rstrip('/') + '/')} | project id, name, properties"
     )
 
 

@@ -17,6 +17,7 @@ from patching.terms import (
     AssessmentMode,
     Classification,
     InstallationState,
+    InstalledUpdate,
     Patch,
     PatchMode,
     PatchSettings,
@@ -169,6 +170,20 @@ def installation_of(
         patches=tuple(outcomes.values()),
         error=error if status is not RunStatus.SUCCEEDED else None,
     )
+
+
+def installed_by(
+    rows: Iterable[dict[str, Any]], line: ProductLine | None, catalogue: Catalogue
+) -> tuple[InstalledUpdate, ...]:
+    """What runs, whoever started them, report as installed: the latest sighting of each. It is never all that is installed."""
+    found: dict[str, InstalledUpdate] = {}
+    for patch, row in _read(rows, line, catalogue):
+        at = moment_of(row, "lastModifiedDateTime")
+        if at is None or text_of(row, "installationState").lower() != InstallationState.INSTALLED.lower():
+            continue
+        if patch.key not in found or found[patch.key].installed_on < at:
+            found[patch.key] = InstalledUpdate(patch, at)
+    return tuple(found.values())
 
 
 def _as_known(patch: Patch, vm: VmRef) -> Patch:

@@ -390,13 +390,22 @@ class Arm:
             body |= {"status": "Succeeded", "endTime": end.isoformat(), "properties": {"output": operation.output}}
         return Reply(body=body)
 
+    def _as_done(self, patch: dict[str, Any], run: Operation) -> dict[str, Any]:
+        end = run.ended(self.now)
+        return _as_recorded(patch) | {"lastModifiedDateTime": end.isoformat() if end else None}
+
     def _graph(self, query: str) -> list[dict[str, Any]]:
         if self.graph is not None:
             return self.graph(query)
         runs = {one.id: one for one in self.operations.values() if one.act == "install"}
         if query.startswith("patchinstallationresources") and "softwarepatches" in query:
-            kept = next((one.recorded for pk, one in runs.items() if pk in query), [])
-            return [{"id": "x", "name": one["patchId"], "properties": _as_recorded(one)} for one in kept]
+            named = [one for pk, one in runs.items() if pk in query]
+            whole = [one for one in runs.values() if f"/{one.machine}/" in query.lower() and one.ended(self.now)]
+            return [
+                {"id": "x", "name": patch["patchId"], "properties": self._as_done(patch, one)}
+                for one in named or whole
+                for patch in one.recorded or one.output.get("patches", ())
+            ]
         if query.startswith("patchassessmentresources") and "softwarepatches" in query:
             return [{"id": "x", "name": one["patchId"], "properties": _as_recorded(one)} for one in self.offers]
         return []

@@ -209,7 +209,7 @@ def test_an_assessment_tells_everything(azure: AzureConnector, server: Arm) -> N
     assert (assessment.status, assessment.error) == (RunStatus.SUCCEEDED, None), "an error of the code Success is none"
     assert assessment.os_build == "20348.5020"
     assert assessment.settings == PatchSettings(enable_hotpatching=True)
-    assert assessment.installed is None, "Azure lists no installed updates"
+    assert assessment.installed == (), "no run of the last 30 days installed anything"
     dotnet, msrt, defender, driver = assessment.available
     assert dotnet.published_on == date(2026, 11, 10), "17:00 Pacific is the day of the release"
     assert msrt.version == "5.140"
@@ -286,6 +286,22 @@ def test_a_result_may_come_by_its_own_address(azure: AzureConnector, server: Arm
     assert isinstance(ended, Observation)
     assert ended.assessment is not None
     assert len(ended.assessment.available) == len(OFFERS)
+
+
+def test_what_others_installed_is_told_as_a_part_of_what_is_there(azure: AzureConnector, server: Arm) -> None:
+    server.now = NOW - timedelta(hours=2)
+    server.begin("web-1", "install", {"windowsParameters": {"classificationsToInclude": ["Security"]}})
+    server.now = NOW
+    assessment = run(azure, server, request()).assessment
+    assert assessment is not None
+    assert [(one.patch.kb_number, one.installed_on) for one in assessment.installed or ()] == [
+        ("5084071", NOW - timedelta(hours=2) + timedelta(minutes=10))
+    ]
+    server.fault = lambda _method, path: refused(429, "RateLimiting", "no") if "ResourceGraph" in path else None
+    server.now = NOW
+    silent = run(azure, server, request(number=2)).assessment
+    assert silent is not None
+    assert silent.installed is None, "nothing is told, and the assessment is there"
 
 
 def test_machines_outside_of_azure_tell_their_patches_by_resource_graph(azure: AzureConnector, server: Arm) -> None:

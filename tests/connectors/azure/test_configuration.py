@@ -114,7 +114,7 @@ from connectors.catalogue import Catalogue
 assert trouble_of("azure", {}) is None
 make_connector("simulator", {}, catalogue=Catalogue((), ()))
 from vms.forms.connections import form_for; form_for("azure")
-sdk = ("azure.core", "azure.identity", "azure.mgmt.", "msal", "requests", "urllib3", "cryptography")
+sdk = ("azure.core", "azure.identity", "azure.mgmt.", "msal", "requests", "urllib3")
 print(sorted(name for name in sys.modules if name.startswith(sdk)))
 """
     assert run(code) == "[]"
