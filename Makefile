@@ -98,7 +98,7 @@ LOCK_FLAGS := --python-version 3.11 --universal --no-strip-extras --generate-has
 
 lock: | $(VENV)/.made ## resolve the dependencies again
 	@$(PIP) install --target $(VENV)/lock-tools --upgrade uv
-	@$(VENV)/lock-tools/bin/uv pip compile pyproject.toml --extra embedded $(LOCK_FLAGS) --output-file requirements.lock
+	@$(VENV)/lock-tools/bin/uv pip compile pyproject.toml --extra embedded --extra azure $(LOCK_FLAGS) --output-file requirements.lock
 	@$(VENV)/lock-tools/bin/uv pip compile --group dev --constraint requirements.lock $(LOCK_FLAGS) --output-file requirements-dev.lock
 
 clean: ## remove the environment and what was compiled (the portal's data in .portal stays)

@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from connectors.azure import configuration as azure
 from connectors.configuration import ConfigurationError, FieldProblem, FieldType, day_of, fields_of, read
 from connectors.protocol import Capability, ConnectorError, Orchestrator, Traits
 from connectors.secrets import SecretMissingError, read_secret, variable_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 SIMULATOR = "simulator"
+AZURE = "azure"
 UNUSABLE = ErrorCode.CONNECTION_UNUSABLE
 LOOK_AGAIN_AFTER = 60.0  # seconds until a connection that cannot be used is asked again
 
@@ -84,6 +86,16 @@ KINDS: dict[str, Kind] = {
             factory="connectors.simulator.make",
             capabilities=CAPABILITIES,
             traits=TRAITS,
+        ),
+        Kind(
+            name=AZURE,
+            label="Azure",
+            configuration=azure.AzureConfiguration,
+            factory="connectors.azure.connector.make",
+            capabilities=azure.CAPABILITIES,
+            traits=azure.TRAITS,
+            extra="azure",
+            modules=("azure.core", "azure.identity", "azure.mgmt.compute", "azure.mgmt.hybridcompute"),
         ),
     )
 }

@@ -60,8 +60,13 @@ class ErrorCode(StrEnum):
     VM_NOT_RUNNING = "vm.not_running", Fault.MACHINE, False
     VM_UNSUPPORTED = "vm.unsupported", Fault.MACHINE, False
 
+    # What a platform tells
+    VM_BUSY = "vm.busy", Fault.OTHER_SIDE, True
+    OPERATION_LOST = "operation.lost", Fault.OTHER_SIDE, False
+
     # Why nothing can be sent through a connection
     CONNECTION_UNUSABLE = "connection.unusable", Fault.CONNECTION, True
+    PERMISSION_MISSING = "permission.missing", Fault.CONNECTION, False
 
     # What the engine finds when no answer comes
     CONNECTOR_SILENT = "connector.silent", Fault.MACHINE, False

@@ -186,6 +186,22 @@ ERRORS: dict[ErrorCode, ErrorText] = {
         _("This operating system is not supported."),
         _("Hotpatch Portal knows Windows Server 2022 and 2025 by their image or their OS build."),
     ),
+    ErrorCode.VM_BUSY: ErrorText(
+        _(
+            "The platform is doing something else on this machine, which somebody or something outside of the portal started."
+        ),
+        _("Wait until it has ended."),
+        _("Then run it again."),
+    ),
+    ErrorCode.OPERATION_LOST: ErrorText(
+        _("The platform knows nothing of this run any more."),
+        _("What it did is not known. Assess the machine to see what is installed."),
+    ),
+    ErrorCode.PERMISSION_MISSING: ErrorText(
+        _("The account of the connection lacks a permission."),
+        _("The technical detail names it. Give the account a role that has it, then test the connection."),
+        _("Then run it again."),
+    ),
     ErrorCode.VM_GONE: ErrorText(
         _("The machine is gone: its connection lists it no more, so the portal starts nothing on it by itself."),
         _("If it still exists, sync the inventory of its connection; the next list that names it brings it back."),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext_lazy as _
 
-from connectors.registry import KINDS, SIMULATOR, Grade
+from connectors.registry import AZURE, KINDS, SIMULATOR, Grade
 from connectors.simulator import Misfortune
 from patching.forecast import Outlook
 from patching.orchestrator import Patcher
@@ -112,7 +112,7 @@ class SelectionProblem(StrEnum):
 
 
 # The registry's own labels are English: it knows no Django.
-KIND_LABELS = {SIMULATOR: _("Simulator")}
+KIND_LABELS = {SIMULATOR: _("Simulator"), AZURE: _("Azure")}
 GRADES = [
     (Grade.SIMULATED.value, _("Simulated")),
     (Grade.PROTOCOL_PROVEN.value, _("Real protocol, not run on real machines yet")),

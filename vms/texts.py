@@ -150,6 +150,28 @@ CONFIG_FIELDS: dict[str, tuple[Text, Text]] = {
     "catalogue_date": (_("catalogue date"), _("The simulator offers what was released by this day. Empty: today.")),
     "inventory_size": (_("machines that it lists"), _("How many simulated machines “Sync now” finds. 0: none.")),
     "clock_factor": (_("clock factor"), _("Simulated seconds that pass in one real second.")),
+    "credential": (
+        _("sign-in"),
+        _(
+            "environment: the variables of Microsoft's SDKs; managed_identity, workload_identity: the platform's; client_secret, certificate: the secret below."
+        ),
+    ),
+    "tenant_id": (_("tenant"), _("Id or domain of the directory. Needed with a client secret or a certificate.")),
+    "client_id": (_("client id"), _("Of the application or of the identity that the portal signs in as.")),
+    "secret": (
+        _("name of the secret"),
+        _(
+            "Not the secret: the portal's environment holds PORTAL_SECRET_ and this name. A certificate is PEM, with its key."
+        ),
+    ),
+    "subscriptions": (_("subscriptions"), _("Ids of those that are read. Empty: all that the account sees.")),
+    "endpoint": (_("Azure Resource Manager"), _("Another address for sovereign clouds and for portals like this one.")),
+    "authority": (_("sign-in address"), _("Where tokens come from.")),
+    "audience": (_("token audience"), _("What tokens are for. Empty: the address of Azure Resource Manager.")),
+    "ca_bundle": (
+        _("certificates"),
+        _("Path of a file with the certificates that the cloud is trusted by. Empty: those that everybody trusts."),
+    ),
     "seed": (_("seed"), _("What nobody knows of a simulated machine follows from this number.")),
 }
 CAPABILITIES: dict[Capability, Text] = {

@@ -26,8 +26,10 @@ from connectors.protocol import (
     StartRequest,
 )
 from connectors.registry import Trouble, TroubleCode, UnusableConnector
+from connectors.secrets import variable_of
 from connectors.simulator import MemoryLedger, SimulatorConfiguration, make
 from patching.terms import OperationKind, PatchSettings, RebootSetting, RebootStatus, RunStatus
+from tests.connectors.azure.desk import SECRET, desk
 from tests.connectors.catalogue import recorded
 from tests.connectors.machines import NOW, SECURITY, machine, observe_request, simulate, start, start_request
 from tests.connectors.scripted import (
@@ -55,6 +57,7 @@ WORKING: dict[str, Callable[[], Connector]] = {
     "partial": partial,
     "unable": unable,
     "piecemeal": Piecemeal,
+    "azure": desk,
 }
 REFUSING: dict[str, Callable[[], Connector]] = {
     "throttled": Throttled,
@@ -64,6 +67,12 @@ REFUSING: dict[str, Callable[[], Connector]] = {
     "unusable": lambda: UnusableConnector(Trouble(TroubleCode.UNKNOWN_KIND, "none")),
 }
 CONNECTORS = WORKING | REFUSING
+
+
+@pytest.fixture(autouse=True)
+def signing_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What connectors that sign in need."""
+    monkeypatch.setenv(variable_of(SECRET), "hush")
 
 
 @pytest.fixture(params=WORKING.values(), ids=WORKING)

@@ -31,6 +31,11 @@ def clean(text: str) -> str:
     return text.replace("\x00", "")[:2_000]
 
 
+def whole(handle: str) -> str:
+    """A handle as PostgreSQL can hold it. It is never cut: the addresses in those of Azure are signed, and thousands long."""
+    return handle.replace("\x00", "")
+
+
 def code_of(status: RunStatus, error: ConnectorError | None, failed: ErrorCode = ErrorCode.UNKNOWN) -> str | None:
     """Why a run ended so, so that none ends badly without a reason. `failed`: where the machine names none itself."""
     if error is not None:
@@ -79,7 +84,7 @@ def started_change(row: ClaimedRow, handle: str, next_step_at: datetime | None) 
         from_state=S.STARTING,
         to_state=S.IN_PROGRESS,
         event=row.event(EventCode.STARTED),
-        handle=clean(handle),
+        handle=whole(handle),
         next_step_at=next_step_at,
         priority=Priority.OBSERVE if row.is_bulk else Priority.INTERACTIVE,
         attempts=0,
@@ -112,7 +117,7 @@ def record_starts(
                 look_at = None if is_prompt else now + until_next_look(answer.look_again_after)
                 started.append(started_change(row, answer.handle, look_at))
             if is_prompt:
-                taken = replace(row, handle=clean(answer.handle))
+                taken = replace(row, handle=whole(answer.handle))
                 prompt.append(taken.in_progress() if row.kind.changes_the_machine else taken)
         elif answer.bucket is not None and answer.nothing_was_sent and answer.is_retryable and not is_late:
             throttled.append((row, answer))
@@ -283,7 +288,7 @@ def follow(pairs: Sequence[tuple[ClaimedRow, Observation]], *, now: datetime) ->
                 (
                     row.pk,
                     asdict(seen.progress) if seen.progress else None,
-                    clean(seen.handle) if seen.handle is not None else row.handle,
+                    whole(seen.handle) if seen.handle is not None else row.handle,
                     now + until_next_look(seen.look_again_after),
                 )
                 for row, seen in pairs

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from django.db import connection as database
 
+from connectors.permissions import Missing, TellsPermissions
 from connectors.protocol import Capability, ConnectorError
 from connectors.registry import UnusableError, make_connector
 from connectors.simulator import MISFORTUNE_TAG, misfortune_text
@@ -122,12 +123,16 @@ class NewestRelease:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionTest:
-    """How a test of a connection went: `error` empty where it answered, and what it would offer."""
+    """How a test of a connection went: `error` empty where it answered, and what it would offer.
+
+    `missing`: the permissions that its account lacks, as far as its kind can tell.
+    """
 
     error: str
     milliseconds: int
     discovered: int
     newest: tuple[NewestRelease, ...]
+    missing: tuple[Missing, ...] = ()
 
 
 def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest:
@@ -135,6 +140,7 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
     catalogue = load_catalogue()
     started = time.monotonic()
     error, discovered = "", 0
+    missing: tuple[Missing, ...] = ()
     try:
         connector = make_connector(connection.kind, connection.config, catalogue=catalogue.facts)
         page = connector.discover()
@@ -142,6 +148,11 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
             error = f"{page.code} {page.detail}".strip()
         else:
             discovered = len(page.machines)
+        told = connector.missing_permissions() if isinstance(connector, TellsPermissions) and not error else ()
+        if isinstance(told, ConnectorError):
+            error = f"{told.code} {told.detail}".strip()
+        else:
+            missing = tuple(told)
     except UnusableError as problem:
         error = " ".join(trouble_words(problem.trouble))
     except Exception as problem:  # whatever a connector's trouble is, the page says it
@@ -151,6 +162,7 @@ def probe_connection(connection: Connection, *, now: datetime) -> ConnectionTest
         milliseconds=round((time.monotonic() - started) * 1000),
         discovered=discovered,
         newest=tuple(NewestRelease(line, _newest(line, connection, catalogue, now)) for line in ProductLine),
+        missing=missing,
     )
 
 
