@@ -192,7 +192,9 @@ def _no_operation(given: str) -> ArmError:
 def available_of(vm_ids: Collection[int]) -> Mapping[int, Sequence[PatchSetMember]]:
     """What the last assessments found on these machines, by machine (two queries)."""
     sets = dict(
-        VmUpdateState.objects.filter(vm__any=array(vm_ids), patch_set__isnull=False).values_list("vm", "patch_set")
+        VmUpdateState.objects.filter(vm__any=array(vm_ids), patch_set__isnull=False).values_list(
+            "vm_id", "patch_set_id"
+        )
     )
     members: dict[int, list[PatchSetMember]] = defaultdict(list)
     for member in (

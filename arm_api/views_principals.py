@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -30,16 +30,14 @@ from vms.services.principals import (
     switch_principal,
 )
 
-P = ParamSpec("P")
+View = Callable[..., HttpResponse]
 
 
-def for_owners(
-    view: Callable[Concatenate[PortalRequest, P], HttpResponse],
-) -> Callable[Concatenate[PortalRequest, P], HttpResponse]:
+def for_owners(view: View) -> View:
     """Only who owns everything may let programs in."""
 
     @wraps(view)
-    def checked(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def checked(request: PortalRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not owns_everything(request.user):
             raise PermissionDenied
         return view(request, *args, **kwargs)

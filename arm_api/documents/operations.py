@@ -184,7 +184,7 @@ def _arc_rest(operation: Operation) -> Document:
 
 def result_of(
     kind: MachineKind, operation: Operation, available: Sequence[PatchSetMember], results: Sequence[PatchResult]
-) -> Any:
+) -> Document | None:
     """The result of an ended operation of this type of machine; None for what has none."""
     if operation.kind == OperationKind.ASSESSMENT:
         return (arc_assessment_result if kind is ARC else assessment_result)(operation, available)

@@ -99,9 +99,11 @@ _BY_TYPE = re.compile(r"resourceType eq '([\w./]+)'", re.IGNORECASE)
 
 def resources(call: Call) -> Answer:
     """The machines of a subscription or a group, of both types, as ARM lists resources of any type."""
-    place = {"resource_group": group_of(call)} if "group" in call.place else None
-    here = place or {"resource_group__subscription": subscription_of(call)}
-    rows = VirtualMachine.objects.granted_by(call.caller.grants).filter(gone_at__isnull=True, **here)
+    rows = VirtualMachine.objects.granted_by(call.caller.grants).filter(gone_at__isnull=True)
+    if "group" in call.place:
+        rows = rows.filter(resource_group=group_of(call))
+    else:
+        rows = rows.filter(resource_group__subscription=subscription_of(call))
     rows = _of_type(call, rows).select_related("resource_group__subscription")
     page, next_link = page_of(call, rows)
     return Answer(listed([_resource(vm) for vm in page], next_link))

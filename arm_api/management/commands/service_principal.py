@@ -63,6 +63,7 @@ class Command(SignedCommand):
             switch_principal(principal=_found(options["name"]), is_on=todo == "on")
 
     def _list(self) -> None:
+        row: Any
         for row in listed_principals(timezone.now()):
             used = f"last used {row.last_used_at:%Y-%m-%d %H:%M} UTC" if row.last_used_at else "never used"
             state = "on " if row.account.is_active else "off"
