@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice, takewhile
 
+from django.core.exceptions import EmptyResultSet
 from django.db.models import BooleanField, Case, Count, Exists, Q, Value, When
 
 from patching.forecast import Outlook
@@ -138,11 +139,9 @@ def _meetings(
 def _alike_machines(vms: VirtualMachineQuerySet) -> Counter[Alike]:
     """These machines as the windows patch them, alike ones counted together; none where that takes too long (one query)."""
     rows = vms.filter(gone_at=None).exclude(product_line="").order_by().values_list(*ALIKE).annotate(count=Count("pk"))
-    if rows.query.is_empty():
-        return Counter()
     try:
         counted = fetch_bounded(*rows.query.sql_with_params())
-    except ListTooSlowError:
+    except (EmptyResultSet, ListTooSlowError):
         return Counter()
     found: Counter[Alike] = Counter()
     for *facts, count in counted:
