@@ -31,6 +31,25 @@ def test_second_tuesday_plus_four_days_in_tokyo(new_context: OpenContext) -> Non
     expect(page.get_by_role("button", name="Switch on")).to_be_visible()
 
 
+def test_the_sentence_follows_what_is_picked(page: Page) -> None:
+    """Without a click on anything but the choice; fields of other choices are out of the way."""
+    page.goto("/maintenance/create/")
+    sentence = page.locator("#recurrence")
+    expect(sentence).to_contain_text("Saturday after Patch Tuesday")
+    page.get_by_label("Days after Patch Tuesday").fill("0")
+    expect(sentence).not_to_contain_text("Saturday")
+    page.get_by_text("Weekly", exact=True).click()
+    expect(page.get_by_label("Days after Patch Tuesday")).to_be_hidden()
+    page.get_by_role("checkbox", name="Sunday").check()
+    page.get_by_label("Every", exact=True).fill("2")
+    expect(sentence).to_contain_text("Every 2 weeks on Sunday")
+    page.get_by_text("Azure expression").last.click()
+    expect(sentence).to_contain_text("2Weeks Sunday")
+    page.get_by_label("Location").fill("japaneast")
+    page.get_by_label("SKU").click()
+    expect(page.locator("#members")).to_contain_text("Location: japaneast")
+
+
 def test_a_rollout_goes_wave_by_wave_is_paused_and_resumed(page: Page) -> None:
     roll_out(page, "sql")
     expect(page.locator("#rollout")).to_contain_text("Wave 1 of")

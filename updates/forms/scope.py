@@ -93,6 +93,11 @@ class MachineFields(ScopeFields):
     )
     selection: VmSelection = NOTHING
 
+    @property
+    def scope_fields(self) -> list[str]:
+        """The names of the fields that say which machines are meant."""
+        return list(MachineFields.base_fields)
+
     def clean_machines(self) -> str:
         """Every line names exactly one machine; the first that does not is named, and how many more there are."""
         text = str(self.cleaned_data["machines"])

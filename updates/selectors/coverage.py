@@ -82,10 +82,7 @@ def attachment_of(configuration: MaintenanceConfiguration, selection: VmSelectio
     """Where the machines of a selection stand with a configuration (one query)."""
     through = MaintenanceConfiguration.vms.through.objects
     named = Q(Exists(through.filter(maintenanceconfiguration_id=configuration.pk, virtualmachine_id=OuterRef("pk"))))
-    dynamic = kept_scope_filter(configuration.scope)
-    counted = selection.vms.aggregate(
-        machines=Count("pk"),
-        named=Count("pk", filter=named),
-        by_scope=Count("pk", filter=dynamic) if dynamic else Value(0, output_field=IntegerField()),
-    )
-    return Attachment(**counted)
+    counts = {"machines": Count("pk"), "named": Count("pk", filter=named)}
+    if dynamic := kept_scope_filter(configuration.scope):
+        counts["by_scope"] = Count("pk", filter=dynamic)
+    return Attachment(**({"by_scope": 0} | selection.vms.aggregate(**counts)))

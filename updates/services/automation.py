@@ -15,6 +15,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from audit.context import acting
+from db.arrays import array
 from patching.orchestrator import Patcher
 from patching.recurrence import EarlyMonth, Window
 from patching.terms import InstallationPlan
@@ -244,7 +245,7 @@ def configuration_preview(
     members = members_kept(configuration, scope) if vm_ids is None else members_for(scope, vm_ids)
     early = schedule.early_months(after=now)
     windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
-    ready = VirtualMachine.objects.filter(pk__in=members.ready_ids)
+    ready = VirtualMachine.objects.filter(pk__any=array(members.ready_ids))
     return Preview(
         zone=schedule.zone,
         windows=windows,

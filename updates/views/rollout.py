@@ -111,12 +111,11 @@ LIVE = frozenset({"recurrence", "members"})
 
 
 def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResponse:
-    preview = None
-    if form.is_bound and form.is_valid():
+    preview, is_live = None, request.htmx.target in LIVE  # asked for while the rest is still being filled in
+    if form.is_bound and not is_live and form.is_valid():
         preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
     troubles = troubles_of(form.instance) if form.instance else ()
     context = {"form": form, "preview": preview, "row": form.instance, "troubles": troubles}
-    is_live = request.htmx.target in LIVE  # asked for while the rest is still being filled in
     status = 422 if form.errors and not is_live else 200
     return render_page(request, "updates/maintenance_form.html", context, partials=LIVE, status=status)
 
