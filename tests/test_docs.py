@@ -102,7 +102,9 @@ def missing_command(command: str) -> str | None:
             return f"manage.py {name}"
         app = get_commands()[name]
         parser = (load_command_class(app, name) if isinstance(app, str) else app).create_parser("manage.py", name)
-        known = {option for action in parser._actions for option in action.option_strings}
+        of_its_own = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+        parsers = [parser, *(each for choices in of_its_own for each in choices.values())]
+        known = {option for each in parsers for action in each._actions for option in action.option_strings}
         return next((word for word in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest) if word not in known), None)
     if found := re.search(r"\bpython3? -m ([\w.]+)", command):
         module = found.group(1)

@@ -20,10 +20,10 @@ from arm_api.tokens import tenant_id
 from hotpatch_portal.stack.certificate import certificate_for
 from tests.arm_api.programs import Program, make_program, settle
 from tests.arm_api.served import Served
-from tests.factories import ConnectionFactory, VirtualMachineFactory
+from tests.factories import ConnectionFactory, ImageCatalogEntryFactory, VirtualMachineFactory
 from updates.models import Operation
 from vms.choices import Role
-from vms.models import VirtualMachine
+from vms.models import ImageCatalogEntry, VirtualMachine
 
 compute = pytest.importorskip("azure.mgmt.compute")
 hybrid = pytest.importorskip("azure.mgmt.hybridcompute")
@@ -136,6 +136,8 @@ def test_a_continuation_token_is_taken_up_in_another_process(served: Served, sdk
 
 
 def test_settings_by_the_sdk_are_followed_to_their_end(sdk: Sdk, make_vm: MakeVm) -> None:
+    if not ImageCatalogEntry.objects.exists():  # tests with real transactions leave no catalogue behind
+        ImageCatalogEntryFactory.create(sku="2022-datacenter-azure-edition-core")
     vm = make_vm("web-001")
     subscription = vm.resource_group.subscription.subscription_id
     client = sdk(compute.ComputeManagementClient, make_program(), subscription)

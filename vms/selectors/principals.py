@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -66,12 +67,22 @@ def secret_by_id(secret_id: int, *, app_id: UUID, now: datetime) -> PrincipalSec
     return usable_secrets(now).filter(pk=secret_id, principal__app_id=app_id).first()
 
 
-def listed_principals(now: datetime) -> QuerySet[ServicePrincipal]:
-    """Every principal by name, with how many of its secrets are valid, and when one was used last."""
+@dataclass(frozen=True, slots=True)
+class ListedPrincipal:
+    """A principal with how many of its secrets are valid, and when one was used last."""
+
+    principal: ServicePrincipal
+    valid_secrets: int
+    last_used_at: datetime | None
+
+
+def listed_principals(now: datetime) -> list[ListedPrincipal]:
+    """Every principal by name (one query)."""
     valid = Q(secrets__revoked_at__isnull=True, secrets__expires_at__gt=now)
-    return ServicePrincipal.objects.select_related("account").annotate(
-        valid_secrets=Count("secrets", filter=valid), last_used_at=Max("secrets__last_used_at")
+    rows = ServicePrincipal.objects.select_related("account").annotate(
+        valid_secrets=Count("secrets", filter=valid), used_at=Max("secrets__last_used_at")
     )
+    return [ListedPrincipal(row, row.valid_secrets, row.used_at) for row in rows]
 
 
 def roles_of(principal: ServicePrincipal) -> Sequence[RoleAssignment]:

@@ -66,8 +66,9 @@ class Command(SignedCommand):
         row: Any
         for row in listed_principals(timezone.now()):
             used = f"last used {row.last_used_at:%Y-%m-%d %H:%M} UTC" if row.last_used_at else "never used"
-            state = "on " if row.account.is_active else "off"
-            self.stdout.write(f"{state} {row.app_id}  {row.name}  {row.valid_secrets} valid secrets, {used}")
+            one = row.principal
+            state = "on " if one.account.is_active else "off"
+            self.stdout.write(f"{state} {one.app_id}  {one.name}  {row.valid_secrets} valid secrets, {used}")
 
     def _create(self, *, name: str, role: str, scope: str, days: int, **_options: Any) -> None:
         try:
