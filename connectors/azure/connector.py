@@ -89,7 +89,8 @@ def make(conf: AzureConfiguration, catalogue: Catalogue) -> AzureConnector:
     try:
         return AzureConnector(conf, catalogue, link_for(conf))
     except (OSError, LookupError, ValueError) as error:
-        raise UnusableError(Trouble(TroubleCode.BROKEN, f"{type(error).__name__}: {error}")) from error
+        what = f"{conf.ca_bundle}: {error}" if isinstance(error, OSError) else str(error)
+        raise UnusableError(Trouble(TroubleCode.BROKEN, what)) from error
 
 
 @dataclass(frozen=True, slots=True)

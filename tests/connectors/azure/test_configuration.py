@@ -83,7 +83,7 @@ def test_certificates_that_cannot_be_read_are_said_before_anything_is_sent(monke
     told = connector_for(AZURE, SIGNED_IN | {"ca_bundle": "/nowhere/at/all.pem"}, catalogue=Catalogue((), ()))
     assert isinstance(told, UnusableConnector)
     assert told.trouble.code is TroubleCode.BROKEN
-    assert "FileNotFoundError" in told.trouble.detail
+    assert "/nowhere/at/all.pem: " in told.trouble.detail
 
 
 def run(code: str) -> str:
