@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -83,8 +83,14 @@ LOST = ConnectorError(ErrorCode.OPERATION_LOST)
 
 
 def make(conf: AzureConfiguration, catalogue: Catalogue) -> AzureConnector:
-    """A connector of this configuration."""
-    return AzureConnector(conf, catalogue)
+    """A connector of this configuration. Raises UnusableError where its certificates or its secret cannot be read."""
+    from connectors.registry import Trouble, TroubleCode, UnusableError  # which knows this module by its name
+
+    try:
+        return AzureConnector(conf, catalogue, link_for(conf))
+    except (OSError, LookupError, ValueError) as error:
+        what = f"{conf.ca_bundle}: {error}" if isinstance(error, OSError) else str(error)
+        raise UnusableError(Trouble(TroubleCode.BROKEN, what)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +117,9 @@ class AzureConnector:
 
     conf: AzureConfiguration
     catalogue: Catalogue
+    link: Link = field(repr=False)
     capabilities: frozenset[Capability] = CAPABILITIES
     traits: Traits = TRAITS
-
-    @cached_property
-    def link(self) -> Link:
-        """The way there, made on first use."""
-        return link_for(self.conf)
 
     # --- the protocol
 

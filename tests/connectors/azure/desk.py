@@ -14,6 +14,7 @@ from uuid import UUID
 
 from connectors.azure.configuration import CAPABILITIES, TRAITS, AzureConfiguration, Credential
 from connectors.azure.connector import AzureConnector
+from connectors.azure.link import link_for
 from connectors.catalogue import Catalogue
 from connectors.protocol import (
     Capability,
@@ -49,7 +50,8 @@ def configuration(server: Arm, **fields: object) -> AzureConfiguration:
 
 def connector(server: Arm, catalogue: Catalogue | None = None, **fields: object) -> AzureConnector:
     """A connector to this server. The secret of the name `SECRET` has to be in the environment."""
-    return AzureConnector(configuration(server, **fields), catalogue or recorded())
+    conf = configuration(server, **fields)
+    return AzureConnector(conf, catalogue or recorded(), link_for(conf))
 
 
 def placed(vm: VmRef) -> VmRef:
@@ -106,6 +108,7 @@ class Desk:
 
 
 def desk() -> Desk:
+    """A fresh one. The secret of the name `SECRET` has to be in the environment."""
     server = arm()
     server.reset()
     return Desk(server, connector(server))

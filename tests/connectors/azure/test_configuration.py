@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from connectors.azure.configuration import AzureConfiguration, Credential
+from connectors.catalogue import Catalogue
 from connectors.configuration import ConfigurationError, Wrong, read, to_json
-from connectors.registry import AZURE, KINDS, Grade, TroubleCode, trouble_of
+from connectors.registry import AZURE, KINDS, Grade, TroubleCode, UnusableConnector, connector_for, trouble_of
 from connectors.secrets import variable_of
 
 ID = "11111111-2222-4333-8444-000000000001"
@@ -75,6 +76,14 @@ def test_a_secret_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trouble.code is TroubleCode.SECRET_MISSING
     monkeypatch.setenv(variable_of("azure_prod"), "hush")
     assert trouble_of(AZURE, SIGNED_IN) is None
+
+
+def test_certificates_that_cannot_be_read_are_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable_of("azure_prod"), "hush")
+    told = connector_for(AZURE, SIGNED_IN | {"ca_bundle": "/nowhere/at/all.pem"}, catalogue=Catalogue((), ()))
+    assert isinstance(told, UnusableConnector)
+    assert told.trouble.code is TroubleCode.BROKEN
+    assert "/nowhere/at/all.pem: " in told.trouble.detail
 
 
 def run(code: str) -> str:
