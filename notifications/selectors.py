@@ -58,14 +58,13 @@ def readers_of(events: Collection[AuditEvent]) -> list[tuple[AuditEvent, Kind, i
         if kind is Kind.BULK_FAILED and not _has_failed(event):
             continue
         wanting = {row["user_id"] for row in wishes if row[WISHES[kind]]}
-        of_kind: dict[Kind, set[int | None]] = {
+        able: dict[Kind, set[int | None]] = {
             Kind.ROLLOUT_PAUSED: {*owners, event.owner_key},
             Kind.DECISION_WAITS: {*deciders},
             Kind.BULK_FAILED: {event.owner_key},
         }
-        able = of_kind[kind]
         doer = event.person_id if event.door != Door.PORTAL else None
-        found += [(event, kind, person) for person in sorted(wanting & able - {doer})]
+        found += [(event, kind, person) for person in sorted(wanting & able[kind] - {doer})]
     return found
 
 

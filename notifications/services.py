@@ -96,7 +96,7 @@ RETURNING id
 def send_due(*, now: datetime, seconds: float = 10.0) -> int:
     """Send what is due, for a while; how many the server took. Without a mail server nothing is tried.
 
-    Where the server does not answer, one batch has found out: the others wait for their own turn.
+    Where the server does not answer, one batch has found out, and all that is due waits a minute.
     """
     if not settings.EMAIL_HOST:
         return 0
@@ -145,6 +145,7 @@ def _send(letters: Sequence[Letter], ends_at: float) -> int:
         server.open()
     except Exception as error:  # whatever a server does to us: the mails are tried again
         _postpone([letter.mail.pk for letter in letters], error)
+        _hold_off()
         return 0
     sent = 0
     try:
@@ -162,7 +163,8 @@ def _send(letters: Sequence[Letter], ends_at: float) -> int:
             else:
                 _postpone([letter.mail.pk], failure)
                 if not isinstance(failure, SMTPResponseException | SMTPRecipientsRefused):
-                    _give_back(letters[number + 1 :], later=DELAYS[0])
+                    _give_back(letters[number + 1 :])
+                    _hold_off()
                     break
     finally:
         _close(server)
@@ -188,7 +190,9 @@ def _close(server: Any) -> None:
 
 
 def _is_for_good(error: Exception) -> bool:
-    """Whether the server will never take this mail: an answer of 500 and more about the mail or its only address."""
+    """Whether no server will ever take this mail: it cannot be written down, or the answer is 500 or more."""
+    if isinstance(error, ValueError):
+        return True
     if isinstance(error, SMTPRecipientsRefused):
         return all(code >= 500 for code, _text in error.recipients.values())
     return isinstance(error, SMTPDataError) and error.smtp_code >= 500
@@ -230,7 +234,13 @@ def _postpone(ids: Collection[int], error: Exception) -> None:
     log.warning("mails_postponed", mails=len(ids), error=parameters["error"])
 
 
-def _give_back(letters: Iterable[Letter], *, later: timedelta = timedelta(0)) -> None:
+def _give_back(letters: Iterable[Letter]) -> None:
     """These were not tried: they are due again."""
     ids = [letter.mail.pk for letter in letters]
-    Mail.objects.filter(pk__in=ids, status=Status.WAITING).update(due_at=timezone.now() + later)
+    Mail.objects.filter(pk__in=ids, status=Status.WAITING).update(due_at=timezone.now())
+
+
+def _hold_off() -> None:
+    """The server does not answer: what is due waits a minute, untried, so that workers do not wait for it mail by mail."""
+    now = timezone.now()
+    Mail.objects.filter(status=Status.WAITING, due_at__lte=now).update(due_at=now + DELAYS[0])

@@ -27,7 +27,7 @@ from audit.context import acting
 from audit.services import Act, record
 from audit.tags import Door, Tag
 from notifications.models import Kind, Mail, Status, Why
-from notifications.services import DELAYS, LEASE, collect_mails, message_id, prune_mails, send_due
+from notifications.services import BATCH, DELAYS, LEASE, collect_mails, message_id, prune_mails, send_due
 from people.models import MailWishes, Preferences
 from tests.factories import GroupFactory, UserFactory, VirtualMachineFactory
 from tests.forms import text_of
@@ -351,6 +351,34 @@ def test_a_server_that_is_not_there_costs_one_attempt_a_batch(
     assert later() == 0
     assert set(Mail.objects.values_list("attempts", "status")) == {(1, Status.WAITING)}
     assert "ConnectionRefusedError" in Mail.objects.first().error  # type: ignore[union-attr]
+
+
+def test_a_server_that_hangs_holds_workers_up_once_a_minute(
+    server: MailServer, wanting: Want, chief: User, vm: VirtualMachine
+) -> None:
+    wanting(chief)
+    for _ in range(BATCH + 5):
+        paused(None, [vm])
+    collect()
+    server.mood = Mood.SILENT
+    assert later() == 0
+    assert later() == 0  # nothing is due for a minute, tried or not
+    assert server.sessions == 1
+    assert Counter(Mail.objects.values_list("attempts", flat=True)) == {1: BATCH, 0: 5}
+
+
+def test_a_mail_that_cannot_be_written_down_ends_and_holds_up_no_other(
+    server: MailServer, wanting: Want, chief: User, vm: VirtualMachine
+) -> None:
+    wanting(chief)
+    other = UserFactory(username="other", is_superuser=True)
+    wanting(other, address="no\nbody@example.org")  # no form lets it in
+    paused(None, [vm])
+    collect()
+    later()
+    later()
+    assert server.taken[0]["To"] == "chief@example.org"
+    assert Mail.objects.get(person=other).reason == Why.REFUSED
 
 
 def test_an_address_that_is_refused_for_good_ends_with_the_reason(
