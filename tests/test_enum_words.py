@@ -27,11 +27,16 @@ UNREAD = {
     "Frequency": "a word of Azure's expression, which is shown as it stands",
     "KbProblem": "worded with the entry that is refused, in the form's field",
     "RollbackRefusal": "a code of an operation, worded as an error",
+    "Answer": "whether time is left before a freeze, which is worded with the time",
     "RunWork": "decides which of three sentences the review has",
     "RunStatus": "ARM's word for an operation's state, which has its own",
 }
 # What a template words in its branches; one member may be the `else`.
-IN_A_TEMPLATE = {"EligibilityVerdict": "parts/eligibility.html", "Outlook": "parts/forecast.html"}
+IN_A_TEMPLATE = {
+    "EligibilityVerdict": "parts/eligibility.html",
+    "FreezeState": "updates/freeze_state.html",
+    "Outlook": "parts/forecast.html",
+}
 
 
 def modules(package: ModuleType) -> Iterator[ModuleType]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from arm_api.documents.machines import RUNNING, Document, moment, status_of
 from arm_api.errors import refused

@@ -93,7 +93,7 @@ def test_codes_are_written_in_one_way_and_advice_to_run_again_stands_apart() -> 
 CODES = {member.value for enum in (ErrorCode, RolloutReason, EventCode, ProbeFailure) for member in enum}
 PRODUCT = ("patching", "connectors", "ui", "vms", "updates", "hotpatch_portal")
 # Text of the same form that is no code: files, and names of loggers that we do not write.
-SUFFIXES = (".csv", ".html", ".json", ".log", ".pid", ".py", ".sock", ".toml", ".txt")
+SUFFIXES = (".csv", ".html", ".json", ".log", ".pem", ".pid", ".py", ".sock", ".toml", ".txt")
 
 
 def is_a_name(text: str) -> bool:

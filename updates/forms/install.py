@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from patching.kb_numbers import KbNumbersError, parse_kb_numbers
@@ -121,6 +122,7 @@ _NOT_SELECTED = dict(INSTALLATION_STATES)[InstallationState.NOT_SELECTED.value]
 _EXCLUDED = dict(INSTALLATION_STATES)[InstallationState.EXCLUDED.value]
 INSTALL = "install"
 EXCLUDE_REBOOTS = "exclude-reboots"
+MOST_KBS = 100  # that an address leaves out
 WAVES = "waves"
 
 
@@ -202,11 +204,15 @@ class InstallWizard(PlanSteps):
         data: Mapping[str, Any] | None,
         *,
         picture: VmPicture,
-        again: str = "",
-        without: Sequence[str] = (),
-        included: Sequence[str] = (),
+        asked: QueryDict | None = None,
     ) -> None:
-        """`included`: KBs to begin with, alone. Else `again`: an installation of this VM whose plan to review, `without` these KBs."""
+        """`asked`: what the address begins with.
+
+        KBs to `include`, alone; else `again`, an installation of this VM, whose plan to review `without` some KBs.
+        """
+        asked = QueryDict() if asked is None else asked
+        again, included = asked.get("again", ""), asked.getlist("include")
+        without = [kb for kb in asked.getlist("without") if kb.isdecimal()][:MOST_KBS]
         self.picture = picture
         self.refused: RequestOutcome | None = None
         plan = plan_of_kbs(included) if included else picture.plan_of(again, without=without)

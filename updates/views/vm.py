@@ -107,10 +107,7 @@ def assess(request: PortalRequest, pk: int) -> HttpResponse:
 def install(request: PortalRequest, pk: int) -> HttpResponse:
     """Install updates now: updates, properties, review, run."""
     picture = load_picture(request.user, pk, now=timezone.now(), role=Role.OPERATOR)
-    asked = request.GET
-    again, without = asked.get("again", ""), [kb for kb in asked.getlist("without") if kb.isdecimal()][:100]
-    included = asked.getlist("include")
-    wizard = InstallWizard(request.POST or None, picture=picture, again=again, without=without, included=included)
+    wizard = InstallWizard(request.POST or None, picture=picture, asked=request.GET)
     if wizard.is_confirmed:
         form = wizard.form
         (outcome,) = request_installations(
