@@ -57,6 +57,7 @@ def main() -> None:
             with connection.execute_wrapper(counting):
                 result = what()
             rows.append([name, time.perf_counter() - began, statements])
+            print(f"{name}: {rows[-1][1]:.2f} s, {statements} statements", flush=True)
             return result
 
         selection = timed(
