@@ -39,7 +39,7 @@ def detach_machines(*, configuration_id: int, selection: VmSelection, now: datet
 
 def _change(sql: str, configuration_id: int, selection: VmSelection, now: datetime, by: User) -> int:
     row = MaintenanceConfiguration.objects.select_for_update().get(pk=configuration_id)
-    check_window_is_far(row, now)
+    check_window_is_far(row, now=now)
     with acting(person=by), connection.cursor() as cursor:
         cursor.execute(sql, [row.pk, selection.packed])
         changed: int = cursor.rowcount

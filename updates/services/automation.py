@@ -282,7 +282,7 @@ class WindowIsNearError(ValueError):
     """The next window opens within 15 minutes: too late to change what it does."""
 
 
-def check_window_is_far(kept: MaintenanceConfiguration, now: datetime) -> None:
+def check_window_is_far(kept: MaintenanceConfiguration, *, now: datetime) -> None:
     """Raise WindowIsNearError if a window of this configuration opens within 15 minutes."""
     if kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD:
         raise WindowIsNearError
@@ -321,7 +321,7 @@ def change_configuration(
     """
     read_configuration(configuration)
     kept = MaintenanceConfiguration.objects.select_for_update().get(pk=configuration.pk)
-    check_window_is_far(kept, now)
+    check_window_is_far(kept, now=now)
     configuration.is_enabled = kept.is_enabled
     configuration.save()
     configuration.vms.set(selection.ids)
