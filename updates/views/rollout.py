@@ -111,7 +111,7 @@ LIVE = frozenset({"recurrence", "members"})
 
 
 def _maintenance_form(request: PortalRequest, form: MaintenanceForm) -> HttpResponse:
-    preview, is_live = None, request.htmx.target in LIVE  # asked for while the rest is still being filled in
+    preview, is_live = None, "go" not in request.POST  # no button was pressed: the rest is still being filled in
     if form.is_bound and not is_live and form.is_valid():
         preview = configuration_preview(configuration=form.configuration, now=timezone.now(), vm_ids=form.selection.ids)
     troubles = troubles_of(form.instance) if form.instance else ()
