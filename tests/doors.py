@@ -273,6 +273,11 @@ BUTTONS = {
     "updates:rollback": {"go": "start"},
     "updates:restart": {"go": "start"},
 }
+# They know no session and no form: what they take and refuse is in tests/arm_api.
+PROGRAMS = {
+    *("arm:subscriptions", "arm:tenants", "arm:providers", "arm:endpoints", "arm:instances", "arm:discovery"),
+    *("arm:keys", "arm:identity", "arm:token"),
+}
 LIBRARY = {"account_login", "account_logout", "account_change_password", "account_set_password"}
 
 
