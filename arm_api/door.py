@@ -128,8 +128,8 @@ def guarded(request: HttpRequest, work: Callable[[], Answer]) -> HttpResponse:
             log.info("arm.refused", code=error.code.value, path=request.path[:200], method=request.method)
             found = Answer(error.document, error.code.status, error.headers)
         except DataError:
-            error = ArmError(ArmCode.BAD_REQUEST, "The request has a value that cannot be read.")
-            found = Answer(error.document, error.code.status)
+            unread = ArmError(ArmCode.BAD_REQUEST, "The request has a value that cannot be read.")
+            found = Answer(unread.document, unread.code.status)
         except OperationalError:
             log.exception("arm.database")
             found = _unavailable()

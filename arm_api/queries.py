@@ -101,7 +101,9 @@ class _Reader:
         if first not in set(Table):
             raise _refusal(f"there is no table “{first[:40]}”")
         conditions: list[Condition] = []
-        columns, limit, is_count = COLUMNS, None, False
+        columns: tuple[str, ...] = COLUMNS
+        limit: int | None = None
+        is_count = False
         while self.at < len(self.tokens):
             self.expect("|")
             verb = self.next("an operator").lower()

@@ -191,15 +191,14 @@ def _no_operation(given: str) -> ArmError:
 
 def available_of(vm_ids: Collection[int]) -> Mapping[int, Sequence[PatchSetMember]]:
     """What the last assessments found on these machines, by machine (two queries)."""
-    sets = dict(
-        VmUpdateState.objects.filter(vm__any=array(vm_ids), patch_set__isnull=False).values_list("vm", "patch_set")
-    )
+    rows = VmUpdateState.objects.filter(vm__any=array(vm_ids), patch_set__isnull=False)
+    sets = {row.pk: row.patch_set_id for row in rows.only("vm", "patch_set")}
     members: dict[int, list[PatchSetMember]] = defaultdict(list)
     for member in (
         PatchSetMember.objects.filter(patch_set__in=set(sets.values())).select_related("patch").order_by("pk")
     ):
         members[member.patch_set_id].append(member)
-    return {vm_id: members[set_id] for vm_id, set_id in sets.items()}
+    return {vm_id: members[set_id] for vm_id, set_id in sets.items() if set_id is not None}
 
 
 def results_of(operation_ids: Collection[UUID]) -> Mapping[UUID, Sequence[PatchResult]]:

@@ -39,7 +39,7 @@ def for_owners(
     """Only who owns everything may let programs in."""
 
     @wraps(view)
-    def checked(request: PortalRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def checked(request: PortalRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         if not owns_everything(request.user):
             raise PermissionDenied
         return view(request, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from arm_api.bodies import plan_of
@@ -78,7 +79,7 @@ def result(call: Call, *, kind: MachineKind) -> Answer:
     return Answer(_output(kind, operation))
 
 
-def _output(kind: MachineKind, operation: Operation) -> object:
+def _output(kind: MachineKind, operation: Operation) -> dict[str, Any] | None:
     is_assessment = operation.kind == OperationKind.ASSESSMENT
     available = available_of([operation.vm_id]).get(operation.vm_id, ()) if is_assessment else ()
     results = results_of([operation.pk]).get(operation.pk, ()) if operation.kind == OperationKind.INSTALLATION else ()

@@ -99,8 +99,11 @@ _BY_TYPE = re.compile(r"resourceType eq '([\w./]+)'", re.IGNORECASE)
 
 def resources(call: Call) -> Answer:
     """The machines of a subscription or a group, of both types, as ARM lists resources of any type."""
-    place = {"resource_group": group_of(call)} if "group" in call.place else None
-    here = place or {"resource_group__subscription": subscription_of(call)}
+    here: dict[str, ResourceGroup | Subscription]
+    if "group" in call.place:
+        here = {"resource_group": group_of(call)}
+    else:
+        here = {"resource_group__subscription": subscription_of(call)}
     rows = VirtualMachine.objects.granted_by(call.caller.grants).filter(gone_at__isnull=True, **here)
     rows = _of_type(call, rows).select_related("resource_group__subscription")
     page, next_link = page_of(call, rows)
