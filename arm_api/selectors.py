@@ -201,7 +201,7 @@ def available_of(vm_ids: Collection[int]) -> Mapping[int, Sequence[PatchSetMembe
         PatchSetMember.objects.filter(patch_set__in=set(sets.values())).select_related("patch").order_by("pk")
     ):
         members[member.patch_set_id].append(member)
-    return {vm_id: members[set_id] for vm_id, set_id in sets.items()}
+    return {vm_id: members[set_id] for vm_id, set_id in sets.items() if set_id is not None}
 
 
 def results_of(operation_ids: Collection[UUID]) -> Mapping[UUID, Sequence[PatchResult]]:
