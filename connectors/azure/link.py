@@ -8,6 +8,7 @@ the way, as the SDKs would by themselves: a POST that may have arrived is never 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import ssl
 import threading
@@ -58,6 +59,10 @@ R = TypeVar("R")
 Call = Callable[["Link"], object]
 Ask = Callable[[Call], Answer | NoAnswer]
 Job = Callable[[Ask], R]
+
+
+# azure-identity logs every request, headers and all, as news.
+logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
 
 
 class _State(threading.local):
@@ -201,6 +206,7 @@ class Link:
         context = ssl.create_default_context(cafile=conf.ca_bundle or None)
         context.sslsocket_class = _BoundedSocket
         session = self._session = requests.Session()
+        session.headers["Accept-Encoding"] = "identity"  # signing in goes by the same way
         session.mount("https://", _Adapter(context))
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._transport = RequestsTransport(
