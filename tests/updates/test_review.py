@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,8 @@ from tests.updates.world import hand_out, lacking
 from updates.models import (
     BulkOutcome,
     BulkRequest,
+    Freeze,
+    FreezeException,
     KbHold,
     Operation,
     Patch,
@@ -139,6 +142,28 @@ def test_what_is_refused_stands_there_with_its_reason(resource_group: ResourceGr
     }
 
 
+def test_what_a_freeze_holds_is_left_out_and_the_runs_agree(operator: User, resource_group: ResourceGroup) -> None:
+    """The freeze means one region, begins in an hour, and an exception lets one of its machines through."""
+    held, let_through, free = vms = fleet(resource_group, 3)
+    lacking(vms, patch("9000001"))
+    VirtualMachine.objects.filter(pk__in=[held.pk, let_through.pk]).update(location="japanwest")
+    now = timezone.now()
+    times = {"begins_at": now + timedelta(hours=1), "ends_at": now + timedelta(days=9), "time_zone": "UTC"}
+    freeze = Freeze.objects.create(name="New Year", scope={"location": "japanwest"}, **times)
+    exception = FreezeException.objects.create(freeze=freeze, reason="a test", expires_at=now + timedelta(days=9))
+    exception.vms.add(let_through)
+    longer = replace(SECURITY, maximum_duration=timedelta(hours=2))
+    codes = {pk: g.promise.code for g in review_of(vms, longer).groups for pk in g.packed[1:-1].split(",")}
+    assert codes == {str(held.pk): "freeze.held", str(let_through.pk): "", str(free.pk): ""}
+    assert said(review_of(vms, replace(SECURITY, maximum_duration=timedelta(minutes=30)))) == [
+        (3, ("9000001",), "never")
+    ]
+    row, _review = ask(vms, operator, longer)
+    assert hand_out() == 3
+    told = dict(BulkOutcome.objects.filter(request=row).values_list("vm_id", "code"))
+    assert told == {held.pk: "freeze.held", let_through.pk: "", free.pk: ""}
+
+
 def test_the_guard_and_unknown_kbs_are_told(resource_group: ResourceGroup) -> None:
     title = "2026-05 Cumulative Update for Microsoft server operating system version 21H2 (KB9000003)"
     vms = fleet(resource_group, 2, hotpatch_track="on_track")
@@ -162,7 +187,7 @@ def test_it_costs_the_same_queries_for_any_number(resource_group: ResourceGroup)
         with CaptureQueriesContext(connection) as queries:
             review_of(some)
         counts.append(len(queries))
-    assert counts[0] == counts[1] <= 5
+    assert counts[0] == counts[1] <= 6
     assert review_of(vms).others == (10, 10)
 
 

@@ -21,6 +21,7 @@ from patching.codes import ErrorCode
 from patching.selection import PatchVerdict, RebootProspect, RunWork, SelectionReason, named
 from patching.terms import HotpatchTrack, InstallationPlan, OperationKind, RebootBehavior, UpdateStatus
 from updates.plans import Promise, promise_to_json
+from updates.selectors.freezes import held
 from updates.selectors.work import Foreseen, Foresight, Kind
 from vms.choices import PowerState
 from vms.models import VirtualMachine
@@ -41,6 +42,7 @@ SELECT m.connection_id, coalesce(s.patch_set_id, 0), m.product_line, c.config ->
     CASE WHEN m.id = ANY(%s::bigint[]) THEN %s
          WHEN m.gone_at IS NOT NULL THEN %s
          WHEN b.vm_id IS NOT NULL THEN %s
+         WHEN m.id = ANY(%s::bigint[]) THEN %s
          WHEN m.update_status = %s THEN %s
          WHEN s.is_awaiting_assessment THEN %s
          WHEN m.power_state <> ALL(%s::text[]) THEN %s
@@ -195,7 +197,7 @@ class Review:
 def load_review(
     selection: VmSelection, plan: InstallationPlan, *, now: datetime, without_role: Collection[int] = ()
 ) -> Review:
-    """What the plan does on these machines (four queries). Raises `ListTooSlowError`.
+    """What the plan does on these machines (five queries, and two more where a freeze is near). Raises `ListTooSlowError`.
 
     `without_role`: those of them on which who asks may not act.
     """
@@ -208,6 +210,8 @@ def load_review(
             code.ROLE_MISSING.value,
             code.VM_GONE.value,
             code.CONFLICT_INSTALLATION_OPEN.value,
+            array(sorted(held(selection.ids, kind=OperationKind.INSTALLATION, payload=plan, now=now))),
+            code.FREEZE_HELD.value,
             UpdateStatus.UNSUPPORTED.value,
             code.VM_UNSUPPORTED.value,
             code.VM_AWAITING_ASSESSMENT.value,
@@ -220,14 +224,14 @@ def load_review(
     foresight = Foresight(plan, patch_sets={row[1] for row in rows if not row[7]}, now=now)
     found: dict[str, list[tuple[Promise, Foreseen | None, int, str]]] = defaultdict(list)
     loads: dict[int, list[tuple[int, timedelta]]] = defaultdict(list)
-    held: dict[tuple[str, date | None, bool], int] = defaultdict(int)
+    guarded: dict[tuple[str, date | None, bool], int] = defaultdict(int)
     for connection_id, patch_set, line, day, track, is_pending, kbs, why_not, count, packed in rows:
         promise, seen = Promise(code=why_not), None
         if not why_not:
             seen = foresight.of(Kind(patch_set, line, day, HotpatchTrack(track), is_pending, tuple(kbs.split())))
             promise = _promise(plan, seen)
             for verdict in _guarded(seen):
-                held[verdict.patch.kb_number, verdict.off_until, verdict.is_selected] += count
+                guarded[verdict.patch.kb_number, verdict.off_until, verdict.is_selected] += count
         if promise.plan is not None and seen is not None:
             loads[connection_id].append((count, seen.prospect.duration))
         found[_key(promise, seen)].append((promise, seen, count, packed))
@@ -238,7 +242,9 @@ def load_review(
         loads={pk: _load(runs) for pk, runs in sorted(loads.items())},
         leaves=tuple(
             Leaves(kb, machines, until, is_ticked)
-            for (kb, until, is_ticked), machines in sorted(held.items(), key=lambda item: (item[0][0], str(item[0][1])))
+            for (kb, until, is_ticked), machines in sorted(
+                guarded.items(), key=lambda item: (item[0][0], str(item[0][1]))
+            )
         ),
         unknown_kbs=tuple(kb for kb in plan.kb_numbers_to_include if not foresight.offers(kb)),
         removed=selection.count - sum(group.count for group in groups),
