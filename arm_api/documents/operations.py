@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from arm_api.documents.machines import RUNNING, Document, moment, status_of
 from arm_api.errors import refused
@@ -184,7 +183,7 @@ def _arc_rest(operation: Operation) -> Document:
 
 def result_of(
     kind: MachineKind, operation: Operation, available: Sequence[PatchSetMember], results: Sequence[PatchResult]
-) -> Any:
+) -> Document | None:
     """The result of an ended operation of this type of machine; None for what has none."""
     if operation.kind == OperationKind.ASSESSMENT:
         return (arc_assessment_result if kind is ARC else assessment_result)(operation, available)
