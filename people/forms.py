@@ -181,7 +181,9 @@ class GiveForm(forms.Form):
     """
 
     scope = forms.ChoiceField(choices=[], widget=forms.HiddenInput)
-    kind = forms.ChoiceField(label=_("To"), choices=PRINCIPALS, widget=forms.RadioSelect, initial="person")
+    kind = forms.ChoiceField(
+        label=_("Who gets the role"), choices=PRINCIPALS, widget=forms.RadioSelect, initial="person"
+    )
     name = forms.CharField(label=_("User name, or name of the group"), max_length=150)
     role = forms.ChoiceField(label=_("Role"), choices=ROLES, widget=forms.RadioSelect, initial=Role.READER.value)
     place = forms.CharField(max_length=200)
