@@ -1,4 +1,4 @@
-"""The tokens of programs: short-lived JWTs that this portal signs for itself (docs/adr/0012).
+"""The tokens of programs: short-lived JWTs that this portal signs for itself (docs/adr/0013).
 
 A token says for which secret it was issued. Whether that secret still opens anything is asked at every request.
 """

@@ -1,4 +1,4 @@
-"""Programs that act in the portal: who they are, and the secrets that they prove it by (docs/adr/0012)."""
+"""Programs that act in the portal: who they are, and the secrets that they prove it by (docs/adr/0013)."""
 
 from __future__ import annotations
 

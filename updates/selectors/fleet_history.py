@@ -25,7 +25,7 @@ from db.bounded import fetch_bounded
 from db.paging import Order, page_of
 from patching.terms import InstallationState, OperationKind, OperationState, Verification
 from updates.models import WELL_ENDED_STATES, BulkRequest, Operation, PatchResult, Rollout
-from updates.selectors.runs import Retry, retry_address, retry_of
+from updates.selectors.runs import Retry, retry_of
 from vms.choices import Role
 from vms.models import Grants, ResourceGroup, VirtualMachine
 from vms.selectors import MAX_COUNT, ListTooSlowError
@@ -173,11 +173,6 @@ class HistoryPage:
     groups: tuple[ReasonGroup, ...] | None
     has_more_groups: bool
     retry: Retry | None  # of the installations of this page that failed for the reason that is asked for
-
-    @property
-    def can_retry(self) -> bool:
-        """Whether what failed can be asked for again from here, where the reader holds the role."""
-        return bool(retry_address())
 
 
 TILES = (None, Result.SUCCEEDED, Result.WITH_WARNINGS, Result.FAILED, Result.CONTRADICTED)

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Count, F, FilteredRelation, Model, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Coalesce, NullIf
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 
 from patching.codes import MOST_CHARACTERS
 from patching.terms import InstallationState, OperationKind
@@ -157,19 +157,11 @@ def retry_of(kind: str, pairs: Sequence[tuple[UUID, int]], *, count: int) -> Ret
     if not pairs:
         return None
     fields: tuple[tuple[str, str], ...] = tuple(("operation", str(pk)) for pk, _vm in pairs)
-    address = retry_address()
+    address = reverse("updates:bulk-retry")
     if kind != OperationKind.INSTALLATION:
         fields = (("kind", kind), *(("vm", str(vm)) for _pk, vm in pairs))
         address = reverse("updates:bulk-create")
-    return Retry(address, fields, len(pairs), max(0, count - len(pairs))) if address else None
-
-
-def retry_address() -> str:
-    """Where the same plan is reviewed for the machines of installations that failed; empty where nothing does that."""
-    try:
-        return reverse("updates:bulk-retry")
-    except NoReverseMatch:
-        return ""
+    return Retry(address, fields, len(pairs), max(0, count - len(pairs)))
 
 
 def failed_pairs(rows: QuerySet[Model, Any]) -> list[tuple[UUID, int]]:
