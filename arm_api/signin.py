@@ -108,10 +108,14 @@ def _is_for_us(request: HttpRequest, resource: str) -> bool:
 
 
 def discovery(request: HttpRequest, tenant: str) -> Answer:
-    """The OpenID configuration of this tenant: where MSAL finds the token endpoint."""
-    if not _is_this_tenant(tenant):
+    """The OpenID configuration of this tenant: where MSAL finds the token endpoint.
+
+    Who names no tenant (`az logout` asks for that of all organizations) gets that of the only one.
+    """
+    is_unnamed = tenant.lower() in {"common", "organizations"}
+    if not (is_unnamed or _is_this_tenant(tenant)):
         return _refusal("invalid_tenant", f"AADSTS90002: Tenant '{tenant[:60]}' not found.")
-    origin, own = origin_of(request), tenant.lower()
+    origin, own = origin_of(request), str(tenant_id()) if is_unnamed else tenant.lower()
     return Answer(
         {
             "token_endpoint": f"{origin}/{own}/oauth2/v2.0/token",

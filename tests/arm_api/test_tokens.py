@@ -294,6 +294,8 @@ def test_clients_find_everything_by_the_address_alone(client: Client) -> None:
     tenant = tokens.tenant_id()
     configuration = client.get(f"/{tenant}/v2.0/.well-known/openid-configuration", secure=True).json()
     assert configuration["token_endpoint"] == f"{ORIGIN}/{tenant}/oauth2/v2.0/token"
+    for unnamed in ("common", "organizations"):
+        assert client.get(f"/{unnamed}/v2.0/.well-known/openid-configuration", secure=True).json() == configuration
     assert client.get(f"/{uuid4()}/v2.0/.well-known/openid-configuration", secure=True).status_code == 400
     instances = client.get("/common/discovery/instance?api-version=1.1", secure=True).json()
     assert instances["metadata"][0]["aliases"] == ["testserver"]
