@@ -130,9 +130,9 @@ def simulated_kinds() -> list[str]:
     return [kind.name for kind in KINDS.values() if kind.traits.is_simulated]
 
 
-def is_everything_simulated() -> bool:
-    """Whether no kind speaks to anything real. A connection of a kind that is not known reaches nothing at all."""
-    return all(kind.traits.is_simulated for kind in KINDS.values())
+def real_kinds() -> list[str]:
+    """The kinds that speak to something real. A connection of a kind that is not known reaches nothing at all."""
+    return [name for name, kind in KINDS.items() if not kind.traits.is_simulated]
 
 
 def catalogue_date_of(config: object) -> date | None:

@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from connectors.registry import real_kinds
 from patching.codes import ErrorCode
 from updates.models import BulkRequest, Rollout, RolloutState
 from updates.selectors.bulk import bulk_requests_of
@@ -46,7 +47,7 @@ SELECT (
     ) b
 ), CASE WHEN %(decides)s THEN (
     SELECT COALESCE(jsonb_array_length(news->'waiting'), 0) FROM updates_wordsclock WHERE id = 1
-) END
+) END, EXISTS (SELECT 1 FROM vms_connection WHERE kind = ANY(%(real)s::text[]))
 """
 
 
@@ -63,25 +64,39 @@ def failed_bulk_requests(user: User, now: datetime) -> QuerySet[BulkRequest]:
 
 
 class WaitingNumber:
-    """How much waits for the reader of a page; nothing is read before a template asks."""
+    """How much waits for the reader of a page, and whether all machines are simulated; nothing is read before a template asks."""
 
     def __init__(self, user: User | AnonymousUser) -> None:
         self._user = user
+        self._now = timezone.now()
+
+    @cached_property
+    def _grants(self) -> Grants | None:
+        """The roles of who has any."""
+        grants = None if isinstance(self._user, AnonymousUser) else Grants.last_read(self._user)
+        return grants if grants is not None and grants.rows else None
+
+    @cached_property
+    def _found(self) -> tuple[int, int, int, bool]:
+        assert self._grants is not None
+        assert not isinstance(self._user, AnonymousUser)
+        return _may_wait(self._user, self._grants, self._now)
+
+    @property
+    def is_all_simulated(self) -> bool:
+        """Whether no connection speaks to anything real; not told to who holds no role."""
+        return self._grants is not None and not self._found[-1]
 
     @cached_property
     def count(self) -> int:
         """How much it is, 100 at most."""
-        if isinstance(self._user, AnonymousUser):
+        grants, user = self._grants, self._user
+        if grants is None or isinstance(user, AnonymousUser):
             return 0
-        grants = Grants.last_read(self._user)
-        if not grants.rows:
-            return 0
-        is_chief = grants.at_least(Role.OWNER).are_of_everything
-        now = timezone.now()
-        rollouts, requests, questions = _may_wait(self._user, grants, now)
-        if not is_chief:  # a role may be gone since
-            rollouts = rollouts and _up_to(paused_rollouts(self._user, grants).count)
-            requests = requests and _up_to(failed_bulk_requests(self._user, now).count)
+        rollouts, requests, questions, _is_real = self._found
+        if not grants.at_least(Role.OWNER).are_of_everything:  # a role may be gone since
+            rollouts = rollouts and _up_to(paused_rollouts(user, grants).count)
+            requests = requests and _up_to(failed_bulk_requests(user, self._now).count)
         return min(rollouts + requests + questions, MOST + 1)
 
     @property
@@ -90,7 +105,7 @@ class WaitingNumber:
         return f"{MOST}+" if self.count > MOST else str(self.count)
 
 
-def _may_wait(user: User, grants: Grants, now: datetime) -> tuple[int, int, int]:
+def _may_wait(user: User, grants: Grants, now: datetime) -> tuple[int, int, int, bool]:
     parameters: dict[str, Any] = {
         "reader": user.pk,
         "is_chief": grants.at_least(Role.OWNER).are_of_everything,
@@ -99,11 +114,12 @@ def _may_wait(user: User, grants: Grants, now: datetime) -> tuple[int, int, int]
         "stopped": ErrorCode.BULK_FAILED.value,
         "since": now - TOLD_FOR,
         "limit": MOST + 1,
+        "real": real_kinds(),
     }
     with connection.cursor() as cursor:
         cursor.execute(_MAY_WAIT, parameters)
-        rollouts, requests, questions = cursor.fetchone()
-    return rollouts, requests, questions or 0
+        rollouts, requests, questions, is_real = cursor.fetchone()
+    return rollouts, requests, questions or 0, is_real
 
 
 def _up_to(count: Callable[[], int]) -> int:

@@ -70,7 +70,7 @@ def test_who_lacks_an_update(hand: Hand) -> None:
     hand.begin()
     hand.follow(hand.page.get_by_role("navigation").get_by_role("link", name="Pending updates"))
     row = hand.page.get_by_role("row").filter(has=hand.page.get_by_role("link", name="KB5087424", exact=True)).first
-    number = row.locator("td.number").first.get_by_role("link")
+    number = row.locator("td.number").first.get_by_role("link").first
     count = int(number.inner_text())
     hand.follow(number)
     expect(hand.page.get_by_role("heading", level=1)).to_have_text("Virtual machines")

@@ -20,7 +20,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from connectors.protocol import Capability
-from connectors.registry import is_everything_simulated
 from patching.forecast import Outlook
 from patching.settings_rules import SettingsViolation
 from patching.terms import PatchSettings, UpdateStatus
@@ -76,12 +75,6 @@ def grade(connection: Connection | None) -> SafeString:
     if connection is None or connection.grade is None:
         return SafeString("")
     return badge("grade", connection.grade.value, connection.grade_words)
-
-
-@register.simple_tag
-def only_simulated() -> bool:
-    """Whether no kind of connector speaks to anything real, so that all that any page shows is simulated."""
-    return is_everything_simulated()
 
 
 @register.filter
