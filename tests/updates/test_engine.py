@@ -136,9 +136,9 @@ def test_every_vm_of_a_bulk_request_gets_its_own_answer_in_a_fixed_number_of_que
     connection_row = make_connection()
     few, many = make_vms(2, connection=connection_row), make_vms(200, connection=connection_row)
     install(few[0], many[0])
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):  # one asks for connections whose kind has budgets
         few_outcomes = assess(*few, is_bulk=True)
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(6):
         many_outcomes = assess(*many, is_bulk=True)
     assert Counter(o.verdict for o in few_outcomes) == {RequestVerdict.ACCEPTED: 1, RequestVerdict.REFUSED: 1}
     assert Counter(o.verdict for o in many_outcomes) == {RequestVerdict.ACCEPTED: 199, RequestVerdict.REFUSED: 1}

@@ -19,8 +19,9 @@ from django.utils import timezone
 from patching.rollout import Gate
 from patching.terms import Classification, InstallationPlan, OperationKind
 from tests.factories import ConnectionFactory, OperationFactory, PatchFactory, VirtualMachineFactory
+from tests.forms import fields_of
 from tests.updates.rollouts import PLAN, make
-from tests.updates.world import hand_out
+from tests.updates.world import hand_out, lacking
 from updates.choices import RunPart
 from updates.models import (
     BulkBlock,
@@ -330,12 +331,12 @@ def test_a_paused_rollout_says_why_and_goes_on_without_the_broken_machine(
 
 def test_a_rollout_has_the_name_that_it_was_given(page: Client, resource_group: ResourceGroup) -> None:
     vms = machines(resource_group, 2)
-    fields = {
-        "kind": "installation", "vm": [vm.pk for vm in vms], "request_id": str(uuid.uuid4()), "go": "start",
-        "classifications": ["Security"], "reboot_setting": "IfRequired", "maximum_minutes": "60",
-        "availability_first": "on", "rollout_name": "<b>Pilots & friends</b>",
-    }  # fmt: skip
-    page.post(reverse("updates:bulk-create"), fields)
+    lacking(vms, PatchFactory(kb_number="9000001", classification="Security", product_line="ws2022"))
+    address = reverse("updates:bulk-create")
+    asked = page.get(address, {"kind": "installation", "vm": [vm.pk for vm in vms]})
+    typed = {"go": ["review"], "availability_first": ["on"], "rollout_name": ["<b>Pilots & friends</b>"]}
+    review = page.post(address, fields_of(asked, address) | typed)
+    page.post(address, fields_of(review, address) | {"go": ["start"]})
     rollout = Rollout.objects.get()
     assert rollout.name == "<b>Pilots & friends</b>"
     for address in (rollout.get_absolute_url(), reverse("updates:rollouts"), reverse("updates:history-runs")):

@@ -48,6 +48,7 @@ ORDINAL_CHOICES = [
     ("Last", _("Last")),
 ]
 NEXT_DATES = 3
+LONGEST_TEXT = 100  # characters of what is kept of a recurrence
 # The fields of each choice, `every` beside them.
 FIELDS_OF: dict[str, tuple[str, ...]] = {
     Choice.PATCH_TUESDAY.value: ("days_after",),
@@ -182,7 +183,7 @@ class RecurrenceFields(forms.Form):
     )
     recur_every = forms.CharField(
         label=_("Azure expression"),
-        max_length=100,
+        max_length=LONGEST_TEXT,
         required=False,
         help_text=_("As Azure writes it: Day, 3Days, Week Saturday,Sunday, Month day15, Month Second Tuesday Offset4."),
     )
@@ -203,6 +204,9 @@ class RecurrenceFields(forms.Form):
             self.add_error((FIELDS_OF[picked] or ("every",))[-1], recurrence_error_words(error))
         else:
             self.cleaned_data["recur_every"] = str(self.recurrence)
+            if len(str(self.recurrence)) > LONGEST_TEXT:
+                words = _("These are too many days: the expression has more than %(most)s characters.")
+                self.add_error((FIELDS_OF[picked] or ("every",))[-1], words % {"most": LONGEST_TEXT})
 
     def _picked(self, picked: str) -> Recurrence:
         fields = self.cleaned_data

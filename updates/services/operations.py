@@ -342,6 +342,8 @@ def _name_buckets(operations: Mapping[UUID, tuple[int, int]]) -> None:
         return
     ids = {connection_id for _vm, connection_id in operations.values()}
     connection_kinds = dict(Connection.objects.filter(pk__in=ids, kind__in=naming).values_list("pk", "kind"))
+    if not connection_kinds:
+        return
     mine = {pk: own for pk, own in operations.items() if own[1] in connection_kinds}
     vms = VirtualMachine.objects.filter(pk__any=array(vm_id for vm_id, _connection in mine.values()))
     places = {
