@@ -21,7 +21,11 @@ class ServicePrincipal(models.Model):
     """
 
     account = models.OneToOneField(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="service_principal"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="service_principal",
+        verbose_name=_("account"),
     )
     name = models.CharField(_("name"), max_length=60)
     app_id = models.UUIDField(_("client id"), unique=True, default=uuid.uuid4, editable=False)

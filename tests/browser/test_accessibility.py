@@ -28,7 +28,7 @@ KEPT = re.compile(
     | Standard_\w+ | Contoso.* | MicrosoftWindowsServer | WindowsServer | [a-z]+-[a-z0-9-]+ | japan\w+ | westeurope | northeurope | osaka
     | (Chrome|Firefox|Edge|Safari)\s·\s\w+ | simulate | CSV | (Quiet|Tokyo)\sSaturdays | \d?(Day|Week|Month)s?\b | Saturday | Sunday | Second | Tuesday | Offset4 | day15 | latest | [A-Z][a-z]+By[A-Z]\w+ | IfRequired | ImageDefault | Tokyo\sStandard\sTime | web\s00 | Main\sfleet | Baseline\sweek
     | Osaka\scluster | October\s2025 | August\s2024 | unplanned\sbaseline\) | /subscriptions\S* | \d+(\.\d+)+ | x64 | mcr\S* | json
-    | A\sfar\sNew\sYear | app/ | EMAIL_HOST | sql | (tcp|https?):// | \.NET | \w+:\w+:SKU | [a-z]+\.[a-z_]+
+    | A\sfar\sNew\sYear | Patch\sTuesday | PDF | (?<=末尾が\s)\S+ | app/ | EMAIL_HOST | sql | (tcp|https?):// | \.NET | \w+:\w+:SKU | [a-z]+\.[a-z_]+
     """,
     re.VERBOSE,
 )

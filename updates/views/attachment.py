@@ -17,6 +17,7 @@ from updates.services.attachments import attach_machines, detach_machines
 from updates.services.automation import WindowIsNearError
 from updates.views.connection import for_owners_of_everything
 from vms.selection import read_once
+from vms.services.ticks import clear_ticks
 
 
 @require_http_methods(["GET", "POST"])
@@ -43,4 +44,5 @@ def _carry_out(request: PortalRequest, wizard: AttachmentWizard) -> None:
     else:
         count = detach_machines(configuration_id=pk, selection=selection, now=now, detached_by=request.user)
         words = ngettext("%(count)s machine was detached.", "%(count)s machines were detached.", count)
+    clear_ticks(user=request.user, of=selection)
     messages.success(request, words % {"count": count})

@@ -21,6 +21,7 @@ from vms.choices import Role
 from vms.forms.settings import SettingsWizard
 from vms.selection import read_once
 from vms.services.settings import accept_settings
+from vms.services.ticks import clear_ticks
 
 
 @require_http_methods(["GET", "POST"])
@@ -35,6 +36,7 @@ def settings_change(request: PortalRequest) -> HttpResponse:
     if wizard.is_confirmed:
         change = wizard.form.change
         wizard.finish(change_settings(selection=wizard.asked.selection, change=change, changed_by=request.user))
+        clear_ticks(user=request.user, of=wizard.asked.selection)
         wake_up()
     return render_page(request, "vms/settings_change.html", {"wizard": wizard}, status=wizard.status)
 

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='ServicePrincipal',
             fields=[
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='service_principal', serialize=False, to=settings.AUTH_USER_MODEL)),
+                ('account', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='service_principal', serialize=False, to=settings.AUTH_USER_MODEL, verbose_name='account')),
                 ('name', models.CharField(max_length=60, verbose_name='name')),
                 ('app_id', models.UUIDField(default=uuid.uuid4, editable=False, unique=True, verbose_name='client id')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created at')),

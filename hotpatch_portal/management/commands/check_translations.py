@@ -19,7 +19,19 @@ from babel.messages.pofile import read_po
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-SOURCES = ("ui", "audit", "vms", "updates", "people", "notifications", "hotpatch_portal", "demo", "templates", "locale")
+SOURCES = (
+    "ui",
+    "audit",
+    "vms",
+    "updates",
+    "people",
+    "notifications",
+    "arm_api",
+    "hotpatch_portal",
+    "demo",
+    "templates",
+    "locale",
+)
 CATALOGUE = Path("locale/ja/LC_MESSAGES/django.po")
 
 
