@@ -117,7 +117,7 @@ def test_who_reboots_next_patch_tuesday_and_why(hand: Hand) -> None:
 
 
 def test_a_view_shared_with_a_colleague(hand: Hand, stack: Stack, new_context: OpenContext) -> None:
-    name = f"Off track {id(hand)}"
+    name = f"off-track-{id(hand)}"
     hand.begin("/virtual-machines/?q=track:off")
     hand.follow(hand.page.get_by_role("link", name="Save this view"))
     hand.write(hand.page.get_by_label("Name of the view"), name)
