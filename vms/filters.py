@@ -39,7 +39,7 @@ from vms.choices import (
     Role,
     SelectionProblem,
 )
-from vms.filter_text import NEXT_PATCH_TUESDAY, WORDS, ReadText, read_text, says_filters, write_text
+from vms.filter_text import NEXT_PATCH_TUESDAY, ReadText, read_text, says_filters, write_text
 from vms.models import Grants, ResourceGroup, VirtualMachine, VirtualMachineQuerySet
 from vms.regions import region_name
 from vms.selectors import (
@@ -494,6 +494,4 @@ def order_of(filters: VmFilter, asked: str) -> str:
     return "name" if is_narrowed else DEFAULT_ORDER
 
 
-# The words of the search, told beside it.
-FILTER_WORDS = " ".join(f"{word}:" for word in WORDS)
 FILTER_NAMES: tuple[str, ...] = tuple(VmFilter.base_filters)

@@ -20,7 +20,7 @@ from ui.http import PortalRequest
 from ui.pages import in_a_tidy_address, render_page
 from vms.access import access_or_404
 from vms.choices import Role
-from vms.filters import FILTER_WORDS, VmFilter, order_of
+from vms.filters import VmFilter, order_of
 from vms.forms.record import CreateForm, EditForm
 from vms.list_tabs import query_of, tabs_of
 from vms.models import Grants, ImageCatalogEntry, VirtualMachine
@@ -60,8 +60,7 @@ def vm_list(request: PortalRequest) -> HttpResponse:
         page = vm_page(filters.qs, words=filters.words, order=order, cursor=place, extras=extras)
         gone = filters.count_gone()
     shown = {"filters": filters, "page": page, "order": order, "sort": sort, "gone": gone, "head": head}
-    query_words = {"query": urlencode(query), "words": FILTER_WORDS}
-    context = {"ticks": _ticks_on(request, page), "tabs": tabs_of(head, query), **shown, **query_words}
+    context = {"ticks": _ticks_on(request, page), "tabs": tabs_of(head, query), **shown, "query": urlencode(query)}
     return render_page(request, "vms/list.html", context, partials={"vm-table", "ticks-count"})
 
 
