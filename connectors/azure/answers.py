@@ -44,7 +44,7 @@ class Answer:
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        """The object that the body is; empty where it is none."""
+        """The body as an object; empty if the body is something else."""
         try:
             found = json.loads(self.body) if self.body else {}
         except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ from connectors.secrets import SecretName
 
 PUBLIC_CLOUD = "https://management.azure.com"
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
-# Microsoft's own sign-in addresses: every other one is told apart from an error by nobody but whoever typed it.
+# Microsoft's own sign-in addresses: only the person who typed another one can tell that it is right.
 KNOWN_AUTHORITIES = frozenset(
     {
         "login.microsoftonline.com",

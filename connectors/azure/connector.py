@@ -128,7 +128,7 @@ class AzureConnector:
         return inventory.discovered(self.link, self.conf, cursor, deadline=time.monotonic() + inventory.STEP_SECONDS)
 
     def start(self, requests: Iterator[StartRequest], *, now: datetime, until: float) -> Iterator[StartChunk]:
-        """Start operations, as many side by side as there are threads; the answers of these are one chunk."""
+        """Start operations in chunks of as many as there are threads; yields the answers chunk by chunk."""
         while batch := list(islice(requests, THREADS)):
             yield self._start(batch, now, min(until, time.monotonic()) + CALL_SECONDS)
 

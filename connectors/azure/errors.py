@@ -1,4 +1,4 @@
-"""What an answer that is no good means for the engine: which code, whether to try again, and what is proven of a start."""
+"""How the engine takes a failed answer: its code, whether it may be retried, and whether a start may have happened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from connectors.protocol import BucketNews, ConnectorError
 from patching.codes import ErrorCode, storable_code
 
 SIGN_IN_AGAIN_AFTER = 60.0
-# How long to leave a machine alone on which something else is at work, where nobody says.
+# How long to wait for a machine that is busy with something else, if the answer does not say.
 BUSY_SECONDS = 60.0
 _ACTION = re.compile(r"action '([A-Za-z0-9./*]{3,200})'")
 # Codes of ARM that mean another operation of this machine, and nothing was begun.
@@ -48,7 +48,7 @@ def silence(answer: NoAnswer, *, is_start: bool = False) -> ConnectorError:
 
 
 def refusal(answer: Answer, *, is_start: bool = False, bucket: str = "", own_bucket: str = "") -> ConnectorError:
-    """The error of an answer that is no success. `bucket`: the budget that starts share, `own_bucket`: that of their machine.
+    """The error for a failed answer. `bucket`: the budget that starts share, `own_bucket`: that of their machine.
 
     What ARM refused with a status of 4xx was not begun. With 5xx nobody knows.
     """

@@ -49,7 +49,7 @@ def held_kbs(guard: Guard, plan: InstallationPlan, catalogue: Catalogue, offers:
 
 
 def up_to_the_record(guard: Guard, plan: InstallationPlan) -> InstallationPlan:
-    """The plan without what was published after the newest recorded release: nobody could tell what that is.
+    """The plan without what was published after the newest recorded release, since its type is not known.
 
     For a machine whose offers cannot be read. What it leaves out is Excluded by the machine, and offered again.
     """

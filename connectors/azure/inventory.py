@@ -66,7 +66,7 @@ class Cursor:
 
 
 def cursor_of(text: str) -> Cursor:
-    """The cursor that was kept. Raises ValueError if it is none."""
+    """The cursor that was kept. Raises ValueError if the text is not a cursor."""
     try:
         kept = json.loads(text)
         return Cursor(tuple(map(str, kept.pop("left"))), **kept)

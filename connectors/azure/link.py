@@ -105,7 +105,7 @@ class _BoundedSocket(ssl.SSLSocket):
 
 
 class _Adapter(HTTPAdapter):
-    """Makes such connections, and takes no answer that is packed: what it unpacks to is bounded by nobody."""
+    """Makes such connections, and refuses compressed answers: their size after decompression has no limit."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -144,24 +144,25 @@ class _Tokens:
 
     def current(self) -> str:
         """A token that is good for some minutes at least; the credential keeps it until then. Raises NoTokenError."""
+        return self.get_token_info().token
+
+    def get_token_info(self, *_scopes: str, **_options: Any) -> AccessTokenInfo:
+        """The same with its times, which makes this a credential to the SDKs; it is always for the scope of the link."""
         with self._lock:
             try:
                 if self._credential is None:
                     self._credential = self._make()
-                self._token = str(self._credential.get_token_info(self._scope).token)
+                found: AccessTokenInfo = self._credential.get_token_info(self._scope)
             except Exception as error:
                 raise NoTokenError(error) from error
-            return self._token
+            self._token = found.token
+            return found
 
     def forget(self, token: str) -> None:
         """This token is not taken any more: sign in again, unless that was done meanwhile."""
         with self._lock:
             if self._token == token:
                 self._credential = None
-
-    def get_token_info(self, *_scopes: str, **_options: Any) -> AccessTokenInfo:
-        """What the constructors of the SDKs ask a credential to have; `_SignedIn` is what signs."""
-        raise NotImplementedError
 
 
 class _SignedIn(HTTPPolicy[Any, Any]):
@@ -315,7 +316,7 @@ class Link:
         begins after it. A job that is not done by then, or that fails, has no answer.
         """
         futures = [self._pool.submit(job, self._asking(deadline)) for job in jobs]
-        # A name that resolves slowly is bounded by nobody: its thread ends by itself, and sends nothing then.
+        # Nothing limits how long a name takes to resolve: the thread ends by itself, and sends nothing.
         wait(futures, timeout=max(0.0, deadline - time.monotonic()) + 0.2)
         return [_outcome(future) for future in futures]
 

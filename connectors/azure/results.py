@@ -46,7 +46,7 @@ def word(text: str, words: type[W], default: W) -> W:
 
 
 def patches_of(rows: Iterable[dict[str, Any]], line: ProductLine | None, catalogue: Catalogue) -> tuple[Patch, ...]:
-    """The patches that these rows tell, each once; what has neither a KB nor an id is left out, since nobody could name it."""
+    """The patches that these rows tell, each once; what has neither a KB nor an id is left out, since it has no name."""
     found: dict[tuple[str, str], Patch] = {}
     for patch, _row in _read(rows, line, catalogue):
         found[patch.key, patch.update_id] = patch
@@ -214,15 +214,6 @@ def build_of(machine: dict[str, Any]) -> str:
         if match := _BUILD.search(text_of(machine, path)):
             # ".0" is no revision: this form tells the release of Windows only.
             return match[1].removesuffix(".0")
-    return ""
-
-
-def power_state_of(machine: dict[str, Any]) -> str:
-    """The word behind PowerState/ in its instance view; empty where it says none."""
-    for status in objects_of(machine, "properties.instanceView.statuses"):
-        kind, _slash, state = text_of(status, "code").partition("/")
-        if kind.lower() == "powerstate":
-            return state.lower()
     return ""
 
 

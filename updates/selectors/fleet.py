@@ -7,7 +7,7 @@ granted one by one are counted themselves, and so are those of a tag, within the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -306,11 +306,3 @@ def vms_lacking(vms: VirtualMachineQuerySet, asked: str) -> VirtualMachineQueryS
     is_class = asked in set(Classification)
     sets = sets_with(classifications=[asked]) if is_class else sets_with(kb_number=asked.removeprefix("KB"))
     return vms.filter(update_state__patch_set__any=array(sorted(sets)))
-
-
-def lines_of(counts: FleetCounts, name: str) -> Iterator[tuple[Any, FleetCounts]]:
-    """The counts split by the values of a field."""
-    found: dict[Any, list[Line]] = defaultdict(list)
-    for line in counts.lines:
-        found[getattr(line, name)].append(line)
-    return ((value, FleetCounts(tuple(lines))) for value, lines in found.items())

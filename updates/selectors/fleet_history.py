@@ -102,11 +102,6 @@ class HistoryAsked:
         return urlencode({name: str(value) for name, value in said.items() if value})
 
     @property
-    def with_every_result(self) -> HistoryAsked:
-        """The same, whatever came of it."""
-        return replace(self, result="")
-
-    @property
     def is_narrow(self) -> bool:
         """Whether more than the period narrows it."""
         return self != HistoryAsked(days=self.days)
