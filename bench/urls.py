@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -13,6 +12,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.models import User
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import include, path, resolve
 
 from ui.pages import render_page
@@ -49,12 +49,12 @@ def memory(request: HttpRequest, page: str) -> HttpResponse:
 
             def keep(_request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
                 _rendered[key] = (arguments, options)
-                return render_page(_request, *arguments, **options)  # type: ignore[arg-type]
+                return render(_request, *arguments, **options)
 
-            with mock.patch.object(sys.modules[found.func.__module__], "render_page", keep):
+            with mock.patch("ui.pages.render", keep):
                 found.func(request, *found.args, **found.kwargs)
     arguments, options = _rendered[key]
-    return render_page(request, *arguments, **options)  # type: ignore[arg-type]
+    return render(request, *arguments, **options)
 
 
 @login_not_required

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -18,7 +19,6 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from audit.context import acting
 from audit.tags import Door
-from db.bounded import ListTooSlowError
 from people.forms import AccessForm, ActivityForm, AskForm, GiveForm, MailForm, PreferencesForm, place_words
 from people.models import MailWishes, Preferences
 from people.selectors.access import HeldRole, access_page, roles_seen_by, scopes_to_give, what_can
@@ -30,6 +30,7 @@ from ui.pages import in_a_tidy_address, render_page
 from updates.models import BulkRequest
 from updates.services.bulk_ends import mark_seen
 from vms.choices import ROLES, SCOPES
+from vms.list_answers import answer_list
 from vms.models import Grants, RoleAssignment
 from vms.selectors import Place, held_on, may_give_on
 from vms.services.roles import Taken, give_role, take_role
@@ -100,16 +101,11 @@ def sessions_end(request: PortalRequest) -> HttpResponse:
 @in_a_tidy_address
 def activity(request: PortalRequest) -> HttpResponse:
     """Who did what, as far as the reader may see it; a filter that cannot be read shows nothing."""
-    form = ActivityForm(request.GET)
-    page, is_too_slow = None, False
-    if form.is_valid():
-        try:
-            page = activity_page(reader=request.user, asked=form.asked, cursor=request.GET.get("cursor", ""))
-        except ListTooSlowError:
-            is_too_slow = True
-    context = {"form": form, "page": page, "is_too_slow": is_too_slow}
-    status = 422 if form.errors else 200
-    return render_page(request, "people/activity.html", context, partials={"activity-table"}, status=status)
+
+    def find(asked: Any, cursor: str) -> Any:
+        return activity_page(reader=request.user, asked=asked, cursor=cursor)
+
+    return answer_list(request, "people/activity.html", ActivityForm(request.GET), find, part="activity-table")
 
 
 @require_GET
@@ -135,7 +131,7 @@ def waiting(request: PortalRequest) -> HttpResponse:
 
 @require_POST
 def waiting_seen(request: PortalRequest, pk: UUID) -> HttpResponse:
-    """The reader has seen to the failures of an own bulk request; what is not the reader's is not there."""
+    """The reader has dealt with the failures of an own bulk request. Requests of others answer 404."""
     row = get_object_or_404(BulkRequest, pk=pk, requested_by=request.user)
     mark_seen(request_id=row.pk, by=request.user, now=timezone.now())
     return redirect("waiting")
@@ -145,16 +141,11 @@ def waiting_seen(request: PortalRequest, pk: UUID) -> HttpResponse:
 @in_a_tidy_address
 def access(request: PortalRequest) -> HttpResponse:
     """Who holds which role where, as far as the reader may see it."""
-    form = AccessForm(request.GET)
-    page, is_too_slow = None, False
-    if form.is_valid():
-        try:
-            page = access_page(reader=request.user, asked=form.asked, cursor=request.GET.get("cursor", ""))
-        except ListTooSlowError:
-            is_too_slow = True
-    context = {"form": form, "page": page, "is_too_slow": is_too_slow}
-    status = 422 if form.errors else 200
-    return render_page(request, "people/access.html", context, partials={"access-table"}, status=status)
+
+    def find(asked: Any, cursor: str) -> Any:
+        return access_page(reader=request.user, asked=asked, cursor=cursor)
+
+    return answer_list(request, "people/access.html", AccessForm(request.GET), find, part="access-table")
 
 
 @require_http_methods(["GET", "POST"])

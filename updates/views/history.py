@@ -19,8 +19,9 @@ from updates.selectors.fleet_history_export import history_csv
 from updates.selectors.fleet_history_runs import load_runs_of_many
 from updates.services.history import note_history_export
 from updates.texts import HRESULTS
+from vms.list_answers import answer_list
 from vms.models import Grants
-from vms.selectors import ListTooSlowError, filter_options
+from vms.selectors import filter_options
 
 
 @require_GET
@@ -41,15 +42,10 @@ def history_runs(request: PortalRequest) -> HttpResponse:
 def _answer(
     request: PortalRequest, template: str, form: HistoryForm | RunsForm, load: Callable[..., Any]
 ) -> HttpResponse:
-    page, is_too_slow = None, False
-    if form.is_valid():
-        try:
-            page = load(request.user, form.asked, now=timezone.now(), cursor=request.GET.get("cursor", ""))
-        except ListTooSlowError:
-            is_too_slow = True
-    context = {"form": form, "page": page, "is_too_slow": is_too_slow}
-    status = 422 if form.errors else 200
-    return render_page(request, template, context, partials={"history-table"}, status=status)
+    def find(asked: Any, cursor: str) -> Any:
+        return load(request.user, asked, now=timezone.now(), cursor=cursor)
+
+    return answer_list(request, template, form, find, part="history-table")
 
 
 @require_GET
