@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,28 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{arguments[0]} failed: {done.stderr[-2000:]}")
     return done.stdout
+
+
+def timing(rows: list[list[Any]]) -> Callable[[str, Callable[[], Any]], Any]:
+    """Something that does a thing, and adds what it was, how many seconds it took and how many statements; and prints that."""
+    from django.db import connection
+
+    def timed(name: str, what: Callable[[], Any]) -> Any:
+        statements = 0
+
+        def counting(execute: Any, *args: Any) -> Any:
+            nonlocal statements
+            statements += 1
+            return execute(*args)
+
+        began = time.perf_counter()
+        with connection.execute_wrapper(counting):
+            result = what()
+        rows.append([name, time.perf_counter() - began, statements])
+        print(f"{name}: {rows[-1][1]:.2f} s, {statements} statements", flush=True)
+        return result
+
+    return timed
 
 
 @contextmanager

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import time
 import uuid
 from typing import Any
 
-from bench.machine import OUT, manage, save, servers, table
+from bench.machine import OUT, manage, save, servers, table, timing
 
 
 def main() -> None:
@@ -44,21 +43,7 @@ def main() -> None:
         chief = User.objects.create_superuser("chief of the review")
         plan = InstallationPlan(classifications=frozenset({Classification.CRITICAL, Classification.SECURITY}))
         rows: list[list[Any]] = []
-
-        def timed(name: str, what: Any) -> Any:
-            statements = 0
-
-            def counting(execute: Any, *args: Any) -> Any:
-                nonlocal statements
-                statements += 1
-                return execute(*args)
-
-            began = time.perf_counter()
-            with connection.execute_wrapper(counting):
-                result = what()
-            rows.append([name, time.perf_counter() - began, statements])
-            print(f"{name}: {rows[-1][1]:.2f} s, {statements} statements", flush=True)
-            return result
+        timed = timing(rows)
 
         selection = timed(
             "settle the selection: all that match", lambda: VmSelection.matching(VirtualMachine.objects.all())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bench.machine import OUT, manage, save, servers, table
+from bench.machine import OUT, manage, save, servers, table, timing
 
 
 def main() -> None:
@@ -42,20 +41,7 @@ def main() -> None:
         from vms.regions import region_pairs
 
         rows: list[list[Any]] = []
-
-        def timed(name: str, what: Any) -> Any:
-            statements = 0
-
-            def counting(execute: Any, *args: Any) -> Any:
-                nonlocal statements
-                statements += 1
-                return execute(*args)
-
-            began = time.perf_counter()
-            with connection.execute_wrapper(counting):
-                result = what()
-            rows.append([name, time.perf_counter() - began, statements])
-            return result
+        timed = timing(rows)
 
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")
