@@ -110,7 +110,7 @@ def _is_for_us(request: HttpRequest, resource: str) -> bool:
 def discovery(request: HttpRequest, tenant: str) -> Answer:
     """The OpenID configuration of this tenant: where MSAL finds the token endpoint.
 
-    Who names no tenant (`az logout` asks for that of all organizations) gets that of the only one.
+    The tenants "common" and "organizations" mean the only one; `az logout` asks for the second.
     """
     is_unnamed = tenant.lower() in {"common", "organizations"}
     if not (is_unnamed or _is_this_tenant(tenant)):

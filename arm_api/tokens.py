@@ -44,7 +44,7 @@ class OtherAudienceError(TokenError):
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Whom a token was issued for, and for which of its secrets."""
+    """The principal that a token was issued to, and the secret that it was issued for."""
 
     app_id: UUID
     secret_id: int
@@ -90,7 +90,7 @@ def issue(secret: PrincipalSecret, *, origin: str, now: datetime) -> str:
 
 
 def read(token: str, *, origin: str, now: datetime) -> Bearer:
-    """Whom this token was issued for. Raises TokenError: whatever is not exactly what `issue` makes for this origin."""
+    """The principal that this token was issued to. Raises TokenError for a token that `issue` did not make for this origin."""
     if len(token) > MOST_CHARACTERS:
         raise TokenError("longer than any token of ours")
     try:

@@ -65,7 +65,7 @@ def endpoints(request: HttpRequest) -> HttpResponse:
 
 
 def _private(request: HttpRequest, work: signin.Work) -> HttpResponse:
-    """Secrets travel over TLS, or not at all; nobody on the way keeps what goes back."""
+    """Refuse requests without TLS, since they carry secrets, and forbid caches to keep the answer."""
 
     def safely() -> Answer:
         if not is_safe_transport(request):

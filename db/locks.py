@@ -15,7 +15,7 @@ class Lock(IntEnum):
     """What is locked. The numbers stay as they are: workers of two versions run side by side during an upgrade."""
 
     INVENTORY_IMPORT = 0x686F7470  # two imports would write the same machines in opposite orders
-    OWNERS = 0x6F776E72  # two takings would each leave the other's Owner of everything, and together nobody
+    OWNERS = 0x6F776E72  # without it two people could each take the role of one of the last two Owners, and none would be left
     NEW_PATCHES = 0x70617463  # two writers of new patches would wait for each other's rows in opposite orders
     ROLLOUT_STARTS = 0x726F6C6C  # two rollouts would both see a region's pair untouched, and start in both
     WORD_COUNTERS = 0x776F7264  # two folders would add the same lines to the totals

@@ -1,4 +1,4 @@
-"""Who is told of an event, and what he may be told at the moment when the mail goes out."""
+"""Who gets a mail about an event, and what the mail may say at the moment when it is sent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WISHES = {Kind.ROLLOUT_PAUSED: "rollouts", Kind.DECISION_WAITS: "decisions", Kin
 def readers_of(events: Collection[AuditEvent]) -> list[tuple[AuditEvent, Kind, int]]:
     """Each of these events with everybody who wants to be told and may be able to answer (ids), in three queries.
 
-    Whether he still may is judged when the mail goes out. Who did it by himself is not told of it.
+    Their rights are judged again when the mail is sent. The person who caused the event gets no mail about it.
     """
     if not events:
         return []
@@ -77,7 +77,7 @@ def _has_failed(event: AuditEvent) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A mail that goes out now, to whom, and what it says."""
+    """A mail that is sent now: its reader, subject and text."""
 
     mail: Mail
     address: str

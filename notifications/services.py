@@ -177,7 +177,7 @@ def _handed_over(server: Any, letter: Letter) -> Exception | None:
     message = EmailMessage(letter.told.subject, letter.told.body, to=[letter.address], headers=headers)
     try:
         server.send_messages([message])
-    except Exception as error:  # a time-out, a reset, an answer that is none: all of it is told by `_words`
+    except Exception as error:  # a time-out, a reset, an unreadable answer: `_words` says which
         return error
     return None
 

@@ -1,4 +1,4 @@
-"""What a mail says, in the language and on the clock of who gets it."""
+"""The texts of mails, in the language and time zone of their reader."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class PortalAccounts(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         return False
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> User | None:
-        """Whom these credentials belong to. The account of a program never signs in, whatever password it has."""
+        """The person whose credentials these are. The account of a program never signs in, whatever password it has."""
         user: User | None = super().authenticate(request, **credentials)
         return None if user is not None and ServicePrincipal.objects.filter(pk=user.pk).exists() else user
 

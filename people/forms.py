@@ -280,7 +280,7 @@ class AskForm(forms.Form):
             del self.fields["vm_id"]
 
     def clean(self) -> dict[str, Any]:
-        """The machine that is meant, and a person of whom one may ask there."""
+        """The machine that is named, and a person about whom the reader may ask there."""
         cleaned = super().clean() or self.cleaned_data
         if "vm" in cleaned and not self._vms:
             self.add_error("vm", _("No machine that you may see is called so."))
@@ -299,7 +299,7 @@ class AskForm(forms.Form):
 
     @property
     def about(self) -> User:
-        """Of whom is asked."""
+        """The person who is asked about."""
         person: User = self.cleaned_data["about"]
         return person
 

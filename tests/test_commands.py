@@ -173,7 +173,7 @@ def test_the_list_offers_what_its_reader_may_do_somewhere(
 def test_the_menu_and_the_top_bar_cost_two_queries(
     client: Client, reader: User, staff: User, django_assert_num_queries: Any
 ) -> None:
-    # session, user, what waits, and the roles of who is no superuser
+    # session, user, what waits, and the roles unless it is a superuser
     for user, count in ((reader, 4), (staff, 3)):
         client.force_login(user)
         with django_assert_num_queries(count):

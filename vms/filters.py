@@ -109,7 +109,7 @@ def _printable(text: str) -> str:
 _LACKS = rf"^({'|'.join(Classification)}|(KB)?\d{{4,10}})$"
 _TROUBLE = r"^(failed(:(\d{4,10})?:.+)?|contradicted)$"
 _KB = r"^(KB)?[0-9]{4,10}$"
-# A month, or that of the next Patch Tuesday; those that will reboot then, that may, of which it is not known, or all these.
+# A month or "next" (the next Patch Tuesday); then how: will reboot (no suffix), may, unknown, or any of these.
 _REBOOTS = rf"^(20\d\d-(0[1-9]|1[0-2])|{NEXT_PATCH_TUESDAY})(:(may|unknown|any))?$"
 
 
@@ -230,7 +230,7 @@ class VmFilter(django_filters.FilterSet):  # type: ignore[misc]  # django-filter
         model = VirtualMachine
         fields: list[str] = []
 
-    grants = Grants(())  # of who asks, for what is offered
+    grants = Grants(())  # the roles of the reader, for the values that are offered
 
     def __init__(self, data: Any, queryset: VirtualMachineQuerySet, *, options: FilterOptions) -> None:
         self.text = read_text(q, options) if says_filters(q := _typed(data)) else None

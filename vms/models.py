@@ -500,7 +500,7 @@ _ALIKE_OF_NEW = "hashtextextended({}, 0)".format(" || '|' || ".join(f"NEW.{name}
 
 
 def _looking_up(name: str, operation: pgtrigger.Operation, condition: pgtrigger.Condition | None) -> pgtrigger.Trigger:
-    """A row that is written says of its next reboot what is told of all that are alike; nothing where nobody has told yet."""
+    """A row that is written takes its next reboot from the outlook of its kind; empty if that is not known yet."""
     none = "; ".join(f"NEW.{column} := ''" for column in NEXT_REBOOT)
     return pgtrigger.Trigger(
         name=name,
@@ -780,7 +780,7 @@ class VirtualMachine(models.Model):
             models.Index(fields=["-need", "-critical_and_security_count", "name", "id"], name="vms_vm_need_name"),
             models.Index(fields=["next_reboot", "name", "id"], name="vms_vm_reboot_name"),
             models.Index(fields=["alike"], name="vms_vm_alike"),
-            # the machines of whose next reboot nobody has told yet
+            # machines whose next reboot is not known yet
             models.Index(fields=["id"], condition=Q(next_reboot="", gone_at__isnull=True), name="vms_vm_reboot_untold"),
             # the machines that nobody has assessed yet
             models.Index(fields=["name", "id"], condition=Q(patch_set=0), name="vms_vm_never_assessed"),

@@ -14,7 +14,7 @@ from audit.triggers import kept
 
 
 class ServicePrincipal(models.Model):
-    """A program that is let in. It is no person and opens no page.
+    """A program with access to the portal through the ARM door. It cannot open pages.
 
     It acts by an account of its own, which has no password: roles, groups, operations and the record refer to accounts, and
     so to it. It is off while its account is.

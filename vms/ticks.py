@@ -1,6 +1,6 @@
 """Ticks of the list that survive paging, sorting and filtering: what a person has ticked so far, read once.
 
-They are nobody's selection yet: `asked` turns them into what an address asks for, which `vms.selection` reads as strictly
+They are not a selection yet: `asked` turns them into what an address asks for, which `vms.selection` reads as strictly
 as anything that was typed (docs/rules.md, selection of machines).
 """
 

@@ -112,7 +112,7 @@ def _windows(vm: VirtualMachine) -> Document:
 
 
 def patch_settings(settings: PatchSettings) -> Document:
-    """What a machine shall have; what came of it is in its settings operation."""
+    """The settings that are wanted for a machine. Whether it has them is in its settings operation."""
     return {
         "patchMode": settings.patch_mode.value,
         "automaticByPlatformSettings": {

@@ -72,7 +72,7 @@ class WaitingNumber:
 
     @cached_property
     def _grants(self) -> Grants | None:
-        """The roles of who has any."""
+        """The reader's roles; None if there are none."""
         grants = None if isinstance(self._user, AnonymousUser) else Grants.last_read(self._user)
         return grants if grants is not None and grants.rows else None
 

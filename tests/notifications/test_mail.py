@@ -1,4 +1,4 @@
-"""Mail: whom it tells what, and that none is lost or told twice under another Message-ID, whatever the server and the workers do."""
+"""Mail: its readers and contents; none is lost, and a repeated one has the same Message-ID, whatever server and workers do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of freezes: made, changed, ended and excepted by Owners of everything, seen by whom they concern."""
+"""The pages of freezes: Owners of everything make, change, end and except them; readers see those that concern their machines."""
 
 from __future__ import annotations
 

@@ -348,7 +348,7 @@ def test_a_start_of_a_worker_that_died_is_not_sent_again_in_a_freeze(
         make_due()
         run(machine)
     assert {request.kind for request in machine.start_order} <= {OperationKind.ASSESSMENT}
-    # asked after, it never arrived, and waits in the queue; where nobody can be asked it ends unconfirmed
+    # `find` says that it never arrived: it waits in the queue. A connector without `find`: it ends unconfirmed
     can_find = Capability.FIND_BY_REQUEST in capabilities
     assert acts().get().state == ("queued" if can_find else "failed")
 

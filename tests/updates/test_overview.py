@@ -309,7 +309,7 @@ def test_bulk_requests_under_way_stand_with_how_far_they_are(client: Client) -> 
     assert "Installation on 4 machines" in page
     assert "0 / 7" in page
     assert "Its page counts how far it is" in page
-    # a part of the fleet has none of its own, and nobody sees those of others
+    # a part of the fleet shows no requests, and readers do not see those of others
     assert running.get_absolute_url() not in page_of(client, boss, "?product_line=ws2022")
     other = UserFactory()
     RoleAssignmentFactory(user=other, scope=Scope.EVERYTHING, role="reader")

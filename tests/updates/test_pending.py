@@ -394,7 +394,7 @@ def test_what_is_no_kb_filters_nothing_and_is_named(name: str, value: str) -> No
 )
 def test_what_filters_ask_is_read_through_an_index(name: str, indexes: set[str], table: str) -> None:
     patch = PatchFactory(kb_number="5087424")
-    # Runs that went well, so that reading all of them is the dearer way.
+    # Runs that succeeded: with them it is slower to read all runs than to use the index.
     OperationFactory.create_batch(200, vm=VirtualMachineFactory(), succeeded=True, created_at=NOW)
     rows = {
         "has": InstalledPatch.objects.order_by().filter(patch__any=array([patch.pk])).values("vm"),

@@ -459,7 +459,7 @@ def ticked(vms: list[VirtualMachine]) -> dict[str, Any]:
 
 
 def reviewed(page: Client, asked: dict[str, Any], **typed: Any) -> Any:
-    """The review of what is asked for, reached as a reader reaches it."""
+    """The review of this request, opened through the first step as a reader does."""
     first = page.get(BULK, asked)
     assert first.status_code == 200
     return page.post(BULK, fields_of(first, BULK) | {"go": "review"} | typed)

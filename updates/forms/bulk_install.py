@@ -109,7 +109,7 @@ class BulkInstallWizard(PlanSteps, BulkWizard):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the confirmation is of another review than this one, or of none."""
+        """Whether something else than this review was confirmed."""
         return self.is_sent and self.review is not None and self._reviewed != self.review.mark
 
     @cached_property

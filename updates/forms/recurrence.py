@@ -48,7 +48,7 @@ ORDINAL_CHOICES = [
     ("Last", _("Last")),
 ]
 NEXT_DATES = 3
-LONGEST_TEXT = 100  # characters of what is kept of a recurrence
+LONGEST_TEXT = 100  # characters; the column that keeps the text is as long
 # The fields of each choice, `every` beside them.
 FIELDS_OF: dict[str, tuple[str, ...]] = {
     Choice.PATCH_TUESDAY.value: ("days_after",),
@@ -195,7 +195,7 @@ class RecurrenceFields(forms.Form):
         picked = self.cleaned_data.get("repeats") or EXPRESSION
         if any(name in self.errors for name in ("repeats", "every", *FIELDS_OF[picked])):
             return
-        # What belongs to another choice is nobody's mistake.
+        # Errors in the fields of the other choices do not count.
         for name in set(RECURRENCE_FIELDS) & set(self.errors):
             del self.errors[name]
         try:
@@ -261,7 +261,7 @@ def _days(text: str) -> tuple[int, ...]:
 
 
 def recurrence_or_none(text: str) -> Recurrence | None:
-    """A recurrence as Azure writes it; None for what is none."""
+    """The recurrence that Azure's text means; None if it means none."""
     try:
         return parse_recurrence(text)
     except RecurrenceError:

@@ -1,4 +1,4 @@
-"""The same once more: the machines of some installations, and the plan that all of them were asked for."""
+"""Installing again: the machines of some installations, and the plan that these share."""
 
 from __future__ import annotations
 

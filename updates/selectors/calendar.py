@@ -221,7 +221,7 @@ def load_calendar(user: User | AnonymousUser, query: Mapping[str, str], now: dat
 def _restarts(grants: Grants, line: ProductLine, year: int, now: datetime) -> tuple[dict[date, Restarts] | None, bool]:
     """By month of the year from the present one on, how many machines of the line restart, what hinders them, or of how many nobody knows.
 
-    Then whether a connection's catalogue is of another day. None where counting takes too long. Four queries of counters.
+    Second, whether a connection has a catalogue date. None where counting takes too long. Four queries of counters.
     """
     scope = FleetScope(product_line=line.value)
     try:

@@ -38,7 +38,7 @@ from vms.selectors import owns_everything
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# What is looked ahead where nobody says how long an act lasts: no window is longer, with an hour to tell of it before.
+# How far to look ahead if the length of an act is not known: the longest window, and one hour to warn before it.
 AHEAD = MAX_DURATION + timedelta(hours=1)
 
 
@@ -87,7 +87,7 @@ def _in_force(now: datetime, until: datetime) -> list[_InForce]:
 
 
 def freezes_of(vm_ids: Collection[int], *, now: datetime, until: datetime) -> dict[int, tuple[Frozen, ...]]:
-    """The freezes that mean each of these machines, if any begins before `until`; machines that none means are left out.
+    """For each of these machines the freezes that concern it, if one begins before `until`. Machines without a freeze are left out.
 
     One query where none is near, three where one is. A machine that is not there any more is held by all of them.
     """

@@ -144,7 +144,7 @@ class LateUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How many updates a machine lacks for too long, and since when the oldest of them is out."""
+    """How many updates a machine lacks for too long, and when the oldest of them was published."""
 
     updates: int
     oldest: date | None

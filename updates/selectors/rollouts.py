@@ -154,7 +154,7 @@ def rollout_or_404(user: User, pk: UUID, role: Role = Role.READER) -> Rollout:
 
 
 def unhealthy_in(rollout: Rollout) -> int:
-    """How many machines of it were updated and are not well: not running, or silent since."""
+    """How many of its machines were updated and are not healthy: they do not run, or have not answered since."""
     return RolloutMember.objects.filter(
         Q(vm__update_state__is_awaiting_assessment=True)
         | ~Q(vm__power_state__in=[PowerState.RUNNING.value, PowerState.UNKNOWN.value]),
@@ -257,7 +257,7 @@ def _gate(rollout: Rollout, members: QuerySet[RolloutMember]) -> Gate:
 
 
 def _retry(user: User, rollout: Rollout, failed: QuerySet[RolloutMember]) -> Retry | None:
-    """What of the failures can be asked for again by this reader: those whose own run failed."""
+    """The failures that this reader can retry: those whose own run failed."""
     mine = seen_by(user, failed.filter(operation__state=OperationState.FAILED.value), Role.OPERATOR)
     return retry_of(rollout.kind, failed_pairs(mine), count=mine.count())
 

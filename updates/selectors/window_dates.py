@@ -103,7 +103,7 @@ def _meetings(
     held: Collection[datetime],
     now: datetime,
 ) -> Mapping[datetime, list[Meeting]]:
-    """By the opening of a window, the releases of which it is the first to open."""
+    """For each window, by its opening: the releases for which it is the first window."""
     found: defaultdict[datetime, list[Meeting]] = defaultdict(list)
     machines = _alike_machines(vms)
     judge = judge_now(now, machines)

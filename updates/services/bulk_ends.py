@@ -17,7 +17,7 @@ from updates.services.operations import RequestVerdict
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# The open operations are few beside the outcomes of a request: those are asked whether one of them is the request's.
+# A request has many outcomes and few operations are open: so each open operation is checked for its request.
 _END = """
 WITH ended AS MATERIALIZED (
     SELECT b.id FROM updates_bulkrequest b
@@ -40,7 +40,7 @@ RETURNING b.id
 
 @transaction.atomic
 def finish_bulk_requests(*, now: datetime) -> int:
-    """Keep of each bulk request whose last operation has ended that it did, and how many failed; how many ended.
+    """Record the end of each bulk request whose last operation has ended, with its number of failures. Returns how many.
 
     A request ends once, whatever worker sees it first: the row says so, and the event is in the same transaction.
     """
@@ -68,6 +68,6 @@ def _ended(row: BulkRequest) -> Act:
 
 
 def mark_seen(*, request_id: UUID, by: User, now: datetime) -> bool:
-    """Who made a bulk request has seen to its failures: it waits for nobody any more. False: there was nothing to see."""
+    """Record that the requester has dealt with the failures: the request no longer waits. False if it did not wait."""
     rows = BulkRequest.objects.filter(pk=request_id, requested_by=by, seen_at=None, finished_at__isnull=False)
     return bool(rows.update(seen_at=now))

@@ -59,7 +59,7 @@ def _told(foreseen: forecast.NextReboot) -> tuple[str, str, str]:
 
 
 def _tell_new(is_over: Callable[[], bool]) -> int:
-    """Machines of whose like nothing was told when they were written; found through a partial index."""
+    """Machines that were written before the outlook of their kind was known; found through a partial index."""
     is_any = VirtualMachine.objects.filter(next_reboot="", gone_at__isnull=True).order_by().exists()
     return _tell(_NEW, [], is_over) if is_any else 0
 

@@ -1,4 +1,4 @@
-"""What is kept of who takes a report out of the portal."""
+"""The record of who exported a report."""
 
 from __future__ import annotations
 

@@ -604,7 +604,7 @@ def _settle(rollout: Rollout, codes: Mapping[int, str], *, state: MemberState = 
 
 
 def _take_back_frozen(rollout_id: UUID, now: datetime) -> None:
-    """Cancel what has not started on machines that a freeze holds: its end is nobody's window."""
+    """Cancel what has not started on machines that a freeze holds: the window may be over when the freeze ends."""
     if not freezes_near(now).exists():
         return
     queued = RolloutMember.objects.filter(

@@ -35,7 +35,7 @@ def freeze_list(request: PortalRequest) -> HttpResponse:
 
 @require_GET
 def freeze_detail(request: PortalRequest, pk: int) -> HttpResponse:
-    """When it holds, whom it means, and who is let through."""
+    """When the freeze holds, the machines that it concerns, and its exceptions."""
     now = timezone.now()
     if pk not in {one.row.pk for one in visible_freezes(request.user, now=now)}:
         raise Http404

@@ -1,4 +1,4 @@
-"""What each machine's forecast foresees next. The numbers of what is alike are worked out here (the table is rewritten once);
+"""The next reboot of each machine. The numbers of the kinds of machines are computed here (the table is rewritten once);
 
 the words follow with the first tick after the upgrade, in blocks: until then a machine says nothing of its next reboot.
 """

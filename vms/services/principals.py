@@ -20,7 +20,7 @@ from vms.services.roles import assign_role
 if TYPE_CHECKING:
     from vms.models import ResourceGroup, Subscription, VirtualMachine
 
-# No form takes a slash in the name of a person's account: nobody can be called what a principal is called.
+# The name has a slash, which no form accepts in a person's name: so the two never collide.
 ACCOUNT_PREFIX = "app/"
 SECRET_PREFIX = "hps_"  # noqa: S105 (what a secret begins with, so that scanners find one that leaked)
 LONGEST_DAYS = 730

@@ -28,7 +28,7 @@ class Taken(StrEnum):
 
     TAKEN = "taken"
     GONE = "gone"  # somebody else has taken it back
-    LAST_OWNER = "last_owner"  # nobody would be Owner of everything any more
+    LAST_OWNER = "last_owner"  # no Owner of everything would be left
 
 
 def assign_role(

@@ -40,7 +40,7 @@ def keep_ticks(*, user: User, shown: Collection[int], ticked: Collection[int], n
 
 @transaction.atomic
 def tick_all_that_match(*, user: User, filters: Mapping[str, str], matching: int, now: datetime) -> None:
-    """Choose all that match these filters, in place of what was ticked; `matching`: how many they are."""
+    """Choose all machines that match these filters, in place of the ticks. `matching`: their number."""
     kept = {"vm_ids": [], "filters": dict(filters), "matching": matching, "changed_at": now}
     KeptTicks.objects.update_or_create(user=user, defaults=kept)
 

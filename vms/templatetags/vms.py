@@ -100,7 +100,7 @@ Cell = Callable[[ListedVm], str]
 
 @register.simple_tag
 def vm_rows(vms: Sequence[ListedVm], columns: Sequence[Column], may_tick: bool, on: PageTicks) -> SafeString:
-    """The rows of the list, with a box to tick where the reader may act; `on`: which of them are ticked."""
+    """The rows of the list, with a check box where the reader may act. `on`: the machines that are ticked."""
     names = {column.name for column in columns}
     cells = [_cell_of(column, is_need_shown="need" in names) for column in columns]
     address = reverse("updates:blade", args=(0,)).rpartition("0")

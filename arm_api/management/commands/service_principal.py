@@ -30,7 +30,7 @@ class Command(SignedCommand):
     help = "Service principals: programs that speak to this portal as they speak to Azure Resource Manager."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What to do, and with whom."""
+        """The action, and the principal that it concerns."""
         todo = parser.add_subparsers(dest="todo", required=True)
         make = todo.add_parser("create", help="make a principal with a role and a first secret")
         make.add_argument("name")
