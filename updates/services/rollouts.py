@@ -427,43 +427,14 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
 
     On their way are those accepted or joined, and those whose health probe has to be asked first.
     """
-    rows = list(waiting.order_by("wave", "vm_id").values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
-    # Who asked for it must still be allowed to, at every wave.
-    asker, is_asked = rollout.created_by, rollout.source == RolloutSource.ON_DEMAND
-    if is_asked:
-        allowed = set[int]()
-        if asker is not None:
-            mine = VirtualMachine.objects.visible_to(asker, Role.OPERATOR)
-            allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
-        _settle(rollout, {vm: RolloutReason.ROLE_MISSING for vm, _p, _r in rows if vm not in allowed})
-        rows = [row for row in rows if row[0] in allowed]
-    gone = set(waiting.filter(vm__gone_at__isnull=False).order_by().values_list("vm_id", flat=True))
-    _settle(rollout, dict.fromkeys(sorted(gone), ErrorCode.VM_GONE))
-    rows = [row for row in rows if row[0] not in gone]
-    off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
-    may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
-    _settle(
-        rollout,
-        dict.fromkeys(sorted(off), ErrorCode.VM_NOT_RUNNING),
-        state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
-    )
-    rest = {vm: reboot for vm, _power, reboot in rows if vm not in off}
-    before_freeze = _times_before_freezes(rest, now)
-    frozen = [vm for vm, time in before_freeze.items() if time < LEAST_BEFORE_BLACKOUT]
-    held, told = array(frozen), waiting.filter(code=RolloutReason.FROZEN)
-    waiting.filter(vm__any=held).exclude(code=RolloutReason.FROZEN).update(code=RolloutReason.FROZEN)
-    told.exclude(vm__any=held).update(code="")
-    rest = {vm: reboot for vm, reboot in rest.items() if vm not in frozen}
+    able = _able(rollout, waiting, now)
+    before_freeze = _times_before_freezes(able, now)
+    frozen = {vm for vm, time in before_freeze.items() if time < LEAST_BEFORE_BLACKOUT}
+    _tell_frozen(waiting, frozen)
+    rest = {vm: reboot for vm, reboot in able.items() if vm not in frozen}
     reason = RolloutReason.FROZEN if frozen else ""
     if kept.plan is None:
-        # Not asked before: a machine that is not well is why one rolls back.
-        ready = _beside_others(list(rest)) if rest else []
-        if rollout.kind == OperationKind.RESTART:
-            outcomes = request_restarts(vm_ids=ready, requested_by=asker, is_bulk=True)
-        else:
-            outcomes = request_rollbacks(vm_ids=ready, requested_by=asker)
-        reason = reason if not rest else "" if ready else RolloutReason.BESIDE_OTHERS
-        return _record(rollout, outcomes), _frozen_or(reason, outcomes)
+        return _start_without_plan(rollout, list(rest), reason)
     plan = _plan_in_window(rollout, kept.plan, kept.progress.proven, now)
     if kept.progress.proven == ():
         _settle(rollout, dict.fromkeys(rest, RolloutReason.NOTHING_PROVEN))
@@ -483,14 +454,73 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
         ready = going
     health = judge_before(rollout_id=rollout.pk, vm_ids=ready, now=now)
     _settle(rollout, health.refused)
-    promised = waiting.filter(promise__isnull=False, vm__in=health.ready).order_by()
+    # The reboot setting of the VM beats that of a configuration.
+    reboots = {vm: plan.reboot_setting.value if _is_on_demand(rollout) else rest[vm] for vm in health.ready}
+    outcomes = _install(rollout, waiting, kept, plan, {vm: (reboots[vm], longest[vm]) for vm in health.ready})
+    return _record(rollout, outcomes) + health.asked, _frozen_or(reason, outcomes)
+
+
+def _is_on_demand(rollout: Rollout) -> bool:
+    """Whether a person asked for it."""
+    return rollout.source == RolloutSource.ON_DEMAND
+
+
+def _able(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) -> dict[int, str]:
+    """The VMs of these members that may be worked on, with their reboot settings; the others are settled with the reason."""
+    rows = list(waiting.order_by("wave", "vm_id").values_list("vm_id", "vm__power_state", "vm__reboot_setting"))
+    if _is_on_demand(rollout):  # who asked for it must still be allowed to, at every wave
+        allowed = set[int]()
+        if rollout.created_by is not None:
+            mine = VirtualMachine.objects.visible_to(rollout.created_by, Role.OPERATOR)
+            allowed = set(mine.filter(pk__in=[vm for vm, _p, _r in rows]).values_list("pk", flat=True))
+        _settle(rollout, {vm: RolloutReason.ROLE_MISSING for vm, _p, _r in rows if vm not in allowed})
+        rows = [row for row in rows if row[0] in allowed]
+    gone = set(waiting.filter(vm__gone_at__isnull=False).order_by().values_list("vm_id", flat=True))
+    _settle(rollout, dict.fromkeys(sorted(gone), ErrorCode.VM_GONE))
+    rows = [row for row in rows if row[0] not in gone]
+    off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
+    may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
+    _settle(
+        rollout,
+        dict.fromkeys(sorted(off), ErrorCode.VM_NOT_RUNNING),
+        state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
+    )
+    return {vm: reboot for vm, _power, reboot in rows if vm not in off}
+
+
+def _tell_frozen(waiting: QuerySet[RolloutMember], frozen: Collection[int]) -> None:
+    """Say of these members that a freeze holds them, and of the others no longer."""
+    held, told = array(frozen), waiting.filter(code=RolloutReason.FROZEN)
+    waiting.filter(vm__any=held).exclude(code=RolloutReason.FROZEN).update(code=RolloutReason.FROZEN)
+    told.exclude(vm__any=held).update(code="")
+
+
+def _start_without_plan(rollout: Rollout, vm_ids: Sequence[int], reason: str) -> tuple[int, str]:
+    """Ask for the restarts or rollbacks of these VMs. Their health is not probed: that a machine is not well may be the cause."""
+    ready = _beside_others(vm_ids) if vm_ids else []
+    if rollout.kind == OperationKind.RESTART:
+        outcomes = request_restarts(vm_ids=ready, requested_by=rollout.created_by, is_bulk=True)
+    else:
+        outcomes = request_rollbacks(vm_ids=ready, requested_by=rollout.created_by)
+    reason = reason if not vm_ids else "" if ready else RolloutReason.BESIDE_OTHERS
+    return _record(rollout, outcomes), _frozen_or(reason, outcomes)
+
+
+def _install(
+    rollout: Rollout,
+    waiting: QuerySet[RolloutMember],
+    kept: _Kept,
+    plan: InstallationPlan,
+    machines: Mapping[int, tuple[str, timedelta]],
+) -> list[RequestOutcome]:
+    """Ask for the installations of these VMs (with reboot setting and longest duration), as their review promised them."""
+    promised = waiting.filter(promise__isnull=False, vm__in=list(machines)).order_by()
     places = {vm: place for vm, place in promised.values_list("vm_id", "promise") if place is not None}
     alike: dict[tuple[str, timedelta, int], list[int]] = defaultdict(list)
-    for vm in health.ready:
-        alike[plan.reboot_setting.value if is_asked else rest[vm], longest[vm], places.get(vm, -1)].append(vm)
-    outcomes = []
+    for vm, (reboot, duration) in machines.items():
+        alike[reboot, duration, places.get(vm, -1)].append(vm)
+    outcomes: list[RequestOutcome] = []
     for (reboot, duration, place), vm_ids in sorted(alike.items()):
-        # The reboot setting of the VM beats that of a configuration.
         own = replace(plan, reboot_setting=RebootSetting(reboot), maximum_duration=duration)
         promise = kept.promises[place] if 0 <= place < len(kept.promises) else None
         if promise is not None and promise.plan is not None:
@@ -499,8 +529,10 @@ def _start(rollout: Rollout, waiting: QuerySet[RolloutMember], kept: _Kept, now:
                 _settle(rollout, dict.fromkeys(vm_ids, RolloutReason.NOTHING_PROVEN))
                 continue
         said = promise.outlook if promise else None
-        outcomes += request_installations(vm_ids=vm_ids, plan=own, requested_by=asker, is_bulk=True, said=said)
-    return _record(rollout, outcomes) + health.asked, _frozen_or(reason, outcomes)
+        outcomes += request_installations(
+            vm_ids=vm_ids, plan=own, requested_by=rollout.created_by, is_bulk=True, said=said
+        )
+    return outcomes
 
 
 def _frozen_or(reason: str, outcomes: Iterable[RequestOutcome]) -> str:
