@@ -22,6 +22,7 @@ from updates.services.fleet import forget_snapshots
 from updates.services.health import ask_probes
 from updates.services.operations import database_now
 from updates.services.rollouts import advance_rollouts
+from updates.services.words import follow_changes
 from updates.services.workers import forget_workers
 from vms.services.ticks import forget_ticks
 from vms.tasks import send_wake_up
@@ -48,7 +49,8 @@ def schedule() -> None:
 
 @shared_task(name="updates.tasks.rollouts")
 def rollouts() -> None:
-    """Every few seconds: ask the health probes that are due, then step the rollouts that are; note which bulk requests ended."""
+    """Every few seconds: judge VMs whose facts changed, ask due health probes, step due rollouts, end bulk requests."""
+    follow_changes(now=database_now())
     ask_probes(now=database_now())
     advance_rollouts(now=database_now())
     finish_bulk_requests(now=database_now())

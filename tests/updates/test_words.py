@@ -48,7 +48,7 @@ from updates.selectors.words import Judge, last_patch_tuesday, read_for_judging
 from updates.services import outlooks
 from updates.services.catalogue import import_catalogue
 from updates.services.operations import request_assessments
-from updates.services.words import BLOCK, refresh_words
+from updates.services.words import BLOCK, follow_changes, refresh_words
 from vms.filters import VmFilter
 from vms.models import (
     COUNTED,
@@ -164,6 +164,22 @@ def test_changed_facts_are_judged_by_all_rules_whatever_door_changed_them(_catal
     assert words_of(vm)[1] == "Enabled"
     assert words_of(vm)[2] not in {"not_on_train", "unknown"}
     assert not VirtualMachine.objects.get(pk=vm.pk).are_words_due
+
+
+def test_changed_facts_are_followed_between_two_ticks(_catalogue: None) -> None:
+    """A person who changes a setting need not wait for the tick, and where nothing changed one small read is all."""
+    vm = assessed(VirtualMachineFactory(enable_hotpatching=False), NOW, "20348.5020", "5082142")
+    refresh_words(now=NOW)
+    with CaptureQueriesContext(connection) as queries:
+        assert follow_changes(now=NOW) == 0
+    assert len(queries) == 1
+    VirtualMachine.objects.filter(pk=vm.pk).update(enable_hotpatching=True)
+    assert follow_changes(now=NOW) == 1
+    followed = words_of(vm)
+    assert followed[1] == "Enabled"
+    assert followed[2] not in {"not_on_train", "unknown"}
+    assert refresh_words(now=NOW) == 0
+    assert words_of(vm) == followed
 
 
 def test_the_build_that_an_inventory_reported_counts_until_an_assessment_tells_one(
