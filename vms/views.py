@@ -58,7 +58,7 @@ def vm_list(request: PortalRequest) -> HttpResponse:
     page, gone = None, 0
     with suppress(ListTooSlowError):
         page = vm_page(filters.qs, words=filters.words, order=order, cursor=place, extras=extras)
-        gone = filters.count_gone()
+        gone = filters.count_gone() if head.has_gone else 0
     shown = {"filters": filters, "page": page, "order": order, "sort": sort, "gone": gone, "head": head}
     context = {"ticks": _ticks_on(request, page), "tabs": tabs_of(head, query), **shown, "query": urlencode(query)}
     return render_page(request, "vms/list.html", context, partials={"vm-table", "ticks-count"})

@@ -11,9 +11,9 @@ from operator import or_
 from typing import Any
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import JSONObject
+from django.db.models import Exists, Func, JSONField, OuterRef, Q
 
 from patching.orchestrator import Patcher
 from patching.recurrence import parse_hours, time_off_peak
@@ -107,29 +107,25 @@ def scheduled() -> Q:
     return reduce(or_, scopes, Q(Exists(attached)))
 
 
-def schedules_as_rows() -> Any:
-    """The enabled configurations as JSON, for a subquery of a VM's row: a page pays no statement for them."""
-    through = MaintenanceConfiguration.vms.through
-    static = Exists(
-        through.objects.filter(maintenanceconfiguration_id=OuterRef("pk"), virtualmachine_id=OuterRef(OuterRef("pk")))
-    )
-    return (
-        MaintenanceConfiguration.objects.filter(is_enabled=True)
-        .order_by("next_run_at", "name")
-        .values(
-            row=JSONObject(
-                name="name",
-                scope="scope",
-                next_run_at="next_run_at",
-                is_static=static,
-                **{field: field for field in _TIMING},
+# The enabled configurations as JSON, to annotate a VM with: a page pays no statement for them.
+SCHEDULE_ROWS = Func(
+    template="""ARRAY(
+        SELECT jsonb_build_object(
+            'name', schedule.name, 'scope', schedule.scope, 'next_run_at', schedule.next_run_at,
+            'starts_on', schedule.starts_on, 'starts_at', schedule.starts_at, 'expires_on', schedule.expires_on,
+            'duration_minutes', schedule.duration_minutes, 'time_zone', schedule.time_zone,
+            'recur_every', schedule.recur_every, 'blackouts', schedule.blackouts, 'plan', schedule.plan,
+            'is_static', EXISTS (
+                SELECT 1 FROM updates_maintenanceconfiguration_vms attached
+                WHERE attached.maintenanceconfiguration_id = schedule.id
+                    AND attached.virtualmachine_id = vms_virtualmachine.id
             )
         )
-    )
-
-
-# What says when the windows of a configuration open.
-_TIMING = ("starts_on", "starts_at", "expires_on", "duration_minutes", "time_zone", "recur_every", "blackouts", "plan")
+        FROM updates_maintenanceconfiguration schedule WHERE schedule.is_enabled
+        ORDER BY schedule.next_run_at, schedule.name
+    )""",
+    output_field=ArrayField(JSONField()),
+)
 
 
 def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:

@@ -8,9 +8,8 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import JSONObject
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import CharField, Exists, Func, JSONField, Q
 
 from connectors.protocol import AssessmentSource, Capability
 from patching import terms
@@ -33,9 +32,9 @@ from patching.terms import (
     UpdateStatus,
 )
 from patching.track import TrackVerdict
-from updates.models import InstalledPatch, KbHold, Operation, Patch, Release
+from updates.models import Operation, Patch, Release
 from updates.payloads import readable
-from updates.selectors.automation import ASSESSMENT_PERIOD, schedules_as_rows, schedules_meaning
+from updates.selectors.automation import ASSESSMENT_PERIOD, SCHEDULE_ROWS, schedules_meaning
 from updates.selectors.decisions import waiting_on
 from updates.selectors.freezes import freezes_near, hold_ahead
 from updates.selectors.installed import is_listed_by_get_hotfix
@@ -308,27 +307,32 @@ class VmPicture:
         return newest if newest is not None and newest.verification == terms.Verification.CONTRADICTED else None
 
 
+# Subqueries of a VM's row, written out: to put them together anew takes Django an eighth of the page's time.
+_INSTALLED = Func(
+    template="""ARRAY(
+        SELECT jsonb_build_object(
+            'kb_number', patch.kb_number, 'title', patch.title, 'classification', patch.classification,
+            'version', installed.version, 'installed_on', installed.installed_on, 'operation_id', installed.installed_by_id
+        )
+        FROM updates_installedpatch installed JOIN updates_patch patch ON patch.id = installed.patch_id
+        WHERE installed.vm_id = vms_virtualmachine.id
+        ORDER BY installed.installed_on DESC, patch.published_on DESC, patch.id
+    )""",
+    output_field=ArrayField(JSONField()),
+)
+_HELD = Func(
+    template="ARRAY(SELECT kb_number FROM updates_kbhold WHERE vm_id = vms_virtualmachine.id ORDER BY kb_number)",
+    output_field=ArrayField(CharField()),
+)
+
+
 def load_picture(user: User | AnonymousUser, pk: int, *, now: datetime, role: Role = Role.READER) -> VmPicture:
     """Everything the pages show of one VM. 404 if the user may not see it, 403 without the role."""
-    installed = (
-        InstalledPatch.objects.filter(vm=OuterRef("pk"))
-        .order_by("-installed_on", "-patch__published_on", "patch_id")
-        .values(
-            json=JSONObject(
-                kb_number="patch__kb_number",
-                title="patch__title",
-                classification="patch__classification",
-                version="version",
-                installed_on="installed_on",
-                operation_id="installed_by",
-            )
-        )
-    )
     vms = VirtualMachine.objects.select_related("update_state").annotate(
-        installed_rows=ArraySubquery(installed),
-        schedule_rows=ArraySubquery(schedules_as_rows()),
+        installed_rows=_INSTALLED,
+        schedule_rows=SCHEDULE_ROWS,
+        held_kbs=_HELD,
         is_freeze_near=Exists(freezes_near(now)),
-        held_kbs=ArraySubquery(KbHold.objects.filter(vm_id=OuterRef("pk")).order_by("kb_number").values("kb_number")),
     )
     access = access_or_404(user, pk, role, vms=vms)
     return _picture(access.vm, access.roles, now)
