@@ -350,7 +350,12 @@ class Observation:
     @property
     def is_final(self) -> bool:
         """True when the operation has ended."""
-        return bool(self.ends)
+        return (
+            self.assessment is not None
+            or self.installation is not None
+            or self.settings is not None
+            or self.restart is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -117,7 +117,7 @@ def record_starts(
                 look_at = None if is_prompt else now + until_next_look(answer.look_again_after)
                 started.append(started_change(row, answer.handle, look_at))
             if is_prompt:
-                taken = replace(row, handle=whole(answer.handle))
+                taken = row._replace(handle=whole(answer.handle))
                 prompt.append(taken.in_progress() if row.kind.changes_the_machine else taken)
         elif answer.bucket is not None and answer.nothing_was_sent and answer.is_retryable and not is_late:
             throttled.append((row, answer))
@@ -215,7 +215,7 @@ def count_attempt(rows: Sequence[ClaimedRow]) -> list[ClaimedRow]:
             "UPDATE updates_operation SET attempts = attempts + 1 WHERE id = ANY(%s::uuid[])",
             [array(row.pk for row in rows)],
         )
-    return [replace(row, attempts=row.attempts + 1) for row in rows]
+    return [row._replace(attempts=row.attempts + 1) for row in rows]
 
 
 # --- ending without an answer ------------------------------------------------------------------------------------

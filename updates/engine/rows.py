@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from connectors.protocol import ObserveRequest, StartRequest
@@ -22,9 +21,8 @@ COLUMNS = """o.id, o.vm_id, o.connection_id, o.kind, o.state, o.priority, o.is_b
 SOURCE = "updates_operation o LEFT JOIN updates_vmupdatestate s ON s.vm_id = o.vm_id"
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRow:
-    """One operation that this worker alone may step until its lease ends.
+class ClaimedRow(NamedTuple):
+    """One operation that this worker alone may step until its lease ends. A tuple: every step makes changed copies of it.
 
     `problem`: what makes its payload unreadable, or empty. `is_unsent`: this worker has moved it to `starting` and has not
     handed it to the connector yet. `facts`: of its VM, loaded when it is stepped.
@@ -182,8 +180,8 @@ class ClaimedRow:
 
     def starting(self, now: datetime) -> ClaimedRow:
         """In `starting`, and not sent yet."""
-        return replace(self, state=OperationState.STARTING, started_at=now, attempts=self.attempts + 1, is_unsent=True)
+        return self._replace(state=OperationState.STARTING, started_at=now, attempts=self.attempts + 1, is_unsent=True)
 
     def in_progress(self) -> ClaimedRow:
         """Taken by the machine, and written down as such."""
-        return replace(self, state=OperationState.IN_PROGRESS)
+        return self._replace(state=OperationState.IN_PROGRESS)

@@ -6,7 +6,6 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -128,7 +127,7 @@ class Work:
                 )
                 return
             try:
-                self._step([replace(row, is_unsent=row.state is S.STARTING and row.pk in unsent)])
+                self._step([row._replace(is_unsent=row.state is S.STARTING and row.pk in unsent)])
             except Exception:
                 log.exception("operation_step_failed", operation_id=str(row.pk))
 
@@ -148,7 +147,7 @@ class Work:
                 can_resend=Capability.IDEMPOTENT_START in self.connector.capabilities and row.pk not in held,
                 can_find=Capability.FIND_BY_REQUEST in self.connector.capabilities,
             )
-            batches[step].append(replace(row, facts=facts[row.vm_id]))
+            batches[step].append(row._replace(facts=facts[row.vm_id]))
         # Rows that are back in the queue after a batch that failed are passed over here; the next claim takes them.
         starts = self._not_gone([row for row in batches[Step.START] if row.is_unsent])
         starts = self._still_needed(starts)

@@ -67,7 +67,7 @@ def list_head(user: User, grants: Grants) -> ListHead:
     chosen = next((data["columns"] for kind, data in found if kind == "columns"), None)
     return ListHead(
         columns=columns_of(chosen),
-        has_gone=any(kind == "gone" for kind, _data in found),
+        has_gone=any(kind == "any gone" for kind, _data in found),
         views=tuple(_view(data, user.pk) for data in sorted(_views(found), key=_place)),
         totals=Totals(*(sum(line[name] for line in counts) for name in ("all", "need", "never"))) if counts else None,
     )
@@ -89,7 +89,7 @@ SELECT 'view', jsonb_build_object(
     'id', id, 'name', name, 'address', address, 'shared', is_shared, 'owner', owner_id
 ) FROM vms_savedview WHERE owner_id = %s OR is_shared
 UNION ALL SELECT 'columns', jsonb_build_object('columns', columns) FROM vms_listcolumns WHERE user_id = %s
-UNION ALL SELECT 'gone', 'true'::jsonb WHERE EXISTS (SELECT 1 FROM vms_virtualmachine WHERE gone_at IS NOT NULL)
+UNION ALL SELECT 'any gone', 'true'::jsonb WHERE EXISTS (SELECT 1 FROM vms_virtualmachine WHERE gone_at IS NOT NULL)
 """
 _IN_GROUPS = (
     "resource_group_id = ANY(%s::bigint[]) OR resource_group_id IN "
