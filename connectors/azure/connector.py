@@ -25,7 +25,7 @@ from connectors.azure.configuration import (
     AzureConfiguration,
     budget_of,
 )
-from connectors.azure.errors import news, refusal, silence
+from connectors.azure.errors import news, passing, refusal, silence
 from connectors.azure.guarding import guard_of, held_kbs, is_guarding, up_to_the_record
 from connectors.azure.handles import Handle, handle_of, handle_of_answer, is_ours
 from connectors.azure.link import Ask, Link, link_for
@@ -250,11 +250,11 @@ class AzureConnector:
         state = self._state(handle, ask)
         if not is_for_the_machine:
             return self._settled(request, resource, state, now, ask)
-        recorded = self._recorded(request, handle, resource, ask) if state is LOST else state
+        recorded = self._recorded(request, handle, resource, now, ask) if state is LOST else state
         if isinstance(recorded, _Running):
             return self._running(request, now, recorded)
         if isinstance(recorded, _Ended):
-            return self._ended(request, resource, handle, recorded, ask)
+            return self._ended(request, resource, handle, recorded, now, ask)
         return recorded
 
     def _running(self, request: ObserveRequest, now: datetime, state: _Running) -> Observation:
@@ -312,26 +312,25 @@ class AzureConnector:
         if not handle.result or not is_ours(handle.result, self.conf.address):
             return _Ended(True, None, ended_at=ended_at)
         answer = ask(lambda link: link.get(handle.result))
-        if isinstance(answer, NoAnswer):
-            return silence(answer)
-        if answer.status == 429 or answer.status >= 500:
-            return refusal(answer)
+        if error := passing(answer):
+            return error
+        assert isinstance(answer, Answer)
         output = answer.json if answer.status == 200 and _is_result(answer.json) else None
         return _Ended(True, output, ended_at=ended_at)
 
     def _ended(
-        self, request: ObserveRequest, resource: Resource, handle: Handle, state: _Ended, ask: Ask
+        self, request: ObserveRequest, resource: Resource, handle: Handle, state: _Ended, now: datetime, ask: Ask
     ) -> Observation | ConnectorError:
         if state.output is None and state.is_good:
-            return self._no_end(self._recorded(request, handle, resource, ask))
+            return self._no_end(self._recorded(request, handle, resource, now, ask))
         if state.output is None:
             return _failed(request.kind, state.error)
         if resource.type is not Type.ARC_MACHINE:
-            return self._seen(request, resource, state.output, ask, ended_at=state.ended_at)
+            return self._seen(request, resource, state.output, now, ask, ended_at=state.ended_at)
         rows = self._rows(request, handle, resource, ask)  # its results hold no patches
         if isinstance(rows, ConnectorError):
             return rows
-        return self._seen(request, resource, state.output, ask, rows=rows, ended_at=state.ended_at)
+        return self._seen(request, resource, state.output, now, ask, rows=rows, ended_at=state.ended_at)
 
     @staticmethod
     def _no_end(state: _Running | Observation | ConnectorError) -> Observation | ConnectorError:
@@ -345,17 +344,20 @@ class AzureConnector:
         request: ObserveRequest,
         resource: Resource,
         output: dict[str, Any],
+        now: datetime,
         ask: Ask,
         *,
         rows: list[dict[str, Any]] | None = None,
         ended_at: datetime | None = None,
-    ) -> Observation:
+    ) -> Observation | ConnectorError:
         """The end that this result is; an assessment with what is known of its machine beside it."""
         if request.kind is OperationKind.INSTALLATION:
             return Observation(installation=installation_of(output, request.vm, self.catalogue, rows=rows))
         found = assessment_of(output, request.vm, self.catalogue, rows=rows, ended_at=ended_at)
         machine = ask(lambda link: link.machine(resource))
-        # Build and settings are worth a call, and no reason to lose the assessment.
+        # Build and settings are worth another look while the assessment is young, and no reason to lose it.
+        if now - request.started_at < ASSESSMENT_LENGTH and (error := passing(machine)):
+            return error
         if isinstance(machine, Answer) and machine.status == 200:
             found = replace(
                 found,
@@ -398,7 +400,7 @@ class AzureConnector:
     # --- what Azure keeps of a machine
 
     def _recorded(
-        self, request: ObserveRequest, handle: Handle, resource: Resource, ask: Ask
+        self, request: ObserveRequest, handle: Handle, resource: Resource, now: datetime, ask: Ask
     ) -> _Running | Observation | ConnectorError:
         """The run as its machine's instance view and Resource Graph have it, where the operation itself is not known."""
         answer = ask(lambda link: link.machine(resource))
@@ -415,7 +417,9 @@ class AzureConnector:
         if word(text_of(summary, "status"), RunStatus, RunStatus.UNKNOWN) is RunStatus.IN_PROGRESS:
             return _Running(handle, LOOK_AGAIN)
         rows = self._rows(request, handle, resource, ask)
-        return rows if isinstance(rows, ConnectorError) else self._seen(request, resource, summary, ask, rows=rows)
+        if isinstance(rows, ConnectorError):
+            return rows
+        return self._seen(request, resource, summary, now, ask, rows=rows)
 
     def _last_run(
         self, resource: Resource, machine: dict[str, Any], kind: OperationKind, ask: Ask

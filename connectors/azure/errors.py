@@ -47,6 +47,13 @@ def silence(answer: NoAnswer, *, is_start: bool = False) -> ConnectorError:
     return ConnectorError(code, answer.detail, is_retryable=True, nothing_was_sent=is_start and not answer.was_sent)
 
 
+def passing(answer: Answer | NoAnswer) -> ConnectorError | None:
+    """The error of what may be answered at the next try: silence, a full budget, a fault of the server. None: of anything else."""
+    if isinstance(answer, NoAnswer):
+        return silence(answer)
+    return refusal(answer) if answer.status == 429 or answer.status >= 500 else None
+
+
 def refusal(answer: Answer, *, is_start: bool = False, bucket: str = "", own_bucket: str = "") -> ConnectorError:
     """The error for a failed answer. `bucket`: the budget that starts share, `own_bucket`: that of their machine.
 

@@ -203,6 +203,30 @@ def test_addresses_of_three_thousand_characters_are_kept_whole(azure: AzureConne
     assert outcome.news == (BucketNews(BUCKET, remaining=598),)
 
 
+def test_a_young_assessment_waits_for_its_machine_and_an_old_one_is_not_lost(
+    azure: AzureConnector, server: Arm
+) -> None:
+    """A server that fails for a moment would else leave the machine without a build until the next assessment."""
+    outcome = started(azure, one := request())
+    assert isinstance(outcome, Started)
+    server.now = LATER
+    server.fault = lambda _method, path: (
+        refused(503, "ServerBusy", "soon") if path.lower().endswith("/virtualmachines/web-1") else None
+    )
+    early = looked(azure, one, outcome.handle, NOW + timedelta(minutes=9))
+    assert isinstance(early, ConnectorError)
+    assert early.is_retryable
+    late = looked(azure, one, outcome.handle, NOW + timedelta(minutes=11))
+    assert isinstance(late, Observation)
+    assert late.assessment is not None
+    assert (late.assessment.status, late.assessment.os_build) == (RunStatus.SUCCEEDED, "")
+    server.fault = None
+    again = looked(azure, one, outcome.handle, NOW + timedelta(minutes=9))
+    assert isinstance(again, Observation)
+    assert again.assessment is not None
+    assert again.assessment.os_build == "20348.5020"
+
+
 def test_an_assessment_tells_everything(azure: AzureConnector, server: Arm) -> None:
     assessment = run(azure, server, request()).assessment
     assert assessment is not None
