@@ -69,7 +69,7 @@ def test_what_is_kept_reaches_the_connector(kind: OperationKind) -> None:
     text = json.dumps(encode(kind, OWN[kind])) if OWN[kind] else None
     begun = ClaimedRow.begun(uuid4(), 1, 1, kind, payload=text, created_at=timezone.now())
     facts: Any = SimpleNamespace(ref=None)
-    row = replace(begun, facts=facts)
+    row = begun._replace(facts=facts)
     for request in (row.start_request(), row.observe_request()):
         carried = [getattr(request, name) for name in CARRIED if getattr(request, name) is not None]
         assert carried == ([OWN[kind]] if OWN[kind] else [])

@@ -73,7 +73,8 @@ def add_secret(
     ServicePrincipal.objects.select_for_update().get(pk=principal.pk)
     if principal.secrets.filter(revoked_at__isnull=True, expires_at__gt=moment).count() >= MOST_SECRETS:
         raise TooManySecretsError(principal.name)
-    text = f"{SECRET_PREFIX}{secrets.token_urlsafe(32)}"
+    # Without "-": the end of a secret names it on the command line, where that would begin an option.
+    text = f"{SECRET_PREFIX}{secrets.token_urlsafe(32).replace('-', '_')}"
     secret = PrincipalSecret.objects.create(
         principal=principal,
         label=label,
