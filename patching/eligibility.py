@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from patching.outcome import plain_build
 from patching.terms import (
@@ -96,6 +97,7 @@ def has_build(os_build: str) -> bool:
     return _BUILD.match(plain_build(os_build)) is not None
 
 
+@lru_cache(maxsize=1_000)  # a fleet has few builds
 def line_of_build(os_build: str) -> ProductLine | None:
     """The product line of an OS build such as 20348.5074, None for any other."""
     prefix = plain_build(os_build).partition(".")[0]

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
 
 from connectors.protocol import VmRef
 from connectors.simulator.misfortunes import Misfortune, wishes_of
 from connectors.simulator.windows_update import FIRST_BUILDS, Machine, WindowsUpdate
+from patching.eligibility import line_of_build
 from patching.outcome import build_order
 from patching.releases import is_offered, release_order
 from patching.rollback import RollbackOrder
@@ -30,16 +30,11 @@ SHARE_OF_FEW = 0.1
 
 def line_of(vm: VmRef) -> ProductLine | None:
     """The machine's product line: by its build; where that is not known, as the portal has it; else by the image's SKU."""
-    by_build = _line_of_build(vm.os_build)
+    by_build = line_of_build(vm.os_build)
     if by_build is not None or vm.product_line is not None:
         return by_build or vm.product_line
     sku = vm.image.sku.lower()
     return next((line for line in ProductLine if line.value.removeprefix("ws") in sku), None)
-
-
-@lru_cache(maxsize=1_000)  # a fleet has few builds
-def _line_of_build(build: str) -> ProductLine | None:
-    return next((line for line in ProductLine if build.startswith(f"{line.build_prefix}.")), None)
 
 
 @dataclass(frozen=True)
