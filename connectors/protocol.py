@@ -350,12 +350,7 @@ class Observation:
     @property
     def is_final(self) -> bool:
         """True when the operation has ended."""
-        return (
-            self.assessment is not None
-            or self.installation is not None
-            or self.settings is not None
-            or self.restart is not None
-        )
+        return bool(self.ends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,8 +314,9 @@ class AzureConnector:
         answer = ask(lambda link: link.get(handle.result))
         if error := passing(answer):
             return error
-        assert isinstance(answer, Answer)
-        output = answer.json if answer.status == 200 and _is_result(answer.json) else None
+        output = None
+        if isinstance(answer, Answer) and answer.status == 200 and _is_result(answer.json):
+            output = answer.json
         return _Ended(True, output, ended_at=ended_at)
 
     def _ended(
