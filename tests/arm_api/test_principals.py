@@ -68,6 +68,14 @@ def said(*arguments: str) -> str:
     return out.getvalue()
 
 
+def test_no_end_of_a_secret_is_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vms.services.principals.secrets.token_urlsafe", lambda count: "-" * count)
+    told = said("create", "nightly", "--role", "reader")
+    (text,) = re.findall(r"^secret: (\S+)$", told, re.MULTILINE)
+    said("revoke", "nightly", text[-4:])
+    assert PrincipalSecret.objects.get().revoked_at is not None
+
+
 def test_the_command_does_the_same(resource_group: ResourceGroup, vm: VirtualMachine) -> None:
     scope = f"/subscriptions/{resource_group.subscription.subscription_id}"
     told = said("create", "nightly", "--role", "reader", "--scope", scope)
