@@ -94,9 +94,12 @@ def test_nothing_is_left_in_english(new_context: OpenContext, stack: Stack, page
     signed_out = with_preferences(new_context(storage_state=None), stack, "ja", "light")
     signed_out.goto("/accounts/login/")
     left = {"sign-in": english_in(signed_out)}
+    wide = []
     for name in visit(page, pages):
         left[name] = english_in(page)
-    found = [f"{name}: {', '.join(words)}" for name, words in left.items() if words]
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            wide.append(f"{name}: wider than {width} px")
+    found = [f"{name}: {', '.join(words)}" for name, words in left.items() if words] + wide
     assert not found, "\n".join(found)
 
 

@@ -66,7 +66,7 @@ def test_the_track_is_in_sight_on_a_tablet(new_context: OpenContext, width: int,
     assert 0 < right <= frame["x"] + frame["width"] <= width
 
 
-@pytest.mark.parametrize("width", [360, 768, 1024, 1440])
+@pytest.mark.parametrize("width", [360, 768, 1024, 1280, 1440])
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_a_command_bar_has_one_row_and_loses_nothing(new_context: OpenContext, width: int, language: str) -> None:
     context = new_context(viewport={"width": width, "height": 900}, java_script_enabled=False)
@@ -85,7 +85,7 @@ def test_a_command_bar_has_one_row_and_loses_nothing(new_context: OpenContext, w
         assert box["x"] + box["width"] <= width, address
         assert page.evaluate("document.documentElement.scrollWidth") <= width, address
         more = bar.locator(".overflow > summary")
-        if width > 1100:
+        if width >= (1440 if address == "/virtual-machines/" else 1101):  # the list has the most commands
             expect(more).to_be_hidden()
         else:
             more.click()
