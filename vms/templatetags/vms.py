@@ -100,10 +100,13 @@ Cell = Callable[[ListedVm], str]
 
 @register.simple_tag
 def vm_rows(vms: Sequence[ListedVm], columns: Sequence[Column], may_tick: bool, on: PageTicks) -> SafeString:
-    """The rows of the list, with a check box where the reader may act. `on`: the machines that are ticked."""
+    """The rows of the list, with a check box where the reader may act. `on`: the machines that are ticked.
+
+    Links are relative to the list's address: the part that is the same in all fifty weighs 900 bytes.
+    """
     names = {column.name for column in columns}
     cells = [_cell_of(column, is_need_shown="need" in names) for column in columns]
-    address = reverse("updates:blade", args=(0,)).rpartition("0")
+    address = reverse("updates:blade", args=(0,)).removeprefix(reverse("vms:vm-list")).rpartition("0")
     rows = []
     for vm in vms:
         name = escape(vm.name)
