@@ -84,12 +84,14 @@ def prune_mails(*, before: datetime) -> int:
 
 # --- to the server -----------------------------------------------------------------------------------------------------
 
+# As a table of its own: PostgreSQL may run a sub-select with locks again for each row, and then takes more than its limit.
 _CLAIM = """
-UPDATE notifications_mail SET due_at = %(leased)s WHERE id IN (
+WITH due AS MATERIALIZED (
     SELECT id FROM notifications_mail WHERE status = %(waiting)s AND due_at <= %(now)s
     ORDER BY due_at, id LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
-RETURNING id
+UPDATE notifications_mail mail SET due_at = %(leased)s FROM due WHERE mail.id = due.id
+RETURNING mail.id
 """
 
 

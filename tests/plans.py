@@ -32,3 +32,13 @@ def plan_in_order(rows: QuerySet, *, index: str) -> str:  # type: ignore[type-ar
         plan = "\n".join(line for (line,) in cursor.fetchall())
         connection.set_rollback(True)
     return plan
+
+
+def no_joins_by_sets() -> None:
+    """From here to the end of the test's transaction: one table is gone through for each row of another.
+
+    So a sub-select is run for each row, as on a day on which the planner believes the tables to be empty.
+    """
+    names = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize")
+    with connection.cursor() as cursor:
+        cursor.execute("; ".join(f"SET LOCAL enable_{name} = off" for name in names))

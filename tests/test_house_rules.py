@@ -209,6 +209,33 @@ def test_the_check_for_values_of_enums_in_sql_finds_them(code: str, planted: lis
     assert [value for _line, value in enum_values_in_sql(ast.parse(code), values)] == planted
 
 
+# A sub-select may be run again for each row: with locks that are passed over it then takes other rows each time.
+REPEATED = re.compile(r"\bIN\s*\((?:(?!WITH\b)[^()]|\([^()]*\))*\bLIMIT\b[^()]*\bSKIP\s+LOCKED\s*\)", re.IGNORECASE)
+
+
+def repeated_claims(tree: ast.Module) -> list[int]:
+    """Lines of texts of SQL that claim a number of rows in a sub-select after IN."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and REPEATED.search(node.value)
+    ]
+
+
+def test_no_claim_of_some_rows_is_a_sub_select_that_may_run_again() -> None:
+    assert [f"{name}:{line}" for name, tree in sources() for line in repeated_claims(tree)] == []
+
+
+def test_the_check_for_claims_that_may_run_again_finds_them() -> None:
+    claim = (
+        "UPDATE t SET x = 1 WHERE id IN (SELECT id FROM t WHERE y <= now() ORDER BY y LIMIT 2 FOR UPDATE SKIP LOCKED)"
+    )
+    assert repeated_claims(ast.parse(f"A = {claim!r}")) == [1]
+    once = "WITH due AS MATERIALIZED (SELECT id FROM t LIMIT 2 FOR UPDATE SKIP LOCKED) UPDATE t SET x = 1 FROM due"
+    assert repeated_claims(ast.parse(f"A = {once!r}")) == []
+    assert repeated_claims(ast.parse("A = 'SELECT 1 FROM t WHERE id IN (1, 2) LIMIT 2 FOR UPDATE SKIP LOCKED'")) == []
+
+
 # --- rooms -------------------------------------------------------------------------------------------------------
 
 

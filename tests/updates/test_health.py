@@ -18,6 +18,7 @@ from patching.terms import OperationKind
 from tests.connectors.listeners import Server, closed_port, saying
 from tests.factories import OperationFactory
 from tests.forms import text_of
+from tests.plans import no_joins_by_sets
 from tests.updates.rollouts import NIGHT, NOON, advance, fleet, make
 from updates.models import Operation, Rollout, RolloutMember
 from updates.services import health, rollouts
@@ -360,6 +361,7 @@ def test_a_step_asks_no_more_than_it_can_and_two_workers_not_the_same(
     operator: User, resource_group: ResourceGroup, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "MOST_PER_STEP", 2)
+    no_joins_by_sets()
     rollout = make(probed(resource_group, 3), operator, is_availability_first=False)
     advance(rollout)
     own = machines

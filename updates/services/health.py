@@ -58,12 +58,13 @@ def judge_before(*, rollout_id: UUID, vm_ids: Collection[int], now: datetime) ->
 
 # --- asking ------------------------------------------------------------------------------------------------------
 
+# As a table of its own: PostgreSQL may run a sub-select with locks again for each row, and then takes more than its limit.
 _CLAIM = """
-UPDATE updates_rolloutmember SET probe_due_at = %s
-WHERE id IN (
+WITH due AS MATERIALIZED (
     SELECT id FROM updates_rolloutmember WHERE probe_due_at <= %s ORDER BY probe_due_at LIMIT %s FOR UPDATE SKIP LOCKED
 )
-RETURNING id
+UPDATE updates_rolloutmember member SET probe_due_at = %s FROM due WHERE member.id = due.id
+RETURNING member.id
 """
 # A member that has moved on meanwhile is left alone.
 _WRITE = """
@@ -94,7 +95,7 @@ def ask_probes(*, now: datetime) -> int:
     Never call it inside a transaction: it waits for the network, in all no longer than the lease.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, [now + LEASE, now, MOST_PER_STEP])
+        cursor.execute(_CLAIM, [now, MOST_PER_STEP, now + LEASE])
         claimed = [pk for (pk,) in cursor.fetchall()]
     if not claimed:
         return 0
