@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 import structlog
-from celery.signals import celeryd_init, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_init, task_prerun, worker_process_init, worker_process_shutdown
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import close_old_connections
 
 from updates.engine.claim import STOPPING
 from updates.engine.sweep import SLOW, sweep
@@ -26,6 +26,7 @@ LAST_CALL_SECONDS = 8.0
 # A sweep makes objects by the hundred thousand, and drops them by counting. Looking for cycles among them every few
 # hundred took a fifth of a worker's time.
 YOUNG_OBJECTS = 50_000
+CONNECTION_SECONDS = 60  # how long a thread of a worker keeps its connection
 _stop = threading.Event()
 _name = "worker"
 
@@ -55,17 +56,24 @@ def _run() -> None:
                 tell_at = time.monotonic() + EVERY_SECONDS
         except Exception:
             log.exception("own_sweep_failed")
-        finally:
-            connection.close()
 
 
 @celeryd_init.connect
 def give_up_the_pool(**_kwargs: Any) -> None:
-    """Let each thread of a worker have a connection of its own, before there is one.
+    """Let each thread of a worker have a connection of its own for a while, before there is one.
 
-    Celery closes the pool of a process after each of its tasks, whoever holds a connection: here the timer.
+    Celery closes the pool of a process after each of its tasks, whoever holds a connection: here the timer. A connection for
+    each task would cost PostgreSQL a process and its catalogue caches every second.
     """
     settings.DATABASES["default"]["OPTIONS"].pop("pool", None)
+    settings.DATABASES["default"]["CONN_MAX_AGE"] = CONNECTION_SECONDS
+
+
+@task_prerun.connect
+def close_what_is_old(task: Any = None, **_kwargs: Any) -> None:
+    """Before a task: close a connection of its thread that is too old or broken, and have it looked at before its first use."""
+    if task is not None and not task.request.is_eager:
+        close_old_connections()
 
 
 @worker_process_init.connect

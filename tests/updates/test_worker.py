@@ -6,11 +6,13 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from celery.signals import celeryd_init
+from celery.signals import celeryd_init, task_prerun
 from django.conf import settings
 from django.db.backends.postgresql.base import DatabaseWrapper
 
-from updates.worker import YOUNG_OBJECTS, collect_seldom
+from hotpatch_portal.celery import app
+from updates.tasks import sweep
+from updates.worker import CONNECTION_SECONDS, YOUNG_OBJECTS, collect_seldom
 
 
 @pytest.fixture
@@ -25,9 +27,23 @@ def garbage() -> Iterator[None]:
 def test_the_threads_of_a_worker_share_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Celery would close it under the timer's hands."""
     monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "pool", {"min_size": 1})
+    monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 0)
     assert DatabaseWrapper(settings.DATABASES["default"], "of-a-worker").pool is not None
     celeryd_init.send(sender="worker@here", instance=None, conf=None, options={})
     assert DatabaseWrapper(settings.DATABASES["default"], "of-a-worker").pool is None
+
+
+def test_a_connection_outlives_the_task_and_is_looked_at_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery leaves it alone, we close it by its age, and one that PostgreSQL has dropped is found before it is used."""
+    monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "pool", {"min_size": 1})
+    monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 0)
+    celeryd_init.send(sender="worker@here", instance=None, conf=None, options={})
+    assert settings.DATABASES["default"]["CONN_MAX_AGE"] == CONNECTION_SECONDS
+    assert app.conf.get("CELERY_DB_REUSE_MAX"), "what Celery asks before it closes connections around a task"
+    looked_at: list[None] = []
+    monkeypatch.setattr("updates.worker.close_old_connections", lambda: looked_at.append(None))
+    task_prerun.send(sender=sweep, task=sweep)
+    assert len(looked_at) == 1
 
 
 def test_a_worker_looks_for_garbage_seldom(garbage: None) -> None:
