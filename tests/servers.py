@@ -27,8 +27,7 @@ def _start_servers() -> None:
     directory.chmod(0o755)
     _directory.append(directory)
     if not os.environ.get("DATABASE_URL"):
-        # Tests leave rows behind that nobody sees: let none of them slow the next test down for a minute.
-        postgres = EmbeddedPostgres(directory, is_throw_away=True, options={"autovacuum_naptime": "10s"})
+        postgres = EmbeddedPostgres(directory, is_throw_away=True)
         postgres.start()
         _servers.append(postgres)
         os.environ["DATABASE_URL"] = postgres.url

@@ -209,31 +209,45 @@ def test_the_check_for_values_of_enums_in_sql_finds_them(code: str, planted: lis
     assert [value for _line, value in enum_values_in_sql(ast.parse(code), values)] == planted
 
 
-# A sub-select may be run again for each row: with locks that are passed over it then takes other rows each time.
-REPEATED = re.compile(r"\bIN\s*\((?:(?!WITH\b)[^()]|\([^()]*\))*\bLIMIT\b[^()]*\bSKIP\s+LOCKED\s*\)", re.IGNORECASE)
+# PostgreSQL may run a sub-select again for each row: with locks that are passed over it then takes other rows each time.
+# Not seen by this: the ORM's `pk__in=` of a slice with `skip_locked`.
+_INSIDE = r"(?:[^()]|\((?:[^()]|\([^()]*\))*\))*?"
+REPEATED = re.compile(rf"\b(?:IN|ANY|FROM)\s*\(\s*SELECT\b{_INSIDE}\bSKIP\s+LOCKED\b", re.IGNORECASE)
 
 
 def repeated_claims(tree: ast.Module) -> list[int]:
-    """Lines of texts of SQL that claim a number of rows in a sub-select after IN."""
-    return [
-        node.lineno
+    """Lines of texts of SQL that claim a number of rows in a sub-select."""
+    parts = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
+    texts = [
+        (node.lineno, "".join(v.value if isinstance(v, ast.Constant) else "x" for v in node.values))
+        if isinstance(node, ast.JoinedStr)
+        else (node.lineno, node.value)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and REPEATED.search(node.value)
+        if isinstance(node, ast.JoinedStr)
+        or (isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts)
     ]
+    return [line for line, text in texts if REPEATED.search(text)]
 
 
 def test_no_claim_of_some_rows_is_a_sub_select_that_may_run_again() -> None:
-    assert [f"{name}:{line}" for name, tree in sources() for line in repeated_claims(tree)] == []
+    assert [f"{name}:{line}" for name, tree in sources(*APPS) for line in repeated_claims(tree)] == []
 
 
-def test_the_check_for_claims_that_may_run_again_finds_them() -> None:
-    claim = (
-        "UPDATE t SET x = 1 WHERE id IN (SELECT id FROM t WHERE y <= now() ORDER BY y LIMIT 2 FOR UPDATE SKIP LOCKED)"
-    )
-    assert repeated_claims(ast.parse(f"A = {claim!r}")) == [1]
-    once = "WITH due AS MATERIALIZED (SELECT id FROM t LIMIT 2 FOR UPDATE SKIP LOCKED) UPDATE t SET x = 1 FROM due"
-    assert repeated_claims(ast.parse(f"A = {once!r}")) == []
-    assert repeated_claims(ast.parse("A = 'SELECT 1 FROM t WHERE id IN (1, 2) LIMIT 2 FOR UPDATE SKIP LOCKED'")) == []
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("A = 'UPDATE m SET d = 1 WHERE id IN (SELECT id FROM m WHERE y <= %(now)s LIMIT %(batch)s FOR UPDATE SKIP LOCKED)'", [1]),
+        ("A = 'UPDATE m SET d = %s WHERE id IN (SELECT id FROM m WHERE y <= %s LIMIT %s FOR UPDATE SKIP LOCKED)'", [1]),
+        ("A = 'UPDATE m SET d = 1 WHERE id = ANY (SELECT id FROM m LIMIT 2 FOR UPDATE SKIP LOCKED)'", [1]),
+        ("A = 'UPDATE m SET d = 1 FROM (SELECT id FROM m FOR UPDATE SKIP LOCKED LIMIT 2) due WHERE m.id = due.id'", [1]),
+        ("A = f'UPDATE {m} SET d = 1 WHERE id IN (SELECT id FROM {m} LIMIT {n} FOR UPDATE SKIP LOCKED)'", [1]),
+        ("A = 'WITH due AS MATERIALIZED (SELECT id FROM m LIMIT 2 FOR UPDATE SKIP LOCKED) UPDATE m SET d = 1 FROM due'", []),
+        ("A = 'UPDATE m SET d = 1 WHERE id = (SELECT id FROM m LIMIT 1 FOR UPDATE SKIP LOCKED)'", []),
+        ("A = 'SELECT 1 FROM m WHERE id IN (SELECT id FROM n) LIMIT 2 FOR UPDATE SKIP LOCKED'", []),
+    ],
+)  # fmt: skip
+def test_the_check_for_claims_that_may_run_again_finds_them(code: str, lines: list[int]) -> None:
+    assert repeated_claims(ast.parse(code)) == lines
 
 
 # --- rooms -------------------------------------------------------------------------------------------------------

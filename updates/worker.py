@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 import structlog
-from celery.signals import celeryd_init, task_prerun, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_init, task_postrun, task_prerun, worker_process_init, worker_process_shutdown
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 
 from updates.engine.claim import STOPPING
 from updates.engine.sweep import SLOW, sweep
@@ -60,18 +61,25 @@ def _run() -> None:
 
 @celeryd_init.connect
 def give_up_the_pool(**_kwargs: Any) -> None:
-    """Let each thread of a worker have a connection of its own for a while, before there is one.
+    """Let each thread of a worker have a connection of its own for a while, and its forks inherit none.
 
     Celery closes the pool of a process after each of its tasks, whoever holds a connection: here the timer. A connection for
     each task would cost PostgreSQL a process and its catalogue caches every second.
     """
+    used = cast(DatabaseWrapper, connections["default"])  # for whether the database is one of a newer portal
+    used.close()
+    used.close_pool()
     settings.DATABASES["default"]["OPTIONS"].pop("pool", None)
     settings.DATABASES["default"]["CONN_MAX_AGE"] = CONNECTION_SECONDS
 
 
 @task_prerun.connect
+@task_postrun.connect
 def close_what_is_old(task: Any = None, **_kwargs: Any) -> None:
-    """Before a task: close a connection of its thread that is too old or broken, and have it looked at before its first use."""
+    """Around a task: close a connection of its thread that is too old, broken or in a transaction that nobody ended.
+
+    The next that is kept is looked at before its first use (`CONN_HEALTH_CHECKS`).
+    """
     if task is not None and not task.request.is_eager:
         close_old_connections()
 

@@ -6,8 +6,9 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from celery.signals import celeryd_init, task_prerun
+from celery.signals import celeryd_init, task_postrun, task_prerun
 from django.conf import settings
+from django.db import connection
 from django.db.backends.postgresql.base import DatabaseWrapper
 
 from hotpatch_portal.celery import app
@@ -34,16 +35,19 @@ def test_the_threads_of_a_worker_share_no_pool(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_connection_outlives_the_task_and_is_looked_at_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery leaves it alone, we close it by its age, and one that PostgreSQL has dropped is found before it is used."""
+    """Celery leaves it alone; we close it by its age, and Django asks it whether it lives before it is used again."""
     monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "pool", {"min_size": 1})
     monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 0)
     celeryd_init.send(sender="worker@here", instance=None, conf=None, options={})
     assert settings.DATABASES["default"]["CONN_MAX_AGE"] == CONNECTION_SECONDS
+    assert settings.DATABASES["default"]["CONN_HEALTH_CHECKS"]
+    assert connection.connection is None, "a fork would inherit it"
     assert app.conf.get("CELERY_DB_REUSE_MAX"), "what Celery asks before it closes connections around a task"
     looked_at: list[None] = []
     monkeypatch.setattr("updates.worker.close_old_connections", lambda: looked_at.append(None))
     task_prerun.send(sender=sweep, task=sweep)
-    assert len(looked_at) == 1
+    task_postrun.send(sender=sweep, task=sweep)
+    assert len(looked_at) == 2
 
 
 def test_a_worker_looks_for_garbage_seldom(garbage: None) -> None:

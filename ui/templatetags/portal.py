@@ -32,7 +32,7 @@ def icon(name: str, size: int = 16, css: str = "") -> SafeString:
     attributes = f' class="{css}"' if css else ""
     if size != USUAL_SIZE:
         attributes += f' width="{size}" height="{size}"'
-    return format_html('<svg{} aria-hidden="true"><use href="#{}"/></svg>', mark_safe(attributes), drawing_id(name))  # noqa: S308 (names and sizes are ours)
+    return format_html('<svg{} aria-hidden=true><use href="#{}"/></svg>', mark_safe(attributes), drawing_id(name))  # noqa: S308 (names and sizes are ours)
 
 
 # A list has hundreds of badges, and a dozen different ones.
