@@ -84,7 +84,8 @@ def prune_mails(*, before: datetime) -> int:
 
 # --- to the server -----------------------------------------------------------------------------------------------------
 
-# As a table of its own: PostgreSQL may run a sub-select with locks again for each row, and then takes more than its limit.
+# A CTE runs once. PostgreSQL may run a sub-select after IN once for each row: SKIP LOCKED then gives it other rows each
+# time, and more rows than the LIMIT are claimed.
 _CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT id FROM notifications_mail WHERE status = %(waiting)s AND due_at <= %(now)s

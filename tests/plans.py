@@ -1,7 +1,7 @@
-"""How PostgreSQL would read a query, whatever it believes of the tables at that moment.
+"""Plans of queries, for tests that must not depend on table statistics.
 
-How many rows the planner expects depends on when the server's own clean-up last looked at a table, so a test that
-asks which of two indexes it prefers fails on some days. These ask what an index can serve.
+Autovacuum updates the statistics at any time, and with them PostgreSQL may choose another index or another join. These
+helpers leave the planner one way only.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from django.db.transaction import atomic
 
 
 def plan_in_order(rows: QuerySet, *, index: str) -> str:  # type: ignore[type-arg]
-    """The plan of a query that may neither sort nor read a table from its beginning.
+    """The plan of `rows` as EXPLAIN prints it, with sorts, sequential scans and bitmap scans switched off.
 
-    Of the table of `index`, no other index is there but that of its key; all are back when this returns.
+    All other indexes of the table that `index` belongs to are dropped first, except those of constraints. The savepoint is
+    rolled back at the end, which brings them back.
     """
     sql, params = rows.query.sql_with_params()
     with atomic(), connection.cursor() as cursor:
@@ -35,9 +36,10 @@ def plan_in_order(rows: QuerySet, *, index: str) -> str:  # type: ignore[type-ar
 
 
 def no_joins_by_sets() -> None:
-    """From here to the end of the test's transaction: one table is gone through for each row of another.
+    """Leave nested loops as the only kind of join until the test's transaction ends.
 
-    So a sub-select is run for each row, as on a day on which the planner believes the tables to be empty.
+    PostgreSQL then runs a sub-select once for each row of the outer table, as it may do when its statistics say that the
+    tables are empty.
     """
     names = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize")
     with connection.cursor() as cursor:

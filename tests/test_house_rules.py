@@ -209,14 +209,14 @@ def test_the_check_for_values_of_enums_in_sql_finds_them(code: str, planted: lis
     assert [value for _line, value in enum_values_in_sql(ast.parse(code), values)] == planted
 
 
-# PostgreSQL may run a sub-select again for each row: with locks that are passed over it then takes other rows each time.
-# Not seen by this: the ORM's `pk__in=` of a slice with `skip_locked`.
+# PostgreSQL may run a sub-select once for each row: with SKIP LOCKED it then gets other rows each time, and more than its
+# LIMIT in all. A CTE runs once. The check does not find the ORM's form, `pk__in=` with a slice of `skip_locked=True`.
 _INSIDE = r"(?:[^()]|\((?:[^()]|\([^()]*\))*\))*?"
 REPEATED = re.compile(rf"\b(?:IN|ANY|FROM)\s*\(\s*SELECT\b{_INSIDE}\bSKIP\s+LOCKED\b", re.IGNORECASE)
 
 
 def repeated_claims(tree: ast.Module) -> list[int]:
-    """Lines of texts of SQL that claim a number of rows in a sub-select."""
+    """Numbers of the lines whose SQL has SKIP LOCKED in a sub-select after IN, ANY or FROM."""
     parts = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
     texts = [
         (node.lineno, "".join(v.value if isinstance(v, ast.Constant) else "x" for v in node.values))

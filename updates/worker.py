@@ -61,14 +61,16 @@ def _run() -> None:
 
 @celeryd_init.connect
 def give_up_the_pool(**_kwargs: Any) -> None:
-    """Let each thread of a worker have a connection of its own for a while, and its forks inherit none.
+    """Give each thread of a worker a database connection without a pool, kept for `CONNECTION_SECONDS`.
 
-    Celery closes the pool of a process after each of its tasks, whoever holds a connection: here the timer. A connection for
-    each task would cost PostgreSQL a process and its catalogue caches every second.
+    Without a pool, because Celery closes the pool after each task, also while the timer's thread uses a connection of it.
+    Kept, because a new connection starts a process in PostgreSQL, which reads the catalogue again.
+
+    The connection that this process opened at its start (to check the schema's version) is closed: forks would inherit it.
     """
-    used = cast(DatabaseWrapper, connections["default"])  # for whether the database is one of a newer portal
-    used.close()
-    used.close_pool()
+    default = cast(DatabaseWrapper, connections["default"])
+    default.close()
+    default.close_pool()
     settings.DATABASES["default"]["OPTIONS"].pop("pool", None)
     settings.DATABASES["default"]["CONN_MAX_AGE"] = CONNECTION_SECONDS
 
@@ -76,9 +78,9 @@ def give_up_the_pool(**_kwargs: Any) -> None:
 @task_prerun.connect
 @task_postrun.connect
 def close_what_is_old(task: Any = None, **_kwargs: Any) -> None:
-    """Around a task: close a connection of its thread that is too old, broken or in a transaction that nobody ended.
+    """Before and after each task: close this thread's connection if it is too old, is broken or has a transaction open.
 
-    The next that is kept is looked at before its first use (`CONN_HEALTH_CHECKS`).
+    If it stays open, Django tests it before the next query (`CONN_HEALTH_CHECKS`). Eager tasks, as in tests, are left out.
     """
     if task is not None and not task.request.is_eager:
         close_old_connections()

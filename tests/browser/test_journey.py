@@ -89,7 +89,7 @@ def test_two_rapid_clicks_are_one_assessment(page: Page, stack: Stack) -> None:
     own = page.locator("tbody tr", has_text="admin")
     page.goto(f"{page.url}?tab=history")
     expect(page.locator("#tab-history")).to_be_visible()
-    before = own.count()  # what other tests have done
+    before = own.count()  # other tests use this machine, too
     open_updates(page, "web-012")
     assert page.locator(".tile-number").count() == 0
     page.get_by_role("button", name="Assess now").dblclick()
@@ -134,7 +134,7 @@ def test_settings_of_a_selection(page: Page) -> None:
     app = page.get_by_role("link", name="app-001").get_attribute("href") or ""
     page.goto(app.replace("updates/", "activity/"))
     turned_off = page.locator("tbody tr", has_text="Hotpatch: On → Off")
-    before = turned_off.count()  # what other tests have done
+    before = turned_off.count()  # other tests use this machine, too
     page.goto("/virtual-machines/?resource_group=rg-app")
     page.get_by_role("checkbox", name="machines on this page").check()
     page.get_by_role("button", name="Update settings").click()

@@ -1,4 +1,4 @@
-"""What each session of the database brings along."""
+"""The options that each database session starts with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hotpatch_portal.settings import BASE_DIR
 
 
 @pytest.mark.django_db
-def test_no_trigger_has_to_catch_an_error_to_know_that_it_runs() -> None:
+def test_the_setting_that_triggers_read_is_set_in_each_session() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('pgtrigger.ignore'), _pgtrigger_should_ignore('any')")
         assert cursor.fetchone() == ("{}", False)
@@ -26,7 +26,7 @@ def test_no_trigger_has_to_catch_an_error_to_know_that_it_runs() -> None:
         ("?options=-c%20work_mem%3D8MB", "-c work_mem=8MB -c pgtrigger.ignore={}"),
     ],
 )
-def test_options_of_the_address_stay(asked: str, expected: str) -> None:
+def test_options_in_database_url_are_kept(asked: str, expected: str) -> None:
     script = "from hotpatch_portal import settings; print(settings.DATABASES['default']['OPTIONS']['options'])"
     environment = os.environ | {"DATABASE_URL": f"postgres://portal@127.0.0.1/portal{asked}", "SECRET_KEY": "k" * 60}
     told = subprocess.run(

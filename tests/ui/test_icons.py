@@ -63,7 +63,7 @@ def test_a_page_of_the_list_is_light(client: Client, chief: User, resource_group
         PAGE_SIZE, resource_group=resource_group, connection=ConnectionFactory(), update_status="updates_available",
         hotpatch_track="baseline_due", hotpatch_status="Enabled", critical_and_security_count=12, other_count=3,
     )  # fmt: skip
-    VirtualMachine.objects.update(id=F("id") + 1_000_000)  # as long as ids are in a fleet of a million
+    VirtualMachine.objects.update(id=F("id") + 1_000_000)  # ids of seven digits, as a million machines have
     alike = set(VirtualMachine.objects.values_list("alike", flat=True))
     told = {"next_reboot_outlook": "may", "next_reboot_cause": "pending_update_requires"}
     Outlook.objects.bulk_create(Outlook(alike=number, next_reboot="2027-01", **told) for number in alike)

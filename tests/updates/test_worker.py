@@ -35,14 +35,14 @@ def test_the_threads_of_a_worker_share_no_pool(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_connection_outlives_the_task_and_is_looked_at_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery leaves it alone; we close it by its age, and Django asks it whether it lives before it is used again."""
+    """Celery does not close it; `updates.worker` does when it is too old, and Django tests it before it is used again."""
     monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "pool", {"min_size": 1})
     monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 0)
     celeryd_init.send(sender="worker@here", instance=None, conf=None, options={})
     assert settings.DATABASES["default"]["CONN_MAX_AGE"] == CONNECTION_SECONDS
     assert settings.DATABASES["default"]["CONN_HEALTH_CHECKS"]
     assert connection.connection is None, "a fork would inherit it"
-    assert app.conf.get("CELERY_DB_REUSE_MAX"), "what Celery asks before it closes connections around a task"
+    assert app.conf.get("CELERY_DB_REUSE_MAX"), "Celery reads it before it closes connections around a task"
     looked_at: list[None] = []
     monkeypatch.setattr("updates.worker.close_old_connections", lambda: looked_at.append(None))
     task_prerun.send(sender=sweep, task=sweep)

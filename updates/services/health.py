@@ -58,7 +58,8 @@ def judge_before(*, rollout_id: UUID, vm_ids: Collection[int], now: datetime) ->
 
 # --- asking ------------------------------------------------------------------------------------------------------
 
-# As a table of its own: PostgreSQL may run a sub-select with locks again for each row, and then takes more than its limit.
+# A CTE runs once. PostgreSQL may run a sub-select after IN once for each row: SKIP LOCKED then gives it other rows each
+# time, and more rows than the LIMIT are claimed.
 _CLAIM = """
 WITH due AS MATERIALIZED (
     SELECT id FROM updates_rolloutmember WHERE probe_due_at <= %s ORDER BY probe_due_at LIMIT %s FOR UPDATE SKIP LOCKED
