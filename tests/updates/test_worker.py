@@ -25,19 +25,25 @@ def garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_the_threads_of_a_worker_share_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery would close it under the timer's hands."""
+@pytest.fixture
+def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection has the settings of a web process. What an earlier test opened without a pool is closed first."""
+    connection.close()
     monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "pool", {"min_size": 1})
     monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 0)
+
+
+def test_the_threads_of_a_worker_share_no_pool(pooled: None) -> None:
+    """Celery would close it under the timer's hands."""
     assert DatabaseWrapper(settings.DATABASES["default"], "of-a-worker").pool is not None
     celeryd_init.send(sender="worker@here", instance=None, conf=None, options={})
     assert DatabaseWrapper(settings.DATABASES["default"], "of-a-worker").pool is None
 
 
-def test_a_connection_outlives_the_task_and_is_looked_at_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_outlives_the_task_and_is_looked_at_before_the_next(
+    pooled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Celery does not close it; `updates.worker` does when it is too old, and Django tests it before it is used again."""
-    monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "pool", {"min_size": 1})
-    monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 0)
     celeryd_init.send(sender="worker@here", instance=None, conf=None, options={})
     assert settings.DATABASES["default"]["CONN_MAX_AGE"] == CONNECTION_SECONDS
     assert settings.DATABASES["default"]["CONN_HEALTH_CHECKS"]
