@@ -358,7 +358,12 @@ class PatchSet(models.Model):
 class PatchSetMember(models.Model):
     """A patch in a patch set, with the version and update id that were offered."""
 
-    patch_set = models.ForeignKey(PatchSet, on_delete=models.CASCADE, related_name="members")
+    patch_set = models.ForeignKey(
+        PatchSet,
+        on_delete=models.CASCADE,
+        related_name="members",
+        db_index=False,  # the constraint's index begins with it
+    )
     patch = models.ForeignKey(Patch, on_delete=models.PROTECT, related_name="memberships")
 
     class Meta:
@@ -587,7 +592,12 @@ class Operation(models.Model):
 class PatchResult(models.Model):
     """What an installation did with one patch, and why."""
 
-    operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="results")
+    operation = models.ForeignKey(
+        Operation,
+        on_delete=models.CASCADE,
+        related_name="results",
+        db_index=False,  # the constraint's index begins with it
+    )
     patch = models.ForeignKey(Patch, on_delete=models.PROTECT, related_name="+", verbose_name=_("patch"))
     state = models.CharField(_("state"), max_length=20, choices=INSTALLATION_STATES)
     reason = models.CharField(_("reason"), max_length=40, blank=True)

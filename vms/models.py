@@ -604,7 +604,8 @@ class VirtualMachine(models.Model):
     """
 
     # identity
-    arm_id = models.CharField(_("resource id"), max_length=500, unique=True, help_text=_("Lower case."))
+    # Compared byte by byte, so that the index of the constraint below also finds ids by how they begin.
+    arm_id = models.CharField(_("resource id"), max_length=500, db_collation="C", help_text=_("Lower case."))
     name = models.CharField(_("name"), max_length=80)
     vm_id = models.UUIDField(_("VM id"), null=True, blank=True, db_index=True)
     # When another machine took this resource id (another VM id). What is older is the history of the machine before.
@@ -612,14 +613,18 @@ class VirtualMachine(models.Model):
     # Since when its connection, which once listed the machine, lists it no more. It is kept, with its history.
     gone_at = models.DateTimeField(_("gone since"), null=True, blank=True)
     connection = models.ForeignKey(
-        Connection, on_delete=models.PROTECT, related_name="vms", verbose_name=_("connection")
+        Connection,
+        on_delete=models.PROTECT,
+        related_name="vms",
+        verbose_name=_("connection"),
+        db_index=False,  # an index below begins with it
     )
     resource_group = models.ForeignKey(
         ResourceGroup,
         on_delete=models.PROTECT,
         related_name="vms",
         verbose_name=_("resource group"),
-        db_index=False,  # the index below begins with it
+        db_index=False,  # an index below begins with it
     )
     location = models.CharField(_("location"), max_length=60)
     zones = models.JSONField(_("zones"), default=list, blank=True)
@@ -829,6 +834,8 @@ class VirtualMachine(models.Model):
             *COUNTING,
         ]
         constraints = [
+            # "unique" on the field would make a second index, of which each change of a row pays its part
+            models.UniqueConstraint(fields=["arm_id"], name="vms_vm_unique_arm_id"),
             models.CheckConstraint(
                 condition=~Q(
                     scale_set_orchestration=ScaleSetOrchestration.UNIFORM.value,
@@ -1041,6 +1048,7 @@ class RoleAssignment(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.CASCADE,
+        db_index=False,  # the constraint's index begins with it
         null=True,
         blank=True,
         verbose_name=_("user"),
