@@ -1,4 +1,4 @@
-"""May this VM be hotpatched, and which product line is it? By the image catalogue alone (docs/rules.md)."""
+"""May this VM be hotpatched, and which product line is it? By the image catalogue, or by its edition (docs/rules.md)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,21 @@ class EligibilityVerdict(StrEnum):
     NO_IMAGE = "no_image"
     IMAGE_NOT_IN_CATALOG = "image_not_in_catalog"
     IMAGE_AND_BUILD_DISAGREE = "image_and_build_disagree"
+    EDITION_NOT_SUPPORTED = "edition_not_supported"
+    BUILD_TOO_OLD = "build_too_old"
 
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """The verdict with the facts needed to word it. `product_line` is what the machine runs; None: Unsupported."""
+    """The verdict with the facts needed to word it. `product_line` is what the machine runs; None: Unsupported.
+
+    `is_by_edition`: it is a machine outside of Azure, which has no image.
+    """
 
     verdict: EligibilityVerdict
     product_line: ProductLine | None
     catalog_image: CatalogImage | None = None
+    is_by_edition: bool = False
 
 
 CatalogIndex = Mapping[tuple[str, str, str], CatalogImage]
@@ -80,6 +86,8 @@ def judge_eligibility(
 
     The product line is what the machine runs: its OS build decides, without one the catalogue entry; None is Unsupported.
     """
+    if image.edition:
+        return _judge_edition(image.edition, platform, os_build)
     entry = None if image.resource_id else catalog.get(_key(image.publisher, image.offer, image.sku))
     running = has_build(os_build)
     line = line_of_build(os_build) if running else entry.product_line if entry else None
@@ -102,6 +110,33 @@ def line_of_build(os_build: str) -> ProductLine | None:
     """The product line of an OS build such as 20348.5074, None for any other."""
     prefix = plain_build(os_build).partition(".")[0]
     return next((line for line in ProductLine if line.build_prefix == prefix), None)
+
+
+_AZURE_EDITION = re.compile(r"azure edition|turbine", re.IGNORECASE)  # its name, and Windows' own word for it
+_WITH_LICENCE = re.compile(r"standard|datacenter", re.IGNORECASE)
+_FIRST_BUILD = 1742  # of Windows Server 2025: those before it take no hotpatches
+
+
+def needs_licence(edition: str) -> bool:
+    """Whether this edition is hotpatched only while its machine is enrolled for it; Azure Edition is by itself."""
+    return _WITH_LICENCE.search(edition) is not None and _AZURE_EDITION.search(edition) is None
+
+
+def _judge_edition(edition: str, platform: Platform, os_build: str) -> Eligibility:
+    # Windows 11 has the builds of Windows Server 2025.
+    line = line_of_build(os_build) if "server" in edition.lower() else None
+    revision = plain_build(os_build).partition(".")[2].partition(".")[0]
+    if platform is Platform.OTHER:
+        verdict = EligibilityVerdict.PLATFORM_NOT_SUPPORTED
+    elif line is not None and _AZURE_EDITION.search(edition):
+        verdict = EligibilityVerdict.ELIGIBLE
+    elif line is not ProductLine.WS2025 or not _WITH_LICENCE.search(edition):
+        verdict = EligibilityVerdict.EDITION_NOT_SUPPORTED
+    elif not revision.isdecimal() or int(revision) < _FIRST_BUILD:
+        verdict = EligibilityVerdict.BUILD_TOO_OLD
+    else:
+        verdict = EligibilityVerdict.ELIGIBLE
+    return Eligibility(verdict, line, is_by_edition=True)
 
 
 def _verdict(

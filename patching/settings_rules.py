@@ -68,10 +68,13 @@ def judge_settings(
 ) -> tuple[SettingsViolation, ...]:
     """Judge a change (`current` None: a new VM) and return every violation, in the order of `docs/rules.md`.
 
-    On Azure Stack HCI hotpatch is a reported fact and these rules do not apply.
+    On Azure Stack HCI hotpatch is a reported fact and these rules do not apply. Outside of Azure it goes with no patch mode.
     """
     if platform is Platform.AZURE_STACK_HCI:
         return ()
+    if eligibility.is_by_edition:
+        is_refused = target.enable_hotpatching and eligibility.verdict is not EligibilityVerdict.ELIGIBLE
+        return (SettingsViolation(SettingsProblem.HOTPATCH_NOT_AVAILABLE),) if is_refused else ()
     problems = [*_combination(target, eligibility)]
     if current is not None:
         problems += _transition(current, target)

@@ -247,13 +247,17 @@ class Verification(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """The image a VM was made from, as ARM's imageReference holds it (empty string: not given)."""
+    """The image a VM was made from, as ARM's imageReference holds it (empty string: not given).
+
+    `edition`: what a machine outside of Azure runs instead, as its agent calls it (Windows Server 2025 Datacenter).
+    """
 
     publisher: str = ""
     offer: str = ""
     sku: str = ""
     version: str = ""
     resource_id: str = ""  # a gallery or custom image's resource id, or a container image's name
+    edition: str = ""
 
 
 @dataclass(frozen=True, slots=True)

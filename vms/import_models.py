@@ -10,7 +10,7 @@ import uuid
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -56,6 +56,8 @@ class ImportJob(models.Model):
     # how many rows had which outcome (vms.services.imports.RowOutcome), and "linux"
     counts = models.JSONField(default=dict)
     gone_count = models.PositiveIntegerField(default=0)
+    # what a sync could not look at, each as the fields of `connectors.protocol.Unread`: nothing of it counts as gone
+    unread = models.JSONField(default=list, db_default=Value([], models.JSONField()))
     has_more_pages = models.BooleanField(default=False)
     passed_over = models.CharField(max_length=200, blank=True)
     # why nothing or not all was taken over: a message id and the facts to word it with

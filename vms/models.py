@@ -460,6 +460,7 @@ JUDGED_FIELDS = (
     "image_version",
     "image_exact_version",
     "image_resource_id",
+    "os_edition",
     "scale_set_orchestration",
     "enable_hotpatching",
 )
@@ -642,6 +643,17 @@ class VirtualMachine(models.Model):
     os_version = models.CharField(_("OS version"), max_length=60, blank=True, default="", db_default="")
     os_build = models.CharField(
         _("reported OS build"), max_length=20, blank=True, default="", db_default="", help_text=_("e.g. 20348.5020")
+    )
+    os_edition = models.CharField(
+        _("edition"),
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text=_("Of a machine outside of Azure, which has no image: Windows Server 2025 Datacenter."),
+    )
+    arc_kind = models.CharField(
+        _("host of the Arc machine"), max_length=20, blank=True, default="", db_default="", help_text=_("e.g. HCI")
     )
     agent_status = models.CharField(_("agent state"), max_length=60, blank=True, default="", db_default="")
     priority = models.CharField(_("priority"), max_length=20, blank=True, default="", db_default="")
@@ -873,6 +885,7 @@ class VirtualMachine(models.Model):
             sku=self.image_sku,
             version=self.image_version,
             resource_id=self.image_resource_id,
+            edition=self.os_edition,
         )
 
     @property

@@ -21,7 +21,9 @@ from patching.eligibility import (
     catalog_index,
     is_uniform_arm_id,
     judge_eligibility,
+    needs_licence,
 )
+from patching.enrolment import is_hotpatch, is_hotpatching_on, subscription_of
 from patching.forecast import (
     Hindrance,
     MonthForecast,
@@ -197,6 +199,40 @@ def test_product_line(row: Row) -> None:
     assert verdict.verdict == row["verdict"]
 
 
+@table("edition")
+def test_edition(row: Row) -> None:
+    verdict = judge_eligibility(
+        ImageReference(edition=row["edition"]), CATALOG, Platform(row["platform"]), os_build=row["OS build"]
+    )
+    assert (verdict.product_line or "") == row["product line"]
+    assert verdict.verdict == row["verdict"]
+    assert verdict.is_by_edition
+
+
+def test_azure_edition_alone_needs_no_licence() -> None:
+    assert needs_licence("Windows Server 2025 Standard")
+    assert not needs_licence("Windows Server 2022 Datacenter: Azure Edition")
+    assert not needs_licence("")
+
+
+@table("hotpatching-outside")
+def test_hotpatching_outside_of_azure(row: Row) -> None:
+    told = row["enableHotpatching"]
+    found = is_hotpatching_on(row["edition"], subscription=row["subscription"], is_chosen=flag(told) if told else None)
+    assert found is flag(row["on"])
+
+
+@table("subscription")
+def test_subscription(row: Row) -> None:
+    found = subscription_of(is_on=flag(row["on"]), is_wanted=flag(row["wanted"]), is_under_way=flag(row["under way"]))
+    assert found == row["subscription"]
+
+
+def test_the_feature_is_known_in_any_case() -> None:
+    assert is_hotpatch("hotPatch")
+    assert not is_hotpatch("")
+
+
 @table("uniform-id")
 def test_uniform_id(row: Row) -> None:
     assert is_uniform_arm_id(row["resource id"]) is flag(row["Uniform instance"])
@@ -227,6 +263,22 @@ def test_settings_combinations(row: Row) -> None:
     assert tuple(violation.problem.value for violation in found) == words(row["problems"])
     assert {violation.arm_target for violation in found} == set(words(row["ARM target"]))
     assert {violation.arm_code for violation in found} <= {"InvalidParameter"}
+
+
+@table("settings-outside")
+def test_settings_outside_of_azure(row: Row) -> None:
+    target = PatchSettings(
+        patch_mode=PatchMode(row["patch mode"]),
+        enable_automatic_updates=flag(row["automatic updates"]),
+        enable_hotpatching=flag(row["hotpatch"]),
+    )
+    found = judge_settings(
+        target,
+        current=PatchSettings(patch_mode=PatchMode.AUTOMATIC_BY_OS),
+        eligibility=replace(ELIGIBLE if flag(row["eligible"]) else NOT_ELIGIBLE, is_by_edition=True),
+        platform=Platform.AZURE,
+    )
+    assert tuple(violation.problem.value for violation in found) == words(row["problems"])
 
 
 def test_every_combination_of_settings_has_the_problems_of_the_table() -> None:

@@ -207,6 +207,18 @@ def facts_of(client: Client, vm: VirtualMachine) -> dict[str, str]:
     return {name: "" if (value := form[name].value()) is None else str(value) for name in form.fields}
 
 
+def test_a_machine_without_an_image_keeps_its_edition(client: Client, owner: User, vm: VirtualMachine) -> None:
+    client.force_login(owner)
+    edition = "Windows Server 2025 Datacenter"
+    none = dict.fromkeys(("image_publisher", "image_offer", "image_sku", "image_version", "image_exact_version"), "")
+    VirtualMachine.objects.filter(pk=vm.pk).update(os_edition=edition, os_build="26100.4946", **none)
+    form = facts_of(client, vm) | {"tags": "ring=7", "save": "yes"}
+    assert form["image"] == edition
+    assert client.post(reverse("vms:vm-edit", args=[vm.pk]), form).status_code == 302
+    vm.refresh_from_db()
+    assert (vm.os_edition, vm.tags, vm.product_line) == (edition, {"ring": "7"}, "ws2025")
+
+
 def test_a_record_that_is_saved_as_it_is_changes_nothing(client: Client, owner: User, vm: VirtualMachine) -> None:
     client.force_login(owner)
     before = VirtualMachine.objects.filter(pk=vm.pk).values().get()

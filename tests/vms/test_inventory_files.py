@@ -545,6 +545,88 @@ def test_what_the_file_knows_is_kept() -> None:
     assert graph.values["power_state"] == "stopped"
 
 
+ARC: dict[str, Any] = {
+    "id": AZ_ROW["id"].replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines"),
+    "name": "web-001",
+    "type": "Microsoft.HybridCompute/machines",
+    "location": "japaneast",
+    "tags": {"ring": "1"},
+    "kind": "HCI",
+    "properties": {
+        "vmId": "0b5ec4a1-6f36-4f0c-9b58-31fa1ff1d3a1",
+        "status": "Connected",
+        "osType": "windows",
+        "osSku": "Windows Server 2025 Datacenter",
+        "osEdition": "serverdatacenter",
+        "osVersion": "10.0.26100.4946",
+        "provisioningState": "Succeeded",
+        "osProfile": {
+            "computerName": "WEB-001",
+            "windowsConfiguration": {
+                "patchSettings": {"patchMode": "ImageDefault", "assessmentMode": "AutomaticByPlatform"}
+            },
+        },
+        "licenseProfile": {
+            "productProfile": {
+                "productType": "WindowsServer",
+                "productFeatures": [{"name": "Hotpatch", "subscriptionStatus": "Enabled"}],
+            }
+        },
+    },
+}
+
+
+def test_an_arc_machine_is_told_by_its_agent() -> None:
+    found = facts(ARC)
+    assert "/microsoft.hybridcompute/machines/" in found.arm_id
+    values = found.values
+    assert (values["os_edition"], values["arc_kind"]) == ("Windows Server 2025 Datacenter", "HCI")
+    assert (values["os_build"], values["computer_name"]) == ("26100.4946", "WEB-001")
+    assert (values["agent_status"], values["power_state"]) == ("Connected", "running")
+    assert (values["patch_mode"], values["assessment_mode"]) == ("AutomaticByOS", "AutomaticByPlatform")
+    assert values["enable_hotpatching"] is True, "it is enrolled"
+    assert not {"reboot_setting", "image_sku"} & set(values), "what it does not tell stays as it is"
+    flat = {name: value for name, value in ARC.items() if name != "properties"} | ARC["properties"]
+    assert facts(flat).values == values, "as az writes it"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("properties.status", "Disconnected", {"agent_status": "Disconnected", "power_state": "unknown"}),
+        ("properties.status", "Expired", {"agent_status": "Expired", "power_state": "unknown"}),
+        ("properties.licenseProfile", None, {"enable_hotpatching": False}),
+        ("properties.licenseProfile.productProfile.productFeatures", [7, {}], {"enable_hotpatching": False}),
+        (
+            "properties.osProfile.windowsConfiguration.patchSettings.enableHotpatching",
+            False,
+            {"enable_hotpatching": False},
+        ),
+        ("properties.osSku", None, {"os_edition": "serverdatacenter"}),
+        ("kind", None, {"arc_kind": ""}),
+    ],
+)
+def test_what_an_arc_machine_says_is_what_it_has(path: str, value: object, expected: dict[str, object]) -> None:
+    values = facts(edited(path, value, ARC)).values
+    assert {name: values[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("properties.osType", "linux", "linux"),
+        ("properties.osType", None, "os_not_named"),
+        ("properties.osType", "solaris", "unknown_value"),
+        ("properties.osProfile.windowsConfiguration.patchSettings.patchMode", "Sometimes", "unknown_value"),
+        ("properties.osSku", "x" * 101, "value_too_long"),
+        ("name", "other", "name_differs"),
+        ("properties.vmId", "7", "unknown_value"),
+    ],
+)
+def test_an_arc_machine_that_is_left_out_says_why(path: str, value: object, expected: str) -> None:
+    assert problem(edited(path, value, ARC)).problem.value == expected
+
+
 @pytest.mark.parametrize("row", rows("os-versions"), ids=lambda row: row["osVersion"])
 def test_both_forms_of_os_version(row: dict[str, str]) -> None:
     values = facts(az_row(instanceView={"osVersion": row["osVersion"]})).values

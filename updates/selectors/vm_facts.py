@@ -75,7 +75,7 @@ class VmFacts:
 
 _with_version = lru_cache(maxsize=4_096)(replace)
 # Columns instead of model instances: a batch reads thousands of VMs, and most of them are alike.
-_IMAGE = ("image_publisher", "image_offer", "image_sku", "image_version", "image_resource_id")
+_IMAGE = ("image_publisher", "image_offer", "image_sku", "image_version", "image_resource_id", "os_edition")
 _JUDGED = (
     *_IMAGE,
     "image_exact_version",
@@ -205,8 +205,7 @@ def _load_installed(ids: str, catalogue: LoadedCatalogue) -> dict[int, list[Inst
 
 
 def _image(judged: tuple[Any, ...]) -> ImageReference:
-    publisher, offer, sku, version, resource_id = judged[: len(_IMAGE)]
-    return ImageReference(publisher=publisher, offer=offer, sku=sku, version=version, resource_id=resource_id)
+    return ImageReference(*judged[: len(_IMAGE)])
 
 
 def _judge(judged: tuple[Any, ...], image: ImageReference, catalog: CatalogIndex) -> Eligibility:

@@ -149,8 +149,8 @@ class StoredWords(NamedTuple):
 
 # First what many VMs share, so that equal rows are judged once; KBs as the ids of their patches, which one index holds.
 _READ = """
-SELECT v.image_publisher, v.image_offer, v.image_sku, v.image_version, v.image_resource_id, v.image_exact_version,
-    v.scale_set_orchestration, v.connection_id, v.os_build, v.enable_hotpatching, coalesce(s.os_build, ''),
+SELECT v.image_publisher, v.image_offer, v.image_sku, v.image_version, v.image_resource_id, v.os_edition,
+    v.image_exact_version, v.scale_set_orchestration, v.connection_id, v.os_build, v.enable_hotpatching, coalesce(s.os_build, ''),
     coalesce(s.is_list_complete, false), v.is_reboot_pending, s.last_assessed_at IS NOT NULL,
     coalesce(s.is_ready_for_hotpatches, true),
     s.last_assessed_at < %(stale)s, v.critical_and_security_count + v.other_count > 0,
@@ -160,7 +160,7 @@ SELECT v.image_publisher, v.image_offer, v.image_sku, v.image_version, v.image_r
 FROM vms_virtualmachine v LEFT JOIN updates_vmupdatestate s ON s.vm_id = v.id
 WHERE v.id = ANY(%(ids)s::bigint[])
 """
-_FACTS, _STORED = 18, 22
+_FACTS, _STORED = 19, 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,22 +191,22 @@ class Reading:
                     HotpatchStatus(words[2]),
                     HotpatchTrack(words[3]),
                 )
-                found.append(StoredWords(vm_id, stored, right, urgent, other, facts[12], lacks))
+                found.append(StoredWords(vm_id, stored, right, urgent, other, facts[13], lacks))
         return found
 
     def _judge(self, facts: tuple[Any, ...]) -> Words:
-        publisher, offer, sku, version, resource_id, exact_version, orchestration, connection_id, reported = facts[:9]
+        image, (exact_version, orchestration, connection_id, reported) = ImageReference(*facts[:6]), facts[6:10]
         is_enabled, os_build, is_complete, is_pending, was_assessed, is_ready, is_stale, has_updates, patches = facts[
-            9:
+            10:
         ]
         row = self.connections[connection_id]
         standing = Standing(
             eligibility=judge_eligibility(
-                ImageReference(publisher=publisher, offer=offer, sku=sku, version=version, resource_id=resource_id),
+                image,
                 self.images,
                 Platform(row.platform),
                 scale_set_orchestration=ScaleSetOrchestration(orchestration),
-                os_build=os_build or build_of_image(exact_version, version, reported),
+                os_build=os_build or build_of_image(exact_version, image.version, reported),
             ),
             is_hotpatch_enabled=is_enabled,
             installed_kbs=frozenset(self.kbs[int(pk)] for pk in patches.split(",")) if patches else frozenset(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.conf import settings
@@ -31,8 +31,10 @@ class ImageField(forms.CharField):
     """An image as people name it; cleans to an `ImageReference`.
 
     `publisher:offer:SKU` (a version after it is dropped), a SKU of the catalog alone, or the resource id of a gallery
-    image or container image.
+    image or container image. `edition`: what a machine without an image runs, which may stay as it is.
     """
+
+    edition = ""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=500, **kwargs)
@@ -41,6 +43,8 @@ class ImageField(forms.CharField):
     def clean(self, value: Any) -> ImageReference:
         """Parse the name; the error says how to write it."""
         text = super().clean(value).strip()
+        if self.edition and text == self.edition:
+            return ImageReference(edition=text)
         if "/" in text:
             return ImageReference(resource_id=text)
         parts = [part.strip() for part in text.split(":")]
@@ -86,7 +90,8 @@ class ProbeField(forms.CharField):
 
 def image_text(image: ImageReference) -> str:
     """An image as `ImageField` reads it."""
-    return image.resource_id or ":".join(part for part in (image.publisher, image.offer, image.sku) if part)
+    named = ":".join(part for part in (image.publisher, image.offer, image.sku) if part)
+    return image.resource_id or named or image.edition
 
 
 class RecordForm(forms.Form):
@@ -271,6 +276,7 @@ class EditForm(RecordForm):
             },
         )
         self.vm = vm
+        cast("ImageField", self.fields["image"]).edition = vm.os_edition
         # The VM's own connection is always on offer, so that somebody without rights on it can save the form.
         self.offer(connections_owned_by(user) | Connection.objects.filter(pk=vm.connection_id).order_by("name"))
         probe = self.fields["health_probe"]

@@ -17,6 +17,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from patching.eligibility import is_uniform_arm_id
+from patching.enrolment import is_hotpatch, is_hotpatching_on
 from patching.kb_numbers import is_invisible, without_invisible
 from patching.terms import AssessmentMode, PatchMode, RebootSetting, ScaleSetOrchestration
 from vms.choices import PowerState
@@ -269,9 +270,9 @@ def _check_text(text: str, path: str) -> None:
 
 _ARM_ID = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-    r"/resourcegroups/(?P<group>[^/]+)/providers/microsoft\.compute/"
-    r"(?:virtualmachines/(?P<name>[^/]+)"
-    r"|virtualmachinescalesets/(?P<scale_set>[^/]+)/virtualmachines/(?P<instance>[^/]+))",
+    r"/resourcegroups/(?P<group>[^/]+)/providers/microsoft\."
+    r"(?:(?:compute/virtualmachines|(?P<arc>hybridcompute/machines))/(?P<name>[^/]+)"
+    r"|compute/virtualmachinescalesets/(?P<scale_set>[^/]+)/virtualmachines/(?P<instance>[^/]+))",
     re.IGNORECASE,
 )
 
@@ -289,8 +290,12 @@ def _facts(row: dict[str, Any], cleaned: tuple[str, ...]) -> VmFacts:
     # az flattens `properties` into the row, ARM does not; a row may have both (az vm list -d adds its own keys).
     more = source.members("properties")
     properties = _Source({**row, **more}) if more else source
-    _refuse_other_systems(properties)
-    values = _identity_values(source, match) | _machine_values(properties) | _setting_values(properties)
+    if match["arc"]:
+        _refuse_other_systems_of_agent(properties)
+        values = _identity_values(source, match) | _agent_values(source, properties)
+    else:
+        _refuse_other_systems(properties)
+        values = _identity_values(source, match) | _machine_values(properties) | _setting_values(properties)
     values |= _scale_set_values(properties, arm_id, match)
     if values["scale_set_orchestration"] == ScaleSetOrchestration.UNIFORM and values["enable_hotpatching"]:
         raise _Skip(RowProblem.UNIFORM_WITH_HOTPATCH)
@@ -400,6 +405,17 @@ def _refuse_other_systems(properties: _Source) -> None:
         raise _Skip(RowProblem.UNKNOWN_VALUE, "storageProfile.osDisk.osType")
 
 
+def _refuse_other_systems_of_agent(properties: _Source) -> None:
+    """The same of a machine outside of Azure, whose agent tells it once it has been connected."""
+    os_type = (properties.text("osType") or "").lower()
+    if os_type == "linux":
+        raise _Skip(RowProblem.LINUX)
+    if not os_type:
+        raise _Skip(RowProblem.OS_NOT_NAMED)
+    if os_type != "windows":
+        raise _Skip(RowProblem.UNKNOWN_VALUE, "osType")
+
+
 def _identity_values(source: _Source, match: re.Match[str]) -> dict[str, Any]:
     from_id = match["name"] or f"{match['scale_set']}_{match['instance']}"
     name = source.text("name") or from_id
@@ -463,6 +479,50 @@ def _machine_values(properties: _Source) -> dict[str, Any]:
     if agent := _agent_status(properties):
         values["agent_status"] = agent
     return values | _system_values(properties) | _patch_status(properties)
+
+
+_CONNECTED = "connected"
+
+
+def _agent_values(source: _Source, properties: _Source) -> dict[str, Any]:
+    """A machine outside of Azure as its agent told it last. Its power is not known, but whether the agent is connected."""
+    patch = "osProfile.windowsConfiguration.patchSettings"
+    edition = properties.text("osSku") or properties.text("osEdition") or ""
+    mode = properties.text(f"{patch}.patchMode") or ""
+    status = properties.text("status") or ""
+    is_connected = status.lower() == _CONNECTED
+    values: dict[str, Any] = {
+        "os_type": "Windows",
+        "os_edition": edition,
+        "arc_kind": source.text("kind") or "",
+        "agent_status": status,
+        "power_state": PowerState.RUNNING.value if is_connected else PowerState.UNKNOWN.value,
+        "computer_name": properties.text("osProfile.computerName") or "",
+        # "Image default": there is no image, and Windows' own settings decide.
+        "patch_mode": PatchMode.AUTOMATIC_BY_OS.value
+        if mode.lower() == "imagedefault"
+        else properties.word(f"{patch}.patchMode", PatchMode, PatchMode.AUTOMATIC_BY_OS),
+        "assessment_mode": properties.word(f"{patch}.assessmentMode", AssessmentMode, AssessmentMode.IMAGE_DEFAULT),
+        "enable_hotpatching": is_hotpatching_on(
+            edition,
+            subscription=_hotpatch_subscription(properties),
+            is_chosen=properties.flag(f"{patch}.enableHotpatching", default=False)
+            if properties.has(f"{patch}.enableHotpatching")
+            else None,
+        ),
+    }
+    if state := properties.text("provisioningState"):
+        values["provisioning_state"] = state
+    if vm_id := properties.text("vmId"):
+        values["vm_id"] = _uuid(vm_id, "vmId")
+    return values | _system_values(properties)
+
+
+def _hotpatch_subscription(properties: _Source) -> str:
+    """What the machine's licence says of the feature Hotpatch; empty: nothing."""
+    features = properties.items("licenseProfile.productProfile.productFeatures")
+    told = [_Source(one) for one in features if isinstance(one, dict)]
+    return next((one.text("subscriptionStatus") or "" for one in told if is_hotpatch(one.text("name") or "")), "")
 
 
 def _first_text(properties: _Source, *paths: str) -> str:

@@ -62,6 +62,7 @@ class VmRecord:
         vm.tags = self.tags
         vm.health_probe = self.health_probe
         if not is_same_image(vm.image, self.image):
+            vm.os_edition = self.image.edition
             vm.image_publisher, vm.image_offer, vm.image_sku = self.image.publisher, self.image.offer, self.image.sku
             vm.image_resource_id = self.image.resource_id
             vm.image_version, vm.image_exact_version = "latest" if self.image.sku else "", ""
@@ -69,7 +70,7 @@ class VmRecord:
 
 def is_same_image(one: ImageReference, other: ImageReference) -> bool:
     """Whether both name the same image, whatever the version; compared without case, as Azure does."""
-    parts = [(i.publisher, i.offer, i.sku, i.resource_id) for i in (one, other)]
+    parts = [(i.publisher, i.offer, i.sku, i.resource_id, i.edition) for i in (one, other)]
     first, second = (tuple(part.lower() for part in names) for names in parts)
     return first == second
 
@@ -197,6 +198,7 @@ _WRITTEN = (
     "image_version",
     "image_exact_version",
     "image_resource_id",
+    "os_edition",
     "availability_set",
     "time_zone",
     "health_probe",
