@@ -366,11 +366,24 @@ StartChunk = Sequence[tuple[UUID, StartOutcome]]
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """Machines that nobody could look at: those of a resource type in a subscription. `reason`: what is missing."""
+
+    subscription_id: str
+    resource_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DiscoveredPage:
-    """Some of the machines behind a connection. `next_cursor` empty: there are no more."""
+    """Some of the machines behind a connection. `next_cursor` empty: there are no more.
+
+    `unread`: machines that may be there and are not listed, on no page; they count as neither there nor gone.
+    """
 
     machines: Sequence[DiscoveredVm]
     next_cursor: str = ""
+    unread: Sequence[Unread] = ()
 
 
 class Connector(Protocol):

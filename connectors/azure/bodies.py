@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from patching.enrolment import FEATURE, SubscriptionRequest
 from patching.terms import InstallationPlan, PatchMode, PatchSettings
 
 
@@ -63,3 +64,23 @@ def settings_body(settings: PatchSettings) -> dict[str, Any]:
         "patchSettings": patch,
     }
     return {"properties": {"osProfile": {"windowsConfiguration": windows}}}
+
+
+def arc_settings_body(settings: PatchSettings) -> dict[str, Any]:
+    """The body of the PATCH that gives a machine outside of Azure these settings: it has these three, and no others."""
+    patch = {
+        "patchMode": settings.patch_mode.value,
+        "assessmentMode": settings.assessment_mode.value,
+        "enableHotpatching": settings.enable_hotpatching,
+    }
+    return {"properties": {"osProfile": {"windowsConfiguration": {"patchSettings": patch}}}}
+
+
+def license_body(*, is_on: bool, location: str = "") -> dict[str, Any]:
+    """The body that enrols a machine outside of Azure for hotpatches, or lets it leave. `location`: a profile is made there."""
+    asked = SubscriptionRequest.ENABLE if is_on else SubscriptionRequest.DISABLE
+    product = {
+        "productType": "WindowsServer",
+        "productFeatures": [{"name": FEATURE, "subscriptionStatus": asked.value}],
+    }
+    return ({"location": location} if location else {}) | {"properties": {"productProfile": product}}

@@ -16,7 +16,13 @@ from typing import Any
 
 from connectors.azure import graph, inventory
 from connectors.azure.answers import Answer, NoAnswer, find, moment_of, text_of
-from connectors.azure.bodies import installation_body, is_anything_asked, settings_body
+from connectors.azure.bodies import (
+    arc_settings_body,
+    installation_body,
+    is_anything_asked,
+    license_body,
+    settings_body,
+)
 from connectors.azure.configuration import (
     CALL_SECONDS,
     CAPABILITIES,
@@ -32,10 +38,14 @@ from connectors.azure.link import Ask, Link, link_for
 from connectors.azure.permissions import missing_permissions
 from connectors.azure.resources import Resource, Type, resource_of
 from connectors.azure.results import (
+    arc_settings_of,
     assessment_of,
     began_at,
     build_of,
+    count_of,
+    edition_of,
     error_in,
+    hotpatch_feature,
     installation_of,
     installed_by,
     needs_action,
@@ -62,7 +72,9 @@ from connectors.protocol import (
     VmRef,
 )
 from patching.codes import ErrorCode
-from patching.terms import OperationKind, RebootStatus, RunStatus
+from patching.eligibility import needs_licence
+from patching.enrolment import Subscription
+from patching.terms import OperationKind, PatchSettings, RebootStatus, RunStatus
 
 COMPUTE_VERSION = "2026-04-01"
 # Seconds until a look is worth it, where Azure does not say: an assessment takes minutes, settings take seconds.
@@ -72,12 +84,15 @@ LEAST_WAIT = 1.0
 # With less time left a start is not sent at all: one whose answer is not waited for is in doubt.
 LEAST_FOR_A_START = 4.0
 ASSESSMENT_LENGTH = timedelta(minutes=10)
+GRAPH_LAG = timedelta(minutes=10)  # what Resource Graph does not list so long after a run, it will not list
 _STEPS = {OperationKind.ASSESSMENT: "assessing", OperationKind.SETTINGS: "configuring"}
 _TAKES_STARTS = frozenset({"running", "starting", "unknown", ""})  # power states
 _CLOCKS_DIFFER = timedelta(seconds=5)
 _RUNNING_WORDS = frozenset({"inprogress", "running", "accepted", "updating", "creating", "notstarted", "pending"})
 _NO_GRAPH = frozenset({400, 403, 404})  # Resource Graph is not there, or not for this principal
 _UNREADABLE = ConnectorError(ErrorCode.CONNECTOR_GARBAGE, is_retryable=True)
+_ENROLLING = frozenset({Subscription.ENABLING.lower(), Subscription.DISABLING.lower()})
+_ENROLLED, _NOT_ENROLLED = frozenset({Subscription.ENABLED.lower()}), frozenset({"", Subscription.DISABLED.lower()})
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LOST = ConnectorError(ErrorCode.OPERATION_LOST)
 
@@ -205,12 +220,49 @@ class AzureConnector:
         if request.kind is OperationKind.ASSESSMENT:
             return lambda link: link.patching(resource).begin_assess_patches(*where, **common)
         if request.kind is OperationKind.SETTINGS and request.settings is not None:
+            if resource.type is Type.ARC_MACHINE:
+                return self._arc_settings(request.settings, resource, common, ask)
             body = settings_body(request.settings)
             return lambda link: link.compute(resource.subscription).begin_update(*where, body, **common)
         asked = self._installation(request, resource, now, ask)
         if isinstance(asked, ConnectorError):
             return asked
         return lambda link: link.patching(resource).begin_install_patches(*where, asked, **common)
+
+    @staticmethod
+    def _arc_settings(
+        wanted: PatchSettings, resource: Resource, common: dict[str, Any], ask: Ask
+    ) -> Callable[[Link], object] | ConnectorError:
+        """What a machine outside of Azure is told: its settings, and where its edition needs it, its licence as the last.
+
+        Both are goals: who sends them a second time changes nothing.
+        """
+        where = (resource.group, resource.name)
+        machine = ask(lambda link: link.machine(resource))
+        if isinstance(machine, NoAnswer) or machine.status != 200:
+            return _unread(machine)
+        settings = partial(_change_arc_machine, resource, arc_settings_body(wanted), common["request_id"])
+        if not needs_licence(edition_of(machine.json)):
+            return settings
+        profile = ask(lambda link: link.licenses(resource).get(*where))
+        if isinstance(profile, NoAnswer) or profile.status not in {200, 404}:
+            return _unread(profile)
+        subscription = text_of(hotpatch_feature(profile.json), "subscriptionStatus").lower()
+        if subscription in (_ENROLLED if wanted.enable_hotpatching else _NOT_ENROLLED):
+            return settings
+        changed = ask(settings)
+        if isinstance(changed, NoAnswer):
+            return silence(changed, is_start=True)
+        if changed.status not in {200, 201, 202}:
+            return refusal(changed, is_start=True)
+        is_new = profile.status == 404
+        body = license_body(
+            is_on=wanted.enable_hotpatching, location=text_of(machine.json, "location") if is_new else ""
+        )
+        if is_new:
+            return lambda link: link.licenses(resource).begin_create_or_update(*where, body, **common)
+        # What else stands in the profile (Software Assurance, extended updates) stays as it is.
+        return lambda link: link.licenses(resource).begin_update(*where, body, **common)
 
     def _installation(
         self, request: StartRequest, resource: Resource, now: datetime, ask: Ask
@@ -328,9 +380,14 @@ class AzureConnector:
             return _failed(request.kind, state.error)
         if resource.type is not Type.ARC_MACHINE:
             return self._seen(request, resource, state.output, now, ask, ended_at=state.ended_at)
-        rows = self._rows(request, handle, resource, ask)  # its results hold no patches
+        # Its results hold no patches, but which run it was and how many there are.
+        own = replace(handle, activity=text_of(state.output, "installationActivityId") or handle.activity)
+        rows = self._rows(request, own, resource, ask)
         if isinstance(rows, ConnectorError):
             return rows
+        is_young = now - (moment_of(state.output, "lastModifiedDateTime") or _LONG_AGO) < GRAPH_LAG
+        if is_young and len(rows) < (counted := count_of(state.output)):
+            return replace(_UNREADABLE, detail=f"Resource Graph lists {len(rows)} of {counted} updates")
         return self._seen(request, resource, state.output, now, ask, rows=rows, ended_at=state.ended_at)
 
     @staticmethod
@@ -363,7 +420,7 @@ class AzureConnector:
             found = replace(
                 found,
                 os_build=build_of(machine.json),
-                settings=settings_of(machine.json),
+                settings=_settings_in(resource, machine.json, request.vm.settings),
                 is_ready_for_hotpatches=not needs_action(machine.json),
             )
         # So is what others installed here: Azure itself, az, another portal.
@@ -393,9 +450,14 @@ class AzureConnector:
             return silence(answer)
         if answer.status != 200:
             return refusal(answer)
-        if text_of(answer.json, "properties.provisioningState").lower() == "updating":
+        feature = hotpatch_feature(answer.json)
+        enrolment = text_of(feature, "subscriptionStatus").lower()
+        if text_of(answer.json, "properties.provisioningState").lower() == "updating" or enrolment in _ENROLLING:
             return self._running(request, now, _Running(Handle(), FIRST_LOOK[OperationKind.SETTINGS]))
-        reported = settings_of(answer.json)
+        wanted = request.settings or request.vm.settings
+        if enrolment == Subscription.FAILED.lower() and wanted.enable_hotpatching:
+            return error_in(feature) or ConnectorError(ErrorCode.UNKNOWN, "the enrolment has failed")
+        reported = _settings_in(resource, answer.json, wanted)
         return Observation(settings=reported) if reported else replace(_UNREADABLE, detail="no settings")
 
     # --- what Azure keeps of a machine
@@ -475,16 +537,17 @@ class AzureConnector:
         if answer.status != 200:
             return replace(refusal(answer), is_retryable=True)
         if request.kind is OperationKind.SETTINGS:
-            return self._find_settings(request, answer.json)
+            return self._find_settings(request, resource, answer.json)
         began = self._arrived(request, resource, answer.json, ask)
         if began is None and refused is not None:
             return None
         return began or ConnectorError(ErrorCode.START_UNCONFIRMED, is_retryable=True)
 
-    def _find_settings(self, request: StartRequest, machine: dict[str, Any]) -> Started | None:
+    def _find_settings(self, request: StartRequest, resource: Resource, machine: dict[str, Any]) -> Started | None:
         """Settings are a goal: a machine that has them, or is on its way, got them; one that has others is told again."""
         is_under_way = text_of(machine, "properties.provisioningState").lower() == "updating"
-        if is_under_way or settings_of(machine) == request.settings:
+        known = request.settings or request.vm.settings
+        if is_under_way or _settings_in(resource, machine, known) == request.settings:
             return Started(str(Handle()), look_again_after=FIRST_LOOK[OperationKind.SETTINGS])
         return None
 
@@ -532,12 +595,26 @@ def _refusal(request: StartRequest, resource: Resource | None) -> ConnectorError
         return unsupported
     if request.kind is OperationKind.SETTINGS:
         # They are the platform's, which keeps them for a machine that is stopped, too.
-        return None if resource.type is Type.VIRTUAL_MACHINE and request.settings is not None else unsupported
+        return None if request.settings is not None else unsupported
     if request.vm.product_line is None:
         return unsupported
     if request.vm.power_state not in _TAKES_STARTS:
         return ConnectorError(ErrorCode.VM_NOT_RUNNING, nothing_was_sent=True)
     return None
+
+
+def _settings_in(resource: Resource, machine: dict[str, Any], known: PatchSettings) -> PatchSettings | None:
+    return arc_settings_of(machine, known) if resource.type is Type.ARC_MACHINE else settings_of(machine)
+
+
+def _change_arc_machine(resource: Resource, body: dict[str, Any], request_id: str, link: Link) -> object:
+    machines = link.hybrid(resource.subscription).machines
+    return machines.update(resource.group, resource.name, body, request_id=request_id)
+
+
+def _unread(answer: Answer | NoAnswer) -> ConnectorError:
+    """Nothing is sent where that could not be read which decides what to send."""
+    return replace(silence(answer) if isinstance(answer, NoAnswer) else refusal(answer), nothing_was_sent=True)
 
 
 def _output(told: dict[str, Any]) -> dict[str, Any] | None:

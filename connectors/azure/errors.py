@@ -26,7 +26,10 @@ _BUSY = frozenset(
 )
 _GONE = frozenset({"resourcenotfound", "resourcegroupnotfound", "notfound", "subscriptionnotfound"})
 _NOT_RUNNING = re.compile(r"(vm|machine) to be running|not running|deallocated|powered off|is stopped", re.IGNORECASE)
-_NO_AGENT = re.compile(r"(vm|guest) ?agent|agent .{0,40}not (ready|reporting)|status blob", re.IGNORECASE)
+_NO_AGENT = re.compile(
+    r"(vm|guest) ?agent|agent .{0,40}not (ready|reporting)|status blob|(agent|machine) .{0,60}(not connected|disconnected|expired)",
+    re.IGNORECASE,
+)
 # The counters of x-ms-ratelimit-remaining-resource that starts of patch operations draw on.
 _COUNTER = re.compile(r"(?:^|,)\s*Microsoft\.[A-Za-z]+/([A-Za-z0-9]+);(-?[0-9]{1,9})")
 _OF_ALL = re.compile(r"VMGuestPatchOperationSubscriptionMaximum|PatchOperation[0-9]+Min", re.IGNORECASE)

@@ -1,7 +1,7 @@
-"""Listing machines: subscription by subscription, page by page, each machine with its instance view.
+"""Listing machines: subscription by subscription, first its virtual machines, each with its instance view, then its Arc machines.
 
-A cursor says which subscriptions are left, which page of the first one is being read, and how much of that page was told. It is
-all there is: the same cursor asked for again gives the same machines again.
+A cursor says which subscriptions are left, what of the first one is being read, which page of it, and how much of that page was
+told. It is all there is: the same cursor asked for again gives the same machines again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from connectors.azure.link import Ask, Link
 from connectors.azure.resources import Type, resource_of
 from connectors.azure.results import patches_of
 from connectors.catalogue import Catalogue
-from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm, VmRef
+from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm, Unread, VmRef
 from patching.codes import ErrorCode
 from patching.terms import Patch
 
@@ -31,11 +31,21 @@ STEP_SECONDS = 2 * CALL_SECONDS  # the list, then the instance views
 VIEWS = 100  # machines told in one step: each costs a call
 _MOST_SUBSCRIPTIONS = 2_000
 _NOT_ALLOWED = frozenset({"subscriptionnotfound", "disabledsubscription", "readonlydisabledsubscription"})
+# Nobody has Arc machines in this subscription, or in this cloud.
+_NO_PROVIDER = frozenset(
+    {
+        *("missingsubscriptionregistration", "noregisteredproviderfound", "subscriptionnotregistered"),
+        *("invalidresourcenamespace", "invalidresourcetype"),
+    }
+)
+READS_ARC = f"{Type.ARC_MACHINE.value}/read"
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """`left`: subscriptions still to read; `page`: the address of the page, empty: the first; `told`: machines of it.
+
+    `is_arc`: the virtual machines of the first subscription were told, now come its Arc machines.
 
     `mark`, `at`, `power`: a page that was met before, kept after ever longer stretches, so that pages which repeat are found
     however many lie between.
@@ -47,6 +57,7 @@ class Cursor:
     mark: str = ""
     at: int = 0
     power: int = 1
+    is_arc: bool = False
 
     def __str__(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -60,8 +71,10 @@ class Cursor:
             return replace(self, page=address, told=0, mark=digest, at=0, power=2 * self.power)
         return replace(self, page=address, told=0, at=self.at + 1)
 
-    def next_subscription(self) -> Cursor | None:
-        """In the next subscription; None where this was the last."""
+    def next_list(self) -> Cursor | None:
+        """The Arc machines of the subscription, then the next one; None where this was the last."""
+        if not self.is_arc:
+            return Cursor(self.left, is_arc=True)
         return Cursor(self.left[1:]) if len(self.left) > 1 else None
 
 
@@ -90,18 +103,47 @@ def discovered(
         at = Cursor(tuple(subscriptions))
     if not at.left:
         return DiscoveredPage([])
-    answer = link.one(partial(_list, at.left[0], at.page, is_ours(at.page, conf.address)), deadline=listing_by)
+    answer = link.one(partial(_list, at, is_ours(at.page, conf.address)), deadline=listing_by)
     if isinstance(answer, NoAnswer):
         return silence(answer)
+    if at.is_arc and (error := _not_looked_at(answer)) is not None:
+        return _without_arc(at, error)
     if answer.status != 200 or not isinstance(find(answer.json, "value"), list):
         return _unlisted(answer, at.left[0])
     return _page(link, conf, at, answer, deadline)
 
 
-def _list(subscription: str, page: str, is_safe: bool, link: Link) -> object:
-    """One page of a subscription's virtual machines; the SDK asks for the first, and for the one behind an address."""
-    pages = link.compute(subscription).list_all().by_page(page if is_safe and page else None)
-    return next(pages, None)
+def _list(at: Cursor, is_safe: bool, link: Link) -> object:
+    """One page of a subscription's machines; the SDK asks for the first, and for the one behind an address."""
+    subscription = at.left[0]
+    rows = (
+        link.hybrid(subscription).machines.list_by_subscription()
+        if at.is_arc
+        else link.compute(subscription).list_all()
+    )
+    return next(rows.by_page(at.page if is_safe and at.page else None), None)
+
+
+def _not_looked_at(answer: Answer) -> ConnectorError | None:
+    """Why a subscription's Arc machines are not listed, where that is no reason to give up its virtual machines.
+
+    Without a detail: there are none.
+    """
+    if answer.status not in {400, 403, 404, 409}:
+        return None
+    code = answer.error[0].lower()
+    if code in _NO_PROVIDER:
+        return ConnectorError(ErrorCode.PERMISSION_MISSING)
+    error = refusal(answer)
+    if error.code != ErrorCode.PERMISSION_MISSING or code in _NOT_ALLOWED:
+        return None
+    return replace(error, detail=READS_ARC)
+
+
+def _without_arc(at: Cursor, error: ConnectorError) -> DiscoveredPage:
+    following = at.next_list()
+    unread = [Unread(at.left[0], Type.ARC_MACHINE.value, error.detail)] if error.detail else []
+    return DiscoveredPage([], str(following) if following else "", unread)
 
 
 def subscriptions_of(link: Link, conf: AzureConfiguration, deadline: float) -> Sequence[str] | ConnectorError:
@@ -159,7 +201,7 @@ def _page(
         if following is None:
             return ConnectorError(ErrorCode.CONNECTOR_GARBAGE, "pages that repeat, or lead to another host")
     else:
-        following = at.next_subscription()
+        following = at.next_list()
     return DiscoveredPage(machines, str(following) if following else "")
 
 

@@ -284,6 +284,10 @@ class Link:
         """The machines outside of Azure in a subscription: `HybridComputeManagementClient`."""
         return self._client(HybridComputeManagementClient, subscription_id)
 
+    def licenses(self, resource: Resource) -> Any:
+        """The licence profiles of the subscription that this machine outside of Azure is in."""
+        return self.hybrid(resource.subscription).license_profiles
+
     def patching(self, resource: Resource) -> Any:
         """What assesses and patches a machine of this kind."""
         if resource.type is Type.ARC_MACHINE:

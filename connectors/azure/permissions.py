@@ -16,6 +16,7 @@ from connectors.permissions import Missing
 from connectors.protocol import ConnectorError
 
 ROLE = "Hotpatch Portal operator"
+_ARC = "Microsoft.HybridCompute/machines"
 READS = (
     "Microsoft.Resources/subscriptions/read",
     "Microsoft.Compute/virtualMachines/read",
@@ -25,15 +26,35 @@ READS = (
     "Microsoft.Compute/virtualMachines/patchInstallationResults/read",
     "Microsoft.Compute/virtualMachines/patchInstallationResults/softwarePatches/read",
     "Microsoft.Compute/locations/operations/read",
+    f"{_ARC}/read",
+    f"{_ARC}/patchAssessmentResults/read",
+    f"{_ARC}/patchAssessmentResults/softwarePatches/read",
+    f"{_ARC}/patchInstallationResults/read",
+    f"{_ARC}/patchInstallationResults/softwarePatches/read",
+    f"{_ARC}/licenseProfiles/read",
+    "Microsoft.HybridCompute/locations/operationstatus/read",
+    "Microsoft.HybridCompute/locations/operationresults/read",
 )
 ACTS = (
     "Microsoft.Compute/virtualMachines/assessPatches/action",
     "Microsoft.Compute/virtualMachines/installPatches/action",
+    f"{_ARC}/assessPatches/action",
+    f"{_ARC}/installPatches/action",
 )
-SETTINGS = ("Microsoft.Compute/virtualMachines/write",)
+# The licence profile is where a machine outside of Azure is enrolled for hotpatches.
+SETTINGS = ("Microsoft.Compute/virtualMachines/write", f"{_ARC}/write", f"{_ARC}/licenseProfiles/write")
 # What a test asks for: without one of these something that the pages offer fails. The results of runs are read by Resource
 # Graph, which shows an account what it may read and says nothing of the rest.
-NEEDED = (READS[1], READS[-1], *ACTS, *SETTINGS)
+NEEDED = (
+    *("Microsoft.Compute/virtualMachines/read", "Microsoft.Compute/locations/operations/read", f"{_ARC}/read"),
+    f"{_ARC}/licenseProfiles/read",
+    *(
+        "Microsoft.HybridCompute/locations/operationstatus/read",
+        "Microsoft.HybridCompute/locations/operationresults/read",
+    ),
+    *ACTS,
+    *SETTINGS,
+)
 MOST_SUBSCRIPTIONS = 100  # that one test looks at
 _VERSION = "2022-04-01"
 
@@ -43,7 +64,7 @@ def role(subscriptions: Iterable[str]) -> dict[str, Any]:
     return {
         "Name": ROLE,
         "IsCustom": True,
-        "Description": "Assess, install and configure updates of virtual machines. Nothing else.",
+        "Description": "Assess, install and configure updates of virtual machines and Arc machines. Nothing else.",
         "Actions": [*READS, *ACTS, *SETTINGS],
         "NotActions": [],
         "AssignableScopes": [f"/subscriptions/{one}" for one in subscriptions],

@@ -13,6 +13,7 @@ from connectors.azure.answers import find, flag_of, moment_of, objects_of, text_
 from connectors.catalogue import Catalogue
 from connectors.protocol import AssessmentResult, ConnectorError, InstallationResult, PatchOutcome, VmRef
 from patching.codes import ErrorCode, storable_code
+from patching.enrolment import is_hotpatch, is_hotpatching_on
 from patching.terms import (
     AssessmentMode,
     Classification,
@@ -186,6 +187,22 @@ def installed_by(
     return tuple(found.values())
 
 
+_COUNTS = (
+    "installedPatchCount",
+    "failedPatchCount",
+    "pendingPatchCount",
+    "notSelectedPatchCount",
+    "excludedPatchCount",
+)
+
+
+def count_of(output: dict[str, Any]) -> int:
+    """How many patches the result of a machine outside of Azure speaks of, which lists none."""
+    by_class = find(output, "availablePatchCountByClassification")
+    told = list(by_class.values()) if isinstance(by_class, dict) else [find(output, name) for name in _COUNTS]
+    return sum(one for one in told if isinstance(one, int) and one > 0)
+
+
 def _as_known(patch: Patch, vm: VmRef) -> Patch:
     """A result of a run does not tell what a patch does to a machine; what is installed already may."""
     if patch.reboot_behavior is not RebootBehavior.UNKNOWN:
@@ -236,6 +253,40 @@ def settings_of(machine: dict[str, Any]) -> PatchSettings | None:
         reboot_setting=word(text_of(platform, "rebootSetting"), RebootSetting, defaults.reboot_setting),
         bypass_platform_safety_checks=flag_of(platform, "bypassPlatformSafetyChecksOnUserSchedule") or False,
     )
+
+
+def arc_settings_of(machine: dict[str, Any], known: PatchSettings) -> PatchSettings | None:
+    """The patch settings of a machine outside of Azure; what it has none of is as `known`. None where it tells nothing."""
+    told = find(machine, "properties.osProfile.windowsConfiguration.patchSettings")
+    if not isinstance(told, dict) and not hotpatch_feature(machine):
+        return None
+    return replace(
+        known,
+        patch_mode=word(text_of(told, "patchMode"), PatchMode, PatchMode.AUTOMATIC_BY_OS),
+        assessment_mode=word(text_of(told, "assessmentMode"), AssessmentMode, AssessmentMode.IMAGE_DEFAULT),
+        enable_hotpatching=is_hotpatching_on(
+            edition_of(machine),
+            subscription=text_of(hotpatch_feature(machine), "subscriptionStatus"),
+            is_chosen=flag_of(told, "enableHotpatching"),
+        ),
+    )
+
+
+def edition_of(machine: dict[str, Any]) -> str:
+    """What a machine outside of Azure runs, as its agent calls it."""
+    return text_of(machine, "properties.osSku") or text_of(machine, "properties.osEdition")
+
+
+def hotpatch_feature(document: dict[str, Any]) -> dict[str, Any]:
+    """What a machine, or its licence profile, says of its enrolment for hotpatches; empty: nothing."""
+    for path in (
+        "properties.licenseProfile.productProfile.productFeatures",
+        "properties.productProfile.productFeatures",
+    ):
+        for feature in objects_of(document, path):
+            if is_hotpatch(text_of(feature, "name")):
+                return feature
+    return {}
 
 
 def needs_action(machine: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from audit.models import AuditEvent
 from audit.tags import Tag
-from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm
+from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm, Unread
 from connectors.simulator.inventory import discovered, document
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.vms.importing import ImportFailedError, Report, import_file, queue_file, work
@@ -404,6 +404,28 @@ def test_a_connection_is_listed_page_by_page_and_its_documents_are_kept(
     again = sync(simulator)
     assert again.job.counts["unchanged"] == 3
     assert MachineDocument.objects.get(vm__name="three").taken_at == kept.taken_at, "nothing new, nothing written"
+
+
+def test_what_could_not_be_looked_at_is_not_gone(
+    simulator: Connection, listing: Listing, client: Client, chief: User
+) -> None:
+    arc = az_row("arc", osType="windows", osSku="Windows Server 2025 Datacenter", osVersion="10.0.26100.4946")
+    arc["id"] = arc["id"].replace("Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines")
+    listing.pages = {"": page(az_row("one"), az_row("two"), arc)}
+    sync(simulator)
+    subscription = arc["id"].split("/")[2]
+    unread = [Unread(subscription, "Microsoft.HybridCompute/machines", "Microsoft.HybridCompute/machines/read")]
+    listing.pages = {"": page(az_row("one"), then="p2"), "p2": DiscoveredPage([], "", unread)}
+    found = sync(simulator)
+    assert found.job.gone_count == 1
+    assert VirtualMachine.objects.get(name="two").gone_at is not None
+    assert VirtualMachine.objects.get(name="arc").gone_at is None
+    client.force_login(chief)
+    shown = client.get(reverse("vms:import-job", args=[found.job.pk])).content.decode()
+    assert "Microsoft.HybridCompute/machines/read" in shown
+    listing.pages = {"": page(az_row("one"))}
+    sync(simulator)
+    assert VirtualMachine.objects.get(name="arc").gone_at is not None
 
 
 def test_what_is_listed_no_more_is_marked_and_kept_and_comes_back(simulator: Connection, listing: Listing) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from connectors.catalogue import Catalogue
-from connectors.protocol import ConnectorError
+from connectors.protocol import ConnectorError, Unread
 from connectors.registry import connector_for
 from vms.models import Connection
 from vms.services.inventory_rows import InventoryRow, inventory_row
@@ -26,10 +26,11 @@ class DiscoveryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredPage:
-    """Rows that a connector listed; `next_cursor` empty: these were the last ones."""
+    """Rows that a connector listed; `next_cursor` empty: these were the last ones. `unread`: what it could not look at."""
 
     rows: Sequence[InventoryRow]
     next_cursor: str
+    unread: Sequence[Unread] = ()
 
 
 def discovered_page(*, connection: Connection, cursor: str, first: int) -> DiscoveredPage:
@@ -39,4 +40,4 @@ def discovered_page(*, connection: Connection, cursor: str, first: int) -> Disco
     if isinstance(page, ConnectorError):
         raise DiscoveryError(page)
     rows = [inventory_row(number, value=found.document) for number, found in enumerate(page.machines, first)]
-    return DiscoveredPage(rows, page.next_cursor)
+    return DiscoveredPage(rows, page.next_cursor, page.unread)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from django.utils import timezone
 from audit.context import acting
 from audit.services import Act, record
 from audit.tags import Tag
+from connectors.protocol import Unread
 from vms.choices import BEFORE_WRITING, ImportDoor, ImportPhase, ImportSource
 from vms.import_models import ImportAnswer, ImportJob, ImportPiece, ImportRow, InventorySync
 from vms.models import Connection, VirtualMachine
@@ -305,7 +306,7 @@ def _end(claim: _Claim, phase: ImportPhase, *, code: str = "", facts: dict[str, 
 
 
 _KEPT = (
-    *("phase", "cursor", "read_bytes", "row_count", "done_count", "counts", "gone_count", "has_more_pages"),
+    *("phase", "cursor", "read_bytes", "row_count", "done_count", "counts", "gone_count", "has_more_pages", "unread"),
     *("passed_over", "error_code", "error_facts", "are_rows_kept", "failures", "finished_at", "lease"),
 )
 
@@ -337,6 +338,7 @@ class _Block:
     is_last: bool = False
     has_more_pages: bool = False
     passed_over: str = ""
+    unread: Sequence[Unread] = ()
 
 
 def _next_block(claim: _Claim, job: ImportJob) -> _Block | None:
@@ -346,7 +348,7 @@ def _next_block(claim: _Claim, job: ImportJob) -> _Block | None:
     if job.source == ImportSource.DISCOVERY.value:
         assert job.connection is not None
         page = discovered_page(connection=job.connection, cursor=job.cursor.get("page", ""), first=job.row_count + 1)
-        return _Block(page.rows, {"page": page.next_cursor}, is_last=not page.next_cursor)
+        return _Block(page.rows, {"page": page.next_cursor}, is_last=not page.next_cursor, unread=page.unread)
     reader = claim.reader = claim.reader or InventoryReader(_pieces_of(job), state=job.cursor)
     rows = reader.read(READ_BLOCK)
     state = reader.state()
@@ -374,6 +376,7 @@ def _stage(job: ImportJob, block: _Block) -> None:
             copy.write_row((job.pk, row.number, row.arm_id, row.name, *_columns(row)))
     job.row_count += len(block.rows)
     job.read_bytes = block.read_bytes
+    job.unread += [asdict(one) for one in block.unread]
     job.has_more_pages, job.passed_over = block.has_more_pages, block.passed_over
     job.cursor = {"is_read": True} if block.is_last else block.cursor
 
@@ -586,13 +589,27 @@ def _answer(job: ImportJob, reports: Sequence[RowReport]) -> None:
 def _mark_gone(job: ImportJob) -> int:
     """Mark the machines that the connection once listed and lists no more; how many.
 
-    An empty list marks none: it is more likely that the connection may not look any more than that all are gone.
+    An empty list marks none: it is more likely that the connection may not look any more than that all are gone. Neither does
+    what could not be looked at.
     """
     if not job.row_count:
         return 0
     listed = ImportRow.objects.filter(job=job, arm_id=OuterRef("arm_id"))
     gone = VirtualMachine.objects.filter(connection=job.connection_id, gone_at=None, document__is_listed=True)
-    return gone.exclude(Exists(listed)).update(gone_at=timezone.now())
+    return gone.exclude(Exists(listed)).exclude(_unread_by(job)).update(gone_at=timezone.now())
+
+
+def _unread_by(job: ImportJob) -> Q:
+    """The machines that the sync could not look at."""
+    subscriptions: dict[str, list[str]] = defaultdict(list)
+    for one in job.unread:
+        subscriptions[one["resource_type"].lower()].append(one["subscription_id"])
+    found = Q(pk__in=[])
+    for resource_type, ids in subscriptions.items():
+        found |= Q(
+            arm_id__contains=f"/providers/{resource_type}/", resource_group__subscription__subscription_id__in=ids
+        )
+    return found
 
 
 # --- syncing a connection --------------------------------------------------------------------------------------------

@@ -36,15 +36,16 @@ SUBSCRIPTION = "11111111-2222-4333-8444-000000000001"
 TENANT = "22222222-3333-4444-8555-000000000002"
 CLIENT = "33333333-4444-4555-8666-000000000003"
 GROUP = "rg-web"
-LENGTHS = {"assess": 180, "install": 600, "settings": 60}  # seconds
+LENGTHS = {"assess": 180, "install": 600, "settings": 60, "license": 60}  # seconds
 _VM = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers/"
     r"(?P<type>Microsoft\.Compute/virtualMachines|Microsoft\.HybridCompute/machines)(?:/(?P<name>[^/]+))?"
-    r"(?:/(?P<act>assessPatches|installPatches))?",
+    r"(?:/(?P<act>assessPatches|installPatches|licenseProfiles/default))?",
     re.IGNORECASE,
 )
 _LIST = re.compile(
-    r"/subscriptions/(?P<subscription>[^/]+)/providers/Microsoft\.Compute/virtualMachines", re.IGNORECASE
+    r"/subscriptions/[^/]+/providers/(?P<type>Microsoft\.Compute/virtualMachines|Microsoft\.HybridCompute/machines)",
+    re.IGNORECASE,
 )
 _OPERATION = re.compile(
     r"/subscriptions/[^/]+/providers/Microsoft\.[A-Za-z]+/locations/[^/]+/operation\w*/(?P<id>[^/]+)", re.IGNORECASE
@@ -118,6 +119,7 @@ class Operation:
     output: dict[str, Any]
     seconds: int
     recorded: list[dict[str, Any]] = field(default_factory=list)
+    is_arc: bool = False
 
     def ended(self, now: datetime) -> datetime | None:
         end = self.began + timedelta(seconds=self.seconds)
@@ -169,6 +171,8 @@ class Arm:
         self.now = NOW
         self.fault: Fault | None = None
         self.machines: dict[str, dict[str, Any]] = {}
+        self.arcs: dict[str, dict[str, Any]] = {}
+        self.signed = 0
         self.operations: dict[str, Operation] = {}
         self.received: Counter[UUID] = Counter()
         self.bodies: list[tuple[str, str, Any]] = []
@@ -230,6 +234,21 @@ class Arm:
                     },
                 }
             return self.machines[name.lower()]
+
+    def arc(self, name: str) -> dict[str, Any]:
+        """The Arc machine of this name; it is there as soon as somebody asks."""
+        with self.lock:
+            return self.arcs.setdefault(name.lower(), _arc_machine(name))
+
+    def license_of(self, name: str) -> dict[str, Any]:
+        """What the licence of an Arc machine says of its feature Hotpatch."""
+        for operation in self.operations.values():
+            if operation.machine == name.lower() and operation.act == "license" and operation.ended(self.now):
+                self.arc(name)["properties"]["licenseProfile"] = operation.output["properties"]
+        profile = self.arc(name)["properties"].setdefault("licenseProfile", {})
+        features = profile.setdefault("productProfile", {}).setdefault("productFeatures", [{"name": "Hotpatch"}])
+        found: dict[str, Any] = features[0]
+        return found
 
     def status_of(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.machine(name)["properties"]["instanceView"]["patchStatus"]
@@ -295,31 +314,38 @@ class Arm:
                 body={"totalRecords": 0, "count": 0, "data": self._graph(sent["query"]), "resultTruncated": "false"}
             )
         if match := _OPERATION.fullmatch(path):
-            return self._operation(match["id"], is_result="monitor" in query)
+            return self._operation(match["id"], is_result="monitor" in query or "operationresults" in path)
         if _LIST.fullmatch(path):
-            return self._page(int(query.get("$skiptoken", ["0"])[0]))
+            return self._page(path, int(query.get("$skiptoken", ["0"])[0]))
         match = _VM.fullmatch(path)
         if match is None or match["name"] is None:
             return refused(404, "ResourceNotFound", f"{path} was not found.")
         is_arc = "hybrid" in match["type"].lower()
+        if (match["act"] or "").lower().startswith("license"):
+            return self._license(match["name"], method, headers, sent)
         if match["act"] is not None:
             return self._begin(match["name"], match["act"], headers, sent, is_arc=is_arc)
         if is_arc:
-            return Reply(body=_arc_machine(match["name"]))
+            if method == "PATCH":
+                windows = self.arc(match["name"])["properties"]["osProfile"]["windowsConfiguration"]
+                windows["patchSettings"] |= sent["properties"]["osProfile"]["windowsConfiguration"]["patchSettings"]
+            self.license_of(match["name"])
+            return Reply(body=self.arc(match["name"]))
         if method == "PATCH":
             return self._patch(match["name"], headers, sent)
         return Reply(body=self._viewed(match["name"]))
 
-    def _page(self, first: int) -> Reply:
+    def _page(self, path: str, first: int) -> Reply:
+        is_arc = "hybrid" in path.lower()
         known = [
             {**one, "properties": {k: v for k, v in one["properties"].items() if k != "instanceView"}}
-            for one in self.machines.values()
+            for one in (self.arcs if is_arc else self.machines).values()
         ]
         body: dict[str, Any] = {"value": known[first : first + self.page_size]}
         if first + self.page_size < len(known):
             body["nextLink"] = (
-                f"{self.address}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/virtualMachines"
-                f"?api-version=2026-04-01&$skiptoken={first + self.page_size}"
+                f"{self.address}{path}?api-version={'2026-07-15' if is_arc else '2026-04-01'}"
+                f"&$skiptoken={first + self.page_size}"
             )
         return Reply(body=body)
 
@@ -329,7 +355,9 @@ class Arm:
         kind = "assess" if act.lower().startswith("assess") else "install"
         operation = self.begin(name, kind, sent)
         if is_arc:  # their results hold no patches; those are in Resource Graph alone
+            operation.is_arc = True
             operation.recorded = operation.output.pop("patches", operation.output.pop("availablePatches", []))
+            _as_of_arc(operation)
         reply = self._accepted(operation)
         return Reply(cut=-1) if name == "lost" else reply
 
@@ -366,7 +394,34 @@ class Arm:
         windows |= sent["properties"]["osProfile"]["windowsConfiguration"]
         return self._accepted(self.begin(name, "settings"))
 
+    def _license(self, name: str, method: str, headers: Mapping[str, str], sent: Any) -> Reply:
+        profile = {"id": f"{arc_id(name)}/licenseProfiles/default", "name": "default", "location": "japaneast"}
+        if method == "GET":
+            self.license_of(name)
+            return Reply(body=profile | {"properties": self.arc(name)["properties"]["licenseProfile"]})
+        self.received[UUID(headers["x-ms-client-request-id"])] += 1
+        operation = self.begin(name, "license")
+        operation.is_arc = True
+        product = json.loads(json.dumps(sent["properties"]["productProfile"]))
+        for feature in product["productFeatures"]:
+            feature["subscriptionStatus"] += "d"
+        operation.output = profile | {"properties": {"productProfile": product, "provisioningState": "Succeeded"}}
+        return self._accepted(operation)
+
+    def _at_arc(self, operation: Operation) -> dict[str, str]:
+        """Where an operation of an Arc machine is followed: other addresses, signed anew in each answer."""
+        self.signed += 1
+        at = f"{self.address}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.HybridCompute/locations/japaneast"
+        mark = f"?api-version=2026-07-15&t={self.signed}&{SIGNATURE}"
+        return {
+            "Azure-AsyncOperation": f"{at}/operationstatus/{operation.id}{mark}",
+            "Location": f"{at}/operationresults/{operation.id}{mark}",
+            "x-ms-request-id": str(uuid4()),
+        }
+
     def _accepted(self, operation: Operation) -> Reply:
+        if operation.is_arc:
+            return Reply(202, None, self._at_arc(operation))
         at = f"{self.address}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/japaneast/operations/{operation.id}"
         left = f"Microsoft.Compute/VMGuestPatchOperationSubscriptionMaximum;{self.remaining},Microsoft.Compute/VMGuestPatchOperationResource;5"
         return Reply(
@@ -385,12 +440,21 @@ class Arm:
         if operation is None:
             return refused(404, "NotFound", "The operation is not known.")
         end = operation.ended(self.now)
+        if operation.is_arc:
+            return self._operation_of_arc(operation, is_over=end is not None, is_result=is_result)
         if is_result:
             return Reply(202) if end is None else Reply(body=operation.output)
         body: dict[str, Any] = {"startTime": operation.began.isoformat(), "status": "InProgress", "name": pk}
         if end is not None:
             body |= {"status": "Succeeded", "endTime": end.isoformat(), "properties": {"output": operation.output}}
         return Reply(body=body)
+
+    def _operation_of_arc(self, operation: Operation, *, is_over: bool, is_result: bool) -> Reply:
+        if is_result:
+            return Reply(body=operation.output) if is_over else Reply(202, None, self._at_arc(operation))
+        status = "Succeeded" if is_over else "InProgress"
+        body = {"name": operation.id, "status": status, "startTime": operation.began.isoformat()}
+        return Reply(body=body, headers={} if is_over else self._at_arc(operation))
 
     def _as_done(self, patch: dict[str, Any], run: Operation) -> dict[str, Any]:
         end = run.ended(self.now)
@@ -413,13 +477,35 @@ class Arm:
         return []
 
 
+def _as_of_arc(operation: Operation) -> None:
+    """Its result has counts, and no error object where there is none."""
+    output = operation.output
+    del output["error"]
+    output |= {"startedBy": "User", "osType": "Windows", "errorDetails": None, "patchServiceUsed": "WU_WSUS"}
+    output["lastModifiedDateTime"] = (operation.began + timedelta(seconds=operation.seconds)).isoformat()
+    if operation.act == "assess":
+        counted = Counter((one["classifications"] or ["other"])[0] for one in operation.recorded)
+        output["availablePatchCountByClassification"] = {name.lower(): count for name, count in counted.items()}
+        for name in ("criticalAndSecurityPatchCount", "otherPatchCount"):
+            output.pop(name, None)
+        return
+    states = Counter(one["installationState"] for one in operation.recorded)
+    for name in ("Installed", "NotSelected", "Excluded", "Pending", "Failed"):
+        output[f"{name[0].lower()}{name[1:]}PatchCount"] = states[name]
+
+
 def _arc_machine(name: str) -> dict[str, Any]:
     return {
         "id": arc_id(name),
         "name": name,
+        "type": "Microsoft.HybridCompute/machines",
         "location": "japaneast",
+        "tags": {},
         "properties": {
+            "vmId": str(uuid5(UUID(int=2), name)),
+            "provisioningState": "Succeeded",
             "osType": "windows",
+            "osSku": "Windows Server 2025 Datacenter",
             "osVersion": "10.0.26100.4946",
             "status": "Connected",
             "osProfile": {

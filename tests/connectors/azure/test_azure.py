@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ import pytest
 from connectors.azure.configuration import budget_of
 from connectors.azure.connector import AzureConnector
 from connectors.azure.handles import Handle, handle_of, is_ours
+from connectors.azure.inventory import Cursor
 from connectors.azure.link import link_for
 from connectors.protocol import (
     BucketNews,
@@ -26,6 +28,7 @@ from connectors.protocol import (
     Started,
     StartOutcome,
     StartRequest,
+    Unread,
     VmRef,
 )
 from connectors.secrets import variable_of
@@ -341,6 +344,171 @@ def test_machines_outside_of_azure_tell_their_patches_by_resource_graph(azure: A
     states = [outcome.state for outcome in installation.patches if outcome.patch.kb_number == "5084071"]
     assert states == [InstallationState.INSTALLED]
     assert f"POST {arc_id('arc-1')}/installPatches" in server.calls
+    assert any("/operationresults/" in call for call in server.calls), "its state does not hold the result"
+
+
+def test_patches_that_resource_graph_does_not_list_yet_are_waited_for(azure: AzureConnector, server: Arm) -> None:
+    vm = replace(placed(machine("arc-1", ProductLine.WS2025, is_hotpatch_enabled=False)), arm_id=arc_id("arc-1"))
+    outcome = started(azure, request(vm))
+    assert isinstance(outcome, Started)
+    server.graph = lambda _query: []
+    server.now = NOW + timedelta(minutes=4)
+    early = looked(azure, request(vm), outcome.handle, server.now)
+    assert isinstance(early, ConnectorError)
+    assert early.is_retryable
+    assert "0 of 4" in early.detail
+    late = looked(azure, request(vm), outcome.handle, NOW + timedelta(minutes=14))
+    assert isinstance(late, Observation)
+    assert late.assessment is not None
+    assert late.assessment.available == ()
+
+
+def test_an_operation_of_an_arc_machine_is_followed_by_addresses_signed_anew(
+    azure: AzureConnector, server: Arm
+) -> None:
+    vm = replace(placed(machine("arc-1", ProductLine.WS2025, is_hotpatch_enabled=False)), arm_id=arc_id("arc-1"))
+    outcome = started(azure, request(vm, plan=SECURITY))
+    assert isinstance(outcome, Started)
+    first = handle_of(outcome.handle)
+    seen = looked(azure, request(vm, plan=SECURITY), outcome.handle, NOW)
+    assert isinstance(seen, Observation)
+    second = handle_of(seen.handle or "")
+    assert first is not None
+    assert second is not None
+    assert first.status != second.status
+    assert first.result != second.result
+    assert first.activity == second.activity
+
+
+def test_a_start_on_an_arc_machine_that_was_lost_is_found_in_resource_graph(azure: AzureConnector, server: Arm) -> None:
+    vm = replace(placed(machine("arc-1", ProductLine.WS2025, is_hotpatch_enabled=False)), arm_id=arc_id("arc-1"))
+    began = server.begin("arc-1", "install", {"windowsParameters": {}})
+    kept = {"startDateTime": NOW.isoformat(), "startedBy": "User", "status": "InProgress"}
+    server.graph = lambda query: (
+        [] if "softwarepatches" in query else [{"id": "x", "name": began.id, "properties": kept}]
+    )
+    (found,) = azure.find([request(vm, plan=SECURITY)], now=NOW)
+    assert isinstance(found, Started)
+    seen = looked(azure, request(vm, plan=SECURITY), found.handle, NOW)
+    assert isinstance(seen, Observation)
+    assert seen.progress is not None
+    kept |= {"status": "Succeeded", "rebootStatus": "NotNeeded"}
+    ended = looked(azure, request(vm, plan=SECURITY), found.handle, NOW)
+    assert isinstance(ended, Observation)
+    assert ended.installation is not None
+    assert ended.installation.status is RunStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "message", ["The machine is not connected.", "The Arc agent has expired.", "Agent disconnected"]
+)
+def test_an_agent_that_is_not_connected_is_a_reason(azure: AzureConnector, server: Arm, message: str) -> None:
+    vm = replace(placed(machine("arc-1", ProductLine.WS2025)), arm_id=arc_id("arc-1"), power_state="unknown")
+    server.fault = lambda method, _path: refused(409, "HCRP409", message) if method == "POST" else None
+    refusal = started(azure, request(vm))
+    assert isinstance(refusal, ConnectorError)
+    assert (refusal.code, refusal.nothing_was_sent) == (ErrorCode.AGENT_NOT_READY, True)
+
+
+def arc_vm(name: str = "arc-1") -> VmRef:
+    return replace(placed(machine(name, ProductLine.WS2025)), arm_id=arc_id(name))
+
+
+def sent_to_arc(server: Arm) -> list[tuple[str, str]]:
+    return [(method, path.rpartition("/machines/")[2]) for method, path, _sent in server.bodies if method != "GET"]
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+@pytest.mark.parametrize("has_profile", [True, False])
+def test_hotpatching_of_an_arc_machine_ends_at_its_licence(
+    azure: AzureConnector, server: Arm, *, is_on: bool, has_profile: bool
+) -> None:
+    vm = arc_vm()
+    server.license_of("arc-1")["subscriptionStatus"] = "Disabled" if is_on else "Enabled"
+    server.fault = lambda method, path: (
+        refused(404, "ResourceNotFound", "none") if method == "GET" and "/license" in path and not has_profile else None
+    )
+    wanted = PatchSettings(patch_mode=PatchMode.MANUAL, enable_hotpatching=is_on, reboot_setting=RebootSetting.NEVER)
+    seen = run(azure, server, request(vm, settings=wanted))
+    assert seen.settings == wanted
+    licences = [sent for _method, path, sent in server.bodies if path.endswith("/licenseProfiles/default") and sent]
+    if has_profile or is_on:
+        assert [method for method, path in sent_to_arc(server)] == ["PATCH", "PATCH" if has_profile else "PUT"]
+        assert licences == [
+            ({} if has_profile else {"location": "japaneast"})
+            | {
+                "properties": {
+                    "productProfile": {
+                        "productType": "WindowsServer",
+                        "productFeatures": [
+                            {"name": "Hotpatch", "subscriptionStatus": "Enable" if is_on else "Disable"}
+                        ],
+                    }
+                }
+            }
+        ]
+    else:
+        assert licences == [], "who is not enrolled need not leave"
+
+
+def test_azure_edition_has_no_licence_to_enrol(azure: AzureConnector, server: Arm) -> None:
+    machine_ = server.arc("arc-1")["properties"]
+    machine_["osSku"] = "Windows Server 2025 Datacenter Azure Edition"
+    machine_["osProfile"]["windowsConfiguration"]["patchSettings"]["enableHotpatching"] = False
+    wanted = PatchSettings(patch_mode=PatchMode.MANUAL, enable_hotpatching=True)
+    assert run(azure, server, request(arc_vm(), settings=wanted)).settings == wanted
+    assert sent_to_arc(server) == [("PATCH", "arc-1")]
+
+
+def test_an_enrolment_that_hangs_is_looked_at_again_and_one_that_fails_says_why(
+    azure: AzureConnector, server: Arm
+) -> None:
+    one = request(arc_vm(), settings=PatchSettings(enable_hotpatching=True))
+    outcome = started(azure, one)
+    assert isinstance(outcome, Started)
+    server.operations.clear()  # its address is good no more
+    feature = server.license_of("arc-1")
+    feature["subscriptionStatus"] = "Enabling"
+    waiting = looked(azure, one, outcome.handle)
+    assert isinstance(waiting, Observation)
+    assert waiting.progress is not None
+    feature |= {"subscriptionStatus": "Failed", "error": {"code": "VbsNotRunning", "message": "no VBS"}}
+    failed = looked(azure, one, outcome.handle)
+    assert isinstance(failed, ConnectorError)
+    assert (failed.code, failed.detail) == ("VbsNotRunning", "no VBS")
+    del feature["error"]
+    assert isinstance(looked(azure, one, outcome.handle), ConnectorError)
+
+
+@pytest.mark.parametrize(
+    ("method", "tail"), [("GET", "/arc-1"), ("GET", "/default"), ("PATCH", "/arc-1"), ("PATCH", "/default")]
+)
+def test_a_right_that_is_missing_for_the_enrolment_is_named(
+    azure: AzureConnector, server: Arm, method: str, tail: str
+) -> None:
+    action = "Microsoft.HybridCompute/machines/licenseProfiles/write"
+    message = f"The client 'x' does not have authorization to perform action '{action}' over scope '/y'."
+    server.fault = lambda asked, path: (
+        refused(403, "AuthorizationFailed", message) if asked == method and path.endswith(tail) else None
+    )
+    refusal = started(azure, request(arc_vm(), settings=PatchSettings(enable_hotpatching=True)))
+    assert isinstance(refusal, ConnectorError)
+    assert (refusal.code, refusal.detail, refusal.nothing_was_sent) == ("permission.missing", action, True)
+
+
+@pytest.mark.parametrize("tail", ["/arc-1", "/default"])
+def test_settings_of_an_arc_machine_that_may_have_arrived_are_found(
+    azure: AzureConnector, server: Arm, tail: str
+) -> None:
+    one = request(arc_vm(), settings=PatchSettings(patch_mode=PatchMode.MANUAL, enable_hotpatching=True))
+    server.fault = lambda asked, path: Reply(cut=-1) if asked == "PATCH" and path.endswith(tail) else None
+    lost = started(azure, one)
+    assert isinstance(lost, ConnectorError)
+    assert not lost.nothing_was_sent
+    assert list(azure.find([one], now=NOW)) == [None], "it has others: it is told again"
+    server.license_of("arc-1")["subscriptionStatus"] = "Enabled"
+    (found,) = azure.find([one], now=NOW)
+    assert isinstance(found, Started)
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------------
@@ -501,6 +669,64 @@ def test_machines_come_by_pages_each_with_its_instance_view(azure: AzureConnecto
     assert f"GET {arm_id('vm-0007')}" not in server.calls, "Linux machines are only counted"
 
 
+def test_arc_machines_come_after_the_virtual_machines_by_pages(azure: AzureConnector, server: Arm) -> None:
+    server.page_size = 20
+    server.machine("vm-1")
+    for number in range(50):
+        server.arc(f"arc-{number:02d}")
+    found = everything(azure)
+    assert [one["name"] for one in found] == ["vm-1", *(f"arc-{number:02d}" for number in range(50))]
+    assert not any(call.endswith("/machines/arc-01") for call in server.calls), "their list tells everything"
+
+
+def test_a_cursor_that_was_kept_before_arc_machines_is_read(azure: AzureConnector, server: Arm) -> None:
+    server.machine("vm-1")
+    server.arc("arc-1")
+    old = json.dumps({"left": [SUBSCRIPTION], "page": "", "told": 0, "mark": "", "at": 0, "power": 1})
+    page = azure.discover(old)
+    assert isinstance(page, DiscoveredPage)
+    assert [one.document["name"] for one in page.machines] == ["vm-1"]
+    page = azure.discover(page.next_cursor)
+    assert isinstance(page, DiscoveredPage)
+    assert [one.document["name"] for one in page.machines] == ["arc-1"]
+    assert page.next_cursor == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_unread"),
+    [
+        (403, "AuthorizationFailed", True),
+        (409, "MissingSubscriptionRegistration", False),
+        (404, "InvalidResourceType", False),
+        (400, "NoRegisteredProviderFound", False),
+    ],
+)
+def test_who_may_not_look_at_arc_machines_gets_the_virtual_machines(
+    azure: AzureConnector, server: Arm, status: int, code: str, *, is_unread: bool
+) -> None:
+    server.machine("vm-1")
+    server.fault = lambda _method, path: refused(status, code, "no") if path.endswith("/machines") else None
+    page = azure.discover()
+    assert isinstance(page, DiscoveredPage)
+    assert [one.document["name"] for one in page.machines] == ["vm-1"]
+    last = azure.discover(page.next_cursor)
+    assert isinstance(last, DiscoveredPage)
+    assert (list(last.machines), last.next_cursor) == ([], "")
+    reason = "Microsoft.HybridCompute/machines/read"
+    assert list(last.unread) == (
+        [Unread(SUBSCRIPTION, "Microsoft.HybridCompute/machines", reason)] if is_unread else []
+    )
+
+
+def test_a_list_of_arc_machines_that_fails_is_asked_for_again(azure: AzureConnector, server: Arm) -> None:
+    page = azure.discover()
+    assert isinstance(page, DiscoveredPage)
+    server.fault = lambda _method, path: Reply(500) if path.endswith("/machines") else None
+    again = azure.discover(page.next_cursor)
+    assert isinstance(again, ConnectorError)
+    assert again.is_retryable
+
+
 def test_a_view_that_fails_costs_no_machine(azure: AzureConnector, server: Arm) -> None:
     for number in range(3):
         server.machine(f"vm-{number}")
@@ -508,11 +734,12 @@ def test_a_view_that_fails_costs_no_machine(azure: AzureConnector, server: Arm) 
     assert [one["name"] for one in everything(azure)] == ["vm-0", "vm-1", "vm-2"]
 
 
-def test_pages_that_repeat_end(azure: AzureConnector, server: Arm) -> None:
-    again = f"{server.address}/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/virtualMachines?page="
+@pytest.mark.parametrize("kind", ["Microsoft.Compute/virtualMachines", "Microsoft.HybridCompute/machines"])
+def test_pages_that_repeat_end(azure: AzureConnector, server: Arm, kind: str) -> None:
+    again = f"{server.address}/subscriptions/{SUBSCRIPTION}/providers/{kind}?page="
 
     def repeating(_method: str, path: str) -> Reply | None:
-        if not path.endswith("/virtualMachines"):
+        if not path.endswith(f"/{kind}"):
             return None
         pages.append(path)
         return Reply(body={"value": [], "nextLink": f"{again}{len(pages) % 7}"})
@@ -525,6 +752,10 @@ def test_pages_that_repeat_end(azure: AzureConnector, server: Arm) -> None:
     assert isinstance(page, ConnectorError)
     assert page.code == ErrorCode.CONNECTOR_GARBAGE
     assert len(pages) < 40
+
+
+def _leading_to(address: str, kind: str, _method: str, path: str) -> Reply | None:
+    return Reply(body={"value": [], "nextLink": address}) if path.endswith(kind) else None
 
 
 @pytest.mark.parametrize(
@@ -541,11 +772,10 @@ def test_pages_that_repeat_end(azure: AzureConnector, server: Arm) -> None:
 )
 def test_tokens_go_to_no_other_host(azure: AzureConnector, server: Arm, address: str) -> None:
     assert not is_ours(address, server.address)
-    server.fault = lambda _method, path: (
-        Reply(body={"value": [], "nextLink": address}) if path.endswith("/virtualMachines") else None
-    )
-    page = azure.discover()
-    assert isinstance(page, ConnectorError) or not address
+    for kind, cursor in (("/virtualMachines", ""), ("/machines", str(Cursor((SUBSCRIPTION,), is_arc=True)))):
+        server.fault = partial(_leading_to, address, kind)
+        page = azure.discover(cursor)
+        assert isinstance(page, ConnectorError) or not address
     seen = looked(azure, request(), str(Handle(status=address, activity="x")))
     assert isinstance(seen, ConnectorError)
 
