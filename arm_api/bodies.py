@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from arm_api.errors import ArmCode, ArmError, invalid
 from arm_api.versions import NAME_MASKS_SINCE
+from patching.enrolment import Subscription, SubscriptionRequest, is_hotpatch
 from patching.kb_numbers import MAX_KB_NUMBERS, KbNumbersError, parse_kb_numbers
 from patching.selection import is_name_mask
 from patching.terms import (
@@ -197,7 +198,10 @@ _READ: Mapping[str, tuple[str, Callable[[object, str], Any]]] = {
 }
 # What a client got with the machine and sends back is no wish; of these the value of now may be another by then.
 _TOLD = frozenset(
-    {"properties.instanceView", "properties.provisioningState", "properties.timeCreated", "etag", "resources"}
+    {
+        *("properties.instanceView", "properties.provisioningState", "properties.timeCreated", "etag", "resources"),
+        "properties.licenseProfile",
+    }
 )
 # What Azure compares without case.
 _CASELESS = frozenset({"id", "type", "name", "location"})
@@ -220,6 +224,50 @@ def wanted_of(body: Json, *, current: Json) -> WantedMachine:
             message = f"Changing property '{path.removeprefix('properties.')[:120]}' is not allowed."
             raise ArmError(ArmCode.PROPERTY_CHANGE, message, target=path.removeprefix("properties.")[:120])
     return WantedMachine(SettingsChange(**settings), tags)
+
+
+_FEATURES = "properties.productProfile.productFeatures"
+# What is asked for, and what a client got and sends back.
+_ENROLLED = {
+    **dict.fromkeys((SubscriptionRequest.ENABLE, Subscription.ENABLED, Subscription.ENABLING), True),
+    **dict.fromkeys((SubscriptionRequest.DISABLE, Subscription.DISABLED, Subscription.DISABLING), False),
+}
+
+
+def wanted_license_of(body: Json, *, current: Json) -> bool | None:
+    """Whether a PUT or a PATCH of a licence profile wants the machine enrolled for hotpatches; None: it does not say.
+
+    `current`: the profile as a GET tells it. Raises ArmError 409 naming what cannot be changed here.
+    """
+    wanted: bool | None = None
+    for path, value in _leaves(body):
+        if path == _FEATURES:
+            wanted = _wanted_feature(value)
+        elif not _is_told(path) and not _is_same(path, value, current):
+            message = f"Changing property '{path.removeprefix('properties.')[:120]}' is not allowed."
+            raise ArmError(ArmCode.PROPERTY_CHANGE, message, target=path.removeprefix("properties.")[:120])
+    return wanted
+
+
+def _wanted_feature(value: object) -> bool | None:
+    path = _FEATURES.removeprefix("properties.")
+    if not isinstance(value, list) or len(value) > 1 or not all(isinstance(one, dict) for one in value):
+        raise invalid(f"The list '{path}' may have one feature, Hotpatch.", path)
+    if not value:
+        return None
+    (feature,) = value
+    if not is_hotpatch(str(feature.get("name"))):
+        raise invalid(f"The feature '{feature.get('name')!s:.40}' is not known. The valid values are: Hotpatch.", path)
+    asked = feature.get("subscriptionStatus")
+    found = {word.lower(): is_on for word, is_on in _ENROLLED.items()}.get(
+        asked.lower() if isinstance(asked, str) else ""
+    )
+    if found is None:
+        raise invalid(
+            f"The value '{asked!s:.40}' of 'subscriptionStatus' is not valid. The valid values are: Enable, Disable.",
+            f"{path}.subscriptionStatus",
+        )
+    return found
 
 
 def _leaves(body: Json, before: str = "") -> Iterator[tuple[str, Any]]:

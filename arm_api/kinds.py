@@ -23,6 +23,11 @@ class MachineKind:
         return f"{self.provider}/{self.plural}"
 
     @property
+    def follow_paths(self) -> tuple[str, ...]:
+        """Where its operations are followed, each once."""
+        return tuple(dict.fromkeys((self.status_path, self.result_path)))
+
+    @property
     def mark(self) -> str:
         """What resource ids of this type have in them, in lower case as they are kept."""
         return f"/providers/{self.type}/".lower()

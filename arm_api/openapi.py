@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from arm_api.routes import ROUTES, Route
+from patching.enrolment import FEATURE, SubscriptionRequest
 from patching.terms import AssessmentMode, Classification, PatchMode, RebootSetting
 
 Document = dict[str, Any]
@@ -119,6 +120,26 @@ _SCHEMAS: Document = {
             },
         },
     },
+    "LicenseChange": {
+        "type": "object",
+        "properties": {
+            "location": _text(),
+            "properties": {
+                "type": "object",
+                "properties": {
+                    "productProfile": {
+                        "type": "object",
+                        "properties": {
+                            "productType": _text("WindowsServer"),
+                            "productFeatures": _list(
+                                _object(name=_text(FEATURE), subscriptionStatus=_text(*SubscriptionRequest))
+                            ),
+                        },
+                    }
+                },
+            },
+        },
+    },
     "GraphQuery": {
         "type": "object",
         "required": ["query"],
@@ -136,6 +157,8 @@ def _ref(name: str) -> Document:
 
 
 def _body_of(route: Route) -> str:
+    if route.name.startswith("LicenseProfiles_"):
+        return "LicenseChange" if route.method in {"PUT", "PATCH"} else ""
     if route.method in {"PUT", "PATCH"}:
         return "MachineChange"
     return {"installPatches": "InstallPatches", "resources": "GraphQuery"}.get(route.path.rpartition("/")[2], "")
@@ -170,6 +193,15 @@ def _operation(route: Route) -> Document:
         found["responses"] = {"202": {"description": "Follow Azure-AsyncOperation or Location."}, "default": _error()}
     elif route.is_poll:
         found["responses"]["202"] = {"description": "It has not ended; ask again after Retry-After seconds."}
+    if route.method == "DELETE":
+        found["responses"] = {
+            "202": {"description": "Follow Azure-AsyncOperation or Location."},
+            "204": {"description": "There is nothing to leave."},
+            "default": _error(),
+        }
+    elif route.name.startswith("LicenseProfiles_") and route.is_write:
+        begun = "201" if route.method == "PUT" else "202"
+        found["responses"][begun] = {"description": "It has begun; follow Azure-AsyncOperation or Location."}
     if body := _body_of(route):
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
     return found

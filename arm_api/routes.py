@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from arm_api import versions
 from arm_api.calls import Answer, Call
 from arm_api.errors import ArmCode, ArmError
-from arm_api.handlers import graph, machines, patching, places, settings
+from arm_api.handlers import graph, licenses, machines, patching, places, settings
 from arm_api.kinds import ARC, COMPUTE, MachineKind
 
 # Names as Azure allows them. Dots alone are no name, and what a path has escaped is none either.
@@ -46,7 +46,7 @@ class Route:
     @property
     def is_write(self) -> bool:
         """Whether it asks for something to be done."""
-        return self.method in {"POST", "PUT", "PATCH"} and not self.path.startswith("/providers/")
+        return self.method in {"POST", "PUT", "PATCH", "DELETE"} and not self.path.startswith("/providers/")
 
 
 _SUB = "/subscriptions/{subscription}"
@@ -58,7 +58,7 @@ def _machines(kind: MachineKind, noun: str) -> Iterator[Route]:
     of = partial(Route, versions=kind.versions, provider=kind.provider)
     one = f"{_GROUP}/providers/{kind.type}/{{name}}"
     read, write = f"{kind.type}/read", f"{kind.type}/write"
-    polls = f"{kind.provider}/locations/operations/read"
+    polls = f"{kind.provider}/locations/{kind.status_path}/read"
     at = f"{_SUB}/providers/{kind.provider}/locations/{{location}}"
     bound = {
         "list_all": partial(machines.of_subscription, kind=kind),
@@ -90,6 +90,21 @@ def _machines(kind: MachineKind, noun: str) -> Iterator[Route]:
         handler=bound["status"],
         is_poll=True,
     )
+
+
+def _licenses() -> Iterator[Route]:
+    """The operations on the licence profile of an Arc machine."""
+    every = f"{_GROUP}/providers/{ARC.type}/{{name}}/licenseProfiles"
+    actions = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
+    for name, method, path, handler in (
+        ("List", "GET", every, licenses.every),
+        ("Get", "GET", f"{every}/default", licenses.one),
+        ("CreateOrUpdate", "PUT", f"{every}/default", licenses.put),
+        ("Update", "PATCH", f"{every}/default", licenses.patch),
+        ("Delete", "DELETE", f"{every}/default", licenses.remove),
+    ):
+        action = f"{ARC.type}/licenseProfiles/{actions[method]}"
+        yield Route(f"LicenseProfiles_{name}", method, path, versions.LICENSES, action, handler, ARC.provider)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -198,12 +213,13 @@ ROUTES: tuple[Route, ...] = (
         "Microsoft.Network",
     ),
     *_machines(ARC, "Machines"),
+    *_licenses(),
     Route(
         "Machines_OperationResult",
         "GET",
         f"{_SUB}/providers/{ARC.provider}/locations/{{location}}/{ARC.result_path}/{{operation}}",
         versions.HYBRID_COMPUTE,
-        f"{ARC.provider}/locations/operations/read",
+        f"{ARC.provider}/locations/{ARC.result_path}/read",
         partial(patching.result, kind=ARC),
         ARC.provider,
         is_poll=True,

@@ -135,11 +135,12 @@ def _would_see(call: Call, group_name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PatchStatus:
-    """What the instance view of a machine tells: its last assessment, its last installation, and what is known of it."""
+    """What the instance view of a machine tells: its last assessment, installation and change of settings, and what is known of it."""
 
     state: VmUpdateState | None = None
     assessment: Operation | None = None
     installation: Operation | None = None
+    settings: Operation | None = None
 
 
 # The last of each kind; an operation that was taken back did nothing.
@@ -149,7 +150,7 @@ SELECT o.* FROM unnest(%s::bigint[]) AS v(id) CROSS JOIN unnest(%s::text[]) AS k
     ORDER BY created_at DESC LIMIT 1
 ) o
 """
-_KINDS = [OperationKind.ASSESSMENT, OperationKind.INSTALLATION]
+_KINDS = [OperationKind.ASSESSMENT, OperationKind.INSTALLATION, OperationKind.SETTINGS]
 
 
 def patch_statuses(vms: Sequence[VirtualMachine]) -> dict[int, PatchStatus]:
@@ -161,7 +162,10 @@ def patch_statuses(vms: Sequence[VirtualMachine]) -> dict[int, PatchStatus]:
         last[operation.vm_id][operation.kind] = operation
     return {
         pk: PatchStatus(
-            states.get(pk), last[pk].get(OperationKind.ASSESSMENT), last[pk].get(OperationKind.INSTALLATION)
+            states.get(pk),
+            last[pk].get(OperationKind.ASSESSMENT),
+            last[pk].get(OperationKind.INSTALLATION),
+            last[pk].get(OperationKind.SETTINGS),
         )
         for pk in ids
     }

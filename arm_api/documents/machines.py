@@ -10,8 +10,10 @@ from typing import Any
 
 from arm_api.kinds import ARC, COMPUTE, MachineKind
 from arm_api.selectors import PatchStatus
+from patching.enrolment import FEATURE, Subscription, subscription_of
 from patching.terms import HotpatchStatus, OperationState, PatchSettings
 from updates.models import Operation
+from updates.texts import error_text
 from vms.choices import PowerState
 from vms.models import VirtualMachine
 
@@ -281,25 +283,63 @@ _ENABLEMENT = {
 }
 
 
+def license_profile(vm: VirtualMachine, status: PatchStatus) -> Document:
+    """The licence profile of an Arc machine."""
+    product = _product_profile(vm, status)
+    is_under_way = product["productFeatures"][0]["subscriptionStatus"] in {
+        Subscription.ENABLING,
+        Subscription.DISABLING,
+    }
+    return {
+        "name": "default",
+        "id": f"{id_of(vm, ARC)}/licenseProfiles/default",
+        "type": f"{ARC.type}/licenseProfiles",
+        "location": vm.location,
+        "properties": {
+            "provisioningState": "Updating" if is_under_way else "Succeeded",
+            "productProfile": product,
+        },
+    }
+
+
+def _product_profile(vm: VirtualMachine, status: PatchStatus | None) -> Document:
+    last = status.settings if status else None
+    word = subscription_of(
+        is_on=vm.enable_hotpatching,
+        is_wanted=vm.desired.enable_hotpatching,
+        is_under_way=last is None or not last.is_ended,
+    )
+    feature: Document = {"name": FEATURE, "subscriptionStatus": word.value}
+    if word is Subscription.FAILED and last is not None and last.error_code:
+        told = error_text(last.error_code)
+        feature["error"] = {"code": last.error_code, "message": str(told.title)}
+    return {"productType": "WindowsServer", "productFeatures": [feature]}
+
+
 def arc_machine(vm: VirtualMachine, status: PatchStatus | None = None) -> Document:
     """An Arc machine. Its power is not told, but whether its agent is connected."""
     build = (status.state.os_build if status and status.state else "") or vm.os_build
     settings = vm.desired
+    is_ready = not (status and status.state) or status.state.is_ready_for_hotpatches
+    enablement = _ENABLEMENT[HotpatchStatus(vm.hotpatch_status)]
     return {
         "name": vm.name,
         "id": id_of(vm, ARC),
         "type": ARC.type,
+        **_known({"kind": vm.arc_kind}),
         "location": vm.location,
         "tags": vm.tags,
         "properties": _known(
             {
                 "provisioningState": vm.provisioning_state or "Succeeded",
-                "status": _CONNECTED.get(PowerState(vm.power_state), "Disconnected"),
+                "status": vm.agent_status or _CONNECTED.get(PowerState(vm.power_state), "Disconnected"),
                 "vmId": str(vm.vm_id) if vm.vm_id else None,
                 "displayName": vm.name,
                 "osType": vm.os_type.lower(),
                 "osName": vm.os_type.lower(),
+                "osSku": vm.os_edition,
                 "osVersion": f"10.0.{build}" if build else vm.os_version,
+                "licenseProfile": {"productProfile": _product_profile(vm, status)},
                 "osProfile": {
                     **_known({"computerName": vm.computer_name}),
                     "windowsConfiguration": {
@@ -308,7 +348,7 @@ def arc_machine(vm: VirtualMachine, status: PatchStatus | None = None) -> Docume
                             "patchMode": settings.patch_mode.value,
                             "enableHotpatching": settings.enable_hotpatching,
                             "status": {
-                                "hotpatchEnablementStatus": _ENABLEMENT[HotpatchStatus(vm.hotpatch_status)],
+                                "hotpatchEnablementStatus": enablement if is_ready else "ActionRequired",
                             },
                         }
                     },

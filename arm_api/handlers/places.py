@@ -8,7 +8,7 @@ from typing import Any
 from arm_api.calls import Answer, Call
 from arm_api.documents.machines import Document, id_of
 from arm_api.errors import ArmCode, ArmError, invalid
-from arm_api.kinds import KINDS, kind_of
+from arm_api.kinds import ARC, KINDS, kind_of
 from arm_api.pages import listed, page_of
 from arm_api.selectors import group_of, subscription_of, visible_groups, visible_subscriptions
 from arm_api.tokens import tenant_id
@@ -86,11 +86,14 @@ def permissions(call: Call) -> Answer:
     roles = {role for role in Role if held & set(role.and_stronger)}
     actions = list(_READ) if roles else []
     for kind in KINDS:
-        polls = [f"{kind.provider}/locations/operations/read"]
+        polls = [f"{kind.provider}/locations/{path}/read" for path in kind.follow_paths]
         actions += [f"{kind.type}/read", *polls] if Role.READER in roles else []
         patches = [f"{kind.type}/assessPatches/action", f"{kind.type}/installPatches/action"]
         actions += patches if Role.OPERATOR in roles else []
         actions += [f"{kind.type}/write"] if Role.OWNER in roles else []
+    licenses = f"{ARC.type}/licenseProfiles"
+    actions += [f"{licenses}/read"] if Role.READER in roles else []
+    actions += [f"{licenses}/write", f"{licenses}/delete"] if Role.OWNER in roles else []
     return Answer({"value": [{"actions": actions, "notActions": [], "dataActions": [], "notDataActions": []}]})
 
 

@@ -31,14 +31,21 @@ def change(call: Call, *, kind: MachineKind) -> Answer:
     current = _document(kind, vm)
     _check_marks(call, current)
     wanted = wanted_of(call.body, current=current)
-    with transaction.atomic():
-        operation_id = _apply(call, vm, wanted)
+    operation_id = apply(call, vm, wanted)
     following = {}
     if operation_id is not None:
-        wake_up()
         following = follow_headers(call, kind, vm, operation_id)
         del following["Location"]  # once it has ended, clients get the machine itself
     return Answer(_document(kind, machine_of(call, kind)), 200, following, request_id=str(operation_id or ""))
+
+
+def apply(call: Call, vm: VirtualMachine, wanted: WantedMachine) -> UUID | None:
+    """Make the change, all of it or nothing, and wake a worker; the operation that carries it, if any. Raises ArmError."""
+    with transaction.atomic():
+        operation_id = _apply(call, vm, wanted)
+    if operation_id is not None:
+        wake_up()
+    return operation_id
 
 
 def _document(kind: MachineKind, vm: VirtualMachine) -> Document:

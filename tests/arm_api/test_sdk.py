@@ -167,6 +167,27 @@ def test_arc_machines_by_their_sdk(sdk: Sdk, make_vm: MakeVm) -> None:
     assert sum(found.available_patch_count_by_classification.as_dict().values()) > 0
 
 
+def test_enrolling_an_arc_machine_by_its_sdk(sdk: Sdk, make_vm: MakeVm) -> None:
+    vm = make_vm("arc-001", arc=True, enable_hotpatching=False)
+    subscription = vm.resource_group.subscription.subscription_id
+    profiles = sdk(hybrid.HybridComputeManagementClient, make_program(), subscription).license_profiles
+    for begin, asked, status in (
+        (profiles.begin_create_or_update, "Enable", "Enabled"),
+        (profiles.begin_update, "Disable", "Disabled"),
+    ):
+        feature = {"name": "Hotpatch", "subscriptionStatus": asked}
+        product = {"productType": "WindowsServer", "productFeatures": [feature]}
+        body = {"location": "japaneast", "properties": {"productProfile": product}}
+        poller = begin("rg-ours", "arc-001", body, polling_interval=0)
+        settle()
+        (found,) = poller.result(timeout=60).properties.product_profile.product_features
+        assert found.subscription_status == status
+        (listed,) = profiles.list("rg-ours", "arc-001")
+        assert listed.properties.product_profile.product_features[0].subscription_status == status
+    profiles.begin_delete("rg-ours", "arc-001").result(timeout=60)
+    assert profiles.get("rg-ours", "arc-001").name == "default"
+
+
 def test_many_machines_come_by_pages(sdk: Sdk, resource_group: Any) -> None:
     row = ConnectionFactory.create()
     rows = VirtualMachineFactory.build_batch(2_500, resource_group=resource_group, connection=row)

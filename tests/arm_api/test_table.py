@@ -54,6 +54,11 @@ TABLE: dict[str, dict[str, int]] = {
     "Machines_InstallPatches": OPERATE,
     "Machines_OperationStatus": FOLLOW,
     "Machines_OperationResult": WAIT,
+    "LicenseProfiles_List": SEE,
+    "LicenseProfiles_Get": SEE,
+    "LicenseProfiles_CreateOrUpdate": OWN,
+    "LicenseProfiles_Update": OWN,
+    "LicenseProfiles_Delete": {who: 204 if status == 200 else status for who, status in OWN.items()},
 }
 BODIES: dict[str, Any] = {
     "installPatches": {
@@ -62,6 +67,9 @@ BODIES: dict[str, Any] = {
         "windowsParameters": {"classificationsToInclude": ["Security"]},
     },
     "write": {"tags": {"by": "table"}},
+    "license": {
+        "properties": {"productProfile": {"productFeatures": [{"name": "Hotpatch", "subscriptionStatus": "Disable"}]}}
+    },
 }
 
 
@@ -80,7 +88,7 @@ def filled(route: Route, vm: VirtualMachine, operation: str) -> str:
 
 def body_of(route: Route) -> Any:
     if route.method in {"PUT", "PATCH"}:
-        return BODIES["write"]
+        return BODIES["license" if "/licenseProfiles" in route.path else "write"]
     if route.name == "Resources_Query":
         return {"query": "resources"}
     return BODIES["installPatches"] if route.path.endswith("installPatches") else None
@@ -97,6 +105,7 @@ def test_every_operation_for_every_role(
 ) -> None:
     machine = make_vm("arc-001", arc=True) if route.provider == "Microsoft.HybridCompute" else vm
     machine.computer_name = "hidden-host"
+    machine.enable_hotpatching = False
     machine.save()
     (outcome,) = request_assessments(vm_ids=[machine.pk], requested_by=None)
     path = filled(route, machine, str(outcome.operation_id))
