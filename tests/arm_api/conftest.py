@@ -41,10 +41,6 @@ def make_vm(resource_group: ResourceGroup) -> Callable[..., VirtualMachine]:
     def make(name: str = "web-001", *, arc: bool = False, **fields: object) -> VirtualMachine:
         group = fields.pop("resource_group", resource_group)
         assert isinstance(group, ResourceGroup)
-        if arc:  # it has an edition in the place of an image
-            none = dict.fromkeys(("image_publisher", "image_offer", "image_sku", "image_version"), "")
-            told = {"os_edition": "Windows Server 2025 Datacenter", "os_build": "26100.4946", "image_exact_version": ""}
-            fields = {**none, **told, **fields}
         kind = "microsoft.hybridcompute/machines" if arc else "microsoft.compute/virtualmachines"
         arm_id = (
             f"/subscriptions/{group.subscription.subscription_id}/resourcegroups/{group.name}/providers/{kind}/{name}"

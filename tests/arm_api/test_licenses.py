@@ -40,7 +40,8 @@ def state_of(program: Program, vm: VirtualMachine) -> set[str]:
 
 @pytest.fixture
 def vm(make_vm: Any) -> VirtualMachine:
-    found: VirtualMachine = make_vm("arc-001", arc=True, enable_hotpatching=False)
+    told = {"os_edition": "Windows Server 2025 Datacenter", "os_build": "26100.4946"}
+    found: VirtualMachine = make_vm("arc-001", arc=True, enable_hotpatching=False, **told)
     return found
 
 
@@ -64,7 +65,7 @@ def test_a_machine_is_enrolled_and_leaves(program: Program, vm: VirtualMachine, 
     assert vm.enable_hotpatching
     assert AuditEvent.objects.filter(door="api", tag="machine:settings:change").count() == 1
     again = program.ask(method, address_of(vm, TAIL), asking("Enable"), version=ARC)
-    assert (again.status_code, Operation.objects.count()) == (200, 1)
+    assert (again.status_code, Operation.objects.filter(kind="settings").count()) == (200, 1)
     assert program.ask(method, address_of(vm, TAIL), asking("Disable"), version=ARC).status_code == begun
     assert state_of(program, vm) == {"Disabling"}
     settle()
@@ -134,7 +135,8 @@ def test_an_edition_without_hotpatches_is_not_enrolled(program: Program, vm: Vir
 
 def test_an_enrolment_that_did_not_come_about_says_so(program: Program, vm: VirtualMachine) -> None:
     program.ask("PUT", address_of(vm, TAIL), asking("Enable"), version=ARC)
-    Operation.objects.update(state="failed", error_code="settings.not_taken", finished_at="2026-11-20T00:00:00Z")
+    ended = {"state": "failed", "finished_at": "2026-11-20T00:00:00Z", "next_step_at": None}
+    Operation.objects.update(**ended, error_code="settings.not_taken")
     assert state_of(program, vm) == {"Failed"}
     profile = program.get(address_of(vm, TAIL), version=ARC).json()["properties"]["productProfile"]
     assert profile["productFeatures"][0]["error"]["code"] == "settings.not_taken"

@@ -168,7 +168,8 @@ def test_arc_machines_by_their_sdk(sdk: Sdk, make_vm: MakeVm) -> None:
 
 
 def test_enrolling_an_arc_machine_by_its_sdk(sdk: Sdk, make_vm: MakeVm) -> None:
-    vm = make_vm("arc-001", arc=True, enable_hotpatching=False)
+    told = {"os_edition": "Windows Server 2025 Datacenter", "os_build": "26100.4946"}
+    vm = make_vm("arc-001", arc=True, enable_hotpatching=False, **told)
     subscription = vm.resource_group.subscription.subscription_id
     profiles = sdk(hybrid.HybridComputeManagementClient, make_program(), subscription).license_profiles
     for begin, asked, status in (
