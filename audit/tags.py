@@ -72,6 +72,8 @@ class Tag(models.TextChoices):
     CONNECTION_RESUME = "connection:connection:resume", _("Connection resumed")
     CONNECTION_REMOVE = "connection:connection:remove", _("Connection removed")
     CONNECTION_TEST = "connection:connection:test", _("Connection tested")
+    QUALIFICATION_RUN = "connection:qualification:run", _("Qualification kit run")
+    QUALIFICATION_TAKE_OVER = "connection:qualification:take_over", _("Qualification report taken over")
     # catalogue: what is known of updates and images
     RELEASE_CREATE = "catalogue:release:create", _("Release recorded")
     RELEASE_CHANGE = "catalogue:release:change", _("Release corrected")

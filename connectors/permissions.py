@@ -1,4 +1,4 @@
-"""What an account may do behind a connection, where its connector can tell: an optional part of a connector."""
+"""What an account needs behind a connection, and what it lacks there, where its kind can tell: an optional part of a kind."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ class Missing:
 
     where: str
     action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What somebody does on the other side so that a connection works.
+
+    `role`: the definition of a role with the least that is needed, as a file is to hold it, and `file` the file's name.
+    `commands`: command lines in their order. `is_filled`: they name the real places, and not an example.
+    """
+
+    file: str
+    role: str
+    commands: tuple[str, ...]
+    is_filled: bool
 
 
 @runtime_checkable

@@ -6,7 +6,10 @@ which kinds there are; a new one is an entry here (docs/recipes.md has the recip
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -16,9 +19,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from connectors.azure import configuration as azure
-from connectors.configuration import ConfigurationError, FieldProblem, FieldType, day_of, fields_of, read
+from connectors.configuration import ConfigurationError, FieldProblem, FieldType, day_of, fields_of, read, to_json
+from connectors.permissions import Guide
 from connectors.protocol import Capability, ConnectorError, Orchestrator, Traits
-from connectors.secrets import SecretMissingError, read_secret, variable_of
+from connectors.qualification import Kit, Reaches
+from connectors.secrets import Secret, SecretMissingError, is_secret_name, read_secret, variable_of
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from patching.codes import ErrorCode
 from patching.recurrence import FIRST_DAY, LAST_DAY
@@ -55,7 +60,7 @@ class Kind:
 
     `label` is English; the floors with pages translate it. `factory` is the dotted path of `(configuration, catalogue) ->
     Connector`, imported on first use. `extra` is the extra of this package that brings `modules`, which the factory
-    imports. `qualified_on`: the day of the report that proved it on the real thing.
+    imports. `kit`: the dotted path of its qualification kit, `guide` that of `(configuration) -> Guide`; neither imports an SDK.
     """
 
     name: str
@@ -66,14 +71,13 @@ class Kind:
     traits: Traits
     extra: str = ""
     modules: tuple[str, ...] = ()
-    qualified_on: date | None = None
+    kit: str = ""
+    guide: str = ""
 
     @property
     def grade(self) -> Grade:
-        """How real it is."""
-        if self.traits.is_simulated:
-            return Grade.SIMULATED
-        return Grade.QUALIFIED if self.qualified_on else Grade.PROTOCOL_PROVEN
+        """How real it is, before a connection of this kind has run against the real thing."""
+        return Grade.SIMULATED if self.traits.is_simulated else Grade.PROTOCOL_PROVEN
 
 
 KINDS: dict[str, Kind] = {
@@ -96,6 +100,8 @@ KINDS: dict[str, Kind] = {
             traits=azure.TRAITS,
             extra="azure",
             modules=("azure.core", "azure.identity", "azure.mgmt.compute", "azure.mgmt.hybridcompute"),
+            kit="connectors.azure.qualification.KIT",
+            guide="connectors.azure.guide.guide",
         ),
     )
 }
@@ -234,6 +240,80 @@ def _extra_missing(kind: Kind) -> Trouble:
     return Trouble(TroubleCode.EXTRA_MISSING, f"pip install 'hotpatch-portal[{kind.extra}]'")
 
 
+# --- what a kind has beside its connector ---------------------------------------------------------------------------------
+
+
+def kit_of(kind: str) -> Kit | None:
+    """The qualification kit of a kind; None where it has none."""
+    path = KINDS[kind].kit if kind in KINDS else ""
+    kit: Kit | None = _imported(path) if path else None
+    return kit
+
+
+def guide_of(kind: str, config: object) -> Guide | None:
+    """What to do on the other side of a connection of this kind; None where there is nothing, or nobody can tell."""
+    path = KINDS[kind].guide if kind in KINDS else ""
+    if not path:
+        return None
+    try:
+        guide: Guide = _imported(path)(read(KINDS[kind].configuration, config))
+    except ConfigurationError:
+        return None
+    return guide
+
+
+def endpoint_of(kind: str, config: object) -> tuple[str, str]:
+    """The address that a connection leads to, and the vendor's name of its cloud; both empty where nobody can tell."""
+    try:
+        conf = read(KINDS[kind].configuration, config) if kind in KINDS else None
+    except ConfigurationError:
+        return "", ""
+    return (conf.address, conf.cloud) if isinstance(conf, Reaches) else ("", "")
+
+
+def _secret_names(kind: str, config: object) -> list[str]:
+    known = KINDS.get(kind)
+    names = [spec.name for spec in fields_of(known.configuration) if spec.holds is FieldType.SECRET] if known else []
+    values = [config.get(name) if isinstance(config, Mapping) else None for name in names]
+    return [value for value in values if isinstance(value, str) and is_secret_name(value)]
+
+
+def secret_variables(kind: str, config: object) -> list[str]:
+    """The environment variables of the secrets that this configuration names."""
+    return [variable_of(name) for name in _secret_names(kind, config)]
+
+
+def secrets_of(kind: str, config: object) -> list[Secret]:
+    """The secrets that this configuration names, as far as they are there."""
+    found: list[Secret] = []
+    for name in _secret_names(kind, config):
+        with suppress(SecretMissingError):
+            found.append(read_secret(name))
+    return found
+
+
+def configuration_digest(kind: str, config: object) -> str:
+    """What a configuration is known by, however it is written down; empty where it cannot be read.
+
+    A field that has its default says nothing, so that a later version with more fields knows the same configuration.
+    """
+    if kind not in KINDS:
+        return ""
+    configuration = KINDS[kind].configuration
+    try:
+        found = to_json(read(configuration, config))
+    except ConfigurationError:
+        return ""
+    defaults = {spec.name: spec.default for spec in fields_of(configuration)}
+    told = {name: value for name, value in found.items() if value != defaults[name]}
+    return hashlib.sha256(json.dumps([kind, told], sort_keys=True).encode()).hexdigest()
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 # --- making one -------------------------------------------------------------------------------------------------------
 
 
@@ -241,9 +321,8 @@ def make_connector(kind: str, config: object, *, catalogue: Catalogue) -> Connec
     """The connector of this kind with this configuration. Raises UnusableError if there can be none."""
     conf = checked(kind, config)
     known = KINDS[kind]
-    module, _, factory = known.factory.rpartition(".")
     try:
-        connector: Connector = getattr(import_module(module), factory)(conf, catalogue)
+        connector: Connector = _imported(known.factory)(conf, catalogue)
     except ImportError as error:
         trouble = _extra_missing(known) if known.extra else Trouble(TroubleCode.BROKEN, str(error))
         raise UnusableError(trouble) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pghistory
@@ -27,6 +28,7 @@ from connectors.registry import (
     Trouble,
     capabilities_of,
     catalogue_date_of,
+    configuration_digest,
     traits_of,
     trouble_of,
 )
@@ -139,7 +141,8 @@ class Connection(models.Model):
     """Where and how a set of VMs is reached.
 
     `config` is what a connector of its kind is made from (connectors.registry), as JSON: no secret is in it, only names
-    of secrets. It is read through the registry; what cannot be read is told by `trouble`.
+    of secrets. It is read through the registry; what cannot be read is told by `trouble`. `qualification` is what the last
+    report of the qualification kit says that counted (vms.services.qualification); empty: none ever did.
     """
 
     name = models.CharField(_("name"), max_length=100, unique=True)
@@ -163,6 +166,7 @@ class Connection(models.Model):
             "Where this portal is in charge: Critical and Security updates are installed off-peak by themselves."
         ),
     )
+    qualification = models.JSONField(_("qualification"), default=dict, blank=True, editable=False)
 
     class Meta:
         verbose_name = _("connection")
@@ -178,6 +182,7 @@ class Connection(models.Model):
                 change=Tag.CONNECTION_CHANGE,
                 remove=Tag.CONNECTION_REMOVE,
                 name="it->>'name'",
+                left_out=["qualification"],  # its service says what was done
                 moves={
                     "was->'paused_until' <> 'null' AND is_now->'paused_until' = 'null'": Tag.CONNECTION_RESUME,
                     "was->'paused_until' <> is_now->'paused_until'": Tag.CONNECTION_PAUSE,
@@ -201,15 +206,30 @@ class Connection(models.Model):
     @property
     def grade(self) -> Grade | None:
         """How real it is; None where nobody knows its kind."""
-        return KINDS[self.kind].grade if self.kind in KINDS else None
+        if self.kind not in KINDS:
+            return None
+        grade = KINDS[self.kind].grade
+        return Grade.QUALIFIED if grade is Grade.PROTOCOL_PROVEN and self.qualified_at else grade
+
+    @property
+    def qualified_at(self) -> datetime | None:
+        """When it was proven on the real thing; None: never, or another configuration was."""
+        if not self.qualification or self.qualification.get("configuration") != self.configuration_digest:
+            return None
+        return datetime.fromisoformat(self.qualification["at"])
+
+    @property
+    def configuration_digest(self) -> str:
+        """What its configuration is known by in reports."""
+        return configuration_digest(self.kind, self.config)
 
     @property
     def grade_words(self) -> str:
         """How real it is, in words, with the day of the report where there is one; empty where nobody knows its kind."""
         if self.grade is None:
             return ""
-        words, day = str(dict(GRADES)[self.grade.value]), KINDS[self.kind].qualified_on
-        return f"{words} ({day:%Y-%m-%d})" if day and self.grade is Grade.QUALIFIED else words
+        words, moment = str(dict(GRADES)[self.grade.value]), self.qualified_at
+        return f"{words} ({moment:%Y-%m-%d})" if moment and self.grade is Grade.QUALIFIED else words
 
     @property
     def trouble(self) -> Trouble | None:

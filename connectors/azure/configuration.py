@@ -25,6 +25,16 @@ KNOWN_AUTHORITIES = frozenset(
     }
 )
 
+# Microsoft's own clouds, by the host of their Azure Resource Manager: their name for az, and their sign-in addresses.
+CLOUDS = {
+    "management.azure.com": ("AzureCloud", frozenset({"login.microsoftonline.com"})),
+    "management.usgovcloudapi.net": ("AzureUSGovernment", frozenset({"login.microsoftonline.us"})),
+    "management.chinacloudapi.cn": (
+        "AzureChinaCloud",
+        frozenset({"login.chinacloudapi.cn", "login.partner.microsoftonline.cn"}),
+    ),
+}
+
 # A POST to Azure takes seconds. One that is given up too early is in doubt, and nobody knows whether a machine is being patched.
 CALL_SECONDS = 10.0
 THREADS = 16  # calls that one process makes side by side to one cloud as one principal
@@ -112,6 +122,17 @@ class AzureConfiguration:
     def scope(self) -> str:
         """What tokens are asked for."""
         return f"{(self.audience or self.address).rstrip('/')}/.default"
+
+    @property
+    def cloud(self) -> str:
+        """Az's name of Microsoft's cloud that this leads to; empty: to any other endpoint, or nobody can tell.
+
+        Certificates that the configuration brings along could vouch for anybody.
+        """
+        endpoint, authority = urlsplit(self.endpoint), urlsplit(self.authority)
+        name, authorities = CLOUDS.get(endpoint.hostname or "", ("", frozenset()))
+        is_plain = not self.ca_bundle and {endpoint.port or 443, authority.port or 443} == {443}
+        return name if is_plain and authority.hostname in authorities else ""
 
     @property
     def is_authority_known(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connectors.azure.answers import Answer, NoAnswer, find, objects_of, seconds_of
-from connectors.azure.link import Ask
 from connectors.azure.resources import Resource
+
+if TYPE_CHECKING:  # it imports the SDKs
+    from connectors.azure.link import Ask
 
 ADDRESS = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
 PAGE = 1_000  # the most that it gives

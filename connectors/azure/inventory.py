@@ -12,19 +12,21 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connectors.azure.answers import Answer, NoAnswer, find, objects_of, text_of
 from connectors.azure.configuration import CALL_SECONDS, AzureConfiguration
 from connectors.azure.errors import refusal, silence
 from connectors.azure.handles import is_ours
-from connectors.azure.link import Ask, Link
 from connectors.azure.resources import Type, resource_of
 from connectors.azure.results import patches_of
 from connectors.catalogue import Catalogue
 from connectors.protocol import ConnectorError, DiscoveredPage, DiscoveredVm, Unread, VmRef
 from patching.codes import ErrorCode
 from patching.terms import Patch
+
+if TYPE_CHECKING:  # it imports the SDKs, and pages read the role that lies above this file
+    from connectors.azure.link import Ask, Link
 
 SUBSCRIPTIONS = "/subscriptions?api-version=2022-12-01"
 STEP_SECONDS = 2 * CALL_SECONDS  # the list, then the instance views

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
@@ -19,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from azure.core.credentials import AccessTokenInfo
@@ -204,7 +206,7 @@ class Link:
 
     def __init__(self, conf: AzureConfiguration) -> None:
         self.conf = conf
-        context = ssl.create_default_context(cafile=conf.ca_bundle or None)
+        context = self._context = ssl.create_default_context(cafile=conf.ca_bundle or None)
         context.sslsocket_class = _BoundedSocket
         session = self._session = requests.Session()
         session.headers["Accept-Encoding"] = "identity"  # signing in goes by the same way
@@ -310,6 +312,28 @@ class Link:
 
     def _whole(self, address: str) -> str:
         return f"{self.conf.address}{address}" if address.startswith("/") else address
+
+    # --- what a call goes through
+
+    def token_ends_at(self) -> float:
+        """When the token that calls carry is good no more, in seconds since 1970. Ask after a call. Raises NoTokenError."""
+        return float(self._tokens.get_token_info().expires_on)
+
+    def handshake(self, *, deadline: float) -> tuple[str, dict[str, Any]] | None:
+        """Connect as a call does and say nothing: the version of TLS, and the certificate. Raises OSError.
+
+        None where a proxy stands between, which has its own.
+        """
+        if requests.utils.get_environ_proxies(self.conf.address).get("https"):
+            return None
+        found = urlsplit(self.conf.address)
+        host = found.hostname or ""
+        with (
+            _bounded(deadline),
+            socket.create_connection((host, found.port or 443), CONNECT_SECONDS) as plain,
+            self._context.wrap_socket(plain, server_hostname=host) as secured,
+        ):
+            return secured.version() or "", dict(secured.getpeercert() or {})
 
     # --- calls
 

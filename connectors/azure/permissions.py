@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connectors.azure import inventory
 from connectors.azure.answers import Answer, NoAnswer, find, objects_of
 from connectors.azure.configuration import AzureConfiguration
 from connectors.azure.errors import refusal, silence
-from connectors.azure.link import Ask, Link
 from connectors.permissions import Missing
 from connectors.protocol import ConnectorError
+
+if TYPE_CHECKING:  # it imports the SDKs, and pages show the role
+    from connectors.azure.link import Ask, Link
 
 ROLE = "Hotpatch Portal operator"
 _ARC = "Microsoft.HybridCompute/machines"
@@ -93,7 +95,7 @@ def missing_permissions(link: Link, conf: AzureConfiguration, *, deadline: float
     if isinstance(subscriptions, ConnectorError):
         return subscriptions
     asked = list(subscriptions)[:MOST_SUBSCRIPTIONS]
-    answers = link.each([partial(_grants, one) for one in asked], deadline=deadline)
+    answers = link.each([partial(grants, one) for one in asked], deadline=deadline)
     found: list[Missing] = []
     for subscription, answer in zip(asked, answers, strict=True):
         if isinstance(answer, NoAnswer):
@@ -105,6 +107,7 @@ def missing_permissions(link: Link, conf: AzureConfiguration, *, deadline: float
     return found
 
 
-def _grants(subscription: str, ask: Ask) -> Answer | NoAnswer:
+def grants(subscription: str, ask: Ask) -> Answer | NoAnswer:
+    """What ARM tells of the roles that the account has there."""
     path = f"/subscriptions/{subscription}/providers/Microsoft.Authorization/permissions?api-version={_VERSION}"
     return ask(lambda link: link.get(path))

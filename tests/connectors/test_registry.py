@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from connectors.configuration import Bounds, ConfigurationError, FieldType, Wrong, fields_of, read, to_json
 from connectors.protocol import ConnectorError, Orchestrator, Traits
 from connectors.registry import (
+    AZURE,
     KINDS,
     SIMULATOR,
     UNUSABLE,
@@ -25,7 +26,11 @@ from connectors.registry import (
     TroubleCode,
     UnusableError,
     catalogue_date_of,
+    configuration_digest,
     connector_for,
+    endpoint_of,
+    guide_of,
+    kit_of,
     make_connector,
     traits_of,
     trouble_of,
@@ -82,8 +87,17 @@ def test_grades_are_earned() -> None:
     assert simulator.grade is Grade.SIMULATED
     real = replace(simulator, traits=replace(simulator.traits, is_simulated=False))
     assert real.grade is Grade.PROTOCOL_PROVEN
-    assert replace(real, qualified_on=date(2026, 11, 1)).grade is Grade.QUALIFIED
-    assert replace(simulator, qualified_on=date(2026, 11, 1)).grade is Grade.SIMULATED
+    assert Grade.QUALIFIED not in {kind.grade for kind in KINDS.values()}, "a connection earns it, not its kind"
+
+
+def test_a_configuration_is_known_however_it_is_written_down() -> None:
+    known = configuration_digest(AZURE, {"tenant_id": "contoso.example"})
+    assert configuration_digest(AZURE, {"tenant_id": "contoso.example", "client_id": "", "secret": None}) == known
+    assert configuration_digest(AZURE, {"tenant_id": "contoso.test"}) != known
+    assert configuration_digest(AZURE, {"tenant_id": 7}) == configuration_digest("carrier-pigeon", {}) == ""
+    assert endpoint_of(SIMULATOR, {}) == endpoint_of("carrier-pigeon", {}) == endpoint_of(AZURE, ["odd"]) == ("", "")
+    assert kit_of(SIMULATOR) is None
+    assert guide_of(SIMULATOR, {}) is guide_of(AZURE, {"endpoint": "http://no"}) is None
 
 
 def test_a_configuration_of_every_type_is_read() -> None:

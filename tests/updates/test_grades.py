@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import date
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from connectors.protocol import Capability
-from connectors.registry import KINDS, SIMULATOR, Kind
+from connectors.registry import KINDS, SIMULATOR, Grade, Kind
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.vms.importing import queue_file
 from updates.models import VmUpdateState
@@ -35,7 +34,7 @@ REAL = replace(KINDS["simulator"], traits=replace(KINDS["simulator"].traits, is_
 GRADES = {
     "Simulated": KINDS["simulator"],
     "Real protocol, not run on real machines yet": REAL,
-    "Run on real machines (2026-11-02)": replace(REAL, qualified_on=date(2026, 11, 2)),
+    "Run on real machines (2026-11-02)": REAL,
 }
 
 
@@ -74,10 +73,26 @@ def test_pages_say_how_real_the_machine_is(
     words: str, vm: VirtualMachine, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_like(GRADES[words], monkeypatch)
+    if "2026" in words:
+        digest = vm.connection.configuration_digest
+        qualification = {"at": "2026-11-02T09:00:00+00:00", "configuration": digest}
+        Connection.objects.filter(pk=vm.connection_id).update(qualification=qualification)
     for name, shown in pages_of(vm, admin).items():
         assert re.search(rf"Lab (\(Azure\) )?{re.escape(words)}", shown), name
     assert words in text_of(admin.get(reverse("updates:connection", args=[vm.connection_id])))
     assert f"Lab · {words}" in text_of(admin.get(reverse("vms:vm-import")))
+
+
+def test_a_changed_configuration_has_not_run_on_anything(vm: VirtualMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_like(REAL, monkeypatch)
+    connection = vm.connection
+    connection.qualification = {
+        "at": "2026-11-02T09:00:00+00:00",
+        "configuration": connection.configuration_digest,
+    }
+    assert connection.grade is Grade.QUALIFIED
+    connection.config = connection.config | {"seed": 99}
+    assert (connection.grade, connection.grade_words) == (Grade.PROTOCOL_PROVEN, next(iter(list(GRADES)[1:])))
 
 
 def test_the_top_bar_says_so_while_every_connection_is_simulated(vm: VirtualMachine, admin: Client) -> None:

@@ -181,6 +181,7 @@ class Arm:
         self.page_size = 50
         self.graph: Callable[[str], list[dict[str, Any]]] | None = None
         self.remaining = 599
+        self.grants: list[dict[str, Any]] | None = None  # None: it does not tell them
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -307,6 +308,10 @@ class Arm:
     def _resources(
         self, method: str, path: str, headers: Mapping[str, str], sent: Any, query: dict[str, list[str]]
     ) -> Reply:
+        if query.get("api-version", ["2015"])[0] < "2015":
+            return refused(400, "InvalidApiVersionParameter", "The api-version is not known.")
+        if path.endswith("/providers/Microsoft.Authorization/permissions") and self.grants is not None:
+            return Reply(body={"value": self.grants})
         if path == "/subscriptions":
             return Reply(body={"value": [{"subscriptionId": SUBSCRIPTION, "state": "Enabled", "displayName": "Web"}]})
         if path.endswith("/providers/Microsoft.ResourceGraph/resources"):
@@ -318,7 +323,7 @@ class Arm:
         if _LIST.fullmatch(path):
             return self._page(path, int(query.get("$skiptoken", ["0"])[0]))
         match = _VM.fullmatch(path)
-        if match is None or match["name"] is None:
+        if match is None or match["name"] is None or match["name"].endswith("-no-such-machine"):
             return refused(404, "ResourceNotFound", f"{path} was not found.")
         is_arc = "hybrid" in match["type"].lower()
         if (match["act"] or "").lower().startswith("license"):
@@ -555,6 +560,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
+        if "x-ms-request-id" not in reply.headers:
+            self.send_header("x-ms-request-id", str(uuid4()))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

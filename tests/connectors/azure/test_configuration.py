@@ -123,6 +123,8 @@ from connectors.catalogue import Catalogue
 assert trouble_of("azure", {}) is None
 make_connector("simulator", {}, catalogue=Catalogue((), ()))
 from vms.forms.connections import form_for; form_for("azure")
+from connectors.registry import guide_of, kit_of
+assert guide_of("azure", {}) and kit_of("azure")
 sdk = ("azure.core", "azure.identity", "azure.mgmt.", "msal", "requests", "urllib3")
 print(sorted(name for name in sys.modules if name.startswith(sdk)))
 """

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from connectors.azure.configuration import AzureConfiguration
+from connectors.azure.guide import EXAMPLE, FILE, guide
 from connectors.azure.permissions import ACTS, NEEDED, READS, SETTINGS, lacking, role
 from connectors.permissions import Missing, TellsPermissions
 from connectors.protocol import ConnectorError
@@ -32,6 +34,14 @@ def test_the_role_of_the_docs_is_the_one_that_is_needed() -> None:
     match = re.search(r"<!-- role -->\n```json\n(.*?)```", (ROOT / "docs" / "azure.md").read_text(), re.DOTALL)
     assert match is not None
     assert json.loads(match[1]) == role(["00000000-0000-0000-0000-000000000000"])
+
+
+def test_the_lines_of_the_docs_are_those_of_the_page() -> None:
+    text = re.sub(r"\s*\\\n\s*", " ", (ROOT / "docs" / "azure.md").read_text())
+    told = guide(AzureConfiguration())
+    assert json.loads(told.role) == role([EXAMPLE])
+    for line in told.commands:
+        assert f"\n{line.replace(FILE, 'FILE')}\n" in text
 
 
 @pytest.mark.parametrize(
