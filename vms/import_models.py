@@ -53,7 +53,7 @@ class ImportJob(models.Model):
     read_bytes = models.BigIntegerField(default=0)
     row_count = models.PositiveIntegerField(_("rows"), default=0)
     done_count = models.PositiveIntegerField(default=0)
-    # how many rows had which outcome (vms.services.imports.RowOutcome), and "linux"
+    # how many rows had which outcome (vms.services.imports.RowOutcome), and of those left out "linux" and "os_not_named"
     counts = models.JSONField(default=dict)
     gone_count = models.PositiveIntegerField(default=0)
     # what a sync could not look at, each as the fields of `connectors.protocol.Unread`: nothing of it counts as gone

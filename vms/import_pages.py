@@ -6,21 +6,23 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 from django.http import Http404
 from django.template.defaultfilters import filesizeformat
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from patching.terms import UpdateStatus
 from ui.spreadsheet import BYTE_ORDER_MARK, harmless
-from vms.choices import BEFORE_WRITING, ImportPhase, ImportSource
+from vms.choices import BEFORE_WRITING, ImportPhase, ImportSource, PowerState
 from vms.import_models import ImportAnswer, ImportJob, InventorySync
-from vms.models import Connection
+from vms.models import Connection, VirtualMachine, WordCount
 from vms.services.import_jobs import INTERNAL, MOST_ANSWERS, RIGHT_LOST
 from vms.services.imports import ROW_OUTCOMES, RowOutcome, RowReport
 from vms.services.inventory_files import FileProblem, file_problem_words
@@ -182,8 +184,91 @@ def import_limit() -> str:
     return filesizeformat(settings.MAX_IMPORT_BYTES)
 
 
-def sync_of(connection: Connection) -> ImportPage | None:
-    """The last time that a connection was asked for its machines, or the one under way; None: never."""
-    sync = InventorySync.objects.select_related("job__connection", "job__requested_by").filter(connection=connection)
-    found = sync.first()
-    return None if found is None or found.job is None else ImportPage(found.job)
+MOST_SUBSCRIPTIONS = 20  # that a connection's page lists
+MOST_STOPPED = 1_000  # that it counts
+_NOT_RUNNING = (PowerState.DEALLOCATED, PowerState.DEALLOCATING, PowerState.STOPPED, PowerState.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many machines a connection has in a subscription."""
+
+    name: str
+    subscription_id: UUID
+    key: int
+    machines: int
+
+
+@dataclass(frozen=True)
+class SyncPage:
+    """What a connection listed, when it is asked again, and what of it is left alone.
+
+    `stopped` ends one above `MOST_STOPPED`.
+    """
+
+    last: ImportPage | None
+    next_at: datetime | None
+    all_shares: tuple[Share, ...]
+    unsupported: int
+    stopped: int
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The subscriptions with the most machines."""
+        return self.all_shares[:MOST_SUBSCRIPTIONS]
+
+    @property
+    def hidden_shares(self) -> int:
+        """How many subscriptions more there are."""
+        return len(self.all_shares) - len(self.shares)
+
+    @property
+    def linux(self) -> int:
+        """Machines of the last sync that run Linux."""
+        return self.last.linux if self.last else 0
+
+    @property
+    def unnamed(self) -> int:
+        """Machines of the last sync that do not say what they run."""
+        return int(self.last.job.counts.get(RowProblem.OS_NOT_NAMED.value, 0)) if self.last else 0
+
+    @property
+    def unreadable(self) -> int:
+        """Machines of the last sync that were left out for another reason."""
+        skipped = int(self.last.job.counts.get(RowOutcome.SKIPPED.value, 0)) if self.last else 0
+        return max(0, skipped - self.linux - self.unnamed)
+
+    @property
+    def stopped_text(self) -> str:
+        """How many do not run: 1,000+ beyond 1,000."""
+        return f"{self.stopped:,}" if self.stopped <= MOST_STOPPED else f"{MOST_STOPPED:,}+"
+
+    @property
+    def is_anything_left_alone(self) -> bool:
+        """Whether there is a line to show."""
+        return any((self.linux, self.unnamed, self.unreadable, self.unsupported, self.stopped))
+
+
+def sync_of(connection: Connection) -> SyncPage:
+    """The last time that a connection was asked for its machines, or the one under way, and what it has (three queries)."""
+    found = InventorySync.objects.select_related("job__connection", "job__requested_by").filter(connection=connection)
+    sync = found.first()
+    place = "resource_group__subscription"
+    counted = WordCount.objects.filter(connection=connection).values(
+        *(f"{place}__{name}" for name in ("pk", "name", "subscription_id")), "update_status"
+    )
+    shares: dict[int, Share] = {}
+    unsupported = 0
+    for row in counted.annotate(count=Sum("machines")).filter(count__gt=0):
+        key, count = row[f"{place}__pk"], row["count"]
+        machines = count + (shares[key].machines if key in shares else 0)
+        shares[key] = Share(row[f"{place}__name"], row[f"{place}__subscription_id"], key, machines)
+        unsupported += count if row["update_status"] == UpdateStatus.UNSUPPORTED else 0
+    here = VirtualMachine.objects.filter(connection=connection, gone_at=None, power_state__in=_NOT_RUNNING)
+    return SyncPage(
+        last=ImportPage(sync.job) if sync is not None and sync.job is not None else None,
+        next_at=sync.next_at if sync is not None else None,
+        all_shares=tuple(sorted(shares.values(), key=lambda share: (-share.machines, share.name, share.key))),
+        unsupported=unsupported,
+        stopped=len(here.order_by()[: MOST_STOPPED + 1].values_list("pk", flat=True)),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import uuid
 from dataclasses import dataclass, replace
@@ -14,9 +16,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from connectors.azure import permissions
 from connectors.configuration import ConfigurationError
 from connectors.protocol import Capability, Traits
-from connectors.registry import KINDS, Kind, UnusableError
+from connectors.registry import AZURE, KINDS, Kind, UnusableError
 from connectors.secrets import SecretName
 from patching.rollback import RollbackOrder
 from tests.factories import ConnectionFactory, OperationFactory, VirtualMachineFactory
@@ -28,6 +31,8 @@ from updates.selectors.connections import machines_with_misfortune
 from updates.selectors.health import find_trouble
 from updates.services.operations import request_assessments
 from updates.services.rollback import request_rollback, request_rollbacks
+from vms.import_models import ImportJob, InventorySync
+from vms.import_pages import sync_of
 from vms.models import Connection, VirtualMachine
 from vms.services.connections import save_connection
 
@@ -356,3 +361,108 @@ def test_the_admin_site_has_the_fields_of_the_kind(connection: Connection) -> No
     assert connection.config["catalogue_date"] == "2026-05-20"
     assert staff.get(reverse("admin:vms_connection_changelist")).status_code == 200
     assert staff.get(reverse("admin:vms_connection_add")).status_code == 200
+
+
+# --- the first hour ---------------------------------------------------------------------------------------------------
+
+SUBSCRIPTIONS = "11111111-2222-4333-8444-000000000001 11111111-2222-4333-8444-000000000002"
+
+
+def test_a_connection_to_azure_leads_through_its_first_hour(admin: Client) -> None:
+    config = {"credential": "client_secret", "tenant_id": "contoso.example", "client_id": SUBSCRIPTIONS.split()[0]}
+    config |= {"secret": "azure_key", "subscriptions": SUBSCRIPTIONS}
+    row = Connection.objects.create(name="Fleet <b>", kind=AZURE, config=config)
+    page = admin.get(address("connection", row))
+    document = page.content.decode()
+    role = json.loads(html.unescape(re.findall(r'id="guide-role"[^>]*>(.*?)</textarea>', document, re.DOTALL)[0]))
+    assert role == permissions.role(SUBSCRIPTIONS.split())
+    commands = html.unescape(re.findall(r'id="guide-commands"[^>]*>(.*?)</textarea>', document, re.DOTALL)[0])
+    assert commands.splitlines() == [
+        "az role definition create --role-definition @hotpatch-portal-role.json",
+        (
+            'az ad sp create-for-rbac --name hotpatch-portal --role "Hotpatch Portal operator" --scopes'
+            " /subscriptions/11111111-2222-4333-8444-000000000001 /subscriptions/11111111-2222-4333-8444-000000000002"
+        ),
+    ]
+    assert "PORTAL_SECRET_AZURE_KEY" in text_of(page)
+    assert "<b>" not in document
+    assert '<details class="card" id="first-hour" open>' in document, "nothing is behind it yet"
+    VirtualMachineFactory(connection=row)
+    assert '<details class="card" id="first-hour">' in admin.get(address("connection", row)).content.decode()
+
+
+def test_who_has_an_identity_gives_it_the_role(admin: Client) -> None:
+    config = {"credential": "managed_identity", "endpoint": "https://management.usgovcloudapi.net"}
+    config |= {"authority": "https://login.microsoftonline.us"}
+    row = Connection.objects.create(name="gov", kind=AZURE, config=config)
+    words = html.unescape(admin.get(address("connection", row)).content.decode())
+    assert "az cloud set --name AzureUSGovernment\n" in words
+    assert "az role assignment create --assignee-object-id IDENTITY" in words
+    assert "in the place of the zeros" in words
+
+
+def test_other_kinds_have_no_first_hour(admin: Client, connection: Connection, cloud: Kind) -> None:
+    assert "first-hour" not in admin.get(address("connection", connection)).content.decode()
+    row = Connection.objects.create(name="broken", kind=AZURE, config={"endpoint": 7})
+    assert "first-hour" not in admin.get(address("connection", row)).content.decode()
+
+
+def test_a_report_that_counts_is_told_and_one_that_does_not_count_any_more(admin: Client) -> None:
+    row = Connection.objects.create(name="azure", kind=AZURE, config={})
+    row.qualification = {
+        "at": "2026-11-02T09:00:00+00:00",
+        "configuration": row.configuration_digest,
+        "portal": "1.2",
+        "cloud": "AzureCloud",
+        "has_installed": False,
+        "pass": 31,
+        "skipped": 3,
+    }
+    row.save()
+    words = text_of(admin.get(address("connection", row)))
+    assert "Run on real machines (2026-11-02)" in words
+    assert "31 checks passed, 3 had nothing to look at, by version 1.2 of the portal." in words
+    assert "No installation was among them." in words
+    row.config = {"tenant_id": "contoso.example"}
+    row.save()
+    words = text_of(admin.get(address("connection", row)))
+    assert "Real protocol, not run on real machines yet" in words
+    assert "An earlier report counts no more" in words
+
+
+def test_the_inventory_says_what_it_has_and_what_is_left_alone(admin: Client, connection: Connection) -> None:
+    VirtualMachineFactory.create_batch(2, connection=connection, power_state="deallocated")
+    VirtualMachineFactory(connection=connection, update_status="unsupported")
+    VirtualMachineFactory(connection=connection, power_state="stopped", gone_at=timezone.now())
+    VirtualMachineFactory(power_state="stopped")
+    job = ImportJob.objects.create(
+        source="discovery",
+        connection=connection,
+        phase="succeeded",
+        finished_at=timezone.now(),
+        counts={"created": 3, "skipped": 8, "linux": 5, "os_not_named": 1},
+    )
+    InventorySync.objects.create(connection=connection, job=job, next_at=timezone.now() + timedelta(hours=20))
+    words = text_of(admin.get(address("connection", connection)))
+    for told in (
+        "Next sync:",
+        "5 machines run Linux, which is not managed here: they are counted, and that is all.",
+        "1 machine does not say that it runs Windows",
+        "1 machine runs another Windows than Windows Server 2022 or 2025",
+        "2 machines are stopped or deallocated: nothing is started on them until they run.",
+        "2 machines were left out for other reasons",
+    ):
+        assert told in words
+    (share,) = sync_of(connection).shares
+    assert share.machines == 3
+    assert re.search(rf"{re.escape(share.name)} .*?3 ", words)
+
+
+def test_an_empty_portal_leads_to_azure(admin: Client) -> None:
+    Connection.objects.all().delete()
+    for page in (reverse("home"), reverse("vms:vm-list")):
+        assert f"{reverse('updates:connection-create')}?kind=azure" in admin.get(page).content.decode()
+    form = admin.get(reverse("updates:connection-create"), {"kind": "azure"}).context["form"]
+    assert "credential" in form.fields
+    assert form["kind"].value() == "azure"
+    assert "seed" in admin.get(reverse("updates:connection-create"), {"kind": "pigeon"}).context["form"].fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from datetime import datetime
 
 from django.db import connection as database
 
-from connectors.permissions import Missing, TellsPermissions
+from connectors.permissions import Guide, Missing, TellsPermissions
 from connectors.protocol import Capability, ConnectorError
-from connectors.registry import UnusableError, make_connector
+from connectors.registry import UnusableError, guide_of, kit_of, make_connector, secret_variables
 from connectors.simulator import MISFORTUNE_TAG, misfortune_text
 from patching import terms
 from patching.releases import as_of, is_offered, release_order
@@ -58,6 +59,31 @@ class ConnectionPicture:
         """Why it cannot be used, a sentence for each thing to mend; empty where nothing speaks against it."""
         trouble = self.connection.trouble
         return trouble_words(trouble) if trouble is not None else []
+
+    @property
+    def guide(self) -> Guide | None:
+        """What somebody does on the other side first; None where there is nothing."""
+        return guide_of(self.connection.kind, self.connection.config)
+
+    @property
+    def secret_variables(self) -> list[str]:
+        """The environment variables from which its secrets are read."""
+        return secret_variables(self.connection.kind, self.connection.config)
+
+    @property
+    def has_kit(self) -> bool:
+        """Whether a report can prove it on the real thing."""
+        return kit_of(self.connection.kind) is not None
+
+    @property
+    def quoted_name(self) -> str:
+        """Its name as a shell takes it."""
+        return shlex.quote(self.connection.name)
+
+    @property
+    def is_qualification_outdated(self) -> bool:
+        """Whether a report counted before its configuration was changed."""
+        return bool(self.connection.qualification) and self.connection.qualified_at is None
 
     @property
     def is_simulated(self) -> bool:

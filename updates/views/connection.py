@@ -52,7 +52,7 @@ def connection_list(request: PortalRequest) -> HttpResponse:
 @for_owners_of_everything
 def connection_create(request: PortalRequest) -> HttpResponse:
     """A new connection."""
-    form = connection_form(request.POST or None)
+    form = connection_form(request.POST or None, kind_of_new=request.GET.get("kind", ""))
     if form.is_bound and form.is_valid():
         connection = form.instance
         save_connection(connection=connection)

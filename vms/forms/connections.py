@@ -83,9 +83,15 @@ def form_for(kind: str) -> type[ConnectionForm]:
     return made
 
 
-def connection_form(data: Mapping[str, Any] | None, instance: Connection | None = None) -> ConnectionForm:
-    """The form of a connection, or of a new one, with the fields of the kind that is chosen."""
-    first = instance.kind if instance is not None else next(iter(KINDS))
+def connection_form(
+    data: Mapping[str, Any] | None, instance: Connection | None = None, *, kind_of_new: str = ""
+) -> ConnectionForm:
+    """The form of a connection, or of a new one (first of `kind_of_new`), with the fields of the kind that is chosen."""
+    first = kind_of_new if kind_of_new in KINDS else next(iter(KINDS))
+    if instance is None:
+        instance = Connection(kind=first)
+    else:
+        first = instance.kind
     kind = str((data or {}).get("kind") or first)
     form = form_for(kind)
     if data and kind in KINDS and (data.get(SHOWN_KIND) or kind) != kind:

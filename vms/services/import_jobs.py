@@ -62,7 +62,7 @@ MOST_ANSWERS = 10_000  # that are kept of each outcome
 SMALL_BYTES = 2 * 1024 * 1024  # a file that a worker for clicks takes: some 1,000 machines
 MOST_FAILURES = 5  # in succession, of ours; then the job ends
 _FAST = 1  # of zlib's levels; an inventory shrinks to a tenth with it
-_LINUX = "linux"  # beside the outcomes in `counts`
+_COUNTED = frozenset({RowProblem.LINUX, RowProblem.OS_NOT_NAMED})  # beside the outcomes in `counts`
 _PRUNE_BLOCK = 5_000
 
 # Why an import ended before its last row, beside `FileProblem` and a connector's own codes.
@@ -567,7 +567,8 @@ def _answer(job: ImportJob, reports: Sequence[RowReport]) -> None:
     kept = []
     for report in reports:
         counts[report.outcome.value] += 1
-        counts[_LINUX] += report.problem is RowProblem.LINUX
+        if report.problem in _COUNTED:
+            counts[report.problem.value] += 1
         if counts[report.outcome.value] <= MOST_ANSWERS:
             kept.append(
                 ImportAnswer(

@@ -323,5 +323,5 @@ def refusal_words(refusal: Refusal) -> Text:
 
 @register.inclusion_tag("vms/inventory_sync.html", takes_context=True)
 def inventory_sync(context: dict[str, Any], connection: Connection) -> dict[str, Any]:
-    """When the connection was asked for its machines, and the button that asks now (two queries)."""
+    """When the connection was asked for its machines, what it has, and the button that asks now (three queries)."""
     return {"connection": connection, "sync": sync_of(connection), "csrf_token": context.get("csrf_token")}
