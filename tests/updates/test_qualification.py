@@ -263,6 +263,7 @@ def test_two_machines_of_one_name_need_their_id(synced: Connection, server: Arm,
 def test_called_wrongly_it_says_how(cloud: Connection, server: Arm, tmp_path: Path) -> None:
     Connection.objects.create(name="lab", kind="simulator")
     assert refused("nobody") == (2, "There is no connection called “nobody”. There are: cloud, lab.")
+    assert refused() == (2, "Name a connection, or a report with --import.")
     assert refused("lab") == (2, "There is no qualification kit for connections of the kind simulator.")
     assert refused("cloud", "--import", tmp_path / "x", "--assess", "web-1")[0] == 2
     assert refused("--import", tmp_path / "nothing")[0] == 2

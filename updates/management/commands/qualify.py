@@ -185,6 +185,8 @@ class Command(SignedCommand):
 
 
 def _connection(name: str) -> Connection:
+    if not name:
+        raise _wrong("Name a connection, or a report with --import.")
     row = Connection.objects.filter(name=name).first()
     if row is None:
         names = ", ".join(Connection.objects.order_by("name").values_list("name", flat=True)[:20]) or "none"
