@@ -256,7 +256,7 @@ def test_a_typed_name_confirms(
 
 
 def test_two_machines_of_one_name_need_their_id(synced: Connection, server: Arm, file: Path) -> None:
-    VirtualMachineFactory(name="WEB-1", connection=synced)
+    VirtualMachineFactory.create(name="WEB-1", connection=synced)
     assert "name it by its resource id" in refused("cloud", "--assess", "web-1", "--yes", "web-1")[1]
 
 

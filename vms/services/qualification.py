@@ -95,7 +95,7 @@ def report_of(*, connection: Connection, findings: Sequence[Finding], now: datet
 
 
 def _act(tag: Tag, connection: Connection, report: Report) -> Act:
-    detail = {"endpoint": report.address, "at": report.made_at.isoformat()}
+    detail: dict[str, Any] = {"endpoint": report.address, "at": report.made_at.isoformat()}
     detail |= {verdict.value: report.count(verdict) for verdict in Verdict}
     return Act(tag, str(connection.pk), connection.name, "vms.connection", detail=detail)
 
