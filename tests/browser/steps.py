@@ -103,12 +103,6 @@ def addresses(page: Page) -> dict[str, str]:
     kb = page.locator("tbody th a").first.get_attribute("href") or ""
     page.goto("/connections/")
     connection = page.locator("tbody th a").first.get_attribute("href") or ""
-    if not page.get_by_role("link", name="West Europe").count():
-        page.goto("/connections/create/?kind=azure")
-        page.get_by_label("Name", exact=True).fill("West Europe")
-        page.get_by_role("button", name="Create", exact=True).click()
-    page.goto("/connections/")
-    azure = page.get_by_role("link", name="West Europe").get_attribute("href") or ""
     page.goto("/bulk/?kind=assessment&q=sql&all=1")
     page.get_by_label("Number of machines").fill("7")
     page.get_by_role("button", name="Assess 7 machines").click()
@@ -217,7 +211,6 @@ def addresses(page: Page) -> dict[str, str]:
         "home-part": "/?product_line=ws2022",
         "connections": "/connections/",
         "connection": connection,
-        "connection-azure": azure,
         "connection-create": "/connections/create/",
         "principals": "/service-principals/",
         "principal-create": "/service-principals/create/",

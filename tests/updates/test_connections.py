@@ -431,8 +431,10 @@ def test_a_report_that_counts_is_told_and_one_that_does_not_count_any_more(admin
 
 
 def test_the_inventory_says_what_it_has_and_what_is_left_alone(admin: Client, connection: Connection) -> None:
-    VirtualMachineFactory.create_batch(2, connection=connection, power_state="deallocated")
-    VirtualMachineFactory(connection=connection, update_status="unsupported")
+    first = VirtualMachineFactory(connection=connection, power_state="deallocated")
+    group = {"connection": connection, "resource_group": first.resource_group}
+    VirtualMachineFactory(power_state="deallocated", **group)
+    VirtualMachineFactory(update_status="unsupported", **group)
     VirtualMachineFactory(connection=connection, power_state="stopped", gone_at=timezone.now())
     VirtualMachineFactory(power_state="stopped")
     job = ImportJob.objects.create(

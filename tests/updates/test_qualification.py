@@ -156,7 +156,11 @@ def test_every_look_is_told_with_what_was_seen(synced: Connection, server: Arm, 
             "ids_without_case",
             "HTTP 404",
         ),
-        (lambda server: answer(server, "/oauth2/", Reply(401, {"error": HUSH})), "sign_in", "connection.unusable"),
+        (
+            lambda server: answer(server, "/oauth2/", Reply(401, {"error": HUSH + HUSH})),
+            "sign_in",
+            "connection.unusable",
+        ),
     ],
 )
 def test_what_is_wrong_is_found(
@@ -205,7 +209,7 @@ def test_one_assessment_and_one_installation_go_through_the_engine(
     assert "1 installed, 0 failed" in found["installation"]["evidence"]
     (sent,) = [body for method, path, body in server.bodies if path.endswith("installPatches")]
     assert (sent["rebootSetting"], sent["windowsParameters"]["classificationsToInclude"]) == ("Never", ["Definition"])
-    assert sorted(server.received.values()) == [1, 1]
+    assert set(server.received.values()) == {1}, "each once, and the assessment that looks whether it is installed"
     assert set(Operation.objects.values_list("kind", "state")) >= {
         ("assessment", "succeeded"),
         ("installation", "succeeded"),

@@ -37,7 +37,7 @@ INSTALLATION = Check(
     "installation", "An installation on a named machine, through the portal's engine", is_required=False
 )
 # Rows that are left alone on purpose: they speak against nothing.
-_LEFT_ALONE = frozenset({RowProblem.LINUX, RowProblem.OS_NOT_NAMED, RowProblem.OTHER_CONNECTION})
+_LEFT_ALONE = frozenset({RowProblem.LINUX, RowProblem.OS_NOT_NAMED})
 
 
 class ReportError(ValueError):
