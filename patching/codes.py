@@ -132,6 +132,7 @@ class RolloutReason(StrEnum):
     NOTHING_PROVEN = "rollout.nothing_proven"
     WINDOW_OVER = "rollout.window_over"
     ROLE_MISSING = "rollout.role_missing"
+    OTHER_CLOCK = "rollout.other_clock"
     CONTRADICTED = "run.contradicted"
     NO_AGENT = "health.no_agent"
     PROBE_WAITING = "health.waiting"

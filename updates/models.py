@@ -806,7 +806,8 @@ class MemberState(models.TextChoices):
 class MaintenanceConfiguration(models.Model):
     """When windows open, what is installed in them, and on which VMs: Azure's maintenance configuration, scope InGuestPatch.
 
-    `starts_on` and `starts_at` are the wall clock of `time_zone` (a Windows id). `scope` narrows the dynamic members by
+    `starts_on` and `starts_at` are the wall clock of `time_zone` (a Windows id), or of each machine where `is_own_clock`
+    says so: then the zone is empty, and `next_run_at` is the next opening on any clock there is. `scope` narrows the dynamic members by
     names of the list's filters and `tag_name`/`tag_value`; empty: static members only. `next_run_at` is what the
     scheduler waits for. For `catch_up_hours` after a window machines that were off in it are updated once they run.
     `updates.selectors.maintenance` reads what is kept as JSON.
@@ -818,7 +819,8 @@ class MaintenanceConfiguration(models.Model):
     starts_at = models.TimeField(_("opens at"))
     expires_on = models.DateField(_("last day"), null=True, blank=True)
     duration_minutes = models.PositiveSmallIntegerField(_("duration (in minutes)"), default=120)
-    time_zone = models.CharField(_("time zone"), max_length=80)
+    time_zone = models.CharField(_("time zone"), max_length=80, blank=True)
+    is_own_clock = models.BooleanField(_("on each machine's own clock"), default=False, db_default=False)
     recur_every = models.CharField(_("repeats"), max_length=100)
     plan = models.JSONField(_("plan"))
     scope = models.JSONField(_("scope"), default=dict, blank=True)
@@ -838,6 +840,9 @@ class MaintenanceConfiguration(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=Q(duration_minutes__gte=90, duration_minutes__lte=235), name="updates_maintenance_duration"
+            ),
+            models.CheckConstraint(
+                condition=Q(is_own_clock=False) | Q(time_zone=""), name="updates_maintenance_one_clock"
             ),
         ]
         triggers = [
@@ -1006,6 +1011,8 @@ class Rollout(models.Model):
     is_off_peak_only = models.BooleanField(_("off-peak only"), default=False)
     window_ends_at = models.DateTimeField(_("window ends at"), null=True, blank=True)
     catch_up_until = models.DateTimeField(_("catch up until"), null=True, blank=True)
+    # IANA name of the clock of its machines, where the configuration opens on each machine's own; its blackouts are this clock's.
+    clock = models.CharField(_("clock"), max_length=64, blank=True, default="", db_default="")
     most_failures = models.PositiveIntegerField(_("pause if failures exceed"), default=2)
     most_percent = models.PositiveSmallIntegerField(_("pause if the failure rate exceeds (%)"), default=5)
     # Failures that a person has seen and resumed in spite of.

@@ -705,6 +705,9 @@ ROLLOUT_REASONS: dict[str, Text] = {
     RolloutReason.NOTHING_PROVEN: _("The rings before installed nothing without trouble, so nothing is proven."),
     RolloutReason.WINDOW_OVER: _("The maintenance window was over before its turn."),
     RolloutReason.ROLE_MISSING: _("The person who started it is not a Patch operator of the machine any more."),
+    RolloutReason.OTHER_CLOCK: _(
+        "The machine has another clock than when this window opened: it waits for the window on its own clock."
+    ),
     ErrorCode.VM_NOT_RUNNING: _("The machine was not running."),
     RolloutReason.CONTRADICTED: _("The run reported success; the machine still lacks what it installed."),
     RolloutReason.NO_AGENT: _("The machine has no VM agent."),
@@ -755,6 +758,7 @@ SCOPE_PROBLEMS: dict[ScopeProblem, Text] = {
     ScopeProblem.TAG_MISSING: _("The value “%(entry)s” has no tag."),
 }
 PLAN_UNREADABLE = _("“%(entry)s” is missing or cannot be read.")
+OWN_CLOCK_WORDS = _("each machine's own clock")
 ZONE_UNKNOWN = _("“%(entry)s” is no time zone of Windows.")
 
 # What a dynamic scope is made of.

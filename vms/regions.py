@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from patching.recurrence import zone_of
+from patching.recurrence import windows_zones, zone_of
 
 DATA = Path(__file__).resolve().parent / "data" / "regions.json"
 
@@ -61,3 +61,10 @@ def clock_of(time_zone: str, location: str) -> ZoneInfo | None:
     except KeyError:
         region = regions().get(region_name(location))
     return ZoneInfo(region.time_zone) if region else None
+
+
+@cache
+def every_clock() -> tuple[ZoneInfo, ...]:
+    """Every clock that a VM can have, by name."""
+    names = {zone_of(name).key for name in windows_zones()} | {region.time_zone for region in regions().values()}
+    return tuple(ZoneInfo(name) for name in sorted(names))

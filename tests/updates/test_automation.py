@@ -46,7 +46,7 @@ from updates.selectors.automation import (
     vms_to_patch_automatically,
 )
 from updates.selectors.blade import load_picture
-from updates.selectors.maintenance import read_configuration
+from updates.selectors.maintenance import open_windows_on
 from updates.selectors.scopes import kept_scope_means
 from updates.services.automation import (
     create_configuration,
@@ -424,8 +424,7 @@ def configure(**fields: Any) -> MaintenanceConfiguration:
 
 
 def opened(row: MaintenanceConfiguration, count: int) -> list[datetime]:
-    windows = (window for window in read_configuration(row).schedule.windows(after=NOON) if window.is_open)
-    return [window.opens_at for window in islice(windows, count)]
+    return [window.opens_at for window in islice(open_windows_on(row, None, after=NOON), count)]
 
 
 def test_second_tuesday_plus_four_in_tokyo() -> None:
@@ -664,7 +663,7 @@ def test_the_blade_says_who_patches_and_what_opens_next(
     assert "Saturday:" in shown
     static = configure(name="Static")
     static.vms.add(vm)
-    names = [name for name, _at in load_picture(reader, vm.pk, now=timezone.now()).schedules]
+    names = [one.name for one in load_picture(reader, vm.pk, now=timezone.now()).schedules]
     assert names == ["Saturday", "Static"]
     assert list(VirtualMachine.objects.filter(scheduled())) == [vm]
     assert patcher_of(vm, has_schedule=False).patcher is Patcher.PORTAL_AUTOMATICALLY

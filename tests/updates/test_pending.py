@@ -101,11 +101,10 @@ def configure(name: str, plan: InstallationPlan = SECURITY, days: int = 3, **fie
         name=name,
         starts_on=date(2026, 1, 1),
         starts_at=time(22),
-        time_zone="UTC",
         recur_every="Day",
         plan=plan_to_json(plan),
         next_run_at=NOW + timedelta(days=days),
-        **fields,
+        **({"time_zone": "UTC"} | fields),
     )
 
 
@@ -475,6 +474,19 @@ def expected_of(user: User, rows: list[MaintenanceConfiguration]) -> dict[str, S
         before = found.get(key, Scheduled(0, opens_at))
         found[key] = Scheduled(before.machines + 1, max(before.until, opens_at))
     return found
+
+
+def test_a_window_on_each_machines_own_clock_is_judged_clock_by_clock() -> None:
+    """Who waits because nobody knows its clock is not scheduled; until when is told by the last clock."""
+    some = make_set(PatchFactory(kb_number="5087424"))
+    for location in ("japaneast", "westus", "moon"):
+        facts = {"location": location, "time_zone": "", "tags": {"ring": "1"}, "hotpatch_track": "not_on_train"}
+        lack(VirtualMachineFactory(patcher=Patcher.PORTAL_BY_SCHEDULE.value, **facts), some)
+    configure("Own", time_zone="", is_own_clock=True, scope={"tag_name": "ring"})
+    pacific = datetime(2026, 5, 21, 5, tzinfo=UTC)
+    assert judged() == {"5087424": Scheduled(2, pacific)}
+    configure("Tokyo only", days=1, scope={"location": "japaneast"})
+    assert judged() == {"5087424": Scheduled(2, pacific)}, "on its own clock it opens before that"
 
 
 def test_the_page_says_how_many_are_scheduled_until_when(client: Client) -> None:

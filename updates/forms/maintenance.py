@@ -27,7 +27,7 @@ from updates.forms.recurrence import (
     recurrence_or_none,
 )
 from updates.forms.scope import MachineFields
-from updates.forms.zones import ZoneFields, reader_zone
+from updates.forms.zones import OWN_CLOCK, reader_zone, zone_or_own_choices
 from updates.models import MaintenanceConfiguration
 from updates.plans import plan_to_json
 from updates.selectors.automation import names_of_machines
@@ -59,6 +59,8 @@ def _as_initial(row: MaintenanceConfiguration) -> dict[str, Any]:
     What cannot be read is left empty; blackouts are shown as they are kept: saved unseen, they would be gone.
     """
     found = {name: getattr(row, name) for name in _MAINTENANCE_FIELDS}
+    if row.is_own_clock:
+        found["time_zone"] = OWN_CLOCK
     found["machines"] = lambda: "\n".join(names_of_machines(row))  # read where the form is shown
     values, _troubles = read_columns(row)
     if (blackouts := values.get("blackouts")) is not None:
@@ -104,10 +106,17 @@ MEMBER_FIELDS = (
 )
 
 
-class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
+class MaintenanceForm(RecurrenceFields, MachineFields, PlanFields):
     """When a window opens, what is installed in it, and on which machines."""
 
     name = forms.CharField(label=_("Name"), max_length=100)
+    time_zone = forms.ChoiceField(
+        label=_("Time zone"),
+        choices=zone_or_own_choices,
+        help_text=_(
+            "On each machine's own clock a window opens where it is that time: region by region, not all at once."
+        ),
+    )
     starts_on = DayField(label=_("First day"))
     starts_at = forms.TimeField(label=_("Opens at"), widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"))
     duration_minutes = forms.IntegerField(
@@ -120,7 +129,7 @@ class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
         max_length=2_000,
         widget=forms.Textarea(attrs={"rows": 2}),
         help_text=_(
-            "One per line, e.g. 2026-12-24 to 2027-01-06: days of the time zone above. Nothing starts in them, and what would "
+            "One per line, e.g. 2026-12-24 to 2027-01-06: days of the clock above. Nothing starts in them, and what would "
             "run into them is cut short."
         ),
     )
@@ -199,7 +208,8 @@ class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
             self.is_valid()  # cleans it, once
             if {*MachineFields.base_fields} & set(self.errors):
                 return None
-            return members_for(self.scope, self.selection.ids, most=MOST_LIVE)
+            is_own = self.cleaned_data.get("time_zone") == OWN_CLOCK
+            return members_for(self.scope, self.selection.ids, most=MOST_LIVE, is_own_clock=is_own)
         if self.instance is None:
             return members_for(Scope(), (), most=MOST_LIVE)
         scope = read_columns(self.instance)[0].get("scope")
@@ -217,8 +227,9 @@ class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
             found = recurrence_or_none(fields.get("recur_every", ""))
         if found is None:
             return None
-        zone = zone_of(name) if (name := fields.get("time_zone")) in windows_zones() else None
-        return Sentence(found, fields.get("starts_at"), zone, fields.get("starts_on"), today)
+        name = fields.get("time_zone")
+        zone = zone_of(name) if name in windows_zones() else None
+        return Sentence(found, fields.get("starts_at"), zone, fields.get("starts_on"), today, name == OWN_CLOCK)
 
     @property
     def plan(self) -> InstallationPlan:
@@ -232,5 +243,8 @@ class MaintenanceForm(RecurrenceFields, MachineFields, ZoneFields, PlanFields):
         row = copy(self.instance) if self.instance else MaintenanceConfiguration()
         for name in _MAINTENANCE_FIELDS:
             setattr(row, name, fields[name])
+        row.is_own_clock = row.time_zone == OWN_CLOCK
+        if row.is_own_clock:
+            row.time_zone = ""
         row.plan, row.scope = plan_to_json(self.plan), self.scope.as_json
         return row

@@ -28,7 +28,7 @@ from patching.recurrence import (
     parse_recurrence,
 )
 from patching.recurrence_picker import FREQUENCIES, Choice, after_patch_tuesday, choice_of, is_for_azure
-from updates.texts import ORDINALS, RECURRENCE_PROBLEMS, RECURRENCES
+from updates.texts import ORDINALS, OWN_CLOCK_WORDS, RECURRENCE_PROBLEMS, RECURRENCES
 
 EXPRESSION = "expression"
 CHOICES = [
@@ -102,30 +102,46 @@ def picked_words(recurrence: Recurrence) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What a recurrence means: in words, on whose clock, when next, and what Azure calls it."""
+    """What a recurrence means: in words, on whose clock, when next, and what Azure calls it.
+
+    `is_own_clock`: on each machine's own; there is no zone then.
+    """
 
     recurrence: Recurrence
     starts_at: time | None
     zone: ZoneInfo | None
     starts_on: date | None
     today: date
+    is_own_clock: bool = False
 
     @property
     def words(self) -> str:
         """E.g. Saturday after Patch Tuesday, 22:00 (Asia/Tokyo)."""
         words = picked_words(self.recurrence)
-        if self.starts_at is None or self.zone is None:
+        whose = str(OWN_CLOCK_WORDS) if self.is_own_clock else self.zone.key if self.zone else ""
+        if self.starts_at is None or not whose:
             return words
-        facts = {"words": words, "time": f"{self.starts_at:%H:%M}", "zone": self.zone.key}
+        facts = {"words": words, "time": f"{self.starts_at:%H:%M}", "zone": whose}
         return str(_("%(words)s, %(time)s (%(zone)s)") % facts)
 
     @property
     def next(self) -> list[datetime]:
         """When it opens next, as an instant where its clock is known."""
-        if self.starts_at is None or self.zone is None:
+        if self.zone is None:
+            return []
+        return [instant_of(wall, self.zone) for wall in self._walls]
+
+    @property
+    def next_walls(self) -> list[datetime]:
+        """The same on each machine's own clock: what it shows then, which is no instant."""
+        return self._walls if self.is_own_clock else []
+
+    @property
+    def _walls(self) -> list[datetime]:
+        if self.starts_at is None:
             return []
         days = dates_of(self.recurrence, self.starts_on or self.today, not_before=self.today)
-        return [instant_of(datetime.combine(day, self.starts_at), self.zone) for day in islice(days, NEXT_DATES)]
+        return [datetime.combine(day, self.starts_at) for day in islice(days, NEXT_DATES)]
 
     @property
     def expression(self) -> str:

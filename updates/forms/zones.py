@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from patching.recurrence import instant_of, windows_name, windows_zones, zone_of
+from updates.texts import OWN_CLOCK_WORDS
 
 
 def reader_zone() -> str:
@@ -36,6 +37,15 @@ def offset_words(offset: timedelta) -> str:
     """How far a clock is from UTC, e.g. UTC+09:00."""
     minutes = round(offset.total_seconds() / 60)
     return f"UTC{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
+OWN_CLOCK = "own"  # in place of a zone of Windows, none of which is called so
+
+
+def zone_or_own_choices() -> list[tuple[str, str]]:
+    """The same, and each machine's own clock after the reader's zone."""
+    first, mine, *others = zone_choices()
+    return [first, mine, (OWN_CLOCK, str(OWN_CLOCK_WORDS)), *others]
 
 
 class ZoneFields(forms.Form):

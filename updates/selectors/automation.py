@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from functools import reduce
 from itertools import islice, takewhile
 from operator import or_
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -35,7 +35,7 @@ from updates.models import (
     RolloutSource,
     RolloutState,
 )
-from updates.selectors.maintenance import open_windows_of
+from updates.selectors.maintenance import open_windows_on
 from updates.selectors.scopes import NOBODY, kept_scope_filter, kept_scope_means
 from vms.choices import PowerState
 from vms.models import VirtualMachine, VirtualMachineQuerySet
@@ -64,6 +64,16 @@ def times_off_peak(vm_ids: Collection[int], now: datetime) -> dict[int, timedelt
     return found
 
 
+def vms_that_wait_for_a_clock() -> VirtualMachineQuerySet:
+    """The machines that nothing patches because nobody knows their clock (a query for configurations, one for places).
+
+    Those that automatic patching would take on, and those of configurations that open on each machine's own clock.
+    """
+    automatic = Q(patcher=Patcher.PORTAL_AUTOMATICALLY.value)
+    rows = MaintenanceConfiguration.objects.filter(is_enabled=True, is_own_clock=True)
+    return vms_without_a_clock(VirtualMachine.objects.filter(reduce(or_, map(means, rows), automatic)))
+
+
 def vms_without_a_clock(vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
     """Those of these VMs whose time zone and region name no clock (one query over the places that occur)."""
     places = vms.order_by().values_list("time_zone", "location").distinct()
@@ -83,10 +93,15 @@ def members_of(
     configuration: MaintenanceConfiguration, vms: VirtualMachineQuerySet, *, vm_ids: Collection[int] | None = None
 ) -> VirtualMachineQuerySet:
     """Those of these VMs that a configuration means, static and dynamic. `vm_ids` stand in for its static members."""
+    return vms.filter(means(configuration, vm_ids=vm_ids))
+
+
+def means(configuration: MaintenanceConfiguration, *, vm_ids: Collection[int] | None = None) -> Q:
+    """What is true of the VMs that a configuration means. `vm_ids` stand in for its static members."""
     through = MaintenanceConfiguration.vms.through.objects.filter(maintenanceconfiguration_id=configuration.pk)
     static = Q(pk__in=through.values("virtualmachine_id") if vm_ids is None else list(vm_ids))
     dynamic = kept_scope_filter(configuration.scope)
-    return vms.filter(static | dynamic if dynamic else static)
+    return static | dynamic if dynamic else static
 
 
 def scheduled() -> Q:
@@ -114,7 +129,7 @@ SCHEDULE_ROWS = Func(
             'name', schedule.name, 'scope', schedule.scope, 'next_run_at', schedule.next_run_at,
             'starts_on', schedule.starts_on, 'starts_at', schedule.starts_at, 'expires_on', schedule.expires_on,
             'duration_minutes', schedule.duration_minutes, 'time_zone', schedule.time_zone,
-            'recur_every', schedule.recur_every, 'blackouts', schedule.blackouts, 'plan', schedule.plan,
+            'is_own_clock', schedule.is_own_clock, 'recur_every', schedule.recur_every, 'blackouts', schedule.blackouts, 'plan', schedule.plan,
             'is_static', EXISTS (
                 SELECT 1 FROM updates_maintenanceconfiguration_vms attached
                 WHERE attached.maintenanceconfiguration_id = schedule.id
@@ -128,34 +143,53 @@ SCHEDULE_ROWS = Func(
 )
 
 
-def schedules_meaning(vm: VirtualMachine) -> list[tuple[str, datetime | None]]:
-    """Name and next window of those of `schedule_rows` that mean this VM, whose group must be loaded."""
-    return [
-        (row["name"], datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None)
-        for row in rows_meaning(vm)
-    ]
+class ScheduleOf(NamedTuple):
+    """A configuration that means a VM, and when it opens next for it. `waits`: never, while nobody knows the VM's clock."""
+
+    name: str
+    opens_at: datetime | None
+    waits: bool
+
+
+def schedules_meaning(vm: VirtualMachine, *, now: datetime) -> list[ScheduleOf]:
+    """Those of `schedule_rows` that mean this VM, whose group must be loaded; the next to open for it first."""
+    clock = clock_of(vm.time_zone, vm.location)
+    found = []
+    for row in rows_meaning(vm):
+        opens_at = datetime.fromisoformat(row["next_run_at"]) if row["next_run_at"] else None
+        if row["is_own_clock"] and opens_at is not None:
+            windows = open_windows_on(configuration_of(row), clock, after=now)
+            opens_at = next((window.opens_at for window in windows), None)
+        found.append(ScheduleOf(row["name"], opens_at, row["is_own_clock"] and clock is None))
+    return sorted(found, key=lambda one: (one.opens_at is None, one.opens_at or now, one.name))
 
 
 def openings_meaning(
     vm: VirtualMachine, *, after: datetime, until: datetime, most: int = 400
 ) -> list[tuple[str, datetime]]:
     """Name and time of the windows between two moments that mean this VM, in order; `most` of each configuration."""
+    clock = clock_of(vm.time_zone, vm.location)
     found = []
     for row in rows_meaning(vm):
-        configuration = MaintenanceConfiguration(
-            starts_on=date.fromisoformat(row["starts_on"]),
-            starts_at=time.fromisoformat(row["starts_at"]),
-            expires_on=date.fromisoformat(row["expires_on"]) if row["expires_on"] else None,
-            duration_minutes=row["duration_minutes"],
-            time_zone=row["time_zone"],
-            recur_every=row["recur_every"],
-            blackouts=row["blackouts"],
-            plan=row["plan"],
-            scope=row["scope"],
-        )
-        windows = islice(open_windows_of(configuration, after=after), most)
+        windows = islice(open_windows_on(configuration_of(row), clock, after=after), most)
         found += [(row["name"], w.opens_at) for w in takewhile(lambda window: window.opens_at < until, windows)]
     return sorted(found, key=lambda opening: opening[1])
+
+
+def configuration_of(row: Mapping[str, Any]) -> MaintenanceConfiguration:
+    """The configuration that one of `schedule_rows` tells of, as far as its windows rest on it; not to be saved."""
+    return MaintenanceConfiguration(
+        starts_on=date.fromisoformat(row["starts_on"]),
+        starts_at=time.fromisoformat(row["starts_at"]),
+        expires_on=date.fromisoformat(row["expires_on"]) if row["expires_on"] else None,
+        duration_minutes=row["duration_minutes"],
+        time_zone=row["time_zone"],
+        is_own_clock=row["is_own_clock"],
+        recur_every=row["recur_every"],
+        blackouts=row["blackouts"],
+        plan=row["plan"],
+        scope=row["scope"],
+    )
 
 
 def rows_meaning(vm: VirtualMachine) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,13 @@ from patching.terms import (
 from patching.track import TrackVerdict
 from updates.models import Operation, Patch, Release
 from updates.payloads import readable
-from updates.selectors.automation import ASSESSMENT_PERIOD, SCHEDULE_ROWS, schedules_meaning
+from updates.selectors.automation import (
+    ASSESSMENT_PERIOD,
+    SCHEDULE_ROWS,
+    ScheduleOf,
+    rows_meaning,
+    schedules_meaning,
+)
 from updates.selectors.decisions import waiting_on
 from updates.selectors.freezes import freezes_near, hold_ahead
 from updates.selectors.installed import is_listed_by_get_hotfix
@@ -173,9 +179,9 @@ class VmPicture:
         return self.vm.is_reboot_pending and Capability.RESTART in self.vm.connection.capabilities
 
     @property
-    def schedules(self) -> list[tuple[str, datetime | None]]:
-        """Name and next window of the maintenance configurations that mean this VM, the next first."""
-        return schedules_meaning(self.vm)
+    def schedules(self) -> list[ScheduleOf]:
+        """The maintenance configurations that mean this VM with their next windows, the next first."""
+        return schedules_meaning(self.vm, now=self.now)
 
     @property
     def next_assessment_at(self) -> datetime | None:
@@ -369,7 +375,7 @@ def _picture(vm: VirtualMachine, roles: frozenset[Role], now: datetime) -> VmPic
         moment,
     )
     guard = guard_for(track, releases, line, moment)
-    patcher = patcher_of(vm, has_schedule=bool(schedules_meaning(vm)))
+    patcher = patcher_of(vm, has_schedule=any(True for _row in rows_meaning(vm)))
     operations = _operations(vm, now)
     is_waiting = any(operation.state == OperationState.QUEUED for operation in operations)
     return VmPicture(

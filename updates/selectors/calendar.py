@@ -31,7 +31,8 @@ from updates.models import MaintenanceConfiguration, Release
 from updates.selectors.automation import members_of
 from updates.selectors.fleet import FleetScope, count_fleet, load_pending, moments_of_connections, place_of
 from updates.selectors.fleet_forecast import Restarts, count_restarts, reboots_in
-from updates.selectors.maintenance import open_windows_of
+from updates.selectors.maintenance import open_days_of
+from updates.selectors.own_clocks import clocks_meant
 from vms.models import Grants, VirtualMachine
 from vms.selectors import ListTooSlowError, fetch_bounded
 
@@ -246,14 +247,18 @@ def _windows(grants: Grants, year: int, now: datetime) -> Windows | None:
         return Windows()
     try:
         rows = _configurations_meaning(grants)
+        clocks = clocks_meant(rows[:MAX_CONFIGURATIONS], VirtualMachine.objects.granted_by(grants))
     except ListTooSlowError:
         return None
+    # On each machine's own clock a window is marked where the first of these machines comes to it.
     openings = [
-        Opening(window.opens_at, row.name)
+        Opening(opens_at, row.name)
         for row in rows[:MAX_CONFIGURATIONS]
-        for window in takewhile(
-            lambda window: window.opens_at < end, islice(open_windows_of(row, after=start), MAX_WINDOWS)
+        for day in takewhile(
+            lambda day: day.first.wall.date() <= end.date(),
+            islice(open_days_of(row, clocks.get(row.pk, ()), after=start), MAX_WINDOWS),
         )
+        if (opens_at := day.first.window.opens_at) < end
     ]
     shown = {opening.name for opening in openings}
     names = tuple(row.name for row in rows if row.name in shown)

@@ -13,9 +13,12 @@ from patching.recurrence import Window
 from patching.terms import OperationState
 from updates.models import Freeze, MaintenanceConfiguration, Operation
 from updates.selectors.freezes import meant_by
-from updates.selectors.maintenance import open_windows_of
+from updates.selectors.maintenance import open_days_of
+from updates.selectors.own_clocks import clocks_meant
 from updates.selectors.window_dates import configurations_of
 from vms.models import VirtualMachine
+from vms.regions import every_clock
+from vms.selectors import ListTooSlowError
 
 MOST_WINDOWS = 20
 
@@ -40,9 +43,19 @@ def effects_of(freeze: Freeze, *, now: datetime) -> Effects:
     meant = queued.filter(Exists(vms.filter(pk=OuterRef("vm_id"))))
     first = max(now, freeze.begins_at)
     touched = []
-    for row in configurations_of(vms):
-        soon = open_windows_of(row, after=first - timedelta(minutes=row.duration_minutes))
-        here = takewhile(lambda window: window.opens_at < freeze.ends_at, soon)
-        touched += [(row, window) for window in islice(here, MOST_WINDOWS) if window.ends_at > first]
+    rows = configurations_of(vms)
+    try:
+        clocks = clocks_meant(rows, vms)
+    except ListTooSlowError:
+        clocks = {}
+    until = (freeze.ends_at + timedelta(days=1)).date()  # the easternmost clocks show a day more
+    for row in rows:
+        own = clocks.get(row.pk, every_clock())
+        soon = open_days_of(row, own, after=first - timedelta(minutes=row.duration_minutes))
+        for day in islice(takewhile(lambda day: day.first.wall.date() <= until, soon), MOST_WINDOWS):
+            here = [
+                on.window for on in day.windows if on.window.opens_at < freeze.ends_at and on.window.ends_at > first
+            ]
+            touched += [(row, window) for window in here[:1]]
     touched.sort(key=lambda pair: pair[1].opens_at)
     return Effects(vms.count(), meant.count(), tuple(touched[:MOST_WINDOWS]))

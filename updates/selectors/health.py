@@ -9,14 +9,13 @@ from django.db import connection
 from django.db.models import Count, Min
 from django.utils import timezone
 
-from patching.orchestrator import Patcher
 from patching.terms import OperationKind, OperationState
 from updates.models import Freeze, MaintenanceConfiguration
-from updates.selectors.automation import vms_with_stale_patchers, vms_without_a_clock
+from updates.selectors.automation import vms_that_wait_for_a_clock, vms_with_stale_patchers
 from updates.selectors.decisions import find_news
 from updates.selectors.freezes import read_scope
 from updates.selectors.maintenance import troubles_of
-from vms.models import COUNTED, COUNTED_IN_FLEET, COUNTED_OF_VM, Connection, VirtualMachine
+from vms.models import COUNTED, COUNTED_IN_FLEET, COUNTED_OF_VM, Connection
 
 SHOWN, MOST = 5, 1_000
 
@@ -202,8 +201,7 @@ def _news() -> Iterator[Finding]:
 
 def _without_a_clock() -> Iterator[Finding]:
     """Regions in use whose clock nobody knows, with the machines that wait in each."""
-    automatic = VirtualMachine.objects.filter(patcher=Patcher.PORTAL_AUTOMATICALLY.value)
-    waiting = vms_without_a_clock(automatic).order_by()
+    waiting = vms_that_wait_for_a_clock().order_by()
     places = waiting.values_list("location", "time_zone").annotate(machines=Count("pk"), first=Min("name"))
     rows = list(places.order_by("-machines", "location", "time_zone")[:MOST])
     if rows:
@@ -215,7 +213,8 @@ def _without_a_clock() -> Iterator[Finding]:
                 + (f" and {count - 1} more" if count > 1 else "")
                 for location, zone, count, name in rows[:SHOWN]
             ),
-            "Nobody knows the clock of these regions, so no off-peak hours ever come for their machines: they are not patched.",
+            "Nobody knows the clock of these regions, so neither off-peak hours nor windows on each machine's own clock ever come "
+            "for their machines: they are not patched.",
             "Set the time zone of the machines, or a region that vms/data/regions.json has.",
         )
 

@@ -6,16 +6,16 @@ doctor tell the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from patching.own_clocks import DayOfWindows, Timing
 from patching.recurrence import (
     BlackoutError,
     RecurrenceError,
-    Schedule,
     Window,
     blackouts_from_json,
     parse_recurrence,
@@ -89,7 +89,7 @@ class UnreadableError(ValueError):
 class Content:
     """What a maintenance configuration says: when windows open, what is installed, on which machines beside its own."""
 
-    schedule: Schedule
+    timing: Timing
     plan: InstallationPlan
     scope: Scope
 
@@ -99,7 +99,7 @@ def read_configuration(row: MaintenanceConfiguration) -> Content:
     found, troubles = read_columns(row)
     if troubles:
         raise UnreadableError(troubles)
-    schedule = Schedule(
+    timing = Timing(
         recurrence=found["recur_every"],
         start=datetime.combine(row.starts_on, row.starts_at),
         zone=found["time_zone"],
@@ -107,16 +107,24 @@ def read_configuration(row: MaintenanceConfiguration) -> Content:
         expires_on=row.expires_on,
         blackouts=found["blackouts"],
     )
-    return Content(schedule, found["plan"], found["scope"])
+    return Content(timing, found["plan"], found["scope"])
 
 
-def open_windows_of(row: MaintenanceConfiguration, *, after: datetime) -> Iterator[Window]:
-    """Its windows that open beyond `after`, without those that a blackout keeps shut; none where it cannot be read."""
+def open_windows_on(row: MaintenanceConfiguration, own: ZoneInfo | None, *, after: datetime) -> Iterator[Window]:
+    """Its windows for machines with this clock that open beyond `after`, without those that a blackout keeps shut.
+
+    None where it cannot be read, or opens on each machine's own clock and nobody knows this one.
+    """
+    return (day.first.window for day in open_days_of(row, [own] if own else [], after=after))
+
+
+def open_days_of(row: MaintenanceConfiguration, own: Iterable[ZoneInfo], *, after: datetime) -> Iterator[DayOfWindows]:
+    """The same on all of these clocks of machines, by the days on which they open."""
     try:
-        schedule = read_configuration(row).schedule
+        timing = read_configuration(row).timing
     except UnreadableError:
         return iter(())
-    return (window for window in schedule.windows(after=after) if window.is_open)
+    return timing.days(own, after=after, is_open_only=True)
 
 
 def troubles_of(row: MaintenanceConfiguration) -> tuple[Trouble, ...]:
@@ -130,7 +138,7 @@ def read_columns(row: MaintenanceConfiguration) -> tuple[dict[str, Any], tuple[T
     troubles = []
     for column, read in _READERS.items():
         try:
-            found[column] = read(getattr(row, column))
+            found[column] = None if column == "time_zone" and row.is_own_clock else read(getattr(row, column))
         except (BlackoutError, PlanError, RecurrenceError, ScopeError, ZoneError) as error:
             troubles.append(Trouble(column, error))
     return found, tuple(troubles)

@@ -17,6 +17,7 @@ from updates.models import MaintenanceConfiguration
 from updates.selectors.scopes import scope_filter, scope_lines, scope_means
 from updates.texts import Text
 from vms.models import VirtualMachine, VirtualMachineQuerySet
+from vms.regions import clock_of
 from vms.selectors import patcher_of
 
 _LIST_FILTERS = frozenset({"subscription", "resource_group", "location"})  # which the list calls the same
@@ -25,16 +26,25 @@ MOST_JUDGED, MOST_SHOWN = 1_000, 50
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A machine that is meant: by its name, by the scope, or by both; and who patches it then."""
+    """A machine that is meant: by its name, by the scope, or by both; and who patches it then.
+
+    `lacks_clock`: windows open on each machine's own clock, and nobody knows that of this one.
+    """
 
     vm: VirtualMachine
     is_named: bool
     is_in_scope: bool
     verdict: PatcherVerdict
+    lacks_clock: bool = False
 
     @property
     def is_patched(self) -> bool:
         """Whether a window would install on it."""
+        return self.is_ready and not self.lacks_clock
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its settings let a window install on it."""
         return self.verdict.patcher is Patcher.PORTAL_BY_SCHEDULE
 
 
@@ -71,22 +81,38 @@ class Members:
         return tuple(sorted(self.judged, key=lambda member: member.is_patched)[:MOST_SHOWN])
 
 
-def members_for(scope: Scope, vm_ids: Collection[int], *, most: int = MOST_JUDGED) -> Members:
-    """The machines of a scope and those named, without those that are gone (four queries)."""
+def members_for(
+    scope: Scope, vm_ids: Collection[int], *, most: int = MOST_JUDGED, is_own_clock: bool = False
+) -> Members:
+    """The machines of a scope and those named, without those that are gone (four queries).
+
+    `is_own_clock`: the windows open on each machine's own clock.
+    """
     dynamic = scope_filter(scope)
-    return _members(scope, Q(pk__in=list(vm_ids)) | dynamic if dynamic else Q(pk__in=list(vm_ids)), vm_ids, most)
+    meant = Q(pk__in=list(vm_ids)) | dynamic if dynamic else Q(pk__in=list(vm_ids))
+    return _members(scope, meant, vm_ids, most, is_own_clock)
 
 
 def members_kept(configuration: MaintenanceConfiguration, scope: Scope) -> Members:
     """The machines that a kept configuration, with this scope, means."""
-    return members_for(scope, configuration.vms.values_list("pk", flat=True))
+    named = configuration.vms.values_list("pk", flat=True)
+    return members_for(scope, named, is_own_clock=configuration.is_own_clock)
 
 
-def _members(scope: Scope, meant: Q, vm_ids: Collection[int], most: int) -> Members:
+def _members(scope: Scope, meant: Q, vm_ids: Collection[int], most: int, is_own_clock: bool) -> Members:
     vms: VirtualMachineQuerySet = VirtualMachine.objects.filter(meant, gone_at=None)
     named = set(vm_ids)
     rows = vms.order_by("name", "pk").select_related("connection", "resource_group__subscription")[:most]
-    judged = tuple(Member(vm, vm.pk in named, scope_means(scope, vm), patcher_of(vm, has_schedule=True)) for vm in rows)
+    judged = tuple(
+        Member(
+            vm,
+            vm.pk in named,
+            scope_means(scope, vm),
+            patcher_of(vm, has_schedule=True),
+            is_own_clock and clock_of(vm.time_zone, vm.location) is None,
+        )
+        for vm in rows
+    )
     count = len(judged) if len(judged) < most else _count(vms)
     return Members(count, judged, tuple(scope_lines(scope)), _address(scope))
 

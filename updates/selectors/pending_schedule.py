@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.core.exceptions import EmptyResultSet
@@ -20,6 +21,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Oute
 from db.arrays import array
 from db.bounded import ListTooSlowError, fetch_bounded
 from patching.orchestrator import Patcher
+from patching.own_clocks import Timing
 from patching.releases import Timetable, as_of, timetable
 from patching.selection import OFF_GUARD, guard_on, select
 from patching.terms import HotpatchTrack, InstallationPlan, ProductLine
@@ -29,6 +31,7 @@ from updates.selectors.fleet import FleetCounts, Pending
 from updates.selectors.maintenance import UnreadableError, read_configuration
 from updates.selectors.scopes import scope_filter
 from vms.models import Connection, VirtualMachineQuerySet
+from vms.regions import clock_of
 
 # Beyond these it is not tried: the page would wait for it, and grow with the fleet.
 MOST_JUDGED = 50_000
@@ -102,12 +105,16 @@ def _made(model: type[M], document: Mapping[str, Any]) -> M:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """A configuration that can be read: what it installs, when its window opens, and which machines its scope adds."""
+    """A configuration that can be read: what it installs, when its window opens, and which machines its scope adds.
+
+    `own`: it opens on each machine's own clock, as this says; `opens_at` is then the first opening anywhere.
+    """
 
     pk: int
     plan: InstallationPlan
     opens_at: datetime
     dynamic: Q | None
+    own: Timing | None
 
 
 def judge_schedules(
@@ -152,7 +159,8 @@ def _readable(rules: Rules) -> Iterator[_Meant]:
         except UnreadableError:
             continue
         if row.next_run_at is not None:
-            yield _Meant(row.pk, content.plan, row.next_run_at, scope_filter(content.scope))
+            own = content.timing if row.is_own_clock else None
+            yield _Meant(row.pk, content.plan, row.next_run_at, scope_filter(content.scope), own)
 
 
 def _grouped(vms: VirtualMachineQuerySet, meant: tuple[_Meant, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -166,7 +174,9 @@ def _grouped(vms: VirtualMachineQuerySet, meant: tuple[_Meant, ...]) -> tuple[st
         if row.dynamic is not None
     }
     facts = vms.order_by().annotate(named=ArraySubquery(named), held=ArraySubquery(held), **dynamic)
-    keys = ("connection_id", "product_line", "hotpatch_track", "patch_set", "named", "held", *dynamic)
+    # Clocks only where one is asked for: places make many groups of few.
+    place = ("time_zone", "location") if any(row.own for row in meant) else ()
+    keys = ("connection_id", "product_line", "hotpatch_track", "patch_set", "named", "held", *dynamic, *place)
     return facts.values_list(*keys).annotate(machines=Count("pk")).query.sql_with_params()
 
 
@@ -178,17 +188,31 @@ class _Judge:
         self.releases = [row.facts for row in rules.releases]
         self._timetables: dict[tuple[str, datetime], Timetable] = {}
         self._taken: dict[tuple[Any, ...], frozenset[str]] = {}
+        self._own_openings: dict[tuple[int, str], datetime | None] = {}
 
     def openings(self, row: tuple[Any, ...], meant: tuple[_Meant, ...]) -> dict[str, datetime]:
         """When the first window opens that installs each update on the machines of this row."""
         connection_id, line, track, set_id, named, held, *in_scopes, _machines = row
+        clock = clock_of(*in_scopes[-2:]) if any(each.own for each in meant) else None
         dynamic = iter(in_scopes)
         ours = [each for each in meant if (each.dynamic is not None and next(dynamic)) or each.pk in named]
         found: dict[str, datetime] = {}
         for each in ours:
+            opens_at = self._opens_at(each, clock) if each.own else each.opens_at
+            if opens_at is None:
+                continue
             for key in self._takes(each, connection_id, line, track, set_id, tuple(held)):
-                found[key] = min(found.get(key, each.opens_at), each.opens_at)
+                found[key] = min(found.get(key, opens_at), opens_at)
         return found
+
+    def _opens_at(self, each: _Meant, clock: ZoneInfo | None) -> datetime | None:
+        """When the window of a configuration opens on this clock of machines; never where nobody knows it."""
+        place = (each.pk, clock.key if clock else "")
+        if place not in self._own_openings:
+            own = [clock] if clock else []
+            opening = each.own.next_opening(own, after=self.rules.now) if each.own else None
+            self._own_openings[place] = opening.window.opens_at if opening else None
+        return self._own_openings[place]
 
     def _takes(
         self, each: _Meant, connection_id: int, line: str, track: str, set_id: int, held: tuple[str, ...]

@@ -15,6 +15,7 @@ from updates.selectors.automation import rows_meaning
 from updates.selectors.work import work_on
 from vms.choices import PowerState
 from vms.models import VirtualMachine
+from vms.regions import clock_of, every_clock
 
 _UNKNOWN = frozenset({UpdateStatus.NO_UPDATES_DATA.value, UpdateStatus.UNSUPPORTED.value})
 _MAYBE_RUNNING = frozenset({PowerState.RUNNING.value, PowerState.UNKNOWN.value})
@@ -57,15 +58,18 @@ def blackouts_meaning(vm: VirtualMachine, *, now: datetime) -> list[tuple[str, d
 
     `vm` as `updates.selectors.blade.load_picture` reads it.
     """
+    clock = clock_of(vm.time_zone, vm.location)
+    own = (clock,) if clock else every_clock()  # it may have any of them
     found: list[tuple[str, datetime | None]] = []
     for row in rows_meaning(vm):
         try:
-            zone = zone_of(row["time_zone"])
+            zones = own if row["is_own_clock"] else (zone_of(row["time_zone"]),)
             periods = merged(blackouts_from_json(row["blackouts"]))
         except (BlackoutError, KeyError):
             found.append((row["name"], None))
             continue
-        found += [
-            (row["name"], period.ends(zone)) for period in periods if period.begins(zone) <= now < period.ends(zone)
+        ends = [
+            period.ends(zone) for zone in zones for period in periods if period.begins(zone) <= now < period.ends(zone)
         ]
+        found += [(row["name"], max(ends))] if ends else []
     return found

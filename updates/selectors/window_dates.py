@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from itertools import islice, takewhile
+from zoneinfo import ZoneInfo
 
 from django.core.exceptions import EmptyResultSet
 from django.db.models import BooleanField, Case, Count, Exists, Q, Value, When
 
 from patching.forecast import Outlook
 from patching.orchestrator import Patcher
+from patching.own_clocks import DayOfWindows, OnClock, Timing
 from patching.recurrence import EarlyMonth, Schedule, Window
 from patching.releases import PACIFIC, calendar_year, is_train_over, patch_tuesday
 from patching.terms import ProductLine, ReleaseType
@@ -21,8 +24,9 @@ from updates.models import Freeze, MaintenanceConfiguration
 from updates.selectors.automation import members_of
 from updates.selectors.fleet_forecast import Alike, judge_now
 from updates.selectors.freezes import meant_by
-from updates.selectors.maintenance import open_windows_of
+from updates.selectors.maintenance import open_windows_on
 from vms.models import ALIKE, VirtualMachineQuerySet
+from vms.regions import clock_of
 from vms.selectors import ListTooSlowError, fetch_bounded
 
 MOST_WINDOWS = 400  # of each other configuration that are looked at
@@ -43,6 +47,15 @@ class Meeting:
     restarts: int
     maybe: int
 
+    def with_more(self, other: Meeting) -> Meeting:
+        """The same release with the machines of another window of the day."""
+        return replace(
+            self,
+            machines=self.machines + other.machines,
+            restarts=self.restarts + other.restarts,
+            maybe=self.maybe + other.maybe,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FreezeMet:
@@ -55,97 +68,127 @@ class FreezeMet:
 
 @dataclass(frozen=True, slots=True)
 class WindowDate:
-    """A window with what it meets. `beside`: other configurations with a window at the same time on the same machines."""
+    """The windows of a day with what they meet. `beside`: other configurations with a window at the same time on the same machines."""
 
-    window: Window
+    day: DayOfWindows
     early: EarlyMonth | None
     meets: tuple[Meeting, ...]
     frozen: tuple[FreezeMet, ...]
     beside: tuple[MaintenanceConfiguration, ...]
 
+    @property
+    def window(self) -> Window:
+        """The one that opens first; of one zone it is the only one."""
+        return self.day.first.window
+
+
+Key = tuple[str, datetime]  # a window by the name of its clock and its opening
+
 
 def dates_of(
     configuration: MaintenanceConfiguration,
-    schedule: Schedule,
-    windows: Sequence[Window],
+    timing: Timing,
+    days: Sequence[DayOfWindows],
     *,
     early: Iterable[EarlyMonth],
     vms: VirtualMachineQuerySet,
     now: datetime,
 ) -> tuple[WindowDate, ...]:
-    """What these windows of a schedule meet on these machines, which it patches (six queries)."""
-    if not windows:
+    """What the windows of these days meet on these machines, which the configuration patches (six queries)."""
+    if not days:
         return ()
     early_at = {month.opens_at: month for month in early}
-    frozen = _frozen(windows, vms, now)
-    beside = _beside(configuration, windows, vms)
-    held = {window.opens_at for window in windows if any(one.is_whole for one in frozen[window.opens_at])}
-    meets = _meetings(schedule, windows, vms, held, now)
+    windows = defaultdict[str, list[Window]](list)  # by the names of their clocks
+    for on in (on for day in days for on in day.windows):
+        windows[on.clock.key].append(on.window)
+    frozen = _frozen(timing, windows, vms, now)
+    beside = _beside(configuration, days, windows, vms)
+    held = {key for key, met in frozen.items() if any(one.is_whole for one in met)}
+    meets = _meetings(timing, windows, vms, held, now)
     return tuple(
         WindowDate(
-            window,
-            early_at.get(window.opens_at),
-            tuple(meets[window.opens_at]),
-            tuple(frozen[window.opens_at]),
-            tuple(beside[window.opens_at]),
+            day,
+            early_at.get(day.first.window.opens_at),
+            _all_meetings(meets[_key(on)] for on in day.windows),
+            _all_frozen([frozen[_key(on)] for on in day.windows]),
+            tuple({row.pk: row for on in day.windows for row in beside[_key(on)]}.values()),
         )
-        for window in windows
+        for day in days
     )
+
+
+def _key(on: OnClock) -> Key:
+    return on.clock.key, on.window.opens_at
 
 
 # --- releases ----------------------------------------------------------------------------------------------------
 
 
+def _all_meetings(met: Iterable[Iterable[Meeting]]) -> tuple[Meeting, ...]:
+    """What the windows of one day meet together."""
+    found: dict[tuple[ProductLine, date], Meeting] = {}
+    for one in (one for of_window in met for one in of_window):
+        other = found.get((one.line, one.month))
+        found[one.line, one.month] = one if other is None else other.with_more(one)
+    return tuple(sorted(found.values(), key=lambda one: (one.line, one.month)))
+
+
 def _meetings(
-    schedule: Schedule,
-    windows: Sequence[Window],
+    timing: Timing,
+    windows: Mapping[str, Sequence[Window]],
     vms: VirtualMachineQuerySet,
-    held: Collection[datetime],
+    held: Collection[Key],
     now: datetime,
-) -> Mapping[datetime, list[Meeting]]:
-    """For each window, by its opening: the releases for which it is the first window."""
-    found: defaultdict[datetime, list[Meeting]] = defaultdict(list)
-    machines = _alike_machines(vms)
-    judge = judge_now(now, machines)
-    firsts = [window for window in windows if window.is_open and window.opens_at not in held]
-    months = {window.opens_at: _month_out_at(window.opens_at) for window in firsts}
-    for line in sorted({ProductLine(alike.product_line) for alike in machines}):
-        mine = {alike: count for alike, count in machines.items() if alike.product_line == line}
-        releases = [release for release in judge.releases if release.product_line == line]
-        met = set[date]()
-        for window in firsts:
-            month = months[window.opens_at]
-            if month in met or _was_met_before(schedule, window, month):
-                continue
-            met.add(month)
-            outlooks = Counter[Outlook | None]()
-            for alike, count in mine.items():
-                outlooks[judge.outlook(alike, month)] += count
-            kind, is_recorded = _kind_of(releases, line, month)
-            found[window.opens_at].append(
-                Meeting(
-                    line,
-                    month,
-                    kind,
-                    is_recorded,
-                    sum(mine.values()),
-                    outlooks[Outlook.WILL],
-                    outlooks[Outlook.MAY],
+) -> Mapping[Key, list[Meeting]]:
+    """For each window: the releases for which it is the first one on its clock."""
+    found: defaultdict[Key, list[Meeting]] = defaultdict(list)
+    by_clock = _alike_machines(timing, vms)
+    judge = judge_now(now, {alike: 1 for machines in by_clock.values() for alike in machines})
+    for clock, machines in by_clock.items():
+        schedule = timing.on(ZoneInfo(clock))
+        firsts = [w for w in windows.get(clock, ()) if w.is_open and (clock, w.opens_at) not in held]
+        months = {window.opens_at: _month_out_at(window.opens_at) for window in firsts}
+        for line in sorted({ProductLine(alike.product_line) for alike in machines}):
+            mine = {alike: count for alike, count in machines.items() if alike.product_line == line}
+            releases = [release for release in judge.releases if release.product_line == line]
+            met = set[date]()
+            for window in firsts:
+                month = months[window.opens_at]
+                if month in met or schedule is None or _was_met_before(schedule, window, month):
+                    continue
+                met.add(month)
+                outlooks = Counter[Outlook | None]()
+                for alike, count in mine.items():
+                    outlooks[judge.outlook(alike, month)] += count
+                kind, is_recorded = _kind_of(releases, line, month)
+                found[clock, window.opens_at].append(
+                    Meeting(
+                        line,
+                        month,
+                        kind,
+                        is_recorded,
+                        sum(mine.values()),
+                        outlooks[Outlook.WILL],
+                        outlooks[Outlook.MAY],
+                    )
                 )
-            )
     return found
 
 
-def _alike_machines(vms: VirtualMachineQuerySet) -> Counter[Alike]:
-    """These machines as the windows patch them, alike ones counted together; none where that takes too long (one query)."""
-    rows = vms.filter(gone_at=None).exclude(product_line="").order_by().values_list(*ALIKE).annotate(count=Count("pk"))
+def _alike_machines(timing: Timing, vms: VirtualMachineQuerySet) -> Mapping[str, Counter[Alike]]:
+    """These machines as the windows patch them, alike ones counted together, by clock; none where that takes too long (one query)."""
+    place = () if timing.zone else ("time_zone", "location")
+    asked = vms.filter(gone_at=None).exclude(product_line="").order_by().values_list(*ALIKE, *place)
     try:
-        counted = fetch_bounded(*rows.query.sql_with_params())
+        counted = fetch_bounded(*asked.annotate(count=Count("pk")).query.sql_with_params())
     except (EmptyResultSet, ListTooSlowError):
-        return Counter()
-    found: Counter[Alike] = Counter()
+        return {}
+    found = defaultdict[str, Counter[Alike]](Counter)
     for *facts, count in counted:
-        found[Alike(*facts)._replace(patcher=Patcher.PORTAL_BY_SCHEDULE.value)] += count
+        clock = timing.zone or clock_of(*facts[len(ALIKE) :])
+        alike = Alike(*facts[: len(ALIKE)])._replace(patcher=Patcher.PORTAL_BY_SCHEDULE.value)
+        if clock is not None:
+            found[clock.key][alike] += count
     return found
 
 
@@ -173,21 +216,43 @@ def _kind_of(releases: Sequence[ReleaseFacts], line: ProductLine, month: date) -
 # --- freezes and other windows -----------------------------------------------------------------------------------
 
 
+def _all_frozen(met: Sequence[Sequence[FreezeMet]]) -> tuple[FreezeMet, ...]:
+    """The freezes that the windows of one day touch together; whole where each of these windows is held whole."""
+    rows = {one.freeze.pk: one.freeze for of_window in met for one in of_window}
+    found = []
+    for pk, row in rows.items():
+        mine = [one for of_window in met for one in of_window if one.freeze.pk == pk]
+        is_whole = len(mine) == len(met) and all(one.is_whole for one in mine)
+        found.append(FreezeMet(row, sum(one.machines for one in mine), is_whole))
+    return tuple(found)
+
+
 def _frozen(
-    windows: Sequence[Window], vms: VirtualMachineQuerySet, now: datetime
-) -> Mapping[datetime, list[FreezeMet]]:
-    rows = list(Freeze.objects.filter(ended_at=None, ends_at__gt=now, begins_at__lt=windows[-1].ends_at))
-    found: defaultdict[datetime, list[FreezeMet]] = defaultdict(list)
+    timing: Timing, windows: Mapping[str, Sequence[Window]], vms: VirtualMachineQuerySet, now: datetime
+) -> Mapping[Key, list[FreezeMet]]:
+    last = max(window.ends_at for of_clock in windows.values() for window in of_clock)
+    rows = list(Freeze.objects.filter(ended_at=None, ends_at__gt=now, begins_at__lt=last))
+    found: defaultdict[Key, list[FreezeMet]] = defaultdict(list)
     if not rows:
         return found
     meant = {f"freeze_{row.pk}": Count("pk", filter=means) for row in rows if (means := meant_by(row)) is not None}
-    counted = vms.order_by().aggregate(total=Count("pk"), **meant)
-    for window in windows:
-        for row in rows:
-            machines = counted.get(f"freeze_{row.pk}", counted["total"])
-            if machines and row.begins_at < window.ends_at and window.opens_at < row.ends_at:
-                is_whole = row.begins_at <= window.opens_at and window.ends_at <= row.ends_at
-                found[window.opens_at].append(FreezeMet(row, machines, is_whole and machines == counted["total"]))
+    counting = {"total": Count("pk"), **meant}
+    by_clock = defaultdict[str, Counter[str]](Counter)
+    if timing.zone:
+        by_clock[timing.zone.key].update(vms.order_by().aggregate(**counting))
+    else:
+        for time_zone, location, *counts in vms.order_by().values_list("time_zone", "location").annotate(**counting):
+            if here := clock_of(time_zone, location):
+                by_clock[here.key].update(dict(zip(counting, counts, strict=True)))
+    for clock, of_clock in windows.items():
+        numbers = by_clock[clock]
+        for window in of_clock:
+            for row in rows:
+                machines = numbers[f"freeze_{row.pk}" if f"freeze_{row.pk}" in meant else "total"]
+                if machines and row.begins_at < window.ends_at and window.opens_at < row.ends_at:
+                    is_whole = row.begins_at <= window.opens_at and window.ends_at <= row.ends_at
+                    met = FreezeMet(row, machines, is_whole and machines == numbers["total"])
+                    found[clock, window.opens_at].append(met)
     return found
 
 
@@ -207,13 +272,26 @@ def configurations_of(
 
 
 def _beside(
-    configuration: MaintenanceConfiguration, windows: Sequence[Window], vms: VirtualMachineQuerySet
-) -> Mapping[datetime, list[MaintenanceConfiguration]]:
-    found: defaultdict[datetime, list[MaintenanceConfiguration]] = defaultdict(list)
+    configuration: MaintenanceConfiguration,
+    days: Sequence[DayOfWindows],
+    windows: Mapping[str, Sequence[Window]],
+    vms: VirtualMachineQuerySet,
+) -> Mapping[Key, list[MaintenanceConfiguration]]:
+    found: defaultdict[Key, list[MaintenanceConfiguration]] = defaultdict(list)
+    clocks = {on.clock.key: on.clock for day in days for on in day.windows}
     for row in configurations_of(vms, but=configuration):
-        theirs = islice(open_windows_of(row, after=windows[0].opens_at - timedelta(days=1)), MOST_WINDOWS)
-        ahead = list(takewhile(lambda other: other.opens_at < windows[-1].ends_at, theirs))
-        for window in windows:
-            if any(w.opens_at < window.ends_at and window.opens_at < w.ends_at for w in ahead):
-                found[window.opens_at].append(row)
+        for name, mine in windows.items():
+            ahead = list(_ahead(row, clocks[name], after=mine[0].opens_at, until=mine[-1].ends_at))
+            openings = [window.opens_at for window in ahead]
+            for window in mine:
+                # Of those that open before this one ends, the last one ends last.
+                place = bisect_left(openings, window.ends_at)
+                if place and window.opens_at < ahead[place - 1].ends_at:
+                    found[name, window.opens_at].append(row)
     return found
+
+
+def _ahead(row: MaintenanceConfiguration, clock: ZoneInfo, *, after: datetime, until: datetime) -> Iterator[Window]:
+    """Its windows between two moments, and those of the day before, for machines with this clock."""
+    theirs = islice(open_windows_on(row, clock, after=after - timedelta(days=1)), MOST_WINDOWS)
+    return takewhile(lambda other: other.opens_at < until, theirs)

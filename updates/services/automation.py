@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -17,7 +18,8 @@ from django.utils import timezone
 from audit.context import acting
 from db.arrays import array
 from patching.orchestrator import Patcher
-from patching.recurrence import EarlyMonth, Window
+from patching.own_clocks import OnClock
+from patching.recurrence import EarlyMonth
 from patching.terms import InstallationPlan
 from updates.models import MaintenanceConfiguration, Rollout, RolloutSource
 from updates.selectors.automation import (
@@ -31,7 +33,8 @@ from updates.selectors.automation import (
 )
 from updates.selectors.freezes import times_to_freezes
 from updates.selectors.maintenance import Content, Trouble, UnreadableError, read_configuration
-from updates.selectors.members import Members, members_for, members_kept
+from updates.selectors.members import Members, members_for
+from updates.selectors.own_clocks import clocks_in, places_by_clock, vms_at
 from updates.selectors.scopes import scope_lines
 from updates.selectors.window_dates import WindowDate, dates_of
 from updates.services.fleet import take_snapshot
@@ -40,9 +43,10 @@ from updates.services.operations import request_assessments
 from updates.services.rollouts import RolloutPlan, advance_rollouts, create_rollout
 from updates.services.words import refresh_words
 from updates.texts import Text
-from vms.models import Connection, VirtualMachine
+from vms.models import Connection, VirtualMachine, VirtualMachineQuerySet
+from vms.regions import clock_of, every_clock
 from vms.selection import NOTHING, VmSelection
-from vms.selectors import connections_in_charge, patcher_of
+from vms.selectors import ListTooSlowError, connections_in_charge, patcher_of
 from vms.services.summaries import refresh_patchers
 
 if TYPE_CHECKING:
@@ -140,15 +144,17 @@ def _next_run(configuration: MaintenanceConfiguration, now: datetime) -> datetim
     if not configuration.is_enabled:
         return None
     try:
-        windows = read_configuration(configuration).schedule.windows(after=now)
+        timing = read_configuration(configuration).timing
     except UnreadableError as error:
         log.warning("configuration_unreadable", configuration_id=configuration.pk, error=str(error))
         return None
-    return next((window.opens_at for window in windows if window.is_open), None)
+    # On any clock there is: which clocks its machines have may change until then.
+    opening = timing.next_opening(every_clock(), after=now)
+    return opening.window.opens_at if opening else None
 
 
 def open_windows(*, now: datetime) -> list[Rollout]:
-    """Open every window that is due: a rollout over the members whose prerequisites hold.
+    """Open every window that is due: a rollout over the members whose prerequisites hold, for each clock that it opens on.
 
     A window that ended before anybody looked is skipped. One of a configuration that cannot be read stays shut, and no
     other waits for it.
@@ -170,25 +176,41 @@ def open_windows(*, now: datetime) -> list[Rollout]:
                 content = read_configuration(configuration)
             except UnreadableError:
                 continue
-            # As the blackouts stand now, which may have changed since it was planned.
-            window = next(content.schedule.windows(after=opened_at - timedelta(microseconds=1)), None)
-            if window is None or window.opens_at != opened_at or not window.is_open:
-                log.warning("window_shut", configuration_id=pk, opened_at=opened_at.isoformat())
-            elif window.ends_at <= now:
-                log.warning("window_missed", configuration_id=pk, opened_at=opened_at.isoformat())
-            else:
-                made.append(_open(configuration, content, window))
+            # As the blackouts stand now, which may have changed since it was planned. What opened longer ago is over.
+            since = max(opened_at, now - content.timing.duration)
+            recent = content.timing.between(every_clock(), first=since, last=now)
+            ahead = [on for on in recent if on.window.is_open and on.window.ends_at > now]
+            if not ahead:
+                is_missed = opened_at + content.timing.duration <= now
+                what = "window_missed" if is_missed else "window_shut"
+                log.warning(what, configuration_id=pk, opened_at=opened_at.isoformat())
+            made += _open(configuration, content, ahead)
     return made
 
 
-def _open(configuration: MaintenanceConfiguration, content: Content, window: Window) -> Rollout:
-    opened_at, ends_at = window.opens_at, window.ends_at
-    zone = content.schedule.zone
-    shown = opened_at.astimezone(zone)
-    vms = members_of(configuration, VirtualMachine.objects.order_by("pk")).select_related("connection")
-    ready = [vm.pk for vm in vms if patcher_of(vm, has_schedule=True).patcher is Patcher.PORTAL_BY_SCHEDULE]
+def _open(configuration: MaintenanceConfiguration, content: Content, due: Sequence[OnClock]) -> list[Rollout]:
+    """A rollout for each of these windows; on a clock of machines only where one of its machines has this clock."""
+    vms = members_of(configuration, VirtualMachine.objects.all())
+    if content.timing.zone is None and due:
+        places = places_by_clock(vms)
+        due = [on for on in due if on.clock.key in places]
+        vms = vms_at(vms, [place for on in due for place in places[on.clock.key]])
+    if not due:
+        return []
+    ready = defaultdict[str, list[int]](list)
+    for vm in vms.order_by("pk").select_related("connection"):
+        clock = content.timing.zone or clock_of(vm.time_zone, vm.location)
+        if clock and patcher_of(vm, has_schedule=True).patcher is Patcher.PORTAL_BY_SCHEDULE:
+            ready[clock.key].append(vm.pk)
+    return [_open_on(configuration, content, on, ready[on.clock.key]) for on in due]
+
+
+def _open_on(
+    configuration: MaintenanceConfiguration, content: Content, on: OnClock, vm_ids: Collection[int]
+) -> Rollout:
+    opened_at, ends_at = on.window.opens_at, on.window.ends_at
     what = RolloutPlan(
-        name=f"{configuration.name} · {shown:%Y-%m-%d %H:%M} ({zone.key})",
+        name=f"{configuration.name} · {on.wall:%Y-%m-%d %H:%M} ({on.clock.key})",
         source=RolloutSource.SCHEDULE,
         plan=replace(content.plan, maximum_duration=ends_at - opened_at),
         is_availability_first=configuration.is_availability_first,
@@ -197,9 +219,10 @@ def _open(configuration: MaintenanceConfiguration, content: Content, window: Win
         if configuration.catch_up_hours
         else None,
         configuration=configuration,
+        clock="" if content.timing.zone else on.clock.key,
     )
     # A configuration belongs to nobody: who made it may be gone, or hold no role any more.
-    return create_rollout(what=what, selection=VmSelection.of(ready), now=opened_at, created_by=None)
+    return create_rollout(what=what, selection=VmSelection.of(vm_ids), now=opened_at, created_by=None)
 
 
 # --- people ------------------------------------------------------------------------------------------------------
@@ -212,12 +235,14 @@ LEAD = timedelta(minutes=15)  # as Azure asks: between a change and the window t
 class Preview:
     """What a configuration would do: its next windows, and its members by what stands in the way of a schedule.
 
-    `zone`: the clock that its windows are told in; `dates`: the windows with what they meet. `early`: months whose windows open before that month's release, of
-    the next 24; `are_all_early`: it is so in every month in which one opens.
+    `zone`: the clock that its windows are told in; None: each machine's own, `clocks` are those of its machines. `dates`: the
+    windows with what they meet. `early`: months whose windows open before that month's release, of the next 24, on the
+    clock `lead`, which comes first; `are_all_early`: it is so in every month in which one opens.
     """
 
-    zone: ZoneInfo
-    windows: tuple[Window, ...]
+    zone: ZoneInfo | None
+    clocks: tuple[ZoneInfo, ...]
+    lead: ZoneInfo | None
     dates: tuple[WindowDate, ...]
     early: tuple[EarlyMonth, ...]
     are_all_early: bool
@@ -225,35 +250,48 @@ class Preview:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the reader's clock shows another time than that of the configuration."""
-        mine = timezone.get_current_timezone()
-        return any(
-            w.opens_at.astimezone(mine).utcoffset() != w.opens_at.astimezone(self.zone).utcoffset()
-            for w in self.windows
+        """Whether the reader's clock shows another time than that of the configuration, which has one."""
+        mine, zone = timezone.get_current_timezone(), self.zone
+        openings = [date.window.opens_at for date in self.dates]
+        return zone is not None and any(
+            at.astimezone(mine).utcoffset() != at.astimezone(zone).utcoffset() for at in openings
         )
 
 
 def configuration_preview(
     *, configuration: MaintenanceConfiguration, now: datetime, vm_ids: Collection[int] | None = None
 ) -> Preview:
-    """The next 12 windows (those that a blackout keeps shut included) and the machines it means now.
+    """The windows of the next 12 days that have one (shut ones included) and the machines it means now.
 
     `vm_ids`: its static members, of one that is not kept yet. Raises UnreadableError.
     """
     content = read_configuration(configuration)
-    schedule, scope = content.schedule, content.scope
-    members = members_kept(configuration, scope) if vm_ids is None else members_for(scope, vm_ids)
-    early = schedule.early_months(after=now)
-    windows = tuple(islice(schedule.windows(after=now), PREVIEWED_RUNS))
+    timing, scope, is_own = content.timing, content.scope, content.timing.zone is None
+    static = configuration.vms.values_list("pk", flat=True) if vm_ids is None else vm_ids
+    members = members_for(scope, static, is_own_clock=is_own)
+    meant = members_of(configuration, VirtualMachine.objects.filter(gone_at=None), vm_ids=vm_ids)
+    clocks = _clocks_in(meant) if is_own else ()
+    days = tuple(islice(timing.days(clocks, after=now), PREVIEWED_RUNS))
+    schedule = timing.on(days[0].first.clock) if days else None
+    early = schedule.early_months(after=now) if schedule else ()
     ready = VirtualMachine.objects.filter(pk__any=array(members.ready_ids))
     return Preview(
-        zone=schedule.zone,
-        windows=windows,
-        dates=dates_of(configuration, schedule, windows, early=early, vms=ready, now=now),
+        zone=timing.zone,
+        clocks=clocks,
+        lead=schedule.zone if schedule else None,
+        dates=dates_of(configuration, timing, days, early=early, vms=ready, now=now),
         early=early,
-        are_all_early=bool(early) and {month.opens_at for month in early} >= {window.opens_at for window in windows},
+        are_all_early=bool(early) and {month.opens_at for month in early} >= {d.first.window.opens_at for d in days},
         members=members,
     )
+
+
+def _clocks_in(vms: VirtualMachineQuerySet) -> tuple[ZoneInfo, ...]:
+    """The clocks of these machines; none where finding out takes too long."""
+    try:
+        return clocks_in(vms)
+    except ListTooSlowError:
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +321,15 @@ class WindowIsNearError(ValueError):
 
 
 def check_window_is_far(kept: MaintenanceConfiguration, *, now: datetime) -> None:
-    """Raise WindowIsNearError if a window of this configuration opens within 15 minutes."""
-    if kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD:
-        raise WindowIsNearError
+    """Raise WindowIsNearError if a window of this configuration opens within 15 minutes, for one of its machines."""
+    if not (kept.is_enabled and kept.next_run_at and now <= kept.next_run_at < now + LEAD):
+        return
+    if kept.is_own_clock:
+        clocks = places_by_clock(members_of(kept, VirtualMachine.objects.all()))
+        near = read_configuration(kept).timing.between(map(ZoneInfo, clocks), first=now, last=now + LEAD)
+        if not any(on.window.is_open and on.window.opens_at < now + LEAD for on in near):
+            return
+    raise WindowIsNearError
 
 
 @transaction.atomic

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
 from django.db import connection, transaction
@@ -22,7 +23,6 @@ from audit.context import acting
 from db.arrays import array
 from db.locks import Lock, hold
 from patching.codes import ErrorCode, RolloutReason
-from patching.recurrence import time_to_blackout
 from patching.rollout import (
     LaneState,
     Machine,
@@ -58,7 +58,7 @@ from updates.services.restarts import request_restarts
 from updates.services.rollback import request_rollbacks
 from vms.choices import PowerState, Role
 from vms.models import VirtualMachine
-from vms.regions import clock_of, region_pairs
+from vms.regions import clock_of, every_clock, region_pairs
 from vms.selection import VmSelection
 from vms.tags import HasTag, TagValue, tag_value
 
@@ -83,6 +83,7 @@ class RolloutPlan:
     """What a rollout is made of. `most_failures` and `most_percent` are its budget; see docs/rules.md.
 
     Without a plan it rolls back, or restarts where `is_restart` says so. `rings`: the values of the tag `ring_tag`, in order; machines with none of them go last.
+    `clock`: that of its machines (IANA), where its window opened on each machine's own.
     """
 
     name: str
@@ -100,6 +101,7 @@ class RolloutPlan:
     rings: tuple[str, ...] = ()
     ring_soak_minutes: int = 0
     configuration: MaintenanceConfiguration | None = None
+    clock: str = ""
 
     @property
     def kind(self) -> OperationKind:
@@ -136,6 +138,7 @@ def create_rollout(
         name=what.name[:150],
         source=what.source,
         configuration=what.configuration,
+        clock=what.clock,
         kind=what.kind.value,
         plan=plan_to_json(what.plan) if what.plan else {},
         promises=[promise_to_json(share.promise) for share in shares],
@@ -262,17 +265,20 @@ def _read(rollout: Rollout, now: datetime) -> _Kept | None:
         log.warning("rollout_unreadable", rollout_id=str(rollout.pk), error=str(error))
         return None
     try:
-        return _Kept(plan, progress, _time_to_blackout(rollout.configuration, now), promises=promises)
-    except UnreadableError as error:
+        return _Kept(plan, progress, _time_to_blackout(rollout, now), promises=promises)
+    except (UnreadableError, ZoneInfoNotFoundError) as error:
         log.warning("configuration_unreadable", configuration_id=rollout.configuration_id, error=str(error))
         return _Kept(plan, progress, timedelta(0), RolloutReason.CONFIGURATION_UNREADABLE, promises)
 
 
-def _time_to_blackout(configuration: MaintenanceConfiguration | None, now: datetime) -> timedelta | None:
-    if configuration is None:
+def _time_to_blackout(rollout: Rollout, now: datetime) -> timedelta | None:
+    """On the clock of its machines, else on that of its configuration; on any there is where it has lost that since."""
+    if rollout.configuration is None:
         return None
-    schedule = read_configuration(configuration).schedule
-    left = time_to_blackout(schedule.blackouts, schedule.zone, now)
+    timing = read_configuration(rollout.configuration).timing
+    if rollout.clock:
+        timing = replace(timing, zone=ZoneInfo(rollout.clock))
+    left = timing.time_to_blackout(every_clock(), now)
     return None if left is None else timedelta(minutes=left // timedelta(minutes=1))
 
 
@@ -478,6 +484,7 @@ def _able(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) -> 
     gone = set(waiting.filter(vm__gone_at__isnull=False).order_by().values_list("vm_id", flat=True))
     _settle(rollout, dict.fromkeys(sorted(gone), ErrorCode.VM_GONE))
     rows = [row for row in rows if row[0] not in gone]
+    rows = _on_its_clock(rollout, rows)
     off = {vm for vm, power, _reboot in rows if power not in {PowerState.RUNNING, PowerState.UNKNOWN}}
     may_come_back = rollout.catch_up_until is not None and now < rollout.catch_up_until
     _settle(
@@ -486,6 +493,17 @@ def _able(rollout: Rollout, waiting: QuerySet[RolloutMember], now: datetime) -> 
         state=MemberState.CATCHING_UP if may_come_back else MemberState.SKIPPED,
     )
     return {vm: reboot for vm, _power, reboot in rows if vm not in off}
+
+
+def _on_its_clock(rollout: Rollout, rows: Sequence[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    """Those of these VMs that have the clock on which their window opened still; the others wait for a window of theirs."""
+    if not rollout.clock:
+        return list(rows)
+    places = VirtualMachine.objects.filter(pk__any=array([vm for vm, _power, _reboot in rows])).order_by()
+    clocks = {pk: clock_of(*place) for pk, *place in places.values_list("pk", "time_zone", "location")}
+    strangers = {pk for pk, clock in clocks.items() if clock is None or clock.key != rollout.clock}
+    _settle(rollout, dict.fromkeys(sorted(strangers), RolloutReason.OTHER_CLOCK))
+    return [row for row in rows if row[0] not in strangers]
 
 
 def _tell_frozen(waiting: QuerySet[RolloutMember], frozen: Collection[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,9 +24,10 @@ from ui.templatetags.portal import kb_text
 from updates.choices import CLASSIFICATIONS, INSTALLATION_STATES, REBOOT_BEHAVIORS
 from updates.forms.install import class_labels
 from updates.forms.recurrence import recurrence_or_none, words_of
-from updates.models import BulkRequest, Operation, OperationEvent, Rollout, RolloutMember
+from updates.models import BulkRequest, MaintenanceConfiguration, Operation, OperationEvent, Rollout, RolloutMember
 from updates.selectors.again import Again
 from updates.selectors.decisions import load_news
+from updates.selectors.maintenance import read_configuration
 from updates.texts import (
     AGAIN_PROBLEMS,
     CONTRADICTIONS,
@@ -48,6 +50,7 @@ from updates.texts import (
 )
 from updates.titles import title_by_plan, title_of
 from vms.choices import REBOOT_SETTINGS
+from vms.regions import every_clock
 from vms.texts import CAUSES, HINDRANCES
 
 register = template.Library()
@@ -167,6 +170,16 @@ def patcher_words(patcher: Patcher) -> Text:
 def windows_zone(name: str) -> ZoneInfo:
     """The zone that Windows calls by this name, for `when_in`."""
     return zone_of(name)
+
+
+@register.filter
+def next_wall(row: MaintenanceConfiguration) -> datetime | None:
+    """What a clock shows when a configuration that can be read, on each machine's own clock, opens next anywhere."""
+    if row.next_run_at is None:
+        return None
+    timing = read_configuration(row).timing
+    opening = timing.next_opening(every_clock(), after=row.next_run_at - timedelta(microseconds=1))
+    return opening.wall if opening else None
 
 
 @register.filter
