@@ -106,6 +106,16 @@ class Opening:
     says: str
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A time in which nothing may run, in words with its reason."""
+
+    begins: datetime
+    ends: datetime
+    says: str
+    address: str
+
+
 Row = TypeVar("Row", Between, Opening)
 
 
@@ -132,6 +142,16 @@ class DrawnMark:
     is_hotpatch: bool = True
     is_named: bool = False
     is_late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnBand:
+    """The part of a band that lies in a quarter."""
+
+    x: str
+    width: str
+    says: Words
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +182,7 @@ class Quarter:
     between: tuple[Between, ...]
     openings: tuple[Opening, ...]
     now: datetime | None
+    bands: tuple[Band, ...] = ()
 
     @cached_property
     def drawn(self) -> tuple[DrawnStop, ...]:
@@ -232,6 +253,22 @@ class Quarter:
             for x, group in _grouped(self._placed(self.openings))
         )
 
+    @cached_property
+    def times(self) -> tuple[DrawnBand, ...]:
+        """The bands, each as far as it lies in this quarter; a short one is wide enough to be seen and pointed at."""
+        first, last = self.stops[0].starts, self.stops[-1].ends
+        found = []
+        for band in sorted(self.bands, key=lambda band: (band.begins, band.ends)):
+            if band.begins >= last or band.ends <= first:
+                continue
+            left = self._x(max(band.begins, first)) or 0.0
+            right = 100.0 if band.ends >= last else self._x(band.ends) or 0.0
+            left = min(left, 100 - _MARK_ROOM)
+            right = max(right, left + _MARK_ROOM)
+            says = words_beside(band.says, left, right)
+            found.append(DrawnBand(percent(left), percent(right - left), says, band.address))
+        return tuple(found)
+
     @property
     def now_x(self) -> str:
         """Where now is; empty where that is in another quarter."""
@@ -285,6 +322,7 @@ class Train:
     between: tuple[Between, ...] = ()
     openings: tuple[Opening, ...] = ()
     now: datetime | None = None
+    bands: tuple[Band, ...] = ()
 
     @cached_property
     def quarters(self) -> tuple[Quarter, ...]:
@@ -296,6 +334,7 @@ class Train:
                 self.between,
                 self.openings,
                 self.now,
+                self.bands,
             )
             for place in range(0, len(self.stops), MONTHS_OF_A_QUARTER)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 
 from django.urls import reverse
@@ -31,11 +31,13 @@ from ui.charts import (
     month_ticks,
     number_words,
 )
-from ui.train import Between, Certainty, Kind, Opening, Stop, Train
+from ui.train import Band, Between, Certainty, Kind, Opening, Stop, Train
 from updates.choices import RunPart
+from updates.models import Freeze
 from updates.selectors.bulk import BulkPage
 from updates.selectors.calendar import Calendar, CalendarCell, CalendarRelease
 from updates.selectors.fleet_forecast import Restarts
+from updates.selectors.freezes import FreezeRow
 from updates.selectors.machine_year import Done, MachineYear, NextReboot, Stretch
 from updates.selectors.rollouts import RolloutPage
 from updates.texts import RUN_PARTS
@@ -53,8 +55,8 @@ def weekday_words(day: date) -> str:
     return date_format(day, pgettext("format of a day with its weekday", "D j M"))
 
 
-def train_of(calendar: Calendar) -> Train:
-    """The picture of a year of a product line."""
+def train_of(calendar: Calendar, freezes: Iterable[FreezeRow] = ()) -> Train:
+    """The picture of a year of a product line, with these freezes as bands in it."""
     return Train(
         name="train",
         title=_("Hotpatch calendar of %(line)s, %(year)s") % {"line": calendar.line.title, "year": calendar.year},
@@ -79,7 +81,18 @@ def train_of(calendar: Calendar) -> Train:
             for opening in (calendar.windows.openings if calendar.windows else ())
         ),
         now=calendar.now,
+        bands=tuple(band for row in freezes if (band := _band(row.row, calendar.year)) is not None),
     )
+
+
+def _band(freeze: Freeze, year: int) -> Band | None:
+    """A freeze as it held, or will; None: not in this year, or ended before it began."""
+    begins, ends = freeze.begins_at, min(freeze.ends_at, freeze.ended_at or freeze.ends_at)
+    if ends <= begins or begins >= _start(date(year + 1, 1, 1)) or ends <= _start(date(year, 1, 1)):
+        return None
+    first, last = (timezone.localtime(at).strftime("%Y-%m-%d %H:%M") for at in (begins, ends))
+    says = _("Frozen from %(begins)s until %(ends)s: %(name)s") % {"name": freeze.name, "begins": first, "ends": last}
+    return Band(begins, ends, says, reverse("updates:freeze", args=[freeze.pk]))
 
 
 def _stop(calendar: Calendar, cell: CalendarCell) -> Stop:

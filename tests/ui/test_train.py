@@ -11,7 +11,7 @@ from django.template.loader import render_to_string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.train import Between, Certainty, Kind, Opening, Quarter, Stop, Train
+from ui.train import Band, Between, Certainty, Kind, Opening, Quarter, Stop, Train
 
 HOSTILE = '"><script>alert(1)</script>{{ x }}&amp;'
 STARTS = [datetime(2026 + number // 12, number % 12 + 1, 1, tzinfo=UTC) for number in range(13)]
@@ -133,3 +133,28 @@ def test_hostile_words_are_text(kind: Kind, certainty: Certainty) -> None:
     ids = [element.get("id") for element in root.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     assert all(element.get("href", "#t").removeprefix("#") in ids for element in root.iter("use"))
+
+
+@given(moments, st.timedeltas(min_value=timedelta(minutes=1), max_value=timedelta(days=400)))
+def test_a_band_lies_where_its_time_does(begins: datetime, length: timedelta) -> None:
+    """In every quarter that it touches and in no other, from edge to edge where it goes on, and wide enough to be pointed at."""
+    year = train(*ORDINARY * 4, bands=(Band(begins, begins + length, "Frozen", "/freezes/1/"),))
+    for place, quarter in enumerate(year.quarters):
+        first, last = STARTS[3 * place], STARTS[3 * place + 3]
+        touches = begins < last and first < begins + length
+        assert len(quarter.times) == touches
+        for drawn in quarter.times:
+            left, width = number(drawn.x), number(drawn.width)
+            assert left >= 0
+            assert left + width <= 100.1
+            assert width >= 3
+            if begins <= first and last <= begins + length:
+                assert (left, width) == (0, 100)
+
+
+def test_a_band_says_its_reason_and_is_escaped() -> None:
+    year = train(*ORDINARY, bands=(Band(STARTS[1], STARTS[2], HOSTILE, "/freezes/1/"),))
+    page = render_to_string("parts/train.html", {"train": year})
+    assert "<script>" not in page
+    assert page.count('class="train-band"') == 1
+    assert 'href="/freezes/1/"' in page

@@ -21,7 +21,7 @@ from patching.terms import HotpatchTrack
 from tests.factories import ConnectionFactory, VirtualMachineFactory
 from tests.updates.rollouts import PLAN
 from ui.train import Certainty, Kind, Train
-from updates.models import MaintenanceConfiguration, Release
+from updates.models import Freeze, MaintenanceConfiguration, Release
 from updates.pictures import sample_train, train_of
 from updates.plans import plan_to_json
 from updates.selectors import calendar as selectors
@@ -276,3 +276,57 @@ def test_the_sample_year_is_the_articles(client: Client, outsider: User) -> None
     shown = text_of(client.get("/calendar/sample/"))
     for said in ("Six restarts instead of twelve", "Nobody knows in advance", "applications are not affected"):
         assert said in shown
+
+
+def test_freezes_are_bands_with_their_reason_in_the_picture_and_in_the_table(
+    chief: User, outsider: User, client: Client, resource_group: ResourceGroup
+) -> None:
+    machines(resource_group, 1)
+    times = {"time_zone": "UTC", "is_for_all": True}
+    new_year = Freeze.objects.create(
+        name="New <b>Year",
+        begins_at=datetime(2026, 12, 28, tzinfo=UTC),
+        ends_at=datetime(2027, 1, 4, tzinfo=UTC),
+        **times,
+    )
+    # over, ended before its time, and ended before it began
+    Freeze.objects.create(
+        name="Audit", begins_at=datetime(2026, 2, 1, tzinfo=UTC), ends_at=datetime(2026, 2, 20, tzinfo=UTC), **times
+    )
+    for name, ended_at in (("Early", datetime(2026, 3, 5, tzinfo=UTC)), ("Unheard", datetime(2026, 2, 1, tzinfo=UTC))):
+        Freeze.objects.create(
+            name=name,
+            begins_at=datetime(2026, 3, 1, tzinfo=UTC),
+            ends_at=datetime(2026, 3, 20, tzinfo=UTC),
+            ended_at=ended_at,
+            **times,
+        )
+    client.force_login(chief)
+    with time_machine.travel(NOW, tick=False):
+        page = client.get("/calendar/?line=ws2022&year=2026").content.decode()
+        following = client.get("/calendar/?line=ws2022&year=2027").content.decode()
+    assert page.count('class="train-band"') == 1 + 3  # the legend's, too
+    says = "Frozen from 2026-12-28 00:00 until 2027-01-04 00:00: New &lt;b&gt;Year"
+    address = f"/freezes/{new_year.pk}/"
+    assert f'<a class="chart-stop" href="{address}" aria-label="{says}">' in page
+    assert f'<td colspan="4"><a href="{address}">{says}</a></td>' in page
+    assert "Frozen from 2026-03-01 00:00 until 2026-03-05 00:00: Early" in page
+    assert "Unheard" not in page
+    assert following.count('class="train-band"') == 1 + 1
+    assert says in following
+
+
+def test_a_freeze_of_others_is_no_band(operator: User, client: Client, resource_group: ResourceGroup) -> None:
+    machines(resource_group, 1)
+    Freeze.objects.create(
+        name="Elsewhere",
+        begins_at=datetime(2026, 12, 28, tzinfo=UTC),
+        ends_at=datetime(2027, 1, 4, tzinfo=UTC),
+        time_zone="UTC",
+        scope={"location": "moon"},
+    )
+    client.force_login(operator)
+    with time_machine.travel(NOW, tick=False):
+        page = client.get("/calendar/?line=ws2022&year=2026").content.decode()
+    assert "Elsewhere" not in page
+    assert page.count('class="train-band"') == 1

@@ -18,8 +18,9 @@ def calendar(request: PortalRequest) -> HttpResponse:
     """A year of a product line: the picture, and the cards below it."""
     now = timezone.now()
     shown = load_calendar(request.user, request.GET.dict(), now)
-    freezes = [row for row in visible_freezes(request.user, now=now) if row.is_open]
-    context = {"calendar": shown, "train": train_of(shown), "freezes": freezes}
+    freezes = visible_freezes(request.user, now=now)
+    ahead = [row for row in freezes if row.is_open]
+    context = {"calendar": shown, "train": train_of(shown, freezes), "freezes": ahead}
     return render_page(request, "updates/calendar.html", context)
 
 
