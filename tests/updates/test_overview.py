@@ -31,6 +31,7 @@ from updates.models import (
     BulkBlock,
     BulkOutcome,
     BulkRequest,
+    MaintenanceConfiguration,
     Operation,
     Rollout,
     RolloutMember,
@@ -38,18 +39,20 @@ from updates.models import (
     WordsClock,
 )
 from updates.plans import plan_to_json
+from updates.selectors import overview as overview_selectors
 from updates.selectors.decisions import load_news
 from updates.selectors.fleet_forecast import MONTHS
 from updates.selectors.overview import TileName
 from updates.services.fleet import take_snapshot
 from vms.choices import Scope
 from vms.filters import VmFilter
+from vms.models import VirtualMachine
 from vms.selectors import ListTooSlowError
 from vms.services.counters import fold_counters
 
 pytestmark = pytest.mark.django_db
 LIST = reverse("vms:vm-list")
-MOST_QUERIES = 16
+MOST_QUERIES = 17  # coverage is one of them
 
 
 @pytest.fixture(autouse=True)
@@ -98,10 +101,34 @@ def listed(user: User, address: str) -> int:
     return int(filters.found.count())
 
 
+def cover(own: random.Random) -> None:
+    """Configurations that mean machines by name, by scope, both, and one that is off."""
+    vms = list(VirtualMachine.objects.order_by("pk"))
+    scopes: list[dict[str, str]] = [
+        {},
+        {"location": "japaneast"},
+        {"tag_name": "env", "tag_value": "prod"},
+        {"region": "x"},
+    ]
+    for number, scope in enumerate(scopes):
+        row = MaintenanceConfiguration.objects.create(
+            name=f"m{number}",
+            is_enabled=number != 1,
+            starts_on=NOW.date(),
+            starts_at=NOW.time(),
+            time_zone="UTC",
+            recur_every="Day",
+            plan=plan_to_json(PLAN),
+            scope=scope,
+        )
+        row.vms.set(own.sample(vms, 9))
+
+
 @pytest.mark.parametrize(("seed", "groups"), [(21, 6), (22, 6), (23, 60)])
 def test_every_number_leads_to_just_that_many_machines(client: Client, seed: int, groups: int) -> None:
     make_fleet(seed, groups_count=groups, count=60 if groups < 50 else 90)
     own = random.Random(seed)
+    cover(own)
     compared = 0
     for name, user in readers(own).items():
         for query in ("", "?product_line=ws2022", "?tag=env", "?resource_group=rg-SAME"):
@@ -110,7 +137,12 @@ def test_every_number_leads_to_just_that_many_machines(client: Client, seed: int
                 assert name in {"none", "group", "groups", "both", "machines", "subscription"}
                 continue
             numbers = numbers_of(page)
-            assert len(numbers) >= 1 + len(TileName)
+            assert len(numbers) >= 1 + len(TileName) + 3
+            assert {"none", "one", "several"} == {
+                asked["coverage"][0]
+                for _n, address in numbers
+                if "coverage" in (asked := parse_qs(urlsplit(address).query))
+            }
             for number, address in numbers:
                 assert number == listed(user, address), (name, query, address)
             for total, address in columns_of(page):
@@ -126,6 +158,8 @@ def test_it_costs_the_same_however_large_the_fleet_is(client: Client, language: 
     costs: list[dict[str, int]] = []
     for count in (30, 90):
         make_fleet(31, count=count) if count == 30 else more_machines(count)
+        if count == 30:
+            cover(random.Random(1))
         people = people or readers(random.Random(1))
         roll_out(people["everything"])
         cost = {}
@@ -363,3 +397,15 @@ def test_a_tag_that_takes_too_long_is_told(client: Client, monkeypatch: pytest.M
     monkeypatch.setattr("updates.selectors.overview.count_fleet", give_up)
     page = page_of(client, UserFactory(is_superuser=True), "?tag=env")
     assert "Counting the machines with this tag took too long." in page
+
+
+def test_a_fleet_too_large_to_count_is_led_to_without_numbers(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no counter keeps is not counted where the page would wait for it."""
+    make_fleet(5, count=12)
+    cover(random.Random(5))
+    user = UserFactory(is_superuser=True)
+    assert "Not counted here" not in page_of(client, user)
+    monkeypatch.setattr(overview_selectors, "MOST_COVERAGE_COUNTED", 1)
+    page = page_of(client, user)
+    assert "Not counted here: there are too many machines." in page
+    assert f'href="{LIST}?coverage=several">List</a>' in page

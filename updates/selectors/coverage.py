@@ -9,7 +9,7 @@ from operator import add, or_
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
-from django.db.models import Case, Count, Exists, IntegerField, OuterRef, Q, Value, When
+from django.db.models import Case, Count, Exists, Func, IntegerField, JSONField, OuterRef, Q, Value, When
 from django.db.models.lookups import Exact, GreaterThan
 
 from db.bounded import ListTooSlowError, fetch_bounded
@@ -21,12 +21,23 @@ from vms.selection import VmSelection
 NONE, ONE, SEVERAL = "none", "one", "several"
 
 
-def _meanings() -> list[Q]:
-    """For each enabled configuration, the machines that it means (one query)."""
+# The scopes of the enabled configurations by their ids, to annotate any row with: a page pays no statement for them.
+SCOPES = Func(
+    template="""(
+        SELECT coalesce(jsonb_object_agg(scoped.id, scoped.scope), '{}'::jsonb)
+        FROM updates_maintenanceconfiguration scoped WHERE scoped.is_enabled
+    )""",
+    output_field=JSONField(),
+)
+
+
+def _meanings(scopes: Mapping[str, Any] | None = None) -> list[Q]:
+    """For each enabled configuration, the machines that it means (one query; none where `SCOPES` were read before)."""
     through = MaintenanceConfiguration.vms.through.objects
+    enabled = MaintenanceConfiguration.objects.filter(is_enabled=True)
     found = []
-    for pk, scope in MaintenanceConfiguration.objects.filter(is_enabled=True).values_list("pk", "scope"):
-        named = Q(Exists(through.filter(maintenanceconfiguration_id=pk, virtualmachine_id=OuterRef("pk"))))
+    for pk, scope in enabled.values_list("pk", "scope") if scopes is None else scopes.items():
+        named = Q(Exists(through.filter(maintenanceconfiguration_id=int(pk), virtualmachine_id=OuterRef("pk"))))
         dynamic = kept_scope_filter(scope)
         found.append(named | dynamic if dynamic else named)
     return found
@@ -48,10 +59,17 @@ def vms_covered(vms: VirtualMachineQuerySet, coverage: str) -> VirtualMachineQue
     return vms.filter(Exact(number, 1) if coverage == ONE else GreaterThan(number, 1))
 
 
-def count_covered() -> Mapping[str, int] | None:
-    """How many machines no enabled configuration means, one, several; None where counting takes too long."""
-    alive = VirtualMachine.objects.filter(gone_at=None).order_by()
-    number = alive.annotate(coverage=_number_of(_meanings())).values("coverage").annotate(machines=Count("pk"))
+def count_covered(
+    vms: VirtualMachineQuerySet | None = None, *, scopes: Mapping[str, Any] | None = None
+) -> Mapping[str, int] | None:
+    """How many of these machines (of all, where none are given) no enabled configuration means, one, several.
+
+    Machines that are gone count for nothing. None where counting takes too long. Two queries; one where `scopes` (`SCOPES`)
+    were read before.
+    """
+    meanings = _meanings(scopes)
+    alive = (VirtualMachine.objects.all() if vms is None else vms).filter(gone_at=None).order_by()
+    number = alive.annotate(coverage=_number_of(meanings)).values("coverage").annotate(machines=Count("pk"))
     try:
         rows = fetch_bounded(*number.values_list("coverage", "machines").query.sql_with_params())
     except EmptyResultSet:

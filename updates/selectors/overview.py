@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -18,6 +18,7 @@ from patching.releases import as_of
 from patching.terms import Classification, HotpatchTrack, UpdateStatus
 from updates.choices import OPERATION_KINDS
 from updates.models import Patch, Rollout, RolloutState
+from updates.selectors.coverage import NONE, ONE, SCOPES, SEVERAL, count_covered
 from updates.selectors.decisions import News, Waiting, load_news
 from updates.selectors.fleet import (
     EVERYWHERE,
@@ -35,7 +36,7 @@ from updates.selectors.fleet_trouble import CONTRADICTED, FAILED, TOLD_FOR, Reas
 from updates.selectors.overview_running import Running, running_requests, running_rollouts
 from vms.choices import Condition
 from vms.filters import VmFilter
-from vms.models import Connection, Grants, VirtualMachine
+from vms.models import Connection, Grants, VirtualMachine, VirtualMachineQuerySet
 from vms.selectors import filter_options
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 SCOPE_NAMES = ("connection", "subscription", "resource_group", "product_line", "tag")
 MOST_REASONS = MOST_UPDATES = 5
+# No counter says how many configurations mean a machine; beyond so many machines the page would wait for it
+# (docs/performance.md, coverage).
+MOST_COVERAGE_COUNTED = 10_000
 
 
 class TileName(StrEnum):
@@ -107,6 +111,9 @@ class Overview:
     rollouts: tuple[Running, ...]
     requests: tuple[Running, ...]
     in_flight: Mapping[str, int]  # operations that machines work on, by kind
+    # How many machines no maintenance configuration means, one, several, each with the address of the list; no numbers
+    # where there are too many machines to count them here.
+    coverage: tuple[tuple[str, int | None, str], ...]
     news: News
     is_simulated: bool
     days_meant: tuple[date, ...]  # the catalogue's days of simulated connections
@@ -160,7 +167,8 @@ def load_overview(user: User, grants: Grants, filters: VmFilter, *, now: datetim
     place = place_of(grants, scope)
     counts = count_fleet(place, scope)
     pending = load_pending(counts)
-    sites = {row.pk: row for row in Connection.objects.all() if row.pk in counts.by("connection_id")}
+    connections = list(Connection.objects.annotate(scopes=SCOPES))
+    sites = {row.pk: row for row in connections if row.pk in counts.by("connection_id")}
     moments = {pk: as_of(row.catalogue_date, now) for pk, row in sites.items()}
     is_whole = scope == EVERYWHERE and grants.are_of_everything
     vms = None if is_whole else filters.found
@@ -188,6 +196,7 @@ def load_overview(user: User, grants: Grants, filters: VmFilter, *, now: datetim
         rollouts=rollouts,
         requests=requests,
         in_flight=in_flight,
+        coverage=_coverage(counts, vms, scope, connections),
         news=news,
         is_simulated=bool(simulated) and len(simulated) == len(sites),
         days_meant=tuple(sorted({row.catalogue_date for row in simulated if row.catalogue_date})),
@@ -213,6 +222,21 @@ def _runs(scope: FleetScope, reason: Reason) -> str:
         tag=scope.tag,
     )
     return f"{reverse('updates:history')}?{asked.address}" if reason.code else ""
+
+
+def _coverage(
+    counts: FleetCounts, vms: VirtualMachineQuerySet | None, scope: FleetScope, connections: Sequence[Any]
+) -> tuple[tuple[str, int | None, str], ...]:
+    """How many of the machines configurations mean, by the `SCOPES` that were read with the connections (at most one query)."""
+    total, scopes = counts.machines, connections[0].scopes if connections else {}
+    found: Mapping[str, int] | None = None
+    if not scopes:
+        found = {NONE: total, ONE: 0, SEVERAL: 0}
+    elif total <= MOST_COVERAGE_COUNTED:
+        found = count_covered(vms, scopes=scopes)
+    return tuple(
+        (name, found[name] if found is not None else None, _list(scope, coverage=name)) for name in (NONE, ONE, SEVERAL)
+    )
 
 
 def _tiles(counts: FleetCounts, scope: FleetScope) -> tuple[Tile, ...]:

@@ -143,7 +143,7 @@ def _meetings(
     """For each window: the releases for which it is the first one on its clock."""
     found: defaultdict[Key, list[Meeting]] = defaultdict(list)
     by_clock = _alike_machines(timing, vms)
-    judge = judge_now(now, {alike: 1 for machines in by_clock.values() for alike in machines})
+    judge = judge_now(now, {alike for machines in by_clock.values() for alike in machines})
     for clock, machines in by_clock.items():
         schedule = timing.on(ZoneInfo(clock))
         firsts = [w for w in windows.get(clock, ()) if w.is_open and (clock, w.opens_at) not in held]
