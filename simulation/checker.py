@@ -63,6 +63,7 @@ class Place:
     is_automatic: bool = True
     has_hotpatch: bool = True  # switched on
     is_on_train: bool = True  # when the simulation begins
+    build: str = ""  # when the simulation begins
 
 
 @dataclass(frozen=True, slots=True)

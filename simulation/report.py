@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -19,6 +19,7 @@ from simulation.checker import (
     Work,
     check,
 )
+from simulation.days import Difference, Key, Offer, Standing, Told, compare, recompute
 from simulation.run import Outcome
 from simulation.train import Train, table
 
@@ -65,6 +66,7 @@ def places_of(outcome: Outcome) -> list[Place]:
             is_automatic=machine.is_automatic,
             has_hotpatch=machine.is_hotpatch_on,
             is_on_train=train.stands_on(machine.line.value, machine.build, outcome.begins),
+            build=machine.build,
         )
         for machine in outcome.machines
     ]
@@ -95,12 +97,36 @@ def works_of(outcome: Outcome) -> Iterator[Work]:
         yield Work(machine=outcome.places[vm_id], begins=at, ends=at + (longest or UNFINISHED))
 
 
-def words_of(outcome: Outcome, findings: Findings) -> str:
+def days_of(outcome: Outcome) -> dict[Key, Standing]:
+    """What the portal must have kept of each day."""
+    return recompute(places_of(outcome), told_of(outcome), works_of(outcome), outcome.midnights, Train(table()))
+
+
+def judge_days(outcome: Outcome) -> list[Difference]:
+    """Where the portal's snapshots of the days differ from what the machines said and went through."""
+    return compare(outcome.snapshots, days_of(outcome))
+
+
+def told_of(outcome: Outcome) -> list[Told]:
+    """What the machines said, in the order in which they did."""
+    offers: dict[int, tuple[Offer, ...]] = {}  # machines in the same situation share one tuple
+    for answer in outcome.ledger.answers:
+        if id(answer.available) not in offers:
+            offers[id(answer.available)] = tuple(
+                Offer(patch.kb_number, patch.classification.value, patch.published_on) for patch in answer.available
+            )
+    return [
+        Told(outcome.places[answer.vm_id], answer.at, offers[id(answer.available)], answer.is_reboot_pending)
+        for answer in outcome.ledger.answers
+    ]
+
+
+def words_of(outcome: Outcome, findings: Findings, differences: Sequence[Difference]) -> str:
     """The report."""
-    return "\n".join(_lines(outcome, findings)) + "\n"
+    return "\n".join(_lines(outcome, findings, differences)) + "\n"
 
 
-def _lines(outcome: Outcome, findings: Findings) -> Iterator[str]:
+def _lines(outcome: Outcome, findings: Findings, differences: Sequence[Difference]) -> Iterator[str]:
     machines = outcome.machines
     automatic = sum(machine.is_automatic for machine in machines)
     on = sum(machine.is_automatic and machine.is_hotpatch_on for machine in machines)
@@ -117,6 +143,7 @@ def _lines(outcome: Outcome, findings: Findings) -> Iterator[str]:
         f"at most {findings.most_at_once} machines at work at once"
     )
     yield from _checks(findings)
+    yield from _days(outcome, differences)
     yield from _coverage(findings.coverage)
     yield from _reboots(outcome, findings)
     yield from _train(findings)
@@ -135,6 +162,14 @@ def _checks(findings: Findings) -> Iterator[str]:
     for rule in Rule:
         yield f"  {findings.count(rule):6}  {rule}"
     yield f"  {findings.count(*AVAILABILITY_RULES):6}  all rules of availability"
+
+
+def _days(outcome: Outcome, differences: Sequence[Difference]) -> Iterator[str]:
+    days = {day for day, _subscription, _line in outcome.snapshots}
+    yield ""
+    yield f"Snapshots: {len(outcome.snapshots)} of {len(days)} days"
+    yield f"  {len(differences):6}  differ from what the machines said (must be 0)"
+    yield from (f"          {difference.words}" for difference in differences[:SHOWN])
 
 
 def _coverage(coverage: list[Coverage]) -> Iterator[str]:

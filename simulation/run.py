@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import cast
 
 from django.db import connection
-from django.db.models import Min
+from django.db.models import Min, OuterRef
 
 from connectors.catalogue import Catalogue
 from connectors.configuration import read
@@ -17,19 +17,31 @@ from connectors.protocol import Connector
 from connectors.simulator import MISFORTUNE_TAG, MemoryLedger, Simulator, SimulatorConfiguration, make
 from patching.terms import OperationKind
 from simulation.clock import Clock, simulated_clock
+from simulation.days import Key, Midnight, Standing
 from simulation.fleet import Befalling, Event, Machine, make_events, make_machines, make_person, record
 from updates.engine.sweep import sweep
-from updates.models import Operation, Patch, Release, Rollout, RolloutState
+from updates.models import FleetSnapshot, Operation, Patch, Release, Rollout, RolloutState
 from updates.selectors.catalogue import LoadedCatalogue, load_catalogue
 from updates.services.automation import tick
 from updates.services.bulk import prune_assessments, prune_operations
 from updates.services.rollouts import advance_rollouts, resume_rollout
 from vms.models import Connection as ConnectionRow
-from vms.models import VirtualMachine
+from vms.models import ResourceGroup, VirtualMachine
 
-# The clock stops this often while installations run, while a rollout waits, and while nothing is open; and when
-# assessments end.
-AT_WORK, WAITING, QUIET = timedelta(minutes=15), timedelta(hours=1), timedelta(hours=3)
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the clock stops, counted from midnight (UTC): while installations run, while a rollout waits, and else.
+
+    It also stops when assessments end. It stops at every midnight, whatever the pace.
+    """
+
+    at_work: timedelta = timedelta(minutes=15)
+    waiting: timedelta = timedelta(hours=1)
+    quiet: timedelta = timedelta(hours=3)
+
+
+USUAL = Pace()
 SHORTEST_STEP = timedelta(minutes=4)
 RESUMES_AT = 9  # o'clock, UTC
 KEEP_DAYS = 45
@@ -54,6 +66,8 @@ class Outcome:
     begins: datetime
     ends: datetime
     ledger: MemoryLedger
+    midnights: list[Midnight] = field(default_factory=list)  # when the snapshot of each day was due
+    snapshots: dict[Key, Standing] = field(default_factory=dict)  # what the portal kept
     power: list[Power] = field(default_factory=list)
     misfortunes: int = 0
     rollouts: int = 0
@@ -78,6 +92,7 @@ def simulate(
     seed: int,
     tell: Callable[[str], None],
     record_until: date | None = None,
+    pace: Pace = USUAL,
 ) -> Outcome:
     """Run it from one midnight (UTC) to another in the configured database, which must hold the catalogue and no machines.
 
@@ -100,7 +115,7 @@ def simulate(
             ledger=MemoryLedger(),
         )
         events = make_events(machines, seed=seed, begins=begins, ends=ends)
-        _Run(clock, outcome, ids, events, world, tell).go()
+        _Run(clock, outcome, ids, events, world, tell, pace).go()
         return outcome
 
 
@@ -113,7 +128,18 @@ def _forget_after(day: date) -> None:
 def _after(now: datetime, step: timedelta) -> datetime:
     """The next moment of the day that is so many steps after midnight."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight + ((now - midnight) // step + 1) * step
+    return min(midnight + ((now - midnight) // step + 1) * step, midnight + timedelta(days=1))
+
+
+def kept_days() -> dict[Key, Standing]:
+    """What the portal has kept of each day, by subscription (each has one resource group; empty: the whole fleet)."""
+    columns = [column.name for column in fields(Standing)]
+    groups = ResourceGroup.objects.filter(pk=OuterRef("resource_group"))
+    rows = FleetSnapshot.objects.annotate(subscription=groups.values("subscription__subscription_id"))
+    return {
+        (day, "" if subscription is None else str(subscription.int - 1), line): Standing(*numbers)
+        for day, subscription, line, *numbers in rows.values_list("day", "subscription", "product_line", *columns)
+    }
 
 
 class _Run:
@@ -125,8 +151,10 @@ class _Run:
         events: Sequence[Event],
         world: Catalogue,
         tell: Callable[[str], None],
+        pace: Pace,
     ) -> None:
-        self._clock, self._outcome, self._ids, self._tell = clock, outcome, ids, tell
+        self._clock, self._outcome, self._ids, self._tell, self._pace = clock, outcome, ids, tell, pace
+        self._morning = datetime.combine(outcome.begins.date(), time(RESUMES_AT), UTC)  # the next one
         self._events = list(reversed(events))  # the next one is the last
         self._world = world
         self._person = make_person()
@@ -141,26 +169,36 @@ class _Run:
             self._sweep()
             self._befall(now)
             if now.minute % 5 == 0 and now.second == 0:
+                self._note_day(now)
                 tick(now=now, minutes=max(1, int((now - last_tick) / timedelta(minutes=1))))
                 last_tick = now
-                if (now.hour, now.minute) == (RESUMES_AT, 0):
+                if now >= self._morning:
                     self._every_day(now)
+                    self._morning += timedelta(days=1)
                 self._sweep()
             while advance_rollouts(now=now):
                 self._sweep()
             now = self._next(now)
         self._outcome.power.extend(self._off.values())
         self._outcome.rollouts = Rollout.objects.count()
+        self._outcome.snapshots = kept_days()
         starts = [line[2] for line in self._outcome.ledger.lines]
         self._outcome.assessments = starts.count(OperationKind.ASSESSMENT)
         self._outcome.installations = starts.count(OperationKind.INSTALLATION)
+
+    def _note_day(self, now: datetime) -> None:
+        """The first tick of a day takes its snapshot: what the machines have said until here is what it knows."""
+        midnights = self._outcome.midnights
+        if not midnights or midnights[-1].at.date() < now.date():
+            midnights.append(Midnight(now, len(self._outcome.ledger.answers)))
 
     def _next(self, now: datetime) -> datetime:
         """When the clock stops next."""
         operations = Operation.objects.open()
         if operations.exclude(kind=OperationKind.ASSESSMENT.value).exists():
-            return _after(now, AT_WORK)
-        latest = _after(now, WAITING if Rollout.objects.filter(status=RolloutState.RUNNING).exists() else QUIET)
+            return _after(now, self._pace.at_work)
+        is_waiting = Rollout.objects.filter(status=RolloutState.RUNNING).exists()
+        latest = _after(now, self._pace.waiting if is_waiting else self._pace.quiet)
         due: datetime | None = operations.aggregate(due=Min("next_step_at"))["due"]
         return latest if due is None else min(latest, max(due, now + SHORTEST_STEP))
 

@@ -93,6 +93,10 @@ class Train:
         """The release of this KB, None where it is none of the train (a .NET update, definitions)."""
         return self._by_kb.get((line, kb_number))
 
+    def of_build(self, line: str, build: str) -> list[Out]:
+        """The releases with this build: one, where it is recorded and no other has the same."""
+        return [release for release in self.releases if build and (release.line, release.build) == (line, build)]
+
     def baseline_at(self, line: str, at: datetime) -> Out | None:
         """The newest baseline that is out at that moment."""
         return next((release for release in reversed(self._baselines[line]) if release.out_at <= at), None)

@@ -2,11 +2,12 @@
 
 from connectors.simulator.configuration import SimulatorConfiguration
 from connectors.simulator.connector import Simulator, make
-from connectors.simulator.ledger import Course, CourseStep, FileLedger, Ledger, MemoryLedger
+from connectors.simulator.ledger import Answer, Course, CourseStep, FileLedger, Ledger, MemoryLedger
 from connectors.simulator.misfortunes import MISFORTUNE_TAG, Misfortune, misfortune_text
 
 __all__ = [
     "MISFORTUNE_TAG",
+    "Answer",
     "Course",
     "CourseStep",
     "FileLedger",

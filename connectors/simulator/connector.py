@@ -31,7 +31,7 @@ from connectors.protocol import (
 )
 from connectors.simulator.configuration import CAPABILITIES, TRAITS, SimulatorConfiguration
 from connectors.simulator.inventory import discovered
-from connectors.simulator.ledger import Course, CourseStep, Ledger
+from connectors.simulator.ledger import Answer, Course, CourseStep, Ledger
 from connectors.simulator.machines import Machines, line_of
 from connectors.simulator.misfortunes import INSTALL_ERROR, Misfortune, is_wished, settings_of, symptom_of, wishes_of
 from connectors.simulator.windows_update import Machine, WindowsUpdate, offer_period
@@ -202,7 +202,12 @@ class Simulator:
 
     def observe(self, requests: Sequence[ObserveRequest], *, now: datetime) -> Sequence[Observation | ConnectorError]:
         """Look once at each running operation."""
-        return [self._observe(request, now) for request in requests]
+        seen = [self._observe(request, now) for request in requests]
+        if self.ledger is not None:
+            for request, what in zip(requests, seen, strict=True):
+                if isinstance(what, Observation) and (found := _found(what)) is not None:
+                    self.ledger.answered(Answer(request.vm.vm_id, now, found.available, found.is_reboot_pending))
+        return seen
 
     # --- starting
 
@@ -584,6 +589,12 @@ class Simulator:
         if self._is_hotpatch(line, patch):
             return 240 + 120 * share
         return minutes_for(patch) * 60 * (0.6 + 0.4 * share)
+
+
+def _found(seen: Observation) -> AssessmentResult | None:
+    """The assessment that an observation ends with, None while it runs or where the machine was not looked at."""
+    ending = seen.installation or seen.restart
+    return seen.assessment if ending is None else ending.final_assessment
 
 
 def _needs_reboot(patch: Patch) -> bool:

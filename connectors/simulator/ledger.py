@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from patching.terms import OperationKind
+from patching.terms import OperationKind, Patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,16 @@ class Course:
         return self.steps[-1].ends
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a machine said of itself at one moment: at the end of an assessment, or of a run that ends with one."""
+
+    vm_id: int
+    at: datetime
+    available: tuple[Patch, ...]
+    is_reboot_pending: bool
+
+
 class Ledger(Protocol):
     """Where a test, a benchmark or a simulation has written down what the machines went through. Append-only."""
 
@@ -56,6 +66,10 @@ class Ledger(Protocol):
         """What a run that changes a machine did to it; told when it is seen to have ended, and again if that is repeated."""
         ...
 
+    def answered(self, answer: Answer) -> None:
+        """What a machine said is available on it; told whenever it is said."""
+        ...
+
 
 class MemoryLedger:
     """A ledger of one process; thread-safe. A course is kept once, however often it is told."""
@@ -63,6 +77,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         self.lines: list[tuple[UUID, int, OperationKind, datetime, timedelta | None]] = []
         self.courses: dict[UUID, Course] = {}
+        self.answers: list[Answer] = []
         self._lock = threading.Lock()
 
     def record(
@@ -77,9 +92,17 @@ class MemoryLedger:
         with self._lock:
             self.courses[course.request_id] = course
 
+    def answered(self, answer: Answer) -> None:
+        """Keep the answer, in the order in which they were given."""
+        with self._lock:
+            self.answers.append(answer)
+
 
 class FileLedger:
-    """A ledger that many processes append to; a line is written whole. A step's line begins with the word `step`."""
+    """A ledger that many processes append to; a line is written whole. A step's line begins with the word `step`.
+
+    It keeps no answers: who reads it asks what was done, and most of what machines say is the same as the day before.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,6 +122,9 @@ class FileLedger:
                 for step in course.steps
             )
         )
+
+    def answered(self, answer: Answer) -> None:
+        """Keep nothing."""
 
     def _append(self, text: str) -> None:
         with self.path.open("a") as file:

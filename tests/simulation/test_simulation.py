@@ -17,7 +17,7 @@ from connectors.simulator import MemoryLedger
 from patching.terms import OperationKind
 from simulation.checker import Findings, Install, Place, Rule, Work, check
 from simulation.fleet import Befalling, make_events, make_machines
-from simulation.report import judge, words_of, works_of
+from simulation.report import judge, judge_days, words_of, works_of
 from simulation.run import Outcome, first_days, simulate
 from simulation.train import TABLE, Out, Train, table
 from updates.models import Rollout
@@ -256,11 +256,6 @@ def test_a_row_that_nobody_understands_is_named(
 # --- a fleet ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def recorded(db: None) -> None:
-    call_command("seed_catalogue", stdout=StringIO())
-
-
 @pytest.mark.usefixtures("recorded")
 def test_a_fleet_follows_from_its_seed() -> None:
     releases = load_catalogue().facts.releases
@@ -290,8 +285,9 @@ def run(vms: int, days: int, seed: int) -> tuple[str, Findings]:
         outcome = simulate(vms=vms, begins=begins, ends=ends, seed=seed, tell=lambda _words: None)
         assert not Rollout.objects.exclude(status__in=["finished", "running"]).exists()
         transaction.set_rollback(True)
-    findings = judge(outcome)
-    return words_of(outcome, findings), findings
+    findings, differences = judge(outcome), judge_days(outcome)
+    assert differences == [], "what was kept of each day is what the machines said"
+    return words_of(outcome, findings, differences), findings
 
 
 @pytest.mark.usefixtures("recorded")

@@ -18,7 +18,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from hotpatch_portal.stack.embedded import StackError
 from simulation.database import own_database
-from simulation.report import judge, words_of
+from simulation.report import judge, judge_days, words_of
 from simulation.run import first_days, simulate
 
 MOST_VMS, MOST_MONTHS = 100_000, 36
@@ -73,9 +73,9 @@ class Command(BaseCommand):
                 )
         except ValueError as error:
             raise CommandError(str(error)) from None
-        findings = judge(outcome)
-        self.stdout.write(words_of(outcome, findings), ending="")
-        if findings.violations:
+        findings, differences = judge(outcome), judge_days(outcome)
+        self.stdout.write(words_of(outcome, findings, differences), ending="")
+        if findings.violations or differences:
             raise SystemExit(1)
 
     def _in_a_database_of_its_own(self, options: dict[str, Any]) -> int:
