@@ -35,7 +35,7 @@ def _lists() -> dict[str, tuple[str, Any]]:
     from django.contrib.auth.models import User
 
     from vms.models import VirtualMachine
-    from vms.selectors import ORDERS, Cursor, page_sql, search_by_name
+    from vms.selectors import ORDERS, WAYS, Cursor, page_sql, search_by_name
 
     everything, groups, singles = (
         VirtualMachine.objects.visible_to(User.objects.get(username=name))
@@ -47,6 +47,7 @@ def _lists() -> dict[str, tuple[str, Any]]:
         "list, deep page": (everything, "name", place),
         "list, filter by update status": (everything.filter(update_status="updates_available"), "name", None),
         "list, sorted by Critical and Security": (everything, "-critical", None),
+        "list, longest not assessed": (everything, "assessed", None),
         "list, 50 resource groups": (groups, "name", None),
         "list, 20 single VMs": (singles, "name", None),
         "list, matches of we": (search_by_name(everything, "we"), "name", None),
@@ -54,7 +55,7 @@ def _lists() -> dict[str, tuple[str, Any]]:
         "list, matches of we in 50 resource groups": (search_by_name(groups, "we"), "name", None),
     }
     return {
-        name: page_sql(vms.order_by(), ORDERS[order], place, is_search="matches" in name)
+        name: page_sql(vms.order_by(), WAYS[order][-1], place, is_search="matches" in name)
         for name, (vms, order, place) in lists.items()
     }
 

@@ -271,7 +271,7 @@ def cases(vm: int, name: str, kb: str, *, is_thorough: bool = False) -> list[Cas
         "power state, few": "power_state=deallocated",
         "power state, none": "power_state=stopped",
     }
-    sorts = ("-name", "update_status", "-update_status", "critical", "-critical")
+    sorts = ("-name", "update_status", "-update_status", "critical", "-critical", "assessed", "-assessed")
     found = [Case("ceiling", "/bench/ceiling/"), Case("hello", "/bench/hello/")]
     for who in (EVERYTHING, "1 group", "50 groups", "20 VMs"):
         # Readers of a part of the fleet meet the same indexes; of their filters and sorts those that differ most.

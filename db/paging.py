@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import pairwise
@@ -74,11 +74,15 @@ class Order:
         """The columns without their direction."""
         return tuple(column.lstrip("-") for column in self.columns)
 
+    @property
+    def reversed(self) -> Order:
+        """The same from its end."""
+        columns = tuple(column[1:] if column.startswith("-") else f"-{column}" for column in self.columns)
+        return Order(self.name, columns, self.kinds)
+
     def towards(self, place: Cursor | None) -> tuple[str, ...]:
         """The columns in the direction in which rows are read from this place on."""
-        if place is None or not place.is_backward:
-            return self.columns
-        return tuple(column[1:] if column.startswith("-") else f"-{column}" for column in self.columns)
+        return self.columns if place is None or not place.is_backward else self.reversed.columns
 
 
 def _field(model: type[Model], path: str) -> Field[Any, Any]:
@@ -185,8 +189,12 @@ def _row(*expressions: F | Value) -> Func:
     return Func(*expressions, template="(%(expressions)s)", output_field=TextField())
 
 
-def cut(rows: Sequence[T], *, order: Order, place: Cursor | None, size: int) -> Page[T]:
-    """The page that these rows are: `size` and one more, in the order in which they were read from the place on."""
+def cut(rows: Sequence[T], *, order: Order | Callable[[T], Order], place: Cursor | None, size: int) -> Page[T]:
+    """The page that these rows are: `size` and one more, in the order in which they were read from the place on.
+
+    `order`: what says it of a row, where rows of several orders follow each other.
+    """
+    order_of = (lambda _row: order) if isinstance(order, Order) else order
     is_backward = place is not None and place.is_backward
     has_more = len(rows) > size
     kept = list(rows[:size])
@@ -196,8 +204,8 @@ def cut(rows: Sequence[T], *, order: Order, place: Cursor | None, size: int) -> 
     has_next = is_backward or has_more
     return Page(
         tuple(kept),
-        previous=str(Cursor.at(kept[0], order, is_backward=True)) if kept and has_previous else "",
-        next=str(Cursor.at(kept[-1], order, is_backward=False)) if kept and has_next else "",
+        previous=str(Cursor.at(kept[0], order_of(kept[0]), is_backward=True)) if kept and has_previous else "",
+        next=str(Cursor.at(kept[-1], order_of(kept[-1]), is_backward=False)) if kept and has_next else "",
     )
 
 

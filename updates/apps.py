@@ -28,7 +28,8 @@ class UpdatesConfig(AppConfig):
 
         follow_replacements(forget_replaced_machines)
         register_badges()
-        tell_assessed(Subquery(VmUpdateState.objects.filter(vm=OuterRef("pk")).values("last_assessed_at")))
+        assessed_at = Subquery(VmUpdateState.objects.filter(vm=OuterRef("pk")).values("last_assessed_at"))
+        tell_assessed(assessed_at, path="update_state__last_assessed_at")
         tell_filter("lacks", vms_lacking)
         tell_filter("trouble", vms_in_trouble)
         tell_filter("has", vms_having)

@@ -259,7 +259,7 @@ COLUMNS = {
         Column("hotpatch_status", _("Hotpatch status")),
         Column("track", _("Hotpatch track"), "track"),
         Column("next_reboot", _("Next reboot"), "reboot"),
-        Column("assessed_at", _("Last assessed")),
+        Column("assessed_at", _("Last assessed"), "assessed"),
         Column("image_sku", _("Image")),
         Column("product_line", _("Product line")),
         Column("tags", _("Tags")),

@@ -46,7 +46,7 @@ from vms.selectors import (
     DEFAULT_ORDER,
     MAX_COUNT,
     OFFERING,
-    ORDERS,
+    WAYS,
     FilterOptions,
     filter_options,
     offers_like,
@@ -488,7 +488,7 @@ def order_of(filters: VmFilter, asked: str) -> str:
 
     So each is read from one index, however large the fleet.
     """
-    if asked in ORDERS:
+    if asked in WAYS:
         return asked
     is_narrowed = set(filters.narrowing.items()) - {("condition", Condition.NEEDS_ATTENTION.value)}
     return "name" if is_narrowed else DEFAULT_ORDER

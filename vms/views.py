@@ -25,7 +25,7 @@ from vms.forms.record import CreateForm, EditForm
 from vms.list_tabs import query_of, tabs_of
 from vms.models import Grants, ImageCatalogEntry, VirtualMachine
 from vms.selectors import (
-    ORDERS,
+    WAYS,
     VmPage,
     assessed_at,
     csv_lines,
@@ -52,7 +52,7 @@ def vm_list(request: PortalRequest) -> HttpResponse:
     """Every VM the reader may see: searched, filtered, sorted, a page at a time; all of it in the address."""
     filters = VmFilter.of(request.user, request.GET)
     head = list_head(request.user, Grants.last_read(request.user))
-    sort = request.GET.get("sort", "") if request.GET.get("sort", "") in ORDERS else ""
+    sort = request.GET.get("sort", "") if request.GET.get("sort", "") in WAYS else ""
     order, query = order_of(filters, sort), query_of(filters, sort)
     extras, place = [column.name for column in head.columns], request.GET.get("cursor", "")
     page, gone = None, 0

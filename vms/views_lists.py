@@ -20,7 +20,7 @@ from vms.filters import LIST_PARAMETERS, VmFilter
 from vms.forms.lists import ColumnsForm, ViewForm
 from vms.list_tabs import query_of
 from vms.models import Grants, SavedView
-from vms.selectors import OFFERING, ORDERS, list_head, offers_like, visible_views
+from vms.selectors import OFFERING, WAYS, list_head, offers_like, visible_views
 from vms.services.views import (
     ViewExistsError,
     change_view,
@@ -145,7 +145,7 @@ def view_replace(request: PortalRequest, pk: int) -> HttpResponse:
 def _query(request: PortalRequest, filters: VmFilter) -> str:
     """What a view keeps of the list of this address: its filters, and an order that was asked for."""
     order = request.GET.get("sort", "")
-    return urlencode(query_of(filters, order if order in ORDERS else ""))
+    return urlencode(query_of(filters, order if order in WAYS else ""))
 
 
 @require_http_methods(["GET", "POST"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from datetime import timedelta
 from html import unescape
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,13 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.models import AuditEvent
-from tests.factories import ConnectionFactory, ResourceGroupFactory, VirtualMachineFactory
+from tests.factories import ConnectionFactory, ResourceGroupFactory, VirtualMachineFactory, VmUpdateStateFactory
 from tests.forms import text_of
 from vms.choices import ATTENTION, COLUMNS, SelectionProblem
 from vms.filter_text import VALUES, WORDS, read_text, write_text
 from vms.filters import FILTER_NAMES, VmFilter, order_of
 from vms.models import ListColumns, Outlook, ResourceGroup, SavedView, VirtualMachine
-from vms.selectors import ORDERS, FilterOptions, csv_lines, list_head, page_sql
+from vms.selectors import ORDERS, WAYS, FilterOptions, csv_lines, list_head, page_sql
 
 LIST = "/virtual-machines/"
 OPTIONS = FilterOptions(
@@ -205,7 +206,7 @@ def test_what_needs_attention_comes_first_and_a_narrowed_list_is_by_name(client:
 def test_every_order_is_an_index(order: str) -> None:
     VirtualMachineFactory.create_batch(60, connection=ConnectionFactory())
     sql, parameters = page_sql(
-        VirtualMachine.objects.filter(gone_at=None).order_by(), ORDERS[order], None, is_search=False
+        VirtualMachine.objects.filter(gone_at=None).order_by(), WAYS[order][0], None, is_search=False
     )
     with database.cursor() as cursor:
         cursor.execute("ANALYZE vms_virtualmachine")
@@ -214,6 +215,48 @@ def test_every_order_is_an_index(order: str) -> None:
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Sort" not in plan, plan
     assert "vms_vm_" in plan
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("order", "indexes"),
+    [
+        ("assessed", ["vms_vm_never_assessed", "updates_vmupdatestate_last_assessed_at"]),
+        ("-assessed", ["updates_vmupdatestate_last_assessed_at", "vms_vm_never_assessed"]),
+    ],
+)
+def test_the_order_of_assessments_is_two_indexes(order: str, indexes: list[str]) -> None:
+    for vm in VirtualMachineFactory.create_batch(60, connection=ConnectionFactory()):
+        VmUpdateStateFactory(vm=vm)
+    VirtualMachine.objects.exclude(name__endswith="7").update(patch_set=1)  # most were assessed, as in any fleet
+    found = VirtualMachine.objects.filter(gone_at=None).order_by()
+    with database.cursor() as cursor:
+        cursor.execute("ANALYZE vms_virtualmachine; ANALYZE updates_vmupdatestate")
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        for stretch, index in zip(WAYS[order], indexes, strict=True):
+            sql, parameters = page_sql(found, stretch, None, is_search=False)
+            cursor.execute(f"EXPLAIN {sql}", parameters)
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+            assert index in plan, plan
+            assert "Seq Scan" not in plan, plan
+
+
+@pytest.mark.django_db
+def test_the_list_says_where_the_never_assessed_are(client: Client, chief: User) -> None:
+    now = timezone.now()
+    for name, days in (("a", 2), ("b", None), ("c", 9), ("d", 0)):
+        vm = VirtualMachineFactory(name=name, patch_set=0 if days is None else 1)
+        if days is not None:
+            VmUpdateStateFactory(vm=vm, last_assessed_at=now - timedelta(days=days))
+    client.force_login(chief)
+    page = client.get(LIST, {"sort": "assessed"})
+    assert names(page) == ["b", "c", "a", "d"]
+    assert "The machines that were never assessed come first." in page.content.decode()
+    assert 'aria-sort="ascending"><a href="?sort=-assessed">Last assessed' in page.content.decode()
+    page = client.get(LIST, {"sort": "-assessed"})
+    assert names(page) == ["d", "a", "c", "b"]
+    assert "The machines that were never assessed come last." in page.content.decode()
+    assert "never assessed come" not in client.get(LIST).content.decode()
 
 
 # --- the next reboot -----------------------------------------------------------------------------------------------
@@ -287,7 +330,7 @@ def test_who_reboots_is_found_through_an_index(chief: User) -> None:
     VirtualMachineFactory.create_batch(60, connection=ConnectionFactory())
     with time_machine.travel("2026-11-27T12:00:00Z", tick=False):
         found = VmFilter.of(chief, {"reboots": "next:any"}).qs
-    sql, parameters = page_sql(found, ORDERS["name"], None, is_search=False)
+    sql, parameters = page_sql(found, WAYS["name"][0], None, is_search=False)
     with database.cursor() as cursor:
         cursor.execute("ANALYZE vms_virtualmachine")
         cursor.execute("SET LOCAL enable_seqscan = off")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.factories import (
     RoleAssignmentFactory,
     UserFactory,
     VirtualMachineFactory,
+    VmUpdateStateFactory,
 )
 from vms.choices import Scope
 from vms.filters import VmFilter
@@ -148,6 +150,51 @@ def test_paging_walks_every_row_once_in_order_there_and_back(crowd: list[Virtual
     while back[-1].previous:
         back.append(vm_page(VirtualMachine.objects.all(), order=order, cursor=back[-1].previous))
     assert [[vm.id for vm in page.vms] for page in reversed(back)] == [[vm.id for vm in page.vms] for page in pages]
+
+
+@pytest.fixture
+def assessed_crowd(crowd: list[VirtualMachine]) -> list[int]:
+    """The same, of whom a third was never assessed and many at once; from who was never assessed to who was last."""
+    chance, now = random.Random(2), datetime(2026, 11, 28, tzinfo=UTC)
+    ever = [vm for number, vm in enumerate(crowd) if number % 3]
+    for vm in ever:
+        vm.patch_set = 1
+    VirtualMachine.objects.bulk_update(ever, ["patch_set"])
+    moments = {vm.pk: now - timedelta(hours=chance.choice([0, 0, 0, 5, 30])) for vm in ever}
+    for vm in ever:
+        VmUpdateStateFactory.create(vm=vm, last_assessed_at=moments[vm.pk])
+    VmUpdateStateFactory.create(vm=crowd[0], last_assessed_at=None)  # a failed one: it has found nothing
+    never = VirtualMachine.objects.filter(patch_set=0).order_by("name", "id").values_list("pk", flat=True)
+    return [*never, *sorted(moments, key=lambda pk: (moments[pk], pk))]
+
+
+def test_paging_walks_from_the_never_assessed_to_the_last_assessed(assessed_crowd: list[int]) -> None:
+    for order, expected in (("assessed", assessed_crowd), ("-assessed", assessed_crowd[::-1])):
+        pages = walk(order)
+        assert [vm.id for page in pages for vm in page.vms] == expected
+        assert {(page.count, len(page.vms)) for page in pages[:-1]} == {(57, 5)}
+        back = [pages[-1]]
+        while back[-1].previous:
+            back.append(vm_page(VirtualMachine.objects.all(), order=order, cursor=back[-1].previous))
+        shown = [[vm.id for vm in page.vms] for page in reversed(back)]
+        assert shown == [[vm.id for vm in page.vms] for page in pages]
+        searched = [vm.id for page in walk(order, words="beta") for vm in page.vms]
+        few = set(VirtualMachine.objects.filter(name__iexact="beta").values_list("pk", flat=True))
+        assert searched == [pk for pk in expected if pk in few]
+    other = walk("assessed")[1]
+    first = vm_page(VirtualMachine.objects.all(), order="-assessed", cursor=other.next)
+    assert first.previous == "", "a place of another order is the first page"
+
+
+def test_a_page_by_assessment_is_a_statement_for_each_stretch(assessed_crowd: list[int]) -> None:
+    def cost(**asked: str) -> int:
+        with CaptureQueriesContext(database) as queries:
+            vm_page(VirtualMachine.objects.all(), **asked)
+        return len(queries)
+
+    pages = walk("assessed")
+    costs = [cost(order="assessed", cursor=page.next) for page in pages[:-1]]
+    assert costs == [1, 1, 2, *[1] * (len(costs) - 3)], "19 were never assessed, and 5 are on a page"
 
 
 def test_paging_walks_a_search(crowd: list[VirtualMachine]) -> None:

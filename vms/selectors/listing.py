@@ -43,6 +43,47 @@ ORDERS = {
 DEFAULT_ORDER = "need"
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the way that the list sorts: some of the VMs, in the order of an index of their own.
+
+    `is_assessed`: True, those that were assessed, by the moment that a floor above keeps (`tell_assessed`); False, the others;
+    None: all of them.
+    """
+
+    order: Order
+    is_assessed: bool | None = None
+
+    @property
+    def reversed(self) -> Stretch:
+        """The same from its end."""
+        return Stretch(self.order.reversed, self.is_assessed)
+
+    def of(self, vms: VirtualMachineQuerySet) -> VirtualMachineQuerySet:
+        """Those of these VMs that are in it."""
+        if self.is_assessed is None:
+            return vms
+        if not self.is_assessed:
+            return vms.filter(patch_set=0)
+        path = _told["assessed_at"].path
+        return vms.exclude(patch_set=0).filter(**{f"{path}__isnull": False}).annotate(assessed_at=F(path))
+
+
+def _by_assessment(name: str, sign: str) -> tuple[Stretch, Stretch]:
+    """Those never assessed by their names, and the others by the moment; the first are older than any of these."""
+    never = Order.of(VirtualMachine, f"{name} never", f"{sign}name", f"{sign}id")
+    ever = Order(f"{name} ever", (f"{sign}assessed_at", f"{sign}id"), (datetime, int))
+    return Stretch(never, is_assessed=False), Stretch(ever, is_assessed=True)
+
+
+# The ways that the list sorts: the stretches of each, one after the other.
+WAYS: dict[str, tuple[Stretch, ...]] = {
+    **{name: (Stretch(order),) for name, order in ORDERS.items()},
+    "assessed": _by_assessment("assessed", ""),
+    "-assessed": _by_assessment("-assessed", "-")[::-1],
+}
+
+
 class ListedVm(NamedTuple):
     """What the list shows of a VM: a part of its columns, and the words for its values in the reader's language."""
 
@@ -86,25 +127,37 @@ _FIRST = (
 EXTRAS = ("image_sku", "tags", "assessed_at")
 _LAST = ("update_status", "hotpatch_status", "hotpatch_track", "power_state", "patcher", "product_line")
 # The same of the table itself, for rows that stand for it.
-_MATCHED = tuple(name.replace("__name", "_id") for name in (*_FIRST, "image_sku", "tags", *_LAST))
-_told: dict[str, Subquery[Any]] = {}
+_MATCHED = tuple(name.replace("__name", "_id") for name in (*_FIRST, "image_sku", "tags", *_LAST, "patch_set"))
 
 
-def tell_assessed(expression: Subquery[Any]) -> None:
-    """Let this expression, over a VM, say when it was assessed last. Once a process, by the floor that knows."""
-    _told["assessed_at"] = expression
+class _Told(NamedTuple):
+    """What a floor above knows of VMs: an expression over one, and the path from one to the same in a column with an index."""
+
+    expression: Subquery[Any]
+    path: str
+
+
+_told: dict[str, _Told] = {}
+
+
+def tell_assessed(expression: Subquery[Any], *, path: str) -> None:
+    """Let this expression, over a VM, say when it was assessed last. Once a process, by the floor that knows.
+
+    `path`: the lookup that leads from a VM to the same moment, in a column with an index. Every VM with a patch set has one.
+    """
+    _told["assessed_at"] = _Told(expression, path)
 
 
 def assessed_at() -> Subquery[Any] | None:
     """What says of a VM when it was assessed last, if a floor above has told."""
-    return _told.get("assessed_at")
+    return _told["assessed_at"].expression if _told else None
 
 
 def _extra(name: str, extras: Collection[str]) -> Any:
     """What is selected for one of `EXTRAS`."""
     if name not in extras:
         return Value(None, output_field=TextField())
-    return _told[name] if name in _told else F(name)
+    return _told[name].expression if name in _told else F(name)
 
 
 @cache
@@ -153,16 +206,26 @@ def vm_page(
     cursor: str = "",
     extras: Collection[str] = (),
 ) -> VmPage:
-    """One page of these (visible, filtered) VMs, in one statement whose cost does not grow with the page number.
+    """One page of these (visible, filtered) VMs, in a statement whose cost does not grow with the page number.
 
-    `extras`: which of `EXTRAS` are read, too. A search sorts no more than its first 1,000 matches. Raises `db.bounded.ListTooSlowError`.
+    Where a page goes over the end of a stretch there is a statement for each. `extras`: which of `EXTRAS` are read, too.
+    A search sorts no more than its first 1,000 matches. Raises `db.bounded.ListTooSlowError`.
     """
-    way = ORDERS[order]
-    place = Cursor.parse(cursor, way)
     found = search_by_name(vms.order_by(), words)
     is_search = bool(words.strip())
-    rows, count = _read(found, way, place, is_search=is_search, extras=extras)
-    page = cut(rows, order=way, place=place, size=PAGE_SIZE)
+    place, ahead = _ahead(WAYS[order], cursor)
+    extras = {*extras, "assessed_at"} if len(WAYS[order]) > 1 else extras
+    rows: list[ListedVm] = []
+    orders: dict[int, Order] = {}
+    count = 0
+    for stretch in ahead:
+        start = place if stretch is ahead[0] else None
+        more, counted = _read(found, stretch, start, is_search=is_search, extras=extras)
+        rows, count = [*rows, *more], count or counted
+        orders |= dict.fromkeys((row.id for row in more), stretch.order)
+        if len(rows) > PAGE_SIZE:
+            break
+    page = cut(rows, order=lambda row: orders[row.id], place=place, size=PAGE_SIZE)
     return VmPage(
         vms=page.rows,
         count=min(count, MAX_COUNT),
@@ -173,46 +236,62 @@ def vm_page(
     )
 
 
+def _ahead(way: tuple[Stretch, ...], cursor: str) -> tuple[Cursor | None, list[Stretch]]:
+    """The place that a cursor is, and the stretches from there on, in the direction in which rows are read."""
+    for number, stretch in enumerate(way):
+        place = Cursor.parse(cursor, stretch.order)
+        if place is not None and place.is_backward:
+            return place, [stretch, *(before.reversed for before in reversed(way[:number]))]
+        if place is not None:
+            return place, [*way[number:]]
+    return None, [*way]
+
+
 def _read(
-    found: VirtualMachineQuerySet, order: Order, place: Cursor | None, *, is_search: bool, extras: Collection[str]
+    found: VirtualMachineQuerySet, stretch: Stretch, place: Cursor | None, *, is_search: bool, extras: Collection[str]
 ) -> tuple[list[ListedVm], int]:
     """The next rows from this place on, and how many there are in all, up to one more than are counted."""
     try:
-        sql, params = page_sql(found, order, place, is_search=is_search, extras=extras)
+        sql, params = page_sql(found, stretch, place, is_search=is_search, extras=extras)
     except EmptyResultSet:
         return [], 0
     rows = fetch_bounded(sql, params)
     if rows:
         return _listed(row[:-1] for row in rows), rows[0][-1]
     # Where the place lies behind the last row, nothing has said how many there are.
-    return [], _read(found, order, None, is_search=is_search, extras=())[1] if place else 0
+    return [], _read(found, stretch, None, is_search=is_search, extras=())[1] if place else 0
 
 
 def page_sql(
-    found: VirtualMachineQuerySet, order: Order, place: Cursor | None, *, is_search: bool, extras: Collection[str] = ()
+    found: VirtualMachineQuerySet,
+    stretch: Stretch,
+    place: Cursor | None,
+    *,
+    is_search: bool,
+    extras: Collection[str] = (),
 ) -> tuple[str, tuple[Any, ...]]:
-    """What reads a page: its rows and one more, each followed by how many there are in all.
+    """What reads a page of a stretch: its rows and one more, each followed by how many there are in all.
 
     Raises `EmptyResultSet` where it is known beforehand that there are none.
     """
     some = found[: MAX_COUNT + 1]
     if not is_search:
         count = Func(ArraySubquery(some.values("pk")), function="cardinality", output_field=IntegerField())
-        return _rows_beyond(found, order, place, count=count, extras=extras).query.sql_with_params()
+        return _rows_beyond(found, stretch, place, count=count, extras=extras).query.sql_with_params()
     # A search is sorted where its matches are at hand: for this statement they are the table. PostgreSQL would else walk
     # the index of the names until 51 of a thousand have come by, which is the whole fleet for those at its end.
     sql, params = some.values(*_MATCHED).query.sql_with_params()
     count = Func(template="(SELECT count(*) FROM matches)", output_field=IntegerField())
     every = VirtualMachine.objects.all()
-    rows, others = _rows_beyond(every, order, place, count=count, extras=extras).query.sql_with_params()
+    rows, others = _rows_beyond(every, stretch, place, count=count, extras=extras).query.sql_with_params()
     table = f"SELECT * FROM matches LIMIT {MAX_COUNT}"  # noqa: S608 (ours)
     return f"WITH matches AS MATERIALIZED ({sql}), vms_virtualmachine AS ({table}) {rows}", (*params, *others)
 
 
 def _rows_beyond(
-    vms: VirtualMachineQuerySet, order: Order, place: Cursor | None, *, count: Func[Any], extras: Collection[str]
+    vms: VirtualMachineQuerySet, stretch: Stretch, place: Cursor | None, *, count: Func[Any], extras: Collection[str]
 ) -> QuerySet[VirtualMachine, Any]:
     """The next rows from this place on, one more than a page holds; backwards, nearest first."""
     limit = PAGE_SIZE + 1
     columns = (*_FIRST, *(_extra(name, extras) for name in EXTRAS), *_LAST, count)
-    return beyond(vms, order=order, place=place, limit=limit).values_list(*columns)[:limit]
+    return beyond(stretch.of(vms), order=stretch.order, place=place, limit=limit).values_list(*columns)[:limit]
