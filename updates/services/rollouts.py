@@ -164,8 +164,22 @@ def create_rollout(
     with acting(person=created_by):
         rollout.save(force_insert=True)
     waiting, skipped = MemberState.WAITING.value, MemberState.SKIPPED.value
-    members = [(vm, number, waiting, "", places.get(vm)) for number, wave in enumerate(waves) for vm in wave]
+    members: list[_NewMember] = [
+        (vm, number, waiting, "", places.get(vm)) for number, wave in enumerate(waves) for vm in wave
+    ]
     members += [(vm, 0, skipped, code, places[vm]) for vm, code in left_out.items()]
+    _write_members(rollout.pk, members)
+    return rollout
+
+
+# The VM, its wave, its state, the code of why, and the place of what was promised of it.
+_NewMember = tuple[int, int, str, str, int | None]
+
+
+def _write_members(rollout_id: UUID, members: Sequence[_NewMember]) -> None:
+    """Write the members of a new rollout; a VM that is no more there is none."""
+    if not members:
+        return
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -175,9 +189,8 @@ def create_rollout(
                 AS r(vm_id, wave, status, code, promise)
             JOIN vms_virtualmachine v ON v.id = r.vm_id
             """,
-            [rollout.pk, *map(list, zip(*members, strict=True))] if members else [rollout.pk, [], [], [], [], []],
+            [rollout_id, *map(list, zip(*members, strict=True))],
         )
-    return rollout
 
 
 def _lane_states(lanes: Iterable[RegionLane]) -> tuple[LaneState, ...]:
@@ -310,42 +323,12 @@ def _advance(pk: UUID, now: datetime) -> bool:
     )
     if rollout is None:
         return False
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _SYNC,
-            {
-                "now": now,
-                "rollout": pk,
-                "cancelled": OperationState.CANCELLED.value,
-                "ended_well": WELL_ENDED_STATES,
-                "contradicted": Verification.CONTRADICTED.value,
-                "contradicted_code": RolloutReason.CONTRADICTED,
-                "probe_waiting_code": RolloutReason.PROBE_WAITING,
-                "started": MemberState.STARTED.value,
-                "succeeded": MemberState.SUCCEEDED.value,
-                "failed": MemberState.FAILED.value,
-                "skipped": MemberState.SKIPPED.value,
-            },
-        )
+    _follow_operations(pk, now)
     kept = _read(rollout, now)
     if kept is None:
         _pause(rollout, RolloutReason.UNREADABLE)
         return True
-    members = RolloutMember.objects.filter(rollout=rollout)
-    if rollout.window_ends_at and rollout.window_ends_at <= now:
-        _take_back_queued(
-            rollout.pk, asked_before=rollout.window_ends_at
-        )  # asked for in the window, and not begun in it
-        left_over = members.filter(status=MemberState.WAITING)
-        left_over.filter(code=RolloutReason.FROZEN).update(status=MemberState.SKIPPED)
-        left_over.update(status=MemberState.SKIPPED, code=RolloutReason.WINDOW_OVER)
-    _take_back_frozen(rollout.pk, now)
-    if kept.left == timedelta(0):
-        _take_back_queued(rollout.pk)
-        if rollout.window_ends_at and rollout.window_ends_at <= now:
-            members.filter(status=MemberState.WAITING).update(status=MemberState.CATCHING_UP)
-    if rollout.catch_up_until and rollout.catch_up_until <= now:
-        members.filter(status=MemberState.CATCHING_UP).update(status=MemberState.SKIPPED)
+    _end_times(rollout, kept, now)
     counts = _counts(rollout)
     bad = counts[MemberState.FAILED] + unhealthy_in(rollout)
     result = WaveResult(counts[MemberState.SUCCEEDED], max(0, bad - rollout.forgiven), 0)
@@ -364,6 +347,45 @@ def _advance(pk: UUID, now: datetime) -> bool:
     with acting(person=rollout.created_by):  # the portal goes on for the person who asked for it
         rollout.save()
     return True
+
+
+def _follow_operations(pk: UUID, now: datetime) -> None:
+    """Write of each member what became of its operation, where that has ended."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SYNC,
+            {
+                "now": now,
+                "rollout": pk,
+                "cancelled": OperationState.CANCELLED.value,
+                "ended_well": WELL_ENDED_STATES,
+                "contradicted": Verification.CONTRADICTED.value,
+                "contradicted_code": RolloutReason.CONTRADICTED,
+                "probe_waiting_code": RolloutReason.PROBE_WAITING,
+                "started": MemberState.STARTED.value,
+                "succeeded": MemberState.SUCCEEDED.value,
+                "failed": MemberState.FAILED.value,
+                "skipped": MemberState.SKIPPED.value,
+            },
+        )
+
+
+def _end_times(rollout: Rollout, kept: _Kept, now: datetime) -> None:
+    """Take back and leave out what may no longer start: its window is over, a freeze or a blackout holds, nothing is caught up."""
+    members = RolloutMember.objects.filter(rollout=rollout)
+    is_window_over = rollout.window_ends_at is not None and rollout.window_ends_at <= now
+    if is_window_over:
+        _take_back_queued(rollout.pk, asked_before=rollout.window_ends_at)  # asked for in it, and not begun in it
+        left_over = members.filter(status=MemberState.WAITING)
+        left_over.filter(code=RolloutReason.FROZEN).update(status=MemberState.SKIPPED)
+        left_over.update(status=MemberState.SKIPPED, code=RolloutReason.WINDOW_OVER)
+    _take_back_frozen(rollout.pk, now)
+    if kept.left == timedelta(0):
+        _take_back_queued(rollout.pk)
+        if is_window_over:
+            members.filter(status=MemberState.WAITING).update(status=MemberState.CATCHING_UP)
+    if rollout.catch_up_until and rollout.catch_up_until <= now:
+        members.filter(status=MemberState.CATCHING_UP).update(status=MemberState.SKIPPED)
 
 
 def _pause(rollout: Rollout, reason: RolloutReason) -> None:
