@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 S = OperationState
+_Open = tuple[UUID, OperationKind, OperationState]  # an open operation of a VM
 
 
 class PlanError(ValueError):
@@ -239,31 +240,7 @@ def _request(
     refused = dict.fromkeys(frozen, ErrorCode.FREEZE_HELD) | dict(_refusals(kind, statuses))
     if requested_by is None:
         refused |= {vm_id: ErrorCode.VM_GONE for vm_id, _status, _connection, is_gone in rows if is_gone}
-    outcomes: dict[int, RequestOutcome] = {}
-    accepted: list[int] = []
-    to_cancel: list[UUID] = []
-    with_nothing_open = admit(kind, frozenset())
-    for vm_id in statuses:
-        here = open_operations.get(vm_id, [])
-        verdict = with_nothing_open
-        if here:
-            verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
-        if verdict is Admission.CONFLICT:
-            blocker = next(row[0] for row in here if row[1].changes_the_machine)
-            outcomes[vm_id] = RequestOutcome(
-                vm_id, RequestVerdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN
-            )
-        elif vm_id in refused:
-            outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.REFUSED, None, refused[vm_id])
-        elif verdict is Admission.JOIN:
-            # A running one answers sooner than a queued one. Settings join queued settings alone.
-            same = [row for row in here if row[1] is kind]
-            joined = min(same, key=lambda row: row[2] is S.QUEUED)[0]
-            outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.JOINED, joined)
-        else:
-            if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
-                to_cancel.extend(row[0] for row in here if row[2] is S.QUEUED)
-            accepted.append(vm_id)
+    outcomes, accepted, to_cancel = _admitted(kind, list(statuses), open_operations, refused)
     if to_cancel:
         _cancel(to_cancel, detail={"by": "installation"})
     free: dict[int, list[int]] = defaultdict(list)
@@ -284,6 +261,47 @@ def _request(
     return [outcomes[vm_id] for vm_id in statuses if vm_id in outcomes]
 
 
+class _Admitted(NamedTuple):
+    """What comes of a request: the answers where nothing new starts, the VMs where it does, and what it replaces."""
+
+    outcomes: dict[int, RequestOutcome]
+    accepted: list[int]
+    to_cancel: list[UUID]
+
+
+def _admitted(
+    kind: OperationKind,
+    vm_ids: Sequence[int],
+    open_operations: Mapping[int, Sequence[_Open]],
+    refused: Mapping[int, ErrorCode],
+) -> _Admitted:
+    """Judge a request on each VM by what is open there and by why it is refused."""
+    found = _Admitted({}, [], [])
+    with_nothing_open = admit(kind, frozenset())
+    for vm_id in vm_ids:
+        here = open_operations.get(vm_id, [])
+        verdict = with_nothing_open
+        if here:
+            verdict = admit(kind, frozenset((row_kind, state) for _id, row_kind, state in here))
+        if verdict is Admission.CONFLICT:
+            blocker = next(row[0] for row in here if row[1].changes_the_machine)
+            found.outcomes[vm_id] = RequestOutcome(
+                vm_id, RequestVerdict.REFUSED, blocker, ErrorCode.CONFLICT_INSTALLATION_OPEN
+            )
+        elif vm_id in refused:
+            found.outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.REFUSED, None, refused[vm_id])
+        elif verdict is Admission.JOIN:
+            # A running one answers sooner than a queued one. Settings join queued settings alone.
+            same = [row for row in here if row[1] is kind]
+            joined = min(same, key=lambda row: row[2] is S.QUEUED)[0]
+            found.outcomes[vm_id] = RequestOutcome(vm_id, RequestVerdict.JOINED, joined)
+        else:
+            if verdict is Admission.ACCEPT_AND_CANCEL_QUEUED_ASSESSMENT:
+                found.to_cancel.extend(row[0] for row in here if row[2] is S.QUEUED)
+            found.accepted.append(vm_id)
+    return found
+
+
 def _with_room(vms: Mapping[int, Sequence[int]], now: datetime) -> set[int]:
     """Of these VMs by connection, those that their connections have room for."""
     return {
@@ -293,10 +311,8 @@ def _with_room(vms: Mapping[int, Sequence[int]], now: datetime) -> set[int]:
     }
 
 
-def _open_operations(
-    vm_ids: Sequence[int],
-) -> dict[int, list[tuple[UUID, OperationKind, OperationState]]]:
-    found: dict[int, list[tuple[UUID, OperationKind, OperationState]]] = defaultdict(list)
+def _open_operations(vm_ids: Sequence[int]) -> dict[int, list[_Open]]:
+    found: dict[int, list[_Open]] = defaultdict(list)
     # Two partial indexes hold nothing but these; by its VM alone an operation is one of a long history.
     here = Operation.objects.filter(vm__any=array(vm_ids)).order_by()
     columns = ("vm_id", "pk", "kind", "state")
