@@ -35,7 +35,7 @@ MOST_TAGS = 50
 MOST_TAG_NAME, MOST_TAG_VALUE = 512, 256
 # Azure's longest run. Ours are some minutes shorter, so that one of these becomes a shorter one.
 _LONGEST = timedelta(hours=4)
-_DURATION = re.compile(r"P(?:(\d{1,3})D)?(?:T(?:(\d{1,4})H)?(?:(\d{1,5})M)?(?:(\d{1,6})S)?)?", re.IGNORECASE)
+_DURATION = re.compile(r"P(?:(\d{1,3})D)?(?:T(?:(\d{1,4})H)?(?:(\d{1,5})M)?(?:(\d{1,6})S)?)?", re.IGNORECASE | re.ASCII)
 
 
 # --- one property ------------------------------------------------------------------------------------------------
@@ -107,13 +107,14 @@ def plan_of(body: Json, version: str, *, needs_duration: bool = False) -> Instal
     classes = _texts(windows, "classificationsToInclude", path, len(Classification) * 2)
     if not (classes or included):
         raise invalid("At least one classification or one KB to include must be given.", path)
+    leaves_out_reboots = False
+    if (flag := windows.get("excludeKbsRequiringReboot")) is not None:
+        leaves_out_reboots = _flag(flag, "windowsParameters.excludeKbsRequiringReboot")
     return InstallationPlan(
         classifications=frozenset(_word(Classification, text, path) for text in classes),
         kb_numbers_to_include=included,
         kb_numbers_to_exclude=_kbs(windows, "kbNumbersToExclude"),
-        exclude_kbs_requiring_reboot=_flag(
-            windows.get("excludeKbsRequiringReboot") or False, "windowsParameters.excludeKbsRequiringReboot"
-        ),
+        exclude_kbs_requiring_reboot=leaves_out_reboots,
         max_patch_publish_date=_day(windows.get("maxPatchPublishDate"), "windowsParameters.maxPatchPublishDate"),
         patch_name_masks_to_include=_masks(windows, "patchNameMasksToInclude"),
         patch_name_masks_to_exclude=_masks(windows, "patchNameMasksToExclude"),
@@ -152,7 +153,7 @@ def _day(value: object, path: str) -> date | None:
     if value is None:
         return None
     try:
-        at = datetime.fromisoformat(str(value))
+        at = datetime.fromisoformat(value if isinstance(value, str) else "")
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).date()
     except (ValueError, OverflowError):
         raise invalid(f"The value '{value!s:.40}' of '{path}' is no date.", path) from None
@@ -271,10 +272,13 @@ def _wanted_feature(value: object) -> bool | None:
 
 
 def _leaves(body: Json, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a document by its path. Tags and lists are one value; null says nothing."""
+    """Every value of a document by its path. Tags, lists and what is no object are one value; null says nothing.
+
+    A name with a dot in it is no path: it stands in brackets.
+    """
     for name, value in body.items():
-        path = f"{before}{name}"
-        if isinstance(value, dict) and path != "tags" and path not in _TOLD:
+        path = f"{before}['{name}']" if "." in name else f"{before}{name}"
+        if isinstance(value, dict) and value and path != "tags" and path not in _TOLD and path not in _READ:
             yield from _leaves(value, f"{path}.")
         elif value is not None:
             yield path, value
@@ -290,6 +294,8 @@ def _is_same(path: str, value: object, current: Json) -> bool:
         known = known.get(name) if isinstance(known, dict) else None
     if value in ([], "") and known in (None, [], ""):
         return True
+    if value == {}:
+        return known is None or isinstance(known, dict)
     if path.rpartition(".")[2] in _CASELESS and isinstance(value, str) and isinstance(known, str):
         return "".join(value.split()).lower() == "".join(known.split()).lower()
     return _same_json(value, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +17,8 @@ from arm_api.callers import Caller, origin_of
 from arm_api.errors import ArmCode, ArmError
 
 MOST_BODY_BYTES = 256 * 1024
+MOST_DEPTH = 32  # of objects and lists in each other; a virtual machine has 8
+_GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Call:
         """The subscription of the path. Raises ArmError."""
         given = self.place["subscription"]
         try:
-            return UUID(given)
+            return guid_of(given)
         except ValueError:
             message = f"The provided subscription identifier '{given}' is malformed or invalid."
             raise ArmError(ArmCode.INVALID_SUBSCRIPTION, message) from None
@@ -67,6 +70,13 @@ class Answer:
     request_id: str = ""
 
 
+def guid_of(text: str) -> UUID:
+    """The id that a text is, in the one form that clients of Azure write. Raises ValueError."""
+    if not _GUID.fullmatch(text):
+        raise ValueError(f"{text:.60} is no id")
+    return UUID(text)
+
+
 def read_object(request: HttpRequest) -> dict[str, Any]:
     """The JSON object in a body of bounded size. Raises ArmError."""
     declared = request.META.get("CONTENT_LENGTH") or "0"
@@ -76,6 +86,7 @@ def read_object(request: HttpRequest) -> dict[str, Any]:
         raise ArmError(ArmCode.MEDIA_TYPE, "The content type must be application/json.")
     try:
         found = json.loads(request.body, object_pairs_hook=_unique, parse_constant=_no_constant)
+        _check_texts(found)
     except (ValueError, RecursionError) as error:
         raise ArmError(ArmCode.INVALID_CONTENT, f"The request content was invalid: {error!s:.200}") from None
     if not isinstance(found, dict):
@@ -93,6 +104,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen.add(name.lower())
         found[name] = value
     return found
+
+
+def _check_texts(found: object, depth: int = 0) -> None:
+    """Refuse halves of characters, which no database holds, and what is nested deeper than any resource. Raises ValueError."""
+    if depth > MOST_DEPTH:
+        raise ValueError(f"it is nested deeper than {MOST_DEPTH}")
+    if isinstance(found, str):
+        try:
+            found.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text has half of a character") from None
+    elif isinstance(found, dict):
+        _check_texts([*found, *found.values()], depth)
+    elif isinstance(found, list):
+        for value in found:
+            _check_texts(value, depth + 1)
 
 
 def _no_constant(name: str) -> Any:

@@ -42,6 +42,11 @@ def _object(**properties: Document) -> Document:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
+def _or_null(of: Document) -> Document:
+    """As sent: null says nothing."""
+    return of | {"nullable": True} | ({"enum": [*of["enum"], None]} if "enum" in of else {})
+
+
 def _list(of: Document) -> Document:
     return {"type": "array", "items": of}
 
@@ -56,11 +61,14 @@ _WINDOWS = _object(
     patchNameMasksToExclude=_list(_text()),
 )
 _SETTINGS = _object(
-    patchMode=_text(*PatchMode),
-    assessmentMode=_text(*AssessmentMode),
-    enableHotpatching={"type": "boolean"},
-    automaticByPlatformSettings=_object(
-        rebootSetting=_text(*RebootSetting), bypassPlatformSafetyChecksOnUserSchedule={"type": "boolean"}
+    patchMode=_or_null(_text(*PatchMode)),
+    assessmentMode=_or_null(_text(*AssessmentMode)),
+    enableHotpatching=_or_null({"type": "boolean"}),
+    automaticByPlatformSettings=_or_null(
+        _object(
+            rebootSetting=_or_null(_text(*RebootSetting)),
+            bypassPlatformSafetyChecksOnUserSchedule=_or_null({"type": "boolean"}),
+        )
     ),
 )
 _SCHEMAS: Document = {
@@ -143,9 +151,19 @@ _SCHEMAS: Document = {
     "GraphQuery": {
         "type": "object",
         "required": ["query"],
-        "properties": {"query": _text(), "subscriptions": _list(_text()), "options": {"type": "object"}},
+        "properties": {
+            "query": {"type": "string", "minLength": 1},
+            "subscriptions": _list(_text()),
+            "options": {"type": "object"},
+        },
     },
 }
+
+
+_NAME = {"type": "string", "minLength": 1, "maxLength": 120, "pattern": r"^[A-Za-z0-9_().-]*[A-Za-z0-9_()-]$"}
+_PLACES = {name: {"type": "string", "format": "uuid"} for name in ("subscription", "operation")}
+# Lists that are told whole.
+_WHOLE = frozenset({"Tenants_List", "Permissions_List"})
 
 
 def _json(description: str, schema: Document) -> Document:
@@ -167,7 +185,7 @@ def _body_of(route: Route) -> str:
 def _operation(route: Route) -> Document:
     places = re.findall(r"\{(\w+)\}", route.path)
     parameters: list[Document] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in places
+        {"name": name, "in": "path", "required": True, "schema": _PLACES.get(name, _NAME)} for name in places
     ]
     parameters.append(
         {
@@ -178,10 +196,11 @@ def _operation(route: Route) -> Document:
         }
     )
     is_list = "_List" in route.name
-    if is_list:
+    if is_list and route.name not in _WHOLE:
+        top = {"type": "integer", "minimum": 1, "maximum": 10**9 - 1}
         parameters += [
-            {"name": name, "in": "query", "required": False, "schema": {"type": kind}}
-            for name, kind in (("$top", "integer"), ("$skiptoken", "string"))
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in (("$top", top), ("$skiptoken", {"type": "string", "pattern": "^[0-9]{0,18}$"}))
         ]
     found: Document = {
         "operationId": route.name,

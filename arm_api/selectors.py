@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from arm_api.callers import Caller
-from arm_api.calls import Call
+from arm_api.calls import Call, guid_of
 from arm_api.errors import ArmCode, ArmError
 from arm_api.kinds import MachineKind
 from db.arrays import array
@@ -175,7 +175,7 @@ def operation_of(call: Call, kind: MachineKind) -> Operation:
     """The operation of the path, of a machine that the caller may see. Raises ArmError: ids of others are not there."""
     given, location = call.place["operation"], call.place["location"].lower()
     try:
-        operation = Operation.objects.select_related(*(f"vm__{name}" for name in _WITH_PLACE)).get(pk=UUID(given))
+        operation = Operation.objects.select_related(*(f"vm__{name}" for name in _WITH_PLACE)).get(pk=guid_of(given))
     except (ValueError, Operation.DoesNotExist):
         raise _no_operation(given) from None
     vm = operation.vm

@@ -96,6 +96,7 @@ MIDDLEWARE = [
     # A list is mostly markup that repeats. Django pads the answer at random, so that its length tells no secret.
     "django.middleware.gzip.GZipMiddleware",
     "ui.middleware.drawn_icons",
+    "arm_api.middleware.in_the_envelope",
     "ui.middleware.ReadableRequest",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db.models.functions import Lower
 
-from arm_api.calls import Answer, Call
+from arm_api.calls import Answer, Call, guid_of
 from arm_api.documents.graph import assessment_rows, installation_rows, machine_row
 from arm_api.documents.machines import Document
 from arm_api.errors import ArmCode, ArmError, invalid
@@ -95,7 +95,7 @@ def _read(call: Call) -> _Wanted:
     if not isinstance(body.get("query"), str):
         raise invalid("The query must be a text.", "query")
     read = read_query(body["query"])
-    top = options.get("$top") or MOST_ROWS
+    top = MOST_ROWS if (given := options.get("$top")) is None else given
     if not isinstance(top, int) or isinstance(top, bool) or not 1 <= top <= MOST_ROWS:
         raise invalid(f"$top must be between 1 and {MOST_ROWS}.", "options.$top")
     most = top if read.limit is None else min(top, read.limit)
@@ -125,7 +125,7 @@ def _machines(call: Call, read: Query, subscriptions: object) -> VirtualMachineQ
 
 def _uuid(text: object) -> UUID:
     try:
-        return UUID(str(text))
+        return guid_of(str(text))
     except ValueError:
         raise ArmError(ArmCode.INVALID_SUBSCRIPTION, f"'{str(text)[:60]}' is no subscription.") from None
 
