@@ -73,6 +73,7 @@ def _machines(kind: MachineKind, noun: str) -> Iterator[Route]:
     yield of(f"{noun}_List", "GET", f"{_GROUP}/providers/{kind.type}", action=read, handler=bound["list"])
     yield of(f"{noun}_Get", "GET", one, action=read, handler=bound["get"])
     yield of(f"{noun}_Update", "PATCH", one, action=write, handler=bound["change"])
+    yield of(f"{noun}_CreateOrUpdate", "PUT", one, action=write, handler=bound["change"])
     for verb in ("assess", "install"):
         yield of(
             f"{noun}_{verb.title()}Patches",
@@ -192,15 +193,6 @@ ROUTES: tuple[Route, ...] = (
         versions.COMPUTE,
         f"{COMPUTE.type}/instanceView/read",
         machines.view,
-        COMPUTE.provider,
-    ),
-    Route(
-        "VirtualMachines_CreateOrUpdate",
-        "PUT",
-        f"{_GROUP}/providers/{COMPUTE.type}/{{name}}",
-        versions.COMPUTE,
-        f"{COMPUTE.type}/write",
-        partial(settings.change, kind=COMPUTE),
         COMPUTE.provider,
     ),
     Route(

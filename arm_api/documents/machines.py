@@ -136,6 +136,32 @@ def _plan(text: str) -> Document | None:
     return _known({"publisher": publisher, "product": product, "name": name}) or None
 
 
+# --- versions ----------------------------------------------------------------------------------------------------
+_PATCH_SETTINGS = ("properties", "osProfile", "windowsConfiguration", "patchSettings")
+# What came with a version, and where it stands.
+_SINCE: Mapping[MachineKind, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    COMPUTE: (
+        ("2023-03-01", (*_PATCH_SETTINGS, "automaticByPlatformSettings", "bypassPlatformSafetyChecksOnUserSchedule")),
+        ("2023-09-01", ("etag",)),
+    ),
+    ARC: (
+        ("2024-05-20-preview", (*_PATCH_SETTINGS, "enableHotpatching")),
+        ("2024-05-20-preview", (*_PATCH_SETTINGS, "status")),
+    ),
+}
+
+
+def as_of(version: str, kind: MachineKind, document: Document) -> Document:
+    """The document of a machine without what this version does not know yet."""
+    for since, path in _SINCE[kind]:
+        if version < since:
+            place = document
+            for name in path[:-1]:
+                place = place.get(name, {})
+            place.pop(path[-1], None)
+    return document
+
+
 # --- network interfaces ------------------------------------------------------------------------------------------
 NIC_SUFFIX = "-nic"
 

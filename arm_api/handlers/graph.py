@@ -43,6 +43,17 @@ class _Wanted:
 
 def query(call: Call) -> Answer:
     """Answer a query with objects, in pages."""
+    try:
+        return _found(call)
+    except ArmError as error:
+        if not error.target:
+            raise
+        # An error of Resource Graph has no target: what is wrong stands among the details.
+        details = [{"code": "InvalidQuery", "message": f"This is about '{error.target}'."}]
+        raise ArmError(error.code, error.message, details=details) from None
+
+
+def _found(call: Call) -> Answer:
     asked = _read(call)
     if asked.query.is_count:
         return Answer(_page([{"Count": _count(call, asked)}], ""), headers=_QUOTA)

@@ -9,6 +9,7 @@ from arm_api.documents.machines import (
     NIC_SUFFIX,
     Document,
     arc_machine,
+    as_of,
     instance_view,
     network_interface,
     virtual_machine,
@@ -30,8 +31,8 @@ from vms.regions import region_name
 _OF_SCALE_SET = re.compile(r"'virtualMachineScaleSet/id' eq '?(/subscriptions/[^']+?)'?", re.IGNORECASE)
 
 
-def _document(kind: MachineKind, vm: VirtualMachine, status: PatchStatus | None) -> Document:
-    return arc_machine(vm, status) if kind is ARC else virtual_machine(vm, status)
+def _document(call: Call, kind: MachineKind, vm: VirtualMachine, status: PatchStatus | None) -> Document:
+    return as_of(call.version, kind, arc_machine(vm, status) if kind is ARC else virtual_machine(vm, status))
 
 
 def _expands(call: Call, kind: MachineKind) -> bool:
@@ -56,7 +57,7 @@ def _listed(call: Call, kind: MachineKind, rows: VirtualMachineQuerySet) -> Answ
     has_views = _expands(call, kind) or call.option("statusOnly").lower() == "true"
     page, next_link = page_of(call, _filtered(call, rows))
     statuses = patch_statuses(page) if has_views else {}
-    return Answer(listed([_document(kind, vm, statuses.get(vm.pk)) for vm in page], next_link))
+    return Answer(listed([_document(call, kind, vm, statuses.get(vm.pk)) for vm in page], next_link))
 
 
 def of_subscription(call: Call, *, kind: MachineKind) -> Answer:
@@ -79,7 +80,7 @@ def of_location(call: Call, *, kind: MachineKind) -> Answer:
 def one(call: Call, *, kind: MachineKind) -> Answer:
     """One machine."""
     vm = machine_of(call, kind)
-    return Answer(_document(kind, vm, patch_statuses([vm])[vm.pk] if _expands(call, kind) else None))
+    return Answer(_document(call, kind, vm, patch_statuses([vm])[vm.pk] if _expands(call, kind) else None))
 
 
 def view(call: Call) -> Answer:

@@ -8,7 +8,7 @@ from django.db import transaction
 
 from arm_api.bodies import WantedMachine, wanted_of
 from arm_api.calls import Answer, Call
-from arm_api.documents.machines import Document, arc_machine, virtual_machine
+from arm_api.documents.machines import Document, arc_machine, as_of, virtual_machine
 from arm_api.errors import ArmCode, ArmError, invalid
 from arm_api.handlers.patching import follow_headers
 from arm_api.kinds import ARC, MachineKind
@@ -36,7 +36,8 @@ def change(call: Call, *, kind: MachineKind) -> Answer:
     if operation_id is not None:
         following = follow_headers(call, kind, vm, operation_id)
         del following["Location"]  # once it has ended, clients get the machine itself
-    return Answer(_document(kind, machine_of(call, kind)), 200, following, request_id=str(operation_id or ""))
+    told = as_of(call.version, kind, _document(kind, machine_of(call, kind)))
+    return Answer(told, 200, following, request_id=str(operation_id or ""))
 
 
 def apply(call: Call, vm: VirtualMachine, wanted: WantedMachine) -> UUID | None:

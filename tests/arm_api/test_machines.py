@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from arm_api import pages
+from arm_api import pages, versions
 from arm_api.limits import BUCKETS
 from tests.arm_api.programs import ARC, COMPUTE, ORIGIN, RESOURCES, Program, address_of, make_program, path_of, settle
 from tests.factories import ResourceGroupFactory
@@ -176,6 +176,25 @@ def test_versions_are_those_of_azure(program: Program, vm: VirtualMachine) -> No
     assert "'virtualMachines'" in unknown["message"]
     own = program.get("/subscriptions", version="2099-01-01").json()["error"]
     assert own["code"] == "InvalidApiVersionParameter"
+
+
+def test_a_version_tells_what_it_knows(program: Program, make_vm: MakeVm) -> None:
+    """What is sent back to an earlier version changes nothing either, though it lacks what came later."""
+    vm, arc = make_vm("web-001"), make_vm("arc-001", arc=True)
+    came = {
+        (vm, "etag"): "2023-09-01",
+        (vm, "bypassPlatformSafetyChecksOnUserSchedule"): "2023-03-01",
+        (arc, "enableHotpatching"): "2024-05-20-preview",
+        (arc, "hotpatchEnablementStatus"): "2024-05-20-preview",
+    }
+    for (machine, name), since in came.items():
+        for version in versions.COMPUTE if machine is vm else versions.HYBRID_COMPUTE:
+            found = program.get(address_of(machine), version=version)
+            assert (f'"{name}"' in found.content.decode()) == (version >= since), (name, version)
+            put = program.ask("PUT", address_of(machine), found.json(), version=version)
+            assert put.status_code == 200
+            assert (f'"{name}"' in put.content.decode()) == (version >= since), (name, version)
+    assert not vm.operations.exists()
 
 
 def test_paths_compare_without_case(program: Program, vm: VirtualMachine) -> None:

@@ -129,6 +129,42 @@ def test_what_is_not_ours_to_change_is_refused_by_name(
     assert not Operation.objects.exists()
 
 
+OF_ARC: tuple[tuple[tuple[str, ...], Any], ...] = (
+    *OTHERS[:4],
+    (("kind",), "SCVMM"),
+    (("identity",), {"type": "SystemAssigned"}),
+    (("systemData",), {"createdBy": "x"}),
+    (("properties", "status"), "Disconnected"),
+    (("properties", "vmId"), "00000000-0000-0000-0000-000000000000"),
+    (("properties", "displayName"), "other"),
+    (("properties", "osType"), "linux"),
+    (("properties", "osVersion"), "10.0.1"),
+    (("properties", "parentClusterResourceId"), "/subscriptions/x"),
+    (("properties", "osProfile", "computerName"), "other"),
+    ((*SETTINGS, "status", "hotpatchEnablementStatus"), "ActionRequired"),
+    ((*SETTINGS, "connection"), 7),
+    (("connection_id",), 1),
+    (("desired_settings",), {"patch_mode": "Manual"}),
+)
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+@pytest.mark.parametrize(("path", "value"), OF_ARC, ids=[".".join(path) for path, _value in OF_ARC])
+def test_what_is_not_ours_to_change_of_an_arc_machine_is_refused_by_name(
+    program: Program, make_vm: Any, method: str, path: tuple[str, ...], value: Any
+) -> None:
+    vm = make_vm("arc-001", arc=True)
+    program.token()
+    before = VirtualMachine.objects.filter(pk=vm.pk).values().get()
+    whole = put(program.get(address_of(vm), version=ARC).json(), value, *path)
+    for body in (nested(value, *path), whole):
+        answer = program.ask(method, address_of(vm), put(body, {"sneaked": "in"}, "tags"), version=ARC)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "PropertyChangeNotAllowed")
+        assert answer.json()["error"]["target"].startswith(".".join(path).removeprefix("properties."))
+    assert VirtualMachine.objects.filter(pk=vm.pk).values().get() == before
+    assert not Operation.objects.exists()
+
+
 def test_the_rules_refuse_with_azures_target_and_nothing_is_half_changed(program: Program, vm: VirtualMachine) -> None:
     body = nested({"patchMode": "Manual", "enableHotpatching": True}, *SETTINGS) | {"tags": {"half": "way"}}
     answer = program.ask("PATCH", address_of(vm), body)
@@ -164,6 +200,18 @@ def test_conditions_are_kept(program: Program, vm: VirtualMachine) -> None:
 def test_a_machine_is_not_made_by_put(program: Program, vm: VirtualMachine) -> None:
     body = program.get(address_of(vm)).json()
     assert program.ask("PUT", address_of(vm) + "-new", body).status_code == 404
+    assert VirtualMachine.objects.count() == 1
+
+
+def test_an_arc_machine_is_put_back_as_az_does_it(program: Program, make_vm: Any) -> None:
+    """`az connectedmachine update` gets the machine, changes it, and sends all of it."""
+    vm = make_vm("arc-001", arc=True)
+    whole = program.get(address_of(vm), version=ARC).json() | {"tags": {"ring": "canary"}}
+    answer = program.ask("PUT", address_of(vm), whole, version=ARC)
+    assert (answer.status_code, answer.json()["tags"]) == (200, {"ring": "canary"})
+    assert not Operation.objects.exists()
+    missing = program.ask("PUT", address_of(vm) + "-new", whole, version=ARC)
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "ResourceNotFound")
     assert VirtualMachine.objects.count() == 1
 
 

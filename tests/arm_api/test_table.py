@@ -50,6 +50,7 @@ TABLE: dict[str, dict[str, int]] = {
     "Machines_List": SEE,
     "Machines_Get": SEE,
     "Machines_Update": OWN,
+    "Machines_CreateOrUpdate": OWN,
     "Machines_AssessPatches": OPERATE,
     "Machines_InstallPatches": OPERATE,
     "Machines_OperationStatus": FOLLOW,
