@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from arm_api.routes import ROUTES, Route
+from tests.arm_api.forgery import CODES, MISUSES, misused
 from tests.arm_api.programs import Program, address_of, make_program
 from updates.services.operations import request_assessments
 from vms.choices import Role
 from vms.models import VirtualMachine
+from vms.services.principals import revoke_secret
 
 pytestmark = pytest.mark.django_db
 WHO = ("nobody", "outsider", "reader", "operator", "owner", "chief")
@@ -126,14 +131,83 @@ def test_every_operation_for_every_role(
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-def test_no_operation_without_a_token(route: Route, vm: VirtualMachine) -> None:
+def test_no_operation_for_a_misused_token(route: Route, program: Program, vm: VirtualMachine) -> None:
     path = f"{filled(route, vm, str(uuid4()))}?api-version={route.versions[-1]}"
-    for headers in ({}, {"Authorization": "Bearer x.y.z"}, {"Authorization": "Bearer "}):
+    given = {how: f"Bearer {misused(program, how)}" for how in MISUSES} | {"none": "", "basic": "Basic b3duZXI6eA=="}
+    for how, header in given.items():
+        headers = {"Authorization": header} if header else {}
         answer = Client().generic(
-            route.method, path, b"{}", content_type="application/json", secure=True, headers=headers
+            route.method, path, b'{"tags": {}}', content_type="application/json", secure=True, headers=headers
         )
-        assert answer.status_code == 401
-        assert not vm.operations.exists()
+        wanted = "AuthenticationFailed" if how in {"none", "basic"} else CODES.get(how, "InvalidAuthenticationToken")
+        assert (how, answer.status_code, answer.json()["error"]["code"]) == (how, 401, wanted)
+    assert not vm.operations.exists()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_no_operation_for_who_was_revoked(route: Route, program: Program, vm: VirtualMachine) -> None:
+    path = filled(route, vm, str(uuid4()))
+    program.token()
+    revoke_secret(principal=program.principal, secret_id=program.secret_id, now=timezone.now())
+    answer = program.ask(route.method, path, body_of(route), version=route.versions[-1])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "InvalidAuthenticationToken")
+    assert not vm.operations.exists()
+
+
+# How a path is confused: what each of these makes of it leads nowhere, whatever the operation is.
+CONFUSIONS: dict[str, Callable[[str], str]] = {
+    "up and down": lambda path: f"{path.rpartition('/')[0]}/x/../{path.rpartition('/')[2]}",
+    "here": lambda path: f"{path.rpartition('/')[0]}/./{path.rpartition('/')[2]}",
+    "up, encoded": lambda path: f"{path.rpartition('/')[0]}/x/%2e%2e/{path.rpartition('/')[2]}",
+    "up, encoded twice": lambda path: f"{path.rpartition('/')[0]}/x/%252e%252e/{path.rpartition('/')[2]}",
+    "up, with a backslash": lambda path: f"{path.rpartition('/')[0]}/x%5c..%5c{path.rpartition('/')[2]}",
+    "two slashes": lambda path: f"{path.rpartition('/')[0]}//{path.rpartition('/')[2]}",
+    "a slash encoded twice": lambda path: f"{path.rpartition('/')[0]}%252F{path.rpartition('/')[2]}",
+    "two slashes at the end": lambda path: f"{path}//",
+    "a matrix parameter": lambda path: f"{path};x=1",
+    "a null byte": lambda path: f"{path}%00",
+    "a line": lambda path: f"{path}%0d%0aX-Odd:%201",
+    "a blank": lambda path: f"{path}%20",
+    "a full stop": lambda path: f"{path}%EF%BC%8E",
+    "wide letters": lambda path: f"{path[:-1]}%EF%BD%93",
+    "an ending": lambda path: f"{path}.json",
+    "one step more": lambda path: f"{path}/x/y/z",
+}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_no_operation_by_a_confused_path(route: Route, program: Program, vm: VirtualMachine) -> None:
+    path = filled(route, vm, str(uuid4()))
+    bearer = {"Authorization": f"Bearer {program.token()}"}
+    body = json.dumps(body_of(route))
+    for how, confuse in CONFUSIONS.items():
+        address = f"{confuse(path)}?api-version={route.versions[-1]}"
+        answer = Client().generic(
+            route.method, address, body, content_type="application/json", secure=True, headers=bearer
+        )
+        assert (how, answer.status_code) in {(how, 400), (how, 404)}
+        assert b'"properties"' not in answer.content
+    assert not vm.operations.exists()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_letters_of_a_path_compare_without_case_for_the_same_roles(
+    route: Route, programs: dict[str, Program], make_vm: Any, vm: VirtualMachine
+) -> None:
+    machine = make_vm("arc-001", arc=True) if route.provider == "Microsoft.HybridCompute" else vm
+    (outcome,) = request_assessments(vm_ids=[machine.pk], requested_by=None)
+    path = filled(route, machine, str(outcome.operation_id))
+    if route.is_patching:
+        machine.operations.all().delete()
+    for write in (str.upper, str.lower):
+        found = {}
+        for who in ("outsider", "reader", "owner"):
+            found[who] = (
+                programs[who].ask(route.method, write(path), body_of(route), version=route.versions[-1]).status_code
+            )
+            if route.is_patching:
+                machine.operations.all().delete()
+        assert found == {who: TABLE[route.name][who] for who in found}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
