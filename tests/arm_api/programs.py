@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from uuid import UUID
 from django.test import Client
 
 from arm_api.tokens import tenant_id
+from tests.arm_api.promises import faults
 from updates.engine.sweep import sweep
 from updates.models import Operation
 from vms.choices import Role
@@ -30,18 +33,20 @@ RESOURCES = "2022-12-01"
 TRAFFIC = os.environ.get("ARM_TRAFFIC", "")
 
 
-def keep_traffic(directory: Path, method: str, address: str, body: Any, answer: Any) -> None:
-    """Keep one exchange as a file."""
+def keep_traffic(method: str, address: str, body: Any, status: int, headers: Mapping[str, str], content: bytes) -> None:
+    """Keep one exchange as a file, if a directory for them is named; `body`: what was sent, as JSON, if it was JSON."""
+    if not TRAFFIC:
+        return
     url = f"https://management.azure.com{address}"
     request: dict[str, Any] = {"url": url, "method": method, "headers": {"Content-Type": "application/json"}}
-    if body is not None and not isinstance(body, bytes):
-        request["body"] = body
-    response: dict[str, Any] = {"statusCode": str(answer.status_code), "headers": dict(answer.headers)}
-    if answer.content and "json" in answer["Content-Type"]:
-        response["body"] = answer.json()
-    directory.mkdir(parents=True, exist_ok=True)
+    with suppress(ValueError):
+        request |= {} if body is None else {"body": json.loads(body) if isinstance(body, bytes) else body}
+    response: dict[str, Any] = {"statusCode": str(status), "headers": dict(headers)}
+    if content and "json" in headers.get("Content-Type", ""):
+        response["body"] = json.loads(content)
+    Path(TRAFFIC).mkdir(parents=True, exist_ok=True)
     exchange = {"liveRequest": request, "liveResponse": response}
-    (directory / f"{time.time_ns()}.json").write_text(json.dumps(exchange))
+    (Path(TRAFFIC) / f"{time.time_ns()}-{os.getpid()}.json").write_text(json.dumps(exchange))
 
 
 def settle() -> None:
@@ -90,8 +95,8 @@ class Program:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/json" if body is not None else "application/octet-stream"
         answer = self.client.generic(method, address, data, content_type=kind, secure=True, headers=given)
-        if TRAFFIC:
-            keep_traffic(Path(TRAFFIC), method, address, body, answer)
+        keep_traffic(method, address, body, answer.status_code, answer.headers, answer.content)
+        assert not faults(answer.status_code, answer.headers, answer.json() if answer.content else None)
         return answer
 
     def get(self, path: str, *, version: str = COMPUTE, **headers: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from arm_api import pages
 from arm_api.tokens import tenant_id
 from hotpatch_portal.stack.certificate import certificate_for
-from tests.arm_api.programs import Program, make_program, settle
+from tests.arm_api.programs import TRAFFIC, Program, keep_traffic, make_program, settle
 from tests.arm_api.served import Served
 from tests.factories import ConnectionFactory, ImageCatalogEntryFactory, VirtualMachineFactory
 from updates.models import Operation
@@ -40,6 +41,15 @@ def served(tmp_path: Path, recorded_catalogue: None) -> Iterator[Served]:
     served = Served(tmp_path)
     yield served
     served.stop()
+
+
+def kept(exchange: Any) -> None:
+    """What an SDK sent and got, kept as other traffic is."""
+    sent, got = exchange.http_request, exchange.http_response
+    address = sent.url.partition("://")[2].partition("/")[2]
+    content = got.read() if hasattr(got, "read") else got.body()
+    body = json.loads(sent.body) if isinstance(sent.body, str) and sent.body else None
+    keep_traffic(sent.method, f"/{address}", body, got.status_code, dict(got.headers), content)
 
 
 @pytest.fixture
@@ -64,6 +74,7 @@ def sdk(served: Served) -> Iterator[Callable[..., Any]]:
             credential_scopes=[f"{served.origin}/.default"],
             connection_verify=trust,
             retry_total=0,
+            **({"raw_response_hook": kept} if TRAFFIC else {}),
         )
         opened.extend([client, credential])
         return client
