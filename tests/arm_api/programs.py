@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,8 @@ def keep_traffic(method: str, address: str, body: Any, status: int, headers: Map
         return
     url = f"https://management.azure.com{address}"
     request: dict[str, Any] = {"url": url, "method": method, "headers": {"Content-Type": "application/json"}}
-    with suppress(ValueError):
-        request |= {} if body is None else {"body": json.loads(body) if isinstance(body, bytes) else body}
+    if body is not None and status < 400:  # what was refused may be no JSON at all
+        request["body"] = json.loads(body) if isinstance(body, bytes) else body
     response: dict[str, Any] = {"statusCode": str(status), "headers": dict(headers)}
     if content and "json" in headers.get("Content-Type", ""):
         response["body"] = json.loads(content)

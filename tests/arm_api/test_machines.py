@@ -189,6 +189,7 @@ def test_a_version_tells_what_it_knows(program: Program, make_vm: MakeVm) -> Non
     }
     for (machine, name), since in came.items():
         for version in versions.COMPUTE if machine is vm else versions.HYBRID_COMPUTE:
+            BUCKETS.forget()
             found = program.get(address_of(machine), version=version)
             assert (f'"{name}"' in found.content.decode()) == (version >= since), (name, version)
             put = program.ask("PUT", address_of(machine), found.json(), version=version)

@@ -185,7 +185,9 @@ def test_no_operation_by_a_confused_path(route: Route, program: Program, vm: Vir
         answer = Client().generic(
             route.method, address, body, content_type="application/json", secure=True, headers=bearer
         )
-        assert (how, answer.status_code) in {(how, 400), (how, 404)}
+        # "//tenants" is no address of the door, but one of a page that nobody is signed in for
+        is_page = answer.status_code == 302 and answer["Location"].startswith("/accounts/login/")
+        assert is_page or (how, answer.status_code) in {(how, 400), (how, 404)}
         assert b'"properties"' not in answer.content
     assert not vm.operations.exists()
 
