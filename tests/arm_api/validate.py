@@ -104,9 +104,7 @@ def read(exchange: Exchange) -> tuple[Definition, str, Exchange] | str:
         return _result(poll[1], got)
     definition = definition_of(path)
     if definition is None:
-        return re.sub(r"/subscriptions/[^/]+", "/subscriptions/…", re.sub(r"(resourceGroups)/[^/]+", r"\1/…", path))[
-            :90
-        ]
+        return re.sub(r"(subscriptions|resourcegroups)/[^/]+", r"\1/…", path.lower())
     if got["statusCode"] == "405":
         return "405, of which no definition speaks"
     given = re.search(r"api-version=([^&]*)", query)
