@@ -31,6 +31,16 @@ def wait_until_machines_have_them(page: Page) -> None:
     raise AssertionError("settings do not arrive")
 
 
+def wait_until_forecast(page: Page, name: str, words: str) -> None:
+    """Look at a machine in the list until its next reboot says so: the tick tells it, within a minute of the first start."""
+    for _look in range(90):
+        page.goto(f"/virtual-machines/?q={name}")
+        if page.locator("#rows tr", has_text=name).filter(has_text=words).count():
+            return
+        page.wait_for_timeout(1_000)
+    raise AssertionError(f"{name}: nobody says {words!r}")
+
+
 def make_configuration(page: Page, name: str) -> None:
     """Second Tuesday + 4 days, 22:00 in Tokyo, two hours, for machines with a tag; with its preview."""
     page.goto("/maintenance/create/")

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenContext, Stack
+from tests.browser.steps import wait_until_forecast
 
 pytestmark = pytest.mark.browser
 MOST_TABS = 250
@@ -107,6 +108,7 @@ def test_an_off_track_machine(hand: Hand) -> None:
 
 
 def test_who_reboots_next_patch_tuesday_and_why(hand: Hand) -> None:
+    wait_until_forecast(hand.page, "app-010", "pending updates may reboot")
     hand.begin()
     # The demo's today is 2026-05-20; of a picture the whole column is clicked.
     month = hand.page.locator("#months").get_by_role("link", name="June 9, 2026")
