@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from heapq import merge
-from itertools import groupby
+from itertools import groupby, takewhile
 from zoneinfo import ZoneInfo
 
 from patching.recurrence import Blackout, Recurrence, Schedule, Window, time_to_blackout
@@ -89,12 +89,10 @@ class Timing:
 
     def between(self, own: Iterable[ZoneInfo], *, first: datetime, last: datetime) -> list[OnClock]:
         """The windows whose time comes from `first` up to and with `last`, on any of the clocks, in their order; shut ones, too."""
-        found = []
+        found: list[OnClock] = []
         for schedule in self.schedules(own):
-            for on in _windows(schedule, first - timedelta(microseconds=1), False):
-                if on.window.opens_at > last:
-                    break
-                found.append(on)
+            windows = _windows(schedule, first - timedelta(microseconds=1), False)
+            found += takewhile(lambda on: on.window.opens_at <= last, windows)
         return sorted(found, key=_order)
 
     def time_to_blackout(self, own: Iterable[ZoneInfo], moment: datetime) -> timedelta | None:

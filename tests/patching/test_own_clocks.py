@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
@@ -116,3 +117,12 @@ def test_a_blackout_holds_from_the_first_clock_on() -> None:
     assert asked.time_to_blackout([BERLIN, TOKYO], utc("2026-12-23 15:00")) == timedelta(0)
     assert asked.time_to_blackout([TOKYO], utc("2026-12-25 12:00")) is None
     assert asked.time_to_blackout([], moment) is None
+
+
+def test_behind_its_last_day_a_configuration_has_no_window() -> None:
+    asked = replace(timing(), expires_on=date(2026, 12, 13))
+    found = asked.between([TOKYO, BERLIN], first=utc("2026-12-13 00:00"), last=utc("2026-12-31 00:00"))
+    assert [(on.clock, on.window.opens_at) for on in found] == [
+        (TOKYO, utc("2026-12-13 13:00")),
+        (BERLIN, utc("2026-12-13 21:00")),
+    ]
