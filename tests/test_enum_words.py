@@ -29,6 +29,8 @@ UNREAD = {
     "RollbackRefusal": "a code of an operation, worded as an error",
     "Answer": "whether time is left before a freeze, which is worded with the time",
     "RunWork": "decides which of three sentences the review has",
+    "Subscription": "ARM's word for how far an enrolment is; pages word the setting",
+    "SubscriptionRequest": "what a program asks of an enrolment",
     "RunStatus": "ARM's word for an operation's state, which has its own",
 }
 # What a template words in its branches; one member may be the `else`.

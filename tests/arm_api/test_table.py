@@ -197,6 +197,8 @@ def test_letters_of_a_path_compare_without_case_for_the_same_roles(
     route: Route, programs: dict[str, Program], make_vm: Any, vm: VirtualMachine
 ) -> None:
     machine = make_vm("arc-001", arc=True) if route.provider == "Microsoft.HybridCompute" else vm
+    machine.enable_hotpatching = False
+    machine.save()
     (outcome,) = request_assessments(vm_ids=[machine.pk], requested_by=None)
     path = filled(route, machine, str(outcome.operation_id))
     if route.is_patching:
