@@ -154,7 +154,7 @@ def test_paging_walks_every_row_once_in_order_there_and_back(crowd: list[Virtual
 
 @pytest.fixture
 def assessed_crowd(crowd: list[VirtualMachine]) -> list[int]:
-    """The same, of whom a third was never assessed and many at once; from who was never assessed to who was last."""
+    """The same machines, a third of them never assessed and many assessed at once, in the order of their last assessment."""
     chance, now = random.Random(2), datetime(2026, 11, 28, tzinfo=UTC)
     ever = [vm for number, vm in enumerate(crowd) if number % 3]
     for vm in ever:
