@@ -39,17 +39,17 @@ class Finding:
 
 
 def passed(name: str, evidence: str) -> Finding:
-    """It is as it should be."""
+    """The finding of a check that passed."""
     return Finding(name, Verdict.PASSED, evidence)
 
 
 def failed(name: str, reason: str, evidence: str = "") -> Finding:
-    """It is not."""
+    """The finding of a check that failed."""
     return Finding(name, Verdict.FAILED, evidence, reason)
 
 
 def skipped(name: str, reason: str) -> Finding:
-    """There was nothing to look at."""
+    """The finding of a check that was not made."""
     return Finding(name, Verdict.SKIPPED, reason=reason)
 
 

@@ -201,9 +201,9 @@ class Share:
 
 @dataclass(frozen=True)
 class SyncPage:
-    """What a connection listed, when it is asked again, and what of it is left alone.
+    """The last sync of a connection, when the next one is due, and how many of the machines are not patched from here.
 
-    `stopped` ends one above `MOST_STOPPED`.
+    `stopped` is counted up to one more than `MOST_STOPPED`.
     """
 
     last: ImportPage | None
